@@ -1,0 +1,101 @@
+"""What every channel, and everything that knows a channel, agrees on.
+
+Axes, once for all: B batch, T transmit antennas, R receive antennas, N channel uses, S streams.
+One antenna is T = R = 1, never a missing axis.
+
+Power: mean |x|^2 summed over transmit antennas is 1 per channel use.
+SNR: ``snr_db`` is the average received Es/N0 per receive antenna before combining, with
+E|h[r, t]|^2 = 1, so ``n0 = 10^(-snr_db / 10)``; complex noise has variance n0, n0/2 per real part.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class ChannelState:
+    """One realisation of a channel, drawn before anything is sent.
+
+    Args:
+        h: gain from transmit to receive antenna, [B, R, T, N], or [B, R, T, 1] where it is the same
+            for all uses; complex.
+        coherence: channel uses over which ``h`` stays constant (the number of uses for block fading).
+        interference: power received beside the signal, linear, per receive antenna.
+        stages: states of the stages of a cascade, in order of passage.
+    """
+
+    h: Tensor
+    coherence: int
+    interference: float = 0.0
+    stages: tuple[ChannelState, ...] = ()
+
+
+@dataclass(frozen=True)
+class CSI:
+    """What one end believes of the channel.
+
+    Args:
+        h: believed gain, as in :class:`ChannelState`; None where the end does not know it, or where
+            a front end has already removed it.
+        n0: believed noise power per complex symbol, linear: [B], or [B, S, N] after a front end.
+    """
+
+    h: Tensor | None
+    n0: Tensor
+
+    def effective_snr_db(self) -> Tensor:
+        """Return the SNR of the AWGN channel with the same mean capacity per symbol, [B], in dB.
+
+        A mean of the SNR itself would be ruled by its best symbols, a mean of n0 by its worst.
+        """
+        snr = 1 / self.n0
+        if self.h is not None:
+            gain = self.h.abs().square().sum(dim=(1, 2))  # [B, N]
+            snr = gain * (snr[:, None] if snr.dim() == 1 else snr.mean(dim=1))
+        capacity = torch.log1p(snr.flatten(1) if snr.dim() > 1 else snr[:, None]).mean(dim=1)
+        return 10 * torch.log10(torch.expm1(capacity))
+
+
+class Channel(Protocol):
+    """A channel in two steps, because a transmitter may need CSI before it sends.
+
+    Holds no SNR and no seed; differentiable in ``x``; adds nothing to a ``state_dict``.
+    """
+
+    num_tx: int
+    num_rx: int
+
+    def draw(self, batch: int, uses: int, generator: torch.Generator) -> ChannelState:
+        """Draw ``batch`` independent realisations for ``uses`` channel uses on the generator's device."""
+        ...
+
+    def __call__(
+        self, x: Tensor, state: ChannelState, n0: Tensor | None, generator: torch.Generator
+    ) -> Tensor:
+        """Send x [B, T, N], receive y [B, R, N]; n0 [B], linear; no noise where n0 is None."""
+        ...
+
+
+def complex_normal(
+    shape: tuple[int, ...], generator: torch.Generator, dtype: torch.dtype = torch.complex64
+) -> Tensor:
+    """Draw CN(0, 1) on the generator's device: variance 1 per complex number, 1/2 per real part."""
+    return torch.randn(shape, generator=generator, dtype=dtype, device=generator.device)
+
+
+def check_symbols(x: Tensor, num_tx: int) -> None:
+    """Raise ValueError unless x is complex [B, num_tx, N]."""
+    if not x.is_complex():
+        raise ValueError(
+            f"a channel carries complex symbols, got {x.dtype}; pair reals with torch.complex(i, q)"
+        )
+    if x.dim() != 3 or x.shape[1] != num_tx:
+        raise ValueError(
+            f"this channel carries x of shape [B, {num_tx}, N] (batch, transmit antennas, channel "
+            f"uses), got {list(x.shape)}; for one antenna add the axis with x.unsqueeze(1)"
+        )

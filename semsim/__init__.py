@@ -1,0 +1,1 @@
+"""semsim: compose, train, sweep and fairly compare semantic-communication links."""

@@ -1,0 +1,1 @@
+"""One scheme, one file, both ends."""

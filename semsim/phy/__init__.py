@@ -1,0 +1,1 @@
+"""What lies between bits or latents and antennas."""

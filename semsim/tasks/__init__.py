@@ -1,0 +1,1 @@
+"""What the received thing is good for."""

@@ -1,0 +1,1 @@
+"""One vision paper, one file; the core works with this folder removed."""
