@@ -1,0 +1,196 @@
+"""A link: transmitter, channel, receiver, and what each end knows of the channel between them."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from channels.base import CSI, Channel
+from channels.csi import CSISource, NoCSI, PerfectCSI
+from channels.units import snr_db_to_n0
+from semsim.phy.frontend import LMMSE, FrontEnd
+from semsim.types import Ledger, Receiver, Transmission, Transmitter
+
+
+class Link(nn.Module):
+    """Send a source through a channel and estimate it at the other end.
+
+        source ─► transmitter ─► split over S streams ─► precoder ─► channel ─► combiner ─► join ─► receiver ─► estimate
+                       ▲                                    ▲           │           ▲                    ▲
+                       └──────────── csi_tx ────────────────┘           └─ csi_rx ──┴────────────────────┘
+
+    Each part may be any ``nn.Module`` that keeps the protocol of its place (``semsim.types``,
+    ``channels.base``). K symbols go over S streams in ceil(K / S) channel uses, symbol k on stream
+    k mod S; the streams share the transmit power equally unless the front end decides otherwise.
+
+    Args:
+        transmitter: source [B, ...] to symbols [B, 1, K] of unit mean power per item.
+        channel: from ``channels`` or your own.
+        receiver: symbols after the front end to an estimate.
+        csi_rx: what the receiver knows of the channel; perfect by default.
+        csi_tx: what the transmitter knows of it; only the average SNR by default.
+        frontend: precoder and combiner; LMMSE, which is a division on one antenna, by default.
+    """  # noqa: E501 - the diagram
+
+    def __init__(
+        self,
+        transmitter: Transmitter,
+        channel: Channel,
+        receiver: Receiver,
+        *,
+        csi_rx: CSISource | None = None,
+        csi_tx: CSISource | None = None,
+        frontend: FrontEnd | None = None,
+    ) -> None:
+        super().__init__()
+        self.transmitter = transmitter
+        self.channel = channel
+        self.receiver = receiver
+        self.csi_rx = csi_rx if csi_rx is not None else PerfectCSI()
+        self.csi_tx = csi_tx if csi_tx is not None else NoCSI()
+        self.frontend = frontend if frontend is not None else LMMSE()
+
+    @property
+    def num_streams(self) -> int:
+        """Symbols that travel in one channel use."""
+        return self.frontend.num_streams(self.channel.num_tx, self.channel.num_rx)
+
+    def forward(
+        self, source: Tensor, snr_db: float | Tensor, generator: torch.Generator
+    ) -> Tensor:
+        """Return the receiver's estimate of the source; arguments as in :meth:`transmit`."""
+        return self.transmit(source, snr_db, generator).estimate
+
+    def encode(self, source: Tensor) -> Tensor:
+        """Return the symbols [B, 1, K] of a transmitter that does not look at the channel.
+
+        A sweep calls this once per batch and passes the result to :meth:`transmit` at each SNR.
+        """
+        if self.transmitter.uses_csi:
+            raise ValueError(
+                f"{type(self.transmitter).__name__} adapts to the channel (uses_csi is True), so its "
+                "symbols depend on the SNR; call transmit at each SNR instead"
+            )
+        return self.transmitter(source, CSI(h=None, n0=source.new_ones(len(source))))
+
+    def transmit(
+        self,
+        source: Tensor,
+        snr_db: float | Tensor,
+        generator: torch.Generator,
+        symbols: Tensor | None = None,
+    ) -> Transmission:
+        """Send one batch and keep every intermediate.
+
+        Args:
+            source: [B, ...], images [B, 3, H, W] in [0, 1].
+            snr_db: average received Es/N0 per receive antenna, in dB; a number or one per item, [B].
+            generator: draws fading, noise and whatever else is random, on the source's device.
+            symbols: what :meth:`encode` returned for this source, to encode only once.
+        """
+        batch, shape = len(source), tuple(source.shape[1:])
+        n0 = snr_db_to_n0(torch.as_tensor(snr_db, device=source.device, dtype=torch.float32))
+        n0 = n0.expand(batch)
+        uses = math.ceil(self.transmitter.num_symbols(shape) / self.num_streams)
+        state = self.channel.draw(batch, uses, generator)
+        csi_rx = self.csi_rx(state, n0, generator)
+        csi_tx = self.csi_tx(state, n0, generator, csi_rx)
+        precoder = self.frontend.precoder(csi_tx, self.channel.num_tx, self.channel.num_rx)
+        if symbols is None:
+            symbols = self.transmitter(source, self._seen_by_transmitter(csi_tx, precoder, uses))
+        _check_symbols(symbols, batch, self.transmitter.num_symbols(shape))
+        x = _apply(precoder, _split(symbols, self.num_streams))
+        y = self.channel(x, state, n0, generator)
+        streams, csi_after = self.frontend.combine(y, _behind(csi_rx, precoder))
+        if csi_after.h is None:
+            received = _join(streams, symbols.shape[-1])
+            csi_after = CSI(None, _join(csi_after.n0, symbols.shape[-1]))
+        else:
+            received = streams
+        return Transmission(
+            estimate=self.receiver(received, csi_after, shape),
+            x=x,
+            ledger=self._ledger(state, uses, shape, n0),
+            symbols=symbols,
+            received=received,
+            state=state,
+            csi_tx=csi_tx,
+            csi_rx=csi_rx,
+        )
+
+    def _seen_by_transmitter(self, csi: CSI, precoder: Tensor, uses: int) -> CSI:
+        """Return the noise per symbol that the front end will leave, as far as the transmitter knows."""
+        if csi.h is None or not self.transmitter.uses_csi:
+            return csi
+        silence = csi.h.new_zeros(csi.h.shape[0], csi.h.shape[1], uses)
+        _, after = self.frontend.combine(silence, _behind(csi, precoder))
+        return after if after.h is not None else CSI(None, _join(after.n0, uses * self.num_streams))
+
+    def _ledger(self, state, uses: int, shape: tuple[int, ...], n0: Tensor) -> Ledger:  # noqa: ANN001
+        """Itemise the channel uses; bits of feedback and side information travel at capacity."""
+        at_rx = self.csi_rx.overhead(state, uses, self.channel.num_tx)
+        at_tx = self.csi_tx.overhead(state, uses, self.channel.num_tx)
+        side_bits = getattr(self.transmitter, "side_info_bits", lambda shape: 0.0)(shape)
+        feedback_bits = at_rx.feedback_bits + at_tx.feedback_bits
+        bits_per_use = 1.0
+        if side_bits or feedback_bits:
+            bits_per_use = float(torch.log2(1 + 1 / n0).mean())
+        return Ledger(
+            payload=uses,
+            pilots=at_rx.pilot_uses + at_tx.pilot_uses,
+            feedback=feedback_bits / bits_per_use,
+            side_info=side_bits / bits_per_use,
+        )
+
+
+def _check_symbols(symbols: Tensor, batch: int, num_symbols: int) -> None:
+    if not symbols.is_complex() or tuple(symbols.shape) != (batch, 1, num_symbols):
+        raise ValueError(
+            f"a transmitter returns complex symbols of shape [B, 1, K] = [{batch}, 1, {num_symbols}] "
+            f"(K from its num_symbols), got {list(symbols.shape)} {symbols.dtype}"
+        )
+
+
+def _split(symbols: Tensor, streams: int) -> Tensor:
+    """[B, 1, K] to [B, S, ceil(K / S)], symbol k on stream k mod S, zeros at the end."""
+    if streams == 1:
+        return symbols
+    missing = -symbols.shape[-1] % streams
+    padded = nn.functional.pad(symbols, (0, missing))
+    return padded.view(len(symbols), -1, streams).transpose(1, 2)
+
+
+def _join(streams: Tensor, num_symbols: int) -> Tensor:
+    """Undo :func:`_split`: [B, S, N] to [B, 1, K]."""
+    if streams.shape[1] == 1:
+        return streams[..., :num_symbols]
+    return streams.transpose(1, 2).reshape(len(streams), 1, -1)[..., :num_symbols]
+
+
+def _apply(precoder: Tensor, streams: Tensor) -> Tensor:
+    """[B, T, S, 1 or N] times [B, S, N]."""
+    if precoder.shape[1:3] == (1, 1):
+        return precoder[:, :, 0] * streams
+    if precoder.shape[-1] == 1:
+        return precoder[..., 0] @ streams
+    return torch.einsum("btsn,bsn->btn", precoder, streams)
+
+
+def _behind(csi: CSI, precoder: Tensor) -> CSI:
+    """Return the CSI of the channel that the streams see: h times the precoder."""
+    if csi.h is None or precoder.shape[1:3] == (1, 1):
+        return csi if csi.h is None else CSI(csi.h * precoder, csi.n0)
+    if csi.h.shape[-1] == 1 and precoder.shape[-1] == 1:
+        return CSI((csi.h[..., 0] @ precoder[..., 0]).unsqueeze(-1), csi.n0)
+    return CSI(torch.einsum("brtn,btsn->brsn", *_match(csi.h, precoder)), csi.n0)
+
+
+def _match(h: Tensor, precoder: Tensor) -> tuple[Tensor, Tensor]:
+    """Give both the longer last axis and the batch of ``h``."""
+    uses = max(h.shape[-1], precoder.shape[-1])
+    return (
+        h.expand(*h.shape[:-1], uses),
+        precoder.expand(len(h), *precoder.shape[1:-1], uses),
+    )
