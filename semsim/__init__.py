@@ -1,1 +1,44 @@
-"""semsim: compose, train, sweep and fairly compare semantic-communication links."""
+"""semsim: compose, train, sweep and fairly compare semantic-communication links.
+
+The names below are imported when they are first used, so that ``import semsim`` and the command
+line's help cost nothing.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from semsim.evaluation import Stop, evaluate
+    from semsim.link import Link
+    from semsim.scenario import Scenario
+    from semsim.seeds import stream
+    from semsim.sweep import run
+    from semsim.training import train
+    from semsim.types import Ledger, Transmission
+
+__version__ = "0.1.0"
+__all__ = ["Ledger", "Link", "Scenario", "Stop", "Transmission", "evaluate", "run", "stream", "train"]
+
+_HOME = {
+    "Ledger": "types",
+    "Link": "link",
+    "Scenario": "scenario",
+    "Stop": "evaluation",
+    "Transmission": "types",
+    "evaluate": "evaluation",
+    "run": "sweep",
+    "stream": "seeds",
+    "train": "training",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOME:
+        raise AttributeError(f"module 'semsim' has no attribute {name!r}")
+    return getattr(importlib.import_module(f"semsim.{_HOME[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

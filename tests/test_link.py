@@ -1,0 +1,158 @@
+"""The link composes its parts and keeps the accounts."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from channels import AWGN, CSI, FeedbackCSI, PerfectCSI, PilotCSI, Rayleigh
+from semsim import Link, stream
+from semsim.phy.frontend import SVD, ZF, NoFrontEnd
+
+
+class Pairs(nn.Module):
+    """Send reals in pairs, as they are; odd lengths are refused by the payload of these tests."""
+
+    uses_csi = False
+
+    def num_symbols(self, shape: tuple[int, ...]) -> int:
+        return shape[0] // 2
+
+    def forward(self, source: Tensor, csi: CSI) -> Tensor:
+        symbols = torch.view_as_complex(source.view(len(source), -1, 2)).unsqueeze(1)
+        power = symbols.abs().square().mean(dim=(1, 2), keepdim=True)
+        return symbols / power.sqrt()
+
+
+class Unpair(nn.Module):
+    def forward(self, y: Tensor, csi: CSI, shape: tuple[int, ...]) -> Tensor:
+        return torch.view_as_real(y[:, 0]).flatten(1)
+
+
+class Recorder(Pairs):
+    """Remember what the transmitter was told of the channel."""
+
+    uses_csi = True
+
+    def forward(self, source: Tensor, csi: CSI) -> Tensor:
+        self.seen = csi
+        return super().forward(source, csi)
+
+
+def unit_source(batch: int = 4, length: int = 64) -> Tensor:
+    source = torch.randn(batch, length, generator=stream(1, "source"))
+    return source / source.square().mean(1, keepdim=True).mul(2).sqrt()
+
+
+@pytest.mark.parametrize("antennas", [1, 2, 4])
+@pytest.mark.parametrize("frontend", [ZF(), SVD()])
+def test_at_high_snr_the_estimate_is_the_source(antennas: int, frontend: nn.Module) -> None:
+    channel = Rayleigh(num_tx=antennas, num_rx=antennas)
+    link = Link(Pairs(), channel, Unpair(), csi_tx=PerfectCSI(), frontend=frontend)
+    source = unit_source()
+    estimate = link(source, 120.0, stream(2, "link"))
+    assert torch.allclose(estimate, source, atol=1e-3)
+
+
+@pytest.mark.parametrize(("antennas", "symbols", "uses"), [(1, 32, 32), (2, 31, 16), (4, 33, 9)])
+def test_symbols_share_channel_uses_over_streams(antennas: int, symbols: int, uses: int) -> None:
+    link = Link(Pairs(), Rayleigh(num_tx=antennas, num_rx=antennas), Unpair())
+    sent = link.transmit(unit_source(length=2 * symbols), 10.0, stream(1, "link"))
+    assert sent.x.shape == (4, antennas, uses)
+    assert sent.ledger.total == uses
+    assert sent.estimate.shape == (4, 2 * symbols)
+
+
+def test_encoding_once_gives_the_same_digits() -> None:
+    link = Link(Pairs(), Rayleigh(coherence=4), Unpair())
+    source = unit_source()
+    once = link.transmit(source, 5.0, stream(3, "link"), symbols=link.encode(source))
+    assert torch.equal(once.estimate, link(source, 5.0, stream(3, "link")))
+
+
+def test_snr_may_differ_per_item() -> None:
+    link = Link(Pairs(), AWGN(), Unpair())
+    source = unit_source(batch=3)
+    together = link(source, torch.tensor([0.0, 10.0, 100.0]), stream(4, "link"))
+    error = (together - source).square().mean(1)
+    assert error[0] > error[1] > error[2]
+    assert torch.equal(together[:1], link(source, 0.0, stream(4, "link"))[:1])
+
+
+def test_power_over_antennas_is_one_per_use() -> None:
+    link = Link(Pairs(), Rayleigh(num_tx=4, num_rx=4), Unpair(), csi_tx=PerfectCSI(), frontend=SVD())
+    x = link.transmit(unit_source(length=8192), 10.0, stream(5, "link")).x
+    power = x.abs().square().sum(1).mean(1)
+    assert torch.allclose(power, torch.ones(4), atol=1e-4)
+
+
+def test_pilots_and_feedback_enter_the_ledger() -> None:
+    link = Link(
+        Pairs(),
+        Rayleigh(num_tx=2, num_rx=2),
+        Unpair(),
+        csi_rx=PilotCSI(per_block=4),
+        csi_tx=FeedbackCSI(bits=4),
+        frontend=SVD(),
+    )
+    ledger = link.transmit(unit_source(), 0.0, stream(6, "link")).ledger
+    assert ledger.payload == 16
+    assert ledger.pilots == 4
+    # 2 reals x 4 coefficients x 4 bits at log2(1 + 1) = 1 bit per use
+    assert ledger.feedback == pytest.approx(32)
+    assert ledger.total == pytest.approx(52)
+
+
+def test_the_transmitter_sees_the_noise_its_front_end_will_leave() -> None:
+    transmitter = Recorder()
+    channel = Rayleigh(num_tx=2, num_rx=2)
+    link = Link(transmitter, channel, Unpair(), csi_tx=PerfectCSI(), frontend=SVD())
+    sent = link.transmit(unit_source(), 10.0, stream(7, "link"))
+    sigma = torch.linalg.svdvals(sent.state.h[..., 0])  # [B, 2]
+    expected = 2 * 0.1 / sigma.square()
+    assert torch.allclose(transmitter.seen.n0[:, 0, :2], expected, rtol=1e-4)
+
+
+def test_without_csi_the_transmitter_knows_the_average_snr_only() -> None:
+    transmitter = Recorder()
+    Link(transmitter, Rayleigh(), Unpair()).transmit(unit_source(), 10.0, stream(8, "link"))
+    assert transmitter.seen.h is None
+    assert torch.allclose(transmitter.seen.n0, torch.full((4,), 0.1))
+
+
+def test_no_front_end_hands_the_raw_signal_and_the_channel_to_the_receiver() -> None:
+    class Raw(nn.Module):
+        def forward(self, y: Tensor, csi: CSI, shape: tuple[int, ...]) -> Tensor:
+            assert csi.h is not None
+            return y
+
+    link = Link(Pairs(), Rayleigh(num_tx=1, num_rx=3), Raw(), frontend=NoFrontEnd())
+    assert link(unit_source(), 10.0, stream(9, "link")).shape == (4, 3, 32)
+
+
+def test_wrong_symbols_are_refused_with_what_came() -> None:
+    class Wrong(Pairs):
+        def forward(self, source: Tensor, csi: CSI) -> Tensor:
+            return source
+
+    with pytest.raises(ValueError, match=r"\[4, 1, 32\].*got \[4, 64\] torch.float32"):
+        Link(Wrong(), AWGN(), Unpair())(unit_source(), 10.0, stream(1, "link"))
+
+
+def test_an_adaptive_transmitter_cannot_be_encoded_once() -> None:
+    with pytest.raises(ValueError, match="adapts to the channel"):
+        Link(Recorder(), AWGN(), Unpair()).encode(unit_source())
+
+
+def test_gradients_flow_from_estimate_to_source() -> None:
+    source = unit_source().requires_grad_()
+    link = Link(Pairs(), Rayleigh(num_tx=2, num_rx=2), Unpair())
+    link(source, 10.0, stream(1, "link")).square().sum().backward()
+    assert source.grad is not None and source.grad.abs().min() > 0
+
+
+def test_channels_add_nothing_to_the_state_dict() -> None:
+    link = Link(Pairs(), Rayleigh(num_tx=2, num_rx=2, tx_correlation=0.5), Unpair())
+    link(unit_source(), 10.0, stream(1, "link"))
+    assert link.state_dict() == {}
