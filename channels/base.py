@@ -16,6 +16,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from channels.units import linear_to_db
+
 
 @dataclass(frozen=True)
 class ChannelState:
@@ -58,7 +60,7 @@ class CSI:
             gain = self.h.abs().square().sum(dim=(1, 2))  # [B, N]
             snr = gain * (snr[:, None] if snr.dim() == 1 else snr.mean(dim=1))
         capacity = torch.log1p(snr.flatten(1) if snr.dim() > 1 else snr[:, None]).mean(dim=1)
-        return 10 * torch.log10(torch.expm1(capacity))
+        return linear_to_db(torch.expm1(capacity))
 
 
 class Channel(Protocol):
