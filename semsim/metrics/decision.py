@@ -1,0 +1,35 @@
+"""Metrics of decisions."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from torch import Tensor
+
+from semsim.metrics.base import Outcome
+
+
+class Accuracy:
+    """Share of items whose largest logit is at the right class."""
+
+    name, unit = "accuracy", ""
+    better: Literal["higher", "lower"] = "higher"
+
+    def __call__(self, outcome: Outcome) -> Tensor:
+        """Return 1 for each right item, else 0, [B]."""
+        logits, target = outcome.output, outcome.target
+        if logits.dim() != 2:
+            raise ValueError(
+                f"accuracy needs a task that outputs logits [B, classes], got "
+                f"{list(logits.shape)}; use task: {{kind: classify}}"
+            )
+        if target.dim() != 1 or target.is_floating_point():
+            raise ValueError(
+                "accuracy needs a payload with classes, such as cifar10 or a folder with "
+                f"classes: true; this one's target is {target.dtype} {list(target.shape)}"
+            )
+        return (logits.argmax(dim=1) == target.to(logits.device)).float()
+
+    def combine(self, mean: float) -> float:
+        """Return the mean itself."""
+        return mean

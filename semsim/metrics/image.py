@@ -1,0 +1,147 @@
+"""Metrics of images [B, C, H, W] in [0, 1], all taken on 8-bit values as a viewer sees them."""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from semsim.metrics.base import Outcome
+
+#: mean squared error of rounding to 8 bits, in units of the last bit squared: nothing smaller is
+#: told from it, so an image without any error counts as PSNR_CAP_DB
+ROUNDING_MSE = 1 / 12
+PSNR_CAP_DB = 10 * math.log10(255**2 / ROUNDING_MSE)  # 58.92 dB
+MS_SSIM_SIDE = 11 * 2**4  #: an 11-tap window at the coarsest of five scales
+
+
+class PSNR:
+    """Mean over images of the PSNR of each, on 8-bit values after clipping.
+
+    PSNR = 10 log10(255^2 / MSE), at most 58.92 dB (MSE at least that of rounding, 1/12)
+    """
+
+    name, unit = "psnr", "dB"
+    better: Literal["higher", "lower"] = "higher"
+
+    def __call__(self, outcome: Outcome) -> Tensor:
+        """Return the PSNR of each image in dB, [B]."""
+        return _psnr_db(mse_8bit(*images(outcome, self.name)))
+
+    def combine(self, mean: float) -> float:
+        """Return the mean itself."""
+        return mean
+
+
+class PSNROfMeanMSE:
+    """PSNR of the MSE over all images: never above ``psnr`` (Jensen), ruled by the worst images."""
+
+    name, unit = "psnr_mse", "dB"
+    better: Literal["higher", "lower"] = "higher"
+
+    def __call__(self, outcome: Outcome) -> Tensor:
+        """Return the MSE of each image in units of the last bit squared, [B]."""
+        return mse_8bit(*images(outcome, self.name))
+
+    def combine(self, mean: float) -> float:
+        """Return the PSNR in dB that belongs to a mean MSE; falls as the MSE grows."""
+        return float(_psnr_db(torch.tensor(mean, dtype=torch.float64)))
+
+
+class SSIM:
+    """Structural similarity with the 11-tap Gaussian window of its authors (sigma 1.5).
+
+    Source: Wang, Bovik, Sheikh, Simoncelli, Image quality assessment (2004).
+    """
+
+    name, unit = "ssim", ""
+    better: Literal["higher", "lower"] = "higher"
+
+    def __call__(self, outcome: Outcome) -> Tensor:
+        """Return the SSIM of each image, [B]."""
+        from torchmetrics.functional.image import structural_similarity_index_measure as ssim
+
+        output, source = images(outcome, self.name, side=11)
+        value = ssim(round_8bit(output), round_8bit(source), data_range=255.0, reduction="none")
+        return torch.atleast_1d(value)
+
+    def combine(self, mean: float) -> float:
+        """Return the mean itself."""
+        return mean
+
+
+class MSSSIM:
+    """Multi-scale structural similarity, five scales, weights of its authors.
+
+    Source: Wang, Simoncelli, Bovik, Multiscale structural similarity (2003).
+    """
+
+    name, unit = "ms_ssim", ""
+    better: Literal["higher", "lower"] = "higher"
+
+    def __call__(self, outcome: Outcome) -> Tensor:
+        """Return the MS-SSIM of each image, [B]."""
+        from torchmetrics.functional.image import (
+            multiscale_structural_similarity_index_measure as ms_ssim,
+        )
+
+        output, source = images(outcome, self.name, side=MS_SSIM_SIDE)
+        value = ms_ssim(round_8bit(output), round_8bit(source), data_range=255.0, reduction="none")
+        return torch.atleast_1d(value)
+
+    def combine(self, mean: float) -> float:
+        """Return the mean itself."""
+        return mean
+
+
+class MSSSIMdB(MSSSIM):
+    """Mean MS-SSIM as -10 log10(1 - x), so that differences near 1 can be seen."""
+
+    name, unit = "ms_ssim_db", "dB"
+
+    def combine(self, mean: float) -> float:
+        """Return the mean MS-SSIM in dB, at most 60 dB."""
+        return -10 * math.log10(max(1 - mean, 1e-6))  # float32 tells no more digits apart
+
+
+def round_8bit(image: Tensor) -> Tensor:
+    """Return an image in [0, 1] clipped and rounded to 0 .. 255, still float32."""
+    return image.detach().to(torch.float32).clamp(0, 1).mul_(255).round_()
+
+
+def mse_8bit(output: Tensor, source: Tensor) -> Tensor:
+    """Return the MSE of each image in units of the last bit squared, [B]."""
+    return round_8bit(output).sub_(round_8bit(source)).square_().flatten(1).mean(dim=1)
+
+
+def images(outcome: Outcome, name: str, side: int = 1) -> tuple[Tensor, Tensor]:
+    """Return output and source, or raise ValueError where they are no pair of images.
+
+    Args:
+        outcome: the batch.
+        name: the metric that asks.
+        side: smallest height and width that it can work on, in pixels.
+    """
+    output, source = outcome.output, outcome.source
+    if source.dim() != 4:
+        raise ValueError(
+            f"{name} compares images [B, C, H, W], but the payload's items are "
+            f"{list(source.shape[1:])}; for bits use ber or bler"
+        )
+    if output.shape != source.shape:
+        raise ValueError(
+            f"{name} compares the task's output with the image sent, {list(source.shape[1:])} per "
+            f"item, got {list(output.shape[1:])}; use task: {{kind: reconstruct}} or accuracy"
+        )
+    if min(source.shape[-2:]) < side:
+        raise ValueError(
+            f"{name} needs images of at least {side}x{side} pixels, got "
+            f"{source.shape[-2]}x{source.shape[-1]}; use {'psnr' if side <= 11 else 'ssim'} instead"
+        )
+    return output, source
+
+
+def _psnr_db(mse: Tensor) -> Tensor:
+    return 10 * torch.log10(255**2 / mse.clamp(min=ROUNDING_MSE))

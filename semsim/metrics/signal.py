@@ -1,0 +1,115 @@
+"""Metrics of bits and of symbols."""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from semsim.metrics.base import Outcome
+from semsim.types import Transmission
+
+
+class BER:
+    """Bit error rate: share of wrong bits."""
+
+    name, unit = "ber", ""
+    better: Literal["higher", "lower"] = "lower"
+
+    def __call__(self, outcome: Outcome) -> Tensor:
+        """Return the share of wrong bits of each item, [B]."""
+        return wrong_bits(outcome, self.name).float().mean(dim=1)
+
+    def combine(self, mean: float) -> float:
+        """Return the mean itself."""
+        return mean
+
+
+class BLER:
+    """Block error rate: share of items with at least one wrong bit, or not decoded.
+
+    Where the receiver notes per item whether it ``decoded``, that counts; else the bits do.
+    """
+
+    name, unit = "bler", ""
+    better: Literal["higher", "lower"] = "lower"
+
+    def __call__(self, outcome: Outcome) -> Tensor:
+        """Return 1 for each wrong item, else 0, [B]."""
+        sent = outcome.transmission
+        if sent is not None and "decoded" in sent.notes:
+            return 1 - sent.notes["decoded"].float()
+        return wrong_bits(outcome, self.name).any(dim=1).float()
+
+    def combine(self, mean: float) -> float:
+        """Return the mean itself."""
+        return mean
+
+
+class EVM:
+    """Error vector magnitude in percent: RMS of (received - sent) over RMS of sent.
+
+    In AWGN this is 100 / sqrt(SNR): 10 % at 20 dB.
+    """
+
+    name, unit = "evm", "%"
+    better: Literal["higher", "lower"] = "lower"
+
+    def __call__(self, outcome: Outcome) -> Tensor:
+        """Return error power over signal power of each item, linear, [B]."""
+        sent = _transmission(outcome, self.name)
+        if sent.symbols is None or sent.received is None:
+            raise ValueError("evm needs a link that keeps symbols and received; this one does not")
+        if sent.symbols.shape != sent.received.shape:
+            raise ValueError(
+                f"evm compares symbols {list(sent.symbols.shape)} with as many received, got "
+                f"{list(sent.received.shape)}; use a front end such as lmmse instead of none"
+            )
+        error = (sent.received - sent.symbols).abs().square().flatten(1).mean(dim=1)
+        return error / sent.symbols.abs().square().flatten(1).mean(dim=1)
+
+    def combine(self, mean: float) -> float:
+        """Return the RMS error in percent for a mean power ratio."""
+        return 100 * math.sqrt(max(mean, 0.0))
+
+
+class PAPR:
+    """Peak over mean power of what enters the channel, in dB, at the antenna that has most."""
+
+    name, unit = "papr", "dB"
+    better: Literal["higher", "lower"] = "lower"
+
+    def __call__(self, outcome: Outcome) -> Tensor:
+        """Return the PAPR of each item in dB, [B]."""
+        power = _transmission(outcome, self.name).x.abs().square()  # [B, T, N]
+        mean = power.mean(dim=2)
+        ratio = power.amax(dim=2) / mean.clamp(min=torch.finfo(mean.dtype).tiny)
+        return 10 * torch.log10(ratio.amax(dim=1).clamp(min=1))  # a silent antenna counts as 0
+
+    def combine(self, mean: float) -> float:
+        """Return the mean itself."""
+        return mean
+
+
+def wrong_bits(outcome: Outcome, name: str) -> Tensor:
+    """Return which bits are wrong, bool [B, K]; ValueError where source or output are no bits."""
+    source, output = outcome.source, outcome.output
+    if source.dim() != 2 or not bool(((source == 0) | (source == 1)).all()):
+        raise ValueError(
+            f"{name} needs a payload of bits, {{kind: bits}}, and a receiver that outputs bits; "
+            f"this payload's items are {list(source.shape[1:])}. For images use psnr"
+        )
+    if output.shape != source.shape:
+        raise ValueError(
+            f"{name} needs a receiver that outputs the {source.shape[1]} bits sent per item, got "
+            f"{list(output.shape[1:])}"
+        )
+    return (output > 0.5) != (source > 0.5)
+
+
+def _transmission(outcome: Outcome, name: str) -> Transmission:
+    if outcome.transmission is None:
+        raise ValueError(f"{name} is measured on the link; give Outcome(..., transmission=...)")
+    return outcome.transmission
