@@ -9,6 +9,7 @@ trace(P P^H) = 1, so unit-power streams make unit total power.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +18,27 @@ from channels.base import CSI
 from semsim.phy.theory import water_filling
 
 MAX_NOISE_GAIN = 1e6  #: a stream with more noise than this many n0 is given up: 0, and that noise
+
+
+class FrontEnd(Protocol):
+    """What happens between streams and antennas."""
+
+    def num_streams(self, num_tx: int, num_rx: int) -> int:
+        """Return how many streams share a channel use."""
+        ...
+
+    def precoder(self, csi_tx: CSI, num_tx: int, num_rx: int) -> Tensor:
+        """Return P [B or 1, T, S, 1 or N], complex, trace(P P^H) = 1."""
+        ...
+
+    def combine(self, y: Tensor, csi: CSI) -> tuple[Tensor, CSI]:
+        """Return streams [B, S, N] and CSI with h None and the noise left, n0 [B, S, N].
+
+        Args:
+            y: received symbols, [B, R, N], complex.
+            csi: h [B, R, S, 1 or N] seen by the streams (channel times precoder); n0 [B], linear.
+        """
+        ...
 
 
 class NoFrontEnd(nn.Module):
