@@ -1,27 +1,13 @@
-"""What a metric is, and the table of them."""
+"""What a metric is."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from importlib import import_module
 from typing import Literal, Protocol
 
 from torch import Tensor
 
 from semsim.types import Transmission
-
-METRICS = {
-    "psnr": "semsim.metrics.image:PSNR",
-    "psnr_mse": "semsim.metrics.image:PSNROfMeanMSE",
-    "ssim": "semsim.metrics.image:SSIM",
-    "ms_ssim": "semsim.metrics.image:MSSSIM",
-    "ms_ssim_db": "semsim.metrics.image:MSSSIMdB",
-    "ber": "semsim.metrics.signal:BER",
-    "bler": "semsim.metrics.signal:BLER",
-    "evm": "semsim.metrics.signal:EVM",
-    "papr": "semsim.metrics.signal:PAPR",
-    "accuracy": "semsim.metrics.decision:Accuracy",
-}
 
 
 @dataclass(frozen=True)
@@ -59,12 +45,3 @@ class Metric(Protocol):
     def combine(self, mean: float) -> float:
         """Return the reported value for the mean over items."""
         ...
-
-
-def metric(name: str) -> Metric:
-    """Return the metric of this name; ``module:Class`` names one from outside."""
-    where = METRICS.get(name, name)
-    if ":" not in where:
-        raise ValueError(f"metric {name!r} is not known; there are {', '.join(METRICS)}")
-    module, _, cls = where.partition(":")
-    return getattr(import_module(module), cls)()

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import math
 from typing import Literal
 
 import torch
 from torch import Tensor
 
+from channels.units import linear_to_db
 from semsim.metrics.base import Outcome
+from semsim.metrics.ssim import LEAST_SIDE, TAPS, ms_ssim, ssim
 
 #: mean squared error of rounding to 8 bits, in units of the last bit squared: nothing smaller is
 #: told from it, so an image without any error counts as PSNR_CAP_DB
 ROUNDING_MSE = 1 / 12
-PSNR_CAP_DB = 10 * math.log10(255**2 / ROUNDING_MSE)  # 58.92 dB
-MS_SSIM_SIDE = 11 * 2**4  #: an 11-tap window at the coarsest of five scales
+PSNR_CAP_DB = linear_to_db(255**2 / ROUNDING_MSE)  # 58.92 dB
 
 
 class PSNR:
@@ -35,10 +35,10 @@ class PSNR:
         return mean
 
 
-class PSNROfMeanMSE:
+class PSNROfMSE:
     """PSNR of the MSE over all images: never above ``psnr`` (Jensen), ruled by the worst images."""
 
-    name, unit = "psnr_mse", "dB"
+    name, unit = "psnr_of_mse", "dB"
     better: Literal["higher", "lower"] = "higher"
 
     def __call__(self, outcome: Outcome) -> Tensor:
@@ -51,21 +51,15 @@ class PSNROfMeanMSE:
 
 
 class SSIM:
-    """Structural similarity with the 11-tap Gaussian window of its authors (sigma 1.5).
-
-    Source: Wang, Bovik, Sheikh, Simoncelli, Image quality assessment (2004).
-    """
+    """Structural similarity, mean over pixels and channels."""
 
     name, unit = "ssim", ""
     better: Literal["higher", "lower"] = "higher"
 
     def __call__(self, outcome: Outcome) -> Tensor:
         """Return the SSIM of each image, [B]."""
-        from torchmetrics.functional.image import structural_similarity_index_measure as ssim
-
-        output, source = images(outcome, self.name, side=11)
-        value = ssim(round_8bit(output), round_8bit(source), data_range=255.0, reduction="none")
-        return torch.atleast_1d(value)
+        output, source = images(outcome, self.name, side=TAPS)
+        return ssim(round_8bit(output), round_8bit(source), peak=255.0)
 
     def combine(self, mean: float) -> float:
         """Return the mean itself."""
@@ -73,23 +67,15 @@ class SSIM:
 
 
 class MSSSIM:
-    """Multi-scale structural similarity, five scales, weights of its authors.
-
-    Source: Wang, Simoncelli, Bovik, Multiscale structural similarity (2003).
-    """
+    """Multi-scale structural similarity, five scales."""
 
     name, unit = "ms_ssim", ""
     better: Literal["higher", "lower"] = "higher"
 
     def __call__(self, outcome: Outcome) -> Tensor:
         """Return the MS-SSIM of each image, [B]."""
-        from torchmetrics.functional.image import (
-            multiscale_structural_similarity_index_measure as ms_ssim,
-        )
-
-        output, source = images(outcome, self.name, side=MS_SSIM_SIDE)
-        value = ms_ssim(round_8bit(output), round_8bit(source), data_range=255.0, reduction="none")
-        return torch.atleast_1d(value)
+        output, source = images(outcome, self.name, side=LEAST_SIDE)
+        return ms_ssim(round_8bit(output), round_8bit(source), peak=255.0)
 
     def combine(self, mean: float) -> float:
         """Return the mean itself."""
@@ -103,7 +89,7 @@ class MSSSIMdB(MSSSIM):
 
     def combine(self, mean: float) -> float:
         """Return the mean MS-SSIM in dB, at most 60 dB."""
-        return -10 * math.log10(max(1 - mean, 1e-6))  # float32 tells no more digits apart
+        return -linear_to_db(max(1 - mean, 1e-6))  # float32 tells no more digits apart
 
 
 def round_8bit(image: Tensor) -> Tensor:
@@ -144,4 +130,4 @@ def images(outcome: Outcome, name: str, side: int = 1) -> tuple[Tensor, Tensor]:
 
 
 def _psnr_db(mse: Tensor) -> Tensor:
-    return 10 * torch.log10(255**2 / mse.clamp(min=ROUNDING_MSE))
+    return linear_to_db(255**2 / mse.clamp(min=ROUNDING_MSE))

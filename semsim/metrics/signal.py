@@ -8,6 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from channels.units import linear_to_db
 from semsim.metrics.base import Outcome
 from semsim.types import Transmission
 
@@ -86,7 +87,7 @@ class PAPR:
         power = _transmission(outcome, self.name).x.abs().square()  # [B, T, N]
         mean = power.mean(dim=2)
         ratio = power.amax(dim=2) / mean.clamp(min=torch.finfo(mean.dtype).tiny)
-        return 10 * torch.log10(ratio.amax(dim=1).clamp(min=1))  # a silent antenna counts as 0
+        return linear_to_db(ratio.amax(dim=1).clamp(min=1))  # a silent antenna counts as 0
 
     def combine(self, mean: float) -> float:
         """Return the mean itself."""

@@ -1,0 +1,109 @@
+"""Read dicts of numbers and arrays from a pickle without letting the pickle run anything.
+
+The only names that a file may use are those with which NumPy stores an array, and these stand for
+the small classes below instead of NumPy's: nothing outside this module is ever called.
+"""
+
+from __future__ import annotations
+
+import codecs
+import math
+import pickle
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+DTYPES = ("u1", "i1", "<i2", "<i4", "<i8", "<f4", "<f8")  #: plain numbers; never objects
+
+
+def read_pickle(path: Path) -> Any:
+    """Return what a pickle file holds: dict, list, tuple, str, bytes, numbers and plain arrays.
+
+    Strings of Python 2 come as bytes.
+
+    Raises:
+        ValueError: the file is damaged, or asks for anything else; it is then not loaded.
+    """
+    try:
+        with path.open("rb") as file:
+            return _finish(_Restricted(file, encoding="bytes").load())
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read ({error.strerror})") from None
+    except pickle.UnpicklingError as error:
+        raise ValueError(f"{path} is refused: {error}") from None
+    except Exception as error:  # a damaged pickle may raise anything
+        raise ValueError(f"{path} is damaged ({type(error).__name__}: {error})") from None
+
+
+class _Restricted(pickle.Unpickler):
+    def find_class(self, module: str, name: str) -> Any:
+        for package in ("numpy.core.", "numpy._core."):
+            module = module.removeprefix(package)
+        if (module, name) in _ALLOWED:
+            return _ALLOWED[module, name]
+        raise pickle.UnpicklingError(
+            f"it asks for {module}.{name}, and only plain NumPy arrays are allowed; "
+            "get the file from its official source"
+        )
+
+
+class _Dtype:
+    """Stands for ``numpy.dtype``; of its state only the byte order counts."""
+
+    def __init__(self, code: str | bytes, *_: object) -> None:
+        self.code = code.decode() if isinstance(code, bytes) else code
+
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
+        order = state[1].decode() if isinstance(state[1], bytes) else state[1]
+        self.code = self.code if order == "|" else order + self.code.lstrip("<>=|")
+
+    def numpy(self) -> np.dtype[Any]:
+        if self.code.replace("=", "<") not in DTYPES:
+            raise pickle.UnpicklingError(f"an array of type {self.code!r} is not plain numbers")
+        return np.dtype(self.code)
+
+
+class _Array:
+    """Stands for ``numpy.ndarray`` until the whole file is read."""
+
+    def __init__(self, *_: object) -> None:
+        self.state: tuple[Any, ...] = ()
+
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
+        self.state = state
+
+    def numpy(self) -> np.ndarray[Any, Any]:
+        _, shape, dtype, fortran, raw = self.state
+        numbers = np.frombuffer(bytes(raw), dtype.numpy())
+        if math.prod(shape) != numbers.size:
+            raise ValueError(f"an array of shape {shape} holds {numbers.size} numbers")
+        return numbers.reshape(shape, order="F" if fortran else "C").copy()
+
+
+def _encode(text: str, encoding: str | bytes) -> bytes:
+    """Stand for ``_codecs.encode``, with which Python 3 writes bytes into old protocols."""
+    if encoding not in ("latin1", b"latin1"):
+        raise pickle.UnpicklingError(
+            f"it asks for the encoding {encoding!r}, only latin1 is allowed"
+        )
+    return codecs.latin_1_encode(text)[0]
+
+
+def _finish(value: Any) -> Any:
+    """Replace the stand-ins in containers by arrays."""
+    if isinstance(value, _Array):
+        return value.numpy()
+    if isinstance(value, dict):
+        return {key: _finish(item) for key, item in value.items()}
+    if isinstance(value, list) and any(isinstance(item, _Array | dict | list) for item in value):
+        return [_finish(item) for item in value]
+    return value
+
+
+_ALLOWED = {
+    ("multiarray", "_reconstruct"): _Array,
+    ("numpy", "ndarray"): _Array,
+    ("numpy", "dtype"): _Dtype,
+    ("_codecs", "encode"): _encode,
+}
