@@ -52,8 +52,8 @@ def check_noise(y: Tensor, n0: Tensor) -> None:
     if not isinstance(n0, Tensor) or n0.is_complex() or n0.shape != y.shape[:1]:
         came = list(n0.shape) if isinstance(n0, Tensor) else repr(n0)
         raise ValueError(
-            f"n0 is the noise power of each item, a real tensor of shape [{y.shape[0]}], got {came}; "
-            f"write torch.full(({y.shape[0]},), n0), or None for no noise"
+            f"n0 is the noise power of each item, a real tensor of shape [{y.shape[0]}], got "
+            f"{came}; write torch.full(({y.shape[0]},), n0), or None for no noise"
         )
 
 

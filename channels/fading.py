@@ -22,30 +22,28 @@ from channels.units import db_to_linear
 Coherence = Literal["block", "symbol"] | int
 
 
-def apply_gain(x: Tensor, state: ChannelState) -> Tensor:
-    """Return y[r] = sum over t of h[r, t] x[t], one batched product per coherence block.
+def apply_gain(x: Tensor, h: Tensor, *, block_uses: int = 1) -> Tensor:
+    """Return y[r] = sum over t of h[r, t] x[t], as one batched product.
 
     Args:
-        x: [B, T, N], complex; ``state.h`` takes its dtype.
-        state: h [B, R, T, N], or [B, R, T, 1] where constant.
+        x: [B, T, N], complex.
+        h: [B, R, T, N], or [B, R, T, 1] where constant; it takes the dtype of x.
+        block_uses: uses over which h is exactly constant, counted from the first; where more than
+            one, the product runs over blocks and touches each gain once.
 
     Returns:
         [B, R, N].
     """
-    h = state.h.to(x.dtype)
+    h = h.to(x.dtype)
     if h.shape[2] == 1:
         return h[:, :, 0] * x  # one transmit antenna: no sum to form
     if h.shape[-1] == 1:
         return h[..., 0] @ x
-    if state.coherence == 1:
+    if block_uses == 1:
         return torch.einsum("brtn,btn->brn", h, x)
-    return _apply_by_block(x, h, state.coherence)
-
-
-def _apply_by_block(x: Tensor, h: Tensor, coherence: int) -> Tensor:
     uses = x.shape[-1]
-    blocks = functional.pad(x, (0, -uses % coherence)).unflatten(-1, (-1, coherence))
-    y = torch.einsum("brtk,btkn->brkn", h[..., ::coherence], blocks)
+    blocks = functional.pad(x, (0, -uses % block_uses)).unflatten(-1, (-1, block_uses))
+    y = torch.einsum("brtk,btkn->brkn", h[..., ::block_uses], blocks)
     return y.flatten(-2)[..., :uses]
 
 
@@ -112,7 +110,7 @@ class Rayleigh(nn.Module):
     ) -> Tensor:
         """Send x [B, T, N], receive y [B, R, N]."""
         check_symbols(x, self.num_tx)
-        return add_noise(apply_gain(x, state), n0, generator)
+        return add_noise(apply_gain(x, state.h, block_uses=state.coherence), n0, generator)
 
     def extra_repr(self) -> str:
         """Name the settings as they would be written."""

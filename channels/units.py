@@ -94,7 +94,7 @@ def total_to_per_antenna_snr_db(snr_db: Number, num_tx: int) -> Number:
 
 
 def snr_db_after_combining(snr_db: Number, num_rx: int) -> Number:
-    """Return the mean SNR after maximum-ratio combining over ``num_rx`` antennas: 10 log10(R) more."""
+    """Return the mean SNR after maximum-ratio combining over R antennas: 10 log10(R) more."""
     return snr_db + _antennas_db("num_rx", num_rx)
 
 

@@ -1,0 +1,76 @@
+"""Several channels in a row."""
+
+from __future__ import annotations
+
+import math
+from itertools import pairwise
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from channels.awgn import add_noise
+from channels.base import Channel, ChannelState
+
+
+class Cascade(nn.Module):
+    """Send through one stage after another; noise is added once, at the receiver.
+
+        x ──► stage 1 ──► / sqrt(R1) ──► stage 2 ──► ... ──► stage K ──► + n ──► y
+
+    Between stages the total power is brought back to 1, so E|h[r, t]|^2 = 1 holds end to end and
+    ``snr_db`` keeps its meaning. ``state.h`` is the product of the stages' gains, so that perfect
+    CSI sees the whole; a non-linear stage enters with the gain it states. For packets that are
+    lost without noise, put the cascade inside :class:`channels.erasure.Erasure`.
+
+    Args:
+        stages: channels in order of passage; each has as many transmit antennas as the one before
+            has receive antennas.
+    """
+
+    def __init__(self, stages: list[Channel]) -> None:
+        super().__init__()
+        if not stages:
+            raise ValueError("a cascade has one stage or more, got none; for no channel use AWGN")
+        for place, (before, after) in enumerate(pairwise(stages), start=1):
+            if before.num_rx != after.num_tx:
+                raise ValueError(
+                    f"stage {place} of a cascade, {type(before).__name__}, has {before.num_rx} "
+                    f"receive antennas, but the next, {type(after).__name__}, has {after.num_tx} "
+                    "transmit antennas; make the two equal"
+                )
+        self.stages = nn.ModuleList(cast(list[nn.Module], stages))
+        self.num_tx = stages[0].num_tx
+        self.num_rx = stages[-1].num_rx
+
+    def draw(self, batch: int, uses: int, generator: torch.Generator) -> ChannelState:
+        """Draw every stage; h is their product, [B, R, T, 1] or [B, R, T, N]."""
+        stages = cast(list[Channel], list(self.stages))
+        states = tuple(stage.draw(batch, uses, generator) for stage in stages)
+        h = states[0].h
+        for stage, state in zip(stages[1:], states[1:], strict=True):
+            h = _product(state.h, h) / math.sqrt(stage.num_tx)
+        return ChannelState(
+            h=h,
+            coherence=math.gcd(*(state.coherence for state in states)),
+            interference=sum(state.interference for state in states),
+            stages=states,
+        )
+
+    def forward(
+        self, x: Tensor, state: ChannelState, n0: Tensor | None, generator: torch.Generator
+    ) -> Tensor:
+        """Send x [B, T, N], receive y [B, R, N]."""
+        stages = cast(list[Channel], list(self.stages))
+        y = stages[0](x, state.stages[0], None, generator)
+        for stage, of_stage in zip(stages[1:], state.stages[1:], strict=True):
+            y = stage(y / math.sqrt(stage.num_tx), of_stage, None, generator)
+        return add_noise(y, n0, generator)
+
+
+def _product(after: Tensor, before: Tensor) -> Tensor:
+    """Return h_after h_before per use, [B, R2, T1, N]; constant ones are repeated."""
+    uses = max(after.shape[-1], before.shape[-1])
+    after = after.expand(*after.shape[:-1], uses).movedim(-1, 1)
+    before = before.expand(*before.shape[:-1], uses).movedim(-1, 1)
+    return (after @ before).movedim(1, -1)

@@ -1,0 +1,132 @@
+"""Channels that somebody measured, from an array file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from channels.awgn import add_noise
+from channels.base import ChannelState, check_symbols
+from channels.checks import check_choice, check_count, check_draw
+from channels.fading import apply_gain
+
+_FORMS = "[S, R, T] (flat), [S, R, T, F] (subcarriers or taps), complex, or real with a last axis 2"
+
+
+class Measured(nn.Module):
+    """Replay measured gains: each item gets one snapshot of the file, drawn at random.
+
+    The gains are scaled once so that the mean of |h|^2 over the whole file is 1: weak snapshots
+    stay weak. With subcarriers, use n sees subcarrier n mod F, and time stands still.
+
+    Args:
+        path: .npy or .npz file of an array [S, R, T] or [S, R, T, F], complex, or real with a last
+            axis of 2 for real and imaginary part; S snapshots, R receive, T transmit antennas.
+        array: name of the array in a .npz file that holds several.
+        last_axis: what F counts: subcarriers of a frequency response, or taps of an impulse
+            response, which is then transformed to ``subcarriers``.
+        subcarriers: length of that transform, at least the number of taps.
+    """
+
+    gains: Tensor
+
+    def __init__(
+        self,
+        path: str | Path,
+        array: str | None = None,
+        *,
+        last_axis: Literal["subcarriers", "taps"] = "subcarriers",
+        subcarriers: int | None = None,
+    ) -> None:
+        super().__init__()
+        check_choice("last_axis", last_axis, ("subcarriers", "taps"))
+        self.path = str(path)
+        gains = _as_gains(_read(Path(path), array), self.path)
+        if last_axis == "taps":
+            gains = _to_subcarriers(gains, subcarriers)
+        elif subcarriers is not None:
+            raise ValueError(
+                f"subcarriers goes with last_axis 'taps', got subcarriers={subcarriers!r} with "
+                "last_axis 'subcarriers'; leave it out: the file says how many"
+            )
+        self.num_rx, self.num_tx = gains.shape[1:3]
+        power = gains.abs().square().mean()
+        # not persistent: measured data is input, not a weight
+        self.register_buffer("gains", (gains / power.sqrt()).to(torch.complex64), persistent=False)
+
+    def draw(self, batch: int, uses: int, generator: torch.Generator) -> ChannelState:
+        """Draw one snapshot per item; h [B, R, T, 1], or [B, R, T, N] with subcarriers."""
+        check_draw(batch, uses)
+        device = generator.device
+        snapshots = torch.randint(len(self.gains), (batch,), generator=generator, device=device)
+        h = self.gains.to(device)[snapshots]
+        if h.shape[-1] == 1:
+            return ChannelState(h, coherence=uses)
+        return ChannelState(h.repeat(1, 1, 1, -(-uses // h.shape[-1]))[..., :uses], coherence=1)
+
+    def forward(
+        self, x: Tensor, state: ChannelState, n0: Tensor | None, generator: torch.Generator
+    ) -> Tensor:
+        """Send x [B, T, N], receive y [B, R, N]."""
+        check_symbols(x, self.num_tx)
+        return add_noise(apply_gain(x, state.h), n0, generator)
+
+    def extra_repr(self) -> str:
+        """Name the file and its shape [S, R, T, F]."""
+        return f"path={self.path!r}, shape={list(self.gains.shape)}"
+
+
+def _read(path: Path, array: str | None) -> np.ndarray:
+    if not path.is_file():
+        raise ValueError(f"there is no file {path}; path names a .npy or .npz file of gains")
+    try:
+        content = np.load(path, allow_pickle=False)
+    except (ValueError, OSError, EOFError) as error:
+        raise ValueError(
+            f"{path} is not an array file ({error}); write it with numpy.save(path, gains), "
+            "numbers only"
+        ) from error
+    if isinstance(content, np.ndarray):
+        if array is not None:
+            raise ValueError(f"{path} holds one array without a name; leave out array={array!r}")
+        return content
+    with content:
+        if array is None and len(content.files) == 1:
+            array = content.files[0]
+        if array not in content.files:
+            raise ValueError(f"array is one of {content.files} in {path}, got {array!r}")
+        return content[array]
+
+
+def _as_gains(values: np.ndarray, path: str) -> Tensor:
+    if values.dtype.kind not in "fc":
+        raise ValueError(f"{path} holds {values.dtype}, not gains; write {_FORMS}")
+    came = list(values.shape)
+    gains = torch.from_numpy(values.astype(np.complex128 if values.dtype.kind == "c" else float))
+    if not gains.is_complex():
+        if not came or came[-1] != 2:
+            raise ValueError(f"{path} holds real numbers of shape {came}; write {_FORMS}")
+        gains = torch.view_as_complex(gains.contiguous())
+    if gains.dim() not in (3, 4) or gains.numel() == 0:
+        raise ValueError(f"{path} holds an array of shape {came}; write {_FORMS}")
+    if not torch.isfinite(torch.view_as_real(gains)).all() or not gains.abs().any():
+        raise ValueError(
+            f"{path} holds NaN, infinities or zeros only; write finite gains, not in dB"
+        )
+    return gains if gains.dim() == 4 else gains.unsqueeze(-1)
+
+
+def _to_subcarriers(taps: Tensor, subcarriers: int | None) -> Tensor:
+    if subcarriers is None:
+        raise ValueError("last_axis 'taps' needs subcarriers, the length of the transform")
+    check_count("subcarriers", subcarriers, "four resource blocks have 48")
+    if subcarriers < taps.shape[-1]:
+        raise ValueError(
+            f"subcarriers is at least the number of taps, {taps.shape[-1]}, got {subcarriers}; a "
+            "shorter transform would lose taps"
+        )
+    return torch.fft.fft(taps, n=subcarriers, dim=-1)

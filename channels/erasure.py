@@ -1,0 +1,65 @@
+"""Packets that are lost whole."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from channels.awgn import AWGN
+from channels.base import Channel, ChannelState
+from channels.checks import check_count, check_range
+
+
+class Erasure(nn.Module):
+    """Lose each packet of ``packet_uses`` channel uses with probability ``rate``.
+
+        x ──► channel ──► · e ──► y        e = 0 for all uses of a lost packet, 1 otherwise
+
+    A lost packet arrives as exact zeros, without noise, and the receiver knows which one it was:
+    h is 0 there. SNR and E|h|^2 = 1 are those of the packets that arrive.
+
+    Args:
+        rate: probability that a packet is lost, 0 to 1.
+        packet_uses: channel uses of a packet; the last one of an item may be shorter.
+        channel: what the packets travel through; AWGN where left out.
+    """
+
+    def __init__(
+        self, rate: float, packet_uses: int = 64, *, channel: Channel | None = None
+    ) -> None:
+        super().__init__()
+        check_range("rate", rate, low=0.0, high=1.0, hint="one packet in ten is 0.1")
+        check_count("packet_uses", packet_uses, "single uses are packet_uses: 1")
+        self.rate = float(rate)
+        self.packet_uses = packet_uses
+        self.channel = channel if channel is not None else AWGN()
+        self.num_tx = self.channel.num_tx
+        self.num_rx = self.channel.num_rx
+
+    def draw(self, batch: int, uses: int, generator: torch.Generator) -> ChannelState:
+        """Draw the channel beneath and which packets arrive; h [B, R, T, N]."""
+        inner = self.channel.draw(batch, uses, generator)
+        packets = -(-uses // self.packet_uses)
+        draws = torch.rand(batch, packets, generator=generator, device=generator.device)
+        arrives = (draws >= self.rate).repeat_interleave(self.packet_uses, dim=1)[:, None, None]
+        packet = ChannelState(arrives[..., :uses].to(inner.h.dtype), min(self.packet_uses, uses))
+        return ChannelState(
+            h=inner.h * packet.h,
+            coherence=math.gcd(inner.coherence, packet.coherence),
+            interference=inner.interference,
+            stages=(inner, packet),
+        )
+
+    def forward(
+        self, x: Tensor, state: ChannelState, n0: Tensor | None, generator: torch.Generator
+    ) -> Tensor:
+        """Send x [B, T, N], receive y [B, R, N]."""
+        inner, packet = state.stages
+        y = self.channel(x, inner, n0, generator)
+        return y * packet.h[:, 0].real.to(y.real.dtype)
+
+    def extra_repr(self) -> str:
+        """Name the settings as they would be written."""
+        return f"rate={self.rate}, packet_uses={self.packet_uses}"

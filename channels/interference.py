@@ -1,0 +1,63 @@
+"""Another transmitter on the same resource."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from channels.awgn import AWGN, add_noise
+from channels.base import Channel, ChannelState, complex_normal
+from channels.checks import check_range
+from channels.fading import Rayleigh
+from channels.units import db_to_linear
+
+
+class Interference(nn.Module):
+    """Add a co-channel signal that arrives ``sir_db`` below the wanted one, on average.
+
+        x ──► channel ──► + ──► y
+                          ▲
+        s ──► g ──────────┘      E|g|^2 = 10^(-sir_db / 10), s ~ CN(0, 1) white
+
+    The interferer has one antenna and Gaussian symbols, and reaches each receive antenna through
+    its own flat Rayleigh gain, constant over the item. It is a signal, not noise: it is there also
+    where n0 is None. Its mean power stands in ``ChannelState.interference``, so that a receiver
+    counts it into n0; its gain is in ``stages[1]`` for one that knows more.
+
+    Args:
+        sir_db: signal to interference ratio per receive antenna, averaged over fading, in dB.
+        channel: what the wanted signal travels through; AWGN where left out.
+    """
+
+    def __init__(self, sir_db: float, *, channel: Channel | None = None) -> None:
+        super().__init__()
+        check_range("sir_db", sir_db, low=-100.0, high=300.0, hint="equal powers have 0 dB")
+        self.sir_db = float(sir_db)
+        self.channel = channel if channel is not None else AWGN()
+        self.num_tx = self.channel.num_tx
+        self.num_rx = self.channel.num_rx
+
+    def draw(self, batch: int, uses: int, generator: torch.Generator) -> ChannelState:
+        """Draw the channel of the wanted signal and the gain of the interferer, [B, R, 1, 1]."""
+        wanted = self.channel.draw(batch, uses, generator)
+        power = db_to_linear(-self.sir_db)
+        gain = Rayleigh(num_rx=self.num_rx).draw(batch, uses, generator)
+        return ChannelState(
+            h=wanted.h,
+            coherence=wanted.coherence,
+            interference=wanted.interference + power,
+            stages=(wanted, ChannelState(power**0.5 * gain.h, uses)),
+        )
+
+    def forward(
+        self, x: Tensor, state: ChannelState, n0: Tensor | None, generator: torch.Generator
+    ) -> Tensor:
+        """Send x [B, T, N], receive y [B, R, N]."""
+        wanted, interferer = state.stages
+        y = self.channel(x, wanted, None, generator)
+        symbols = complex_normal((len(x), 1, x.shape[-1]), generator, y.dtype)
+        return add_noise(y + interferer.h[:, :, 0].to(y.dtype) * symbols, n0, generator)
+
+    def extra_repr(self) -> str:
+        """Name the settings as they would be written."""
+        return f"sir_db={self.sir_db}"

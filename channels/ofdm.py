@@ -1,0 +1,260 @@
+"""Frequency-selective fading of TR 38.901 through an OFDM grid: TDL, CDL, UMi, UMa.
+
+An item's N uses fill the grid subcarrier by subcarrier, then OFDM symbol by OFDM symbol, over as
+many slots as it takes:
+
+    use n ──► subcarrier n mod F, OFDM symbol n div F          h[r, t, n] = H_rt(f, time)
+
+With the cyclic prefix longer than the channel (assumed), each resource element sees one complex
+gain. Symbols last 15/14 of 1 / spacing, the mean of 5G's normal cyclic prefix. E|h[r, t, n]|^2 = 1
+over draws, never per draw. Sionna's models give the impulse responses (TR 38.901 v19.2).
+
+``ChannelState.coherence`` says where pilots go: over how many neighbouring subcarriers the gain is
+nearly the same (correlation 0.9), 1 / (50 delay spread) in Hz, cut to a divisor of F.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from channels import sionna_bridge
+from channels.awgn import add_noise
+from channels.base import ChannelState, check_symbols
+from channels.checks import check_choice, check_count, check_draw, check_positive, check_range
+from channels.fading import apply_gain
+from channels.sionna_bridge import DelayProfile, Grid
+
+Model = Literal["A", "B", "C", "D", "E"]
+
+
+class GridChannel(nn.Module):
+    """An OFDM grid over a model that a subclass names: implement ``_response``."""
+
+    def __init__(
+        self,
+        *,
+        speed_mps: float,
+        carrier_hz: float,
+        subcarriers: int,
+        subcarrier_spacing_hz: float,
+        num_tx: int,
+        num_rx: int,
+        delay_spread_s: float,
+    ) -> None:
+        super().__init__()
+        check_positive("delay_spread_s", delay_spread_s, "100 ns is 1e-7")
+        fast = "a car does 14 m/s in town; a standing user has 0.0"
+        check_range("speed_mps", speed_mps, low=0.0, high=3e3, hint=fast)
+        check_range("carrier_hz", carrier_hz, low=5e8, high=1e11, hint="5G's middle band is 3.5e9")
+        check_count("subcarriers", subcarriers, "four resource blocks have 48")
+        check_positive("subcarrier_spacing_hz", subcarrier_spacing_hz, "5G has 15e3, 30e3 or 60e3")
+        check_count("num_tx", num_tx, "one transmit antenna is num_tx: 1")
+        check_count("num_rx", num_rx, "one receive antenna is num_rx: 1")
+        self.num_tx = num_tx
+        self.num_rx = num_rx
+        self.grid = Grid(
+            subcarriers,
+            float(subcarrier_spacing_hz),
+            float(carrier_hz),
+            float(speed_mps),
+            num_tx,
+            num_rx,
+        )
+        self._coherence = _flat_subcarriers(self.grid, delay_spread_s)
+
+    @abstractmethod
+    def _response(self, batch: int, symbols: int, generator: torch.Generator) -> Tensor:
+        """Return gains [B, R, T, symbols, F], complex64."""
+
+    def draw(self, batch: int, uses: int, generator: torch.Generator) -> ChannelState:
+        """Draw h [B, R, T, N], one gain per resource element."""
+        check_draw(batch, uses)
+        symbols = -(-uses // self.grid.subcarriers)
+        if self.grid.speed_mps == 0:  # nothing moves: one OFDM symbol tells all
+            h = self._response(batch, 1, generator).expand(-1, -1, -1, symbols, -1)
+        else:
+            h = self._response(batch, symbols, generator)
+        return ChannelState(h.flatten(-2)[..., :uses], min(self._coherence, uses))
+
+    def forward(
+        self, x: Tensor, state: ChannelState, n0: Tensor | None, generator: torch.Generator
+    ) -> Tensor:
+        """Send x [B, T, N], receive y [B, R, N]."""
+        check_symbols(x, self.num_tx)
+        return add_noise(apply_gain(x, state.h), n0, generator)
+
+    def extra_repr(self) -> str:
+        """Name the settings as they would be written."""
+        return ", ".join(f"{name}={value}" for name, value in vars(self.grid).items())
+
+
+class TDL(GridChannel):
+    """Tapped delay line of TR 38.901: A, B, C without line of sight, D, E with.
+
+    Antennas fade independently; the power of the taps sums to 1. In D and E the line of sight has
+    the same phase at all antennas, as in :class:`channels.fading.Rician`. Sionna sums 20 sinusoids
+    per tap, so that a tap's gain is Gaussian only nearly.
+
+    Args:
+        model: the power delay profile.
+        delay_spread_s: RMS delay spread, in s.
+        speed_mps: speed of the user, in m/s; the Doppler shift is speed / c * carrier.
+        carrier_hz: carrier frequency, 0.5 to 100 GHz.
+        subcarriers: F, subcarriers of the grid.
+        subcarrier_spacing_hz: distance of the subcarriers.
+        num_tx: transmit antennas T.
+        num_rx: receive antennas R.
+
+    Source: 3GPP TR 38.901, section 7.7.2.
+    """
+
+    def __init__(
+        self,
+        model: Model = "A",
+        delay_spread_s: float = 1e-7,
+        *,
+        speed_mps: float = 0.0,
+        carrier_hz: float = 3.5e9,
+        subcarriers: int = 48,
+        subcarrier_spacing_hz: float = 30e3,
+        num_tx: int = 1,
+        num_rx: int = 1,
+    ) -> None:
+        super().__init__(
+            speed_mps=speed_mps,
+            carrier_hz=carrier_hz,
+            subcarriers=subcarriers,
+            subcarrier_spacing_hz=subcarrier_spacing_hz,
+            num_tx=num_tx,
+            num_rx=num_rx,
+            delay_spread_s=delay_spread_s,
+        )
+        self.profile = _checked_profile(model, delay_spread_s)
+
+    def _response(self, batch: int, symbols: int, generator: torch.Generator) -> Tensor:
+        return sionna_bridge.tdl_response(self.profile, self.grid, batch, symbols, generator)
+
+    def extra_repr(self) -> str:
+        """Name the settings as they would be written."""
+        profile = f"model={self.profile.model!r}, delay_spread_s={self.profile.delay_spread_s}"
+        return f"{profile}, {super().extra_repr()}"
+
+
+class CDL(GridChannel):
+    """Clustered delay line of TR 38.901: antennas see the same clusters from their places.
+
+    A base station of ``num_tx`` antennas sends to a user of ``num_rx``; both are horizontal lines
+    of upright omnidirectional elements half a wavelength apart, so that each antenna pair has
+    E|h|^2 = 1 and neighbours are correlated as the cluster angles say.
+
+    Args:
+        model: A, B, C without line of sight; D, E with.
+        delay_spread_s: RMS delay spread, in s.
+        speed_mps: speed of the user, in m/s, in a direction drawn per item.
+        carrier_hz: carrier frequency, 0.5 to 100 GHz.
+        subcarriers: F, subcarriers of the grid.
+        subcarrier_spacing_hz: distance of the subcarriers.
+        num_tx: transmit antennas T.
+        num_rx: receive antennas R.
+
+    Source: 3GPP TR 38.901, section 7.7.1.
+    """
+
+    def __init__(
+        self,
+        model: Model = "A",
+        delay_spread_s: float = 1e-7,
+        *,
+        speed_mps: float = 0.0,
+        carrier_hz: float = 3.5e9,
+        subcarriers: int = 48,
+        subcarrier_spacing_hz: float = 30e3,
+        num_tx: int = 1,
+        num_rx: int = 1,
+    ) -> None:
+        super().__init__(
+            speed_mps=speed_mps,
+            carrier_hz=carrier_hz,
+            subcarriers=subcarriers,
+            subcarrier_spacing_hz=subcarrier_spacing_hz,
+            num_tx=num_tx,
+            num_rx=num_rx,
+            delay_spread_s=delay_spread_s,
+        )
+        self.profile = _checked_profile(model, delay_spread_s)
+
+    def _response(self, batch: int, symbols: int, generator: torch.Generator) -> Tensor:
+        return sionna_bridge.cdl_response(self.profile, self.grid, batch, symbols, generator)
+
+    def extra_repr(self) -> str:
+        """Name the settings as they would be written."""
+        profile = f"model={self.profile.model!r}, delay_spread_s={self.profile.delay_spread_s}"
+        return f"{profile}, {super().extra_repr()}"
+
+
+class UMi(GridChannel):
+    """Urban microcell, street canyon: each item is another user dropped into the sector.
+
+    Line of sight, indoor or outdoor, delay and angle spreads are drawn per item as TR 38.901 says.
+    Path loss and shadow fading are off, ``snr_db`` says what arrives on average, and the cluster
+    powers sum to 1 but for the weakest that the standard drops (0.02 % on average), so E|h|^2 = 1
+    without a constant. Arrays as in :class:`CDL`, at the base station without downtilt.
+
+    Args:
+        speed_mps: speed of the user, in m/s, in a direction drawn per item.
+        carrier_hz: carrier frequency, 0.5 to 100 GHz.
+        subcarriers: F, subcarriers of the grid.
+        subcarrier_spacing_hz: distance of the subcarriers.
+        num_tx: transmit antennas T, at the base station.
+        num_rx: receive antennas R, at the user.
+
+    Source: 3GPP TR 38.901, sections 7.2 and 7.5.
+    """
+
+    _scenario: Literal["umi", "uma"] = "umi"
+    _median_delay_spread_s = 93e-9  # table 7.7.3-2, normal delay profile at 6 GHz
+
+    def __init__(
+        self,
+        speed_mps: float = 0.0,
+        carrier_hz: float = 3.5e9,
+        *,
+        subcarriers: int = 48,
+        subcarrier_spacing_hz: float = 30e3,
+        num_tx: int = 1,
+        num_rx: int = 1,
+    ) -> None:
+        super().__init__(
+            speed_mps=speed_mps,
+            carrier_hz=carrier_hz,
+            subcarriers=subcarriers,
+            subcarrier_spacing_hz=subcarrier_spacing_hz,
+            num_tx=num_tx,
+            num_rx=num_rx,
+            delay_spread_s=self._median_delay_spread_s,
+        )
+
+    def _response(self, batch: int, symbols: int, generator: torch.Generator) -> Tensor:
+        return sionna_bridge.urban_response(self._scenario, self.grid, batch, symbols, generator)
+
+
+class UMa(UMi):
+    """Urban macrocell: as :class:`UMi`, from a base station above the roofs."""
+
+    _scenario: Literal["umi", "uma"] = "uma"
+    _median_delay_spread_s = 363e-9  # table 7.7.3-2, normal delay profile at 6 GHz
+
+
+def _checked_profile(model: str, delay_spread_s: float) -> DelayProfile:
+    check_choice("model", model, ("A", "B", "C", "D", "E"))
+    return DelayProfile(model, float(delay_spread_s))
+
+
+def _flat_subcarriers(grid: Grid, delay_spread_s: float) -> int:
+    flat = 1 / (50 * delay_spread_s) / grid.subcarrier_spacing_hz
+    divisors = (n for n in range(1, grid.subcarriers + 1) if grid.subcarriers % n == 0)
+    return max(n for n in divisors if n <= max(flat, 1))
