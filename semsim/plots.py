@@ -1,0 +1,362 @@
+"""Rows to figures. Knows rows and pictures, nothing of links.
+
+Colours are those of Okabe and Ito, told apart with any colour vision; markers differ too. Bounds
+and theory are dashed, published values grey.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from pandas import DataFrame
+
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+MARKERS = "os^Dv<P"
+BOUNDS = ("bound", "capacity", "theory", "limit")  #: schemes with such a name are drawn dashed
+WORDS = {
+    "snr_db": "SNR (dB)",
+    "cbr": "CBR (channel uses per source value)",
+    "psnr_of_mse": "PSNR of the mean MSE",
+    "ms_ssim": "MS-SSIM",
+    "ms_ssim_db": "MS-SSIM",
+    "bler": "Block error rate",
+    "ber": "Bit error rate",
+    "accuracy": "Accuracy",
+}
+COLUMN, PAGE = 3.5, 7.16  #: inches: one and two columns of a journal page
+STYLE = {
+    "font.size": 8,
+    "axes.titlesize": 8,
+    "axes.labelsize": 8,
+    "xtick.labelsize": 7,
+    "ytick.labelsize": 7,
+    "legend.fontsize": 7,
+    "lines.linewidth": 1.3,
+    "lines.markersize": 4,
+    "axes.linewidth": 0.6,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": "#e4e4e4",
+    "grid.linewidth": 0.6,
+    "savefig.dpi": 200,
+    "svg.fonttype": "none",
+    "pdf.fonttype": 42,
+    "svg.hashsalt": "semsim",
+}
+
+
+def plot_rows(
+    rows: DataFrame,
+    path: str | Path | None = None,
+    *,
+    x: str = "snr_db",
+    y: str = "psnr",
+    by: str = "transmitter",
+    panel: str | None = "channel",
+    reference: DataFrame | None = None,
+    theory: Mapping[str, Callable[[Any], Any]] | None = None,
+) -> Figure:
+    """Draw one metric of many rows, with 95 % intervals: a colour per scheme, a panel per channel.
+
+    Args:
+        rows: results as ``semsim.results`` reads them.
+        path: file to write; its suffix decides the format (.png, .pdf, .svg). None writes nothing.
+        x: column along the horizontal axis.
+        y: metric along the vertical axis; error rates get a logarithmic one.
+        by: column that tells schemes apart.
+        panel: column with one panel per value, or None for a single panel.
+        reference: published values to lay beneath in grey, as :func:`published` chooses them.
+        theory: curves to lay beneath, dashed: name to a function of x.
+
+    Raises:
+        ValueError: the rows have no such column or metric.
+    """
+    chosen = _choose(rows, x, y, by, panel)
+    panels = list(dict.fromkeys(chosen[panel])) if panel else [""]
+    look = _looks(list(dict.fromkeys(chosen[by])))
+    with _style():
+        figure, axes = _figure(len(panels))
+        for ax, name in zip(axes, panels, strict=True):
+            here = chosen[chosen[panel] == name] if panel else chosen
+            for label, colour, marker, dashed in look:
+                _curve(ax, here[here[by] == label], x, str(label), colour, marker, dashed)
+            _theory(ax, theory or {}, here[x])
+            _published(ax, _of_panel(reference, x, y, panel, name))
+            ax.set_xlabel(WORDS.get(x, x))
+            if panel:
+                ax.set_title(str(name), loc="left")
+        axes[0].set_ylabel(_metric_label(chosen, y))
+        _scale(axes, x, y, chosen)
+        _legend(figure, axes)
+        figure.supxlabel(_footnote(chosen, x), fontsize=6.5, color="#555555")
+        _save(figure, path)
+    return figure
+
+
+def strip(
+    original: Tensor,
+    schemes: Mapping[str, Mapping[float, Tensor]],
+    path: str | Path | None = None,
+) -> Figure:
+    """Draw what was sent and what each scheme received at each SNR, with the PSNR beneath.
+
+    Args:
+        original: the image sent, [3, H, W] in [0, 1].
+        schemes: scheme to SNR in dB to the image received, [3, H, W]; all schemes at the same SNRs.
+        path: file to write, or None.
+    """
+    snrs = list(next(iter(schemes.values()), {}))
+    if not snrs or any(list(received) != snrs for received in schemes.values()):
+        raise ValueError(
+            "a strip needs one image per scheme and SNR, the same SNRs for all schemes; got "
+            + (
+                ", ".join(f"{name}: {list(received)}" for name, received in schemes.items())
+                or "none"
+            )
+        )
+    with _style():
+        figure, cells = _strip_figure(len(schemes), len(snrs) + 1, original)
+        _picture(cells[len(schemes) // 2 - (len(schemes) % 2 == 0)][0], original, "sent")
+        for row, (name, received) in zip(cells, schemes.items(), strict=True):
+            row[1].set_ylabel(name)
+            for ax, snr in zip(row[1:], snrs, strict=True):
+                _picture(ax, received[snr], f"{_psnr(received[snr], original):.1f} dB")
+        for ax, snr in zip(cells[0][1:], snrs, strict=True):
+            ax.set_title(f"SNR {snr:g} dB")
+        _save(figure, path)
+    return figure
+
+
+def published(
+    path: str | Path, *, payload: str, metric: str = "psnr", cbr: float | None = None
+) -> DataFrame:
+    """Read published values for :func:`plot_rows`; ``benchmarks/published.csv`` holds them.
+
+    Args:
+        path: the CSV file.
+        payload: data set, such as ``kodak``; a row's payload may say more, such as ``kodak24``.
+        metric: what was measured.
+        cbr: keep values whose CBR is within 3 % of this one; None keeps all.
+    """
+    import pandas as pd
+
+    table = pd.read_csv(path, comment="#")
+    keep = table["payload"].map(payload.lower().startswith) & (table["metric"] == metric)
+    if cbr is not None:
+        keep &= (table["cbr"] / cbr - 1).abs() < 0.03
+    return table[keep]
+
+
+def _choose(rows: DataFrame, x: str, y: str, by: str, panel: str | None) -> DataFrame:
+    for column in (x, by, panel):
+        if column is not None and column not in rows:
+            raise ValueError(f"the rows have no column {column!r}; there are {', '.join(rows)}")
+    chosen = rows[rows["metric"] == y]
+    if chosen.empty:
+        there = ", ".join(sorted(set(rows["metric"]))) or "none"
+        raise ValueError(f"the rows hold no metric {y!r}; there are {there}")
+    return chosen
+
+
+def _looks(labels: Sequence[object]) -> list[tuple[object, str, str, bool]]:
+    """Give each scheme a colour and a marker; bounds are black and dashed, without marker."""
+    looks, number, dashes = [], 0, ("#000000", "#777777")
+    for label in labels:
+        if any(word in str(label).lower() for word in BOUNDS):
+            looks.append((label, dashes[len([k for k in looks if k[3]]) % 2], "", True))
+            continue
+        looks.append((label, COLOURS[number % len(COLOURS)], MARKERS[number % len(MARKERS)], False))
+        number += 1
+    return looks
+
+
+def _curve(
+    ax: Axes, rows: DataFrame, x: str, label: str, colour: str, marker: str, dashed: bool
+) -> None:
+    if rows.empty:
+        return
+    rows = rows.sort_values(x)
+    value = rows["value"]
+    errors = [(value - rows["ci_low"]).clip(lower=0), (rows["ci_high"] - value).clip(lower=0)]
+    ax.errorbar(
+        rows[x],
+        value,
+        yerr=errors,
+        label=label,
+        color=colour,
+        marker=marker,
+        linestyle=(0, (4, 2)) if dashed else "-",
+        markeredgecolor="white",
+        markeredgewidth=0.5,
+        elinewidth=0.8,
+        capsize=2,
+        zorder=2 if dashed else 3,
+    )
+
+
+def _theory(ax: Axes, curves: Mapping[str, Callable[[Any], Any]], x: Any) -> None:
+    import numpy as np
+
+    grid = np.linspace(x.min(), x.max(), 200)
+    for number, (label, curve) in enumerate(curves.items()):
+        style = [(4, 2), (1, 1.5), (6, 2, 1, 2)][number % 3]
+        ax.plot(grid, curve(grid), color="#444444", linestyle=(0, style), label=label, zorder=2)
+
+
+def _of_panel(
+    reference: DataFrame | None, x: str, y: str, panel: str | None, name: object
+) -> DataFrame | None:
+    if reference is None:
+        return None
+    here = reference[(reference["metric"] == y) & reference[x].notna()]
+    if panel == "channel":  # "Rayleigh, block" shows what was published for "rayleigh"
+        here = here[[str(name).lower().startswith(c.lower()) for c in here["channel"]]]
+    return here
+
+
+def _published(ax: Axes, values: DataFrame | None) -> None:
+    if values is None:
+        return
+    for number, (system, rows) in enumerate(values.groupby("system", sort=False)):
+        ax.plot(
+            rows["snr_db"],
+            rows["value"],
+            linestyle="none",
+            marker="x+1234"[number % 6],
+            color="#8a8a8a",
+            markeredgewidth=0.9,
+            label=f"{system} (published)",
+            zorder=1,
+        )
+
+
+def _metric_label(rows: DataFrame, y: str) -> str:
+    word = WORDS.get(y, y.upper() if len(y) <= 4 else y.replace("_", " "))
+    units = [u for u in rows.get("unit", []) if isinstance(u, str) and u]
+    unit = units[0] if units else {"psnr": "dB", "psnr_of_mse": "dB", "ms_ssim_db": "dB"}.get(y)
+    return f"{word} ({unit})" if unit else word
+
+
+def _scale(axes: Sequence[Axes], x: str, y: str, rows: DataFrame) -> None:
+    """Put ticks at the points that were measured; error rates on a logarithmic axis."""
+    from matplotlib.ticker import MaxNLocator
+
+    places = sorted(set(rows[x]))
+    for ax in axes:
+        if not ax.get_subplotspec().is_first_col():
+            ax.tick_params(axis="y", length=0)
+        if x == "snr_db" and len(places) <= 9:
+            ax.set_xticks(places, [f"{place:g}" for place in places])
+        if y in ("ber", "bler") and (rows["value"] > 0).any():
+            ax.set_yscale("log", nonpositive="mask")
+        else:
+            ax.yaxis.set_major_locator(MaxNLocator(9, steps=[1, 2, 5, 10]))
+
+
+def _footnote(rows: DataFrame, x: str) -> str:
+    """Say what makes the comparison fair: interval, items and channel uses."""
+    notes = ["bars: 95 % intervals"]
+    if "n" in rows:
+        low, high = int(rows["n"].min()), int(rows["n"].max())
+        notes.append(
+            f"{low} items per point" if low == high else f"{low} to {high} items per point"
+        )
+    if "cbr" in rows and x != "cbr":
+        low, high = float(rows["cbr"].min()), float(rows["cbr"].max())
+        close = high <= low * 1.005
+        notes.append(f"CBR {_fraction(low)}" if close else f"CBR {low:.3g} to {high:.3g}")
+    return "; ".join(notes)
+
+
+def _fraction(value: float) -> str:
+    near = Fraction(value).limit_denominator(64)
+    return str(near) if value and abs(float(near) / value - 1) < 0.005 else f"{value:.3g}"
+
+
+def _figure(panels: int) -> tuple[Figure, list[Axes]]:
+    from matplotlib.figure import Figure
+
+    columns = min(panels, 3)
+    rows = -(-panels // columns)
+    size = (COLUMN * 1.25 if panels == 1 else PAGE, 0.75 + 2.25 * rows)
+    figure = Figure(figsize=size, layout="constrained")
+    grid = figure.subplots(rows, columns, sharey=True, squeeze=False)
+    axes = list(grid.flat)
+    for ax in axes[panels:]:
+        ax.remove()
+    return figure, axes[:panels]
+
+
+def _legend(figure: Figure, axes: Sequence[Axes]) -> None:
+    """Put one legend for all panels above them."""
+    entries: dict[str, Any] = {}
+    for ax in axes:
+        for handle, label in zip(*ax.get_legend_handles_labels(), strict=True):
+            entries.setdefault(label, getattr(handle, "lines", [handle])[0])
+    width = figure.get_figwidth()
+    longest = max(len(label) for label in entries)
+    columns = max(1, min(len(entries), int(width * 15 / (longest + 6))))
+    figure.legend(
+        list(entries.values()),
+        list(entries),
+        loc="outside upper center",
+        ncols=columns,
+        frameon=False,
+    )
+
+
+def _strip_figure(rows: int, columns: int, image: Tensor) -> tuple[Figure, Any]:
+    from matplotlib.figure import Figure
+
+    width = PAGE / columns
+    height = (width - 0.1) * image.shape[-2] / image.shape[-1] + 0.22
+    figure = Figure(figsize=(PAGE, rows * height + 0.2), layout="constrained")
+    figure.get_layout_engine().set(w_pad=0.02, h_pad=0.02, wspace=0.02, hspace=0.02)
+    cells = figure.subplots(rows, columns, squeeze=False)
+    for ax in cells.flat:
+        ax.grid(False)
+        ax.set_xticks([])
+        ax.set_yticks([])
+        for spine in ax.spines.values():
+            spine.set_visible(False)
+    return figure, cells
+
+
+def _picture(ax: Axes, image: Tensor, caption: str) -> None:
+    small = image.shape[-1] <= 64
+    pixels = image.detach().cpu().float().clamp(0, 1).permute(1, 2, 0).numpy()
+    ax.imshow(pixels, interpolation="nearest" if small else "antialiased")
+    ax.set_xlabel(caption, labelpad=2)
+
+
+def _psnr(image: Tensor, original: Tensor) -> float:
+    from semsim.metrics.base import Outcome
+    from semsim.metrics.image import PSNR
+
+    original = original.cpu()[None]
+    return float(PSNR()(Outcome(image.detach().cpu()[None], original, original)))
+
+
+def _style() -> Any:
+    import matplotlib
+
+    return matplotlib.rc_context(STYLE)
+
+
+def _save(figure: Figure, path: str | Path | None) -> None:
+    if path is None:
+        return
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    stamp = {"CreationDate": None} if str(path).endswith(".pdf") else None
+    stamp = {"Date": None} if str(path).endswith(".svg") else stamp
+    figure.savefig(path, metadata=stamp)
