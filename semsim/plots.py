@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKERS = "os^Dv<P"
+GREY_MARKERS = "xD+sP^*ov"
 BOUNDS = ("bound", "capacity", "theory", "limit")  #: schemes with such a name are drawn dashed
 WORDS = {
     "snr_db": "SNR (dB)",
@@ -91,11 +92,13 @@ def plot_rows(
             for label, colour, marker, dashed in look:
                 _curve(ax, here[here[by] == label], x, str(label), colour, marker, dashed)
             _theory(ax, theory or {}, here[x])
-            _published(ax, _of_panel(reference, x, y, panel, name))
+            _published(ax, _of_panel(reference, x, y, panel, name), x)
             ax.set_xlabel(WORDS.get(x, x))
             if panel:
                 ax.set_title(str(name), loc="left")
-        axes[0].set_ylabel(_metric_label(chosen, y))
+        for ax in axes:
+            if ax.get_subplotspec().is_first_col():
+                ax.set_ylabel(_metric_label(chosen, y))
         _scale(axes, x, y, chosen)
         _legend(figure, axes)
         figure.supxlabel(_footnote(chosen, x), fontsize=6.5, color="#555555")
@@ -210,7 +213,7 @@ def _theory(ax: Axes, curves: Mapping[str, Callable[[Any], Any]], x: Any) -> Non
     grid = np.linspace(x.min(), x.max(), 200)
     for number, (label, curve) in enumerate(curves.items()):
         style = [(4, 2), (1, 1.5), (6, 2, 1, 2)][number % 3]
-        ax.plot(grid, curve(grid), color="#444444", linestyle=(0, style), label=label, zorder=2)
+        ax.plot(grid, curve(grid), color="#444444", linestyle=(0, style), label=label, zorder=1.5)
 
 
 def _of_panel(
@@ -218,22 +221,26 @@ def _of_panel(
 ) -> DataFrame | None:
     if reference is None:
         return None
+    systems = list(dict.fromkeys(reference["system"]))  # one marker per system in all panels
+    markers = {system: GREY_MARKERS[i % len(GREY_MARKERS)] for i, system in enumerate(systems)}
+    reference = reference.assign(marker=reference["system"].map(markers))
     here = reference[(reference["metric"] == y) & reference[x].notna()]
     if panel == "channel":  # "Rayleigh, block" shows what was published for "rayleigh"
         here = here[[str(name).lower().startswith(c.lower()) for c in here["channel"]]]
     return here
 
 
-def _published(ax: Axes, values: DataFrame | None) -> None:
+def _published(ax: Axes, values: DataFrame | None, x: str) -> None:
     if values is None:
         return
-    for number, (system, rows) in enumerate(values.groupby("system", sort=False)):
+    for system, rows in values.groupby("system", sort=False):
         ax.plot(
-            rows["snr_db"],
+            rows[x],
             rows["value"],
             linestyle="none",
-            marker="x+1234"[number % 6],
-            color="#8a8a8a",
+            marker=rows["marker"].iloc[0],
+            markerfacecolor="none",
+            color="#808080",
             markeredgewidth=0.9,
             label=f"{system} (published)",
             zorder=1,
@@ -254,7 +261,7 @@ def _scale(axes: Sequence[Axes], x: str, y: str, rows: DataFrame) -> None:
     places = sorted(set(rows[x]))
     for ax in axes:
         if not ax.get_subplotspec().is_first_col():
-            ax.tick_params(axis="y", length=0)
+            ax.tick_params(axis="y", which="both", length=0)
         if x == "snr_db" and len(places) <= 9:
             ax.set_xticks(places, [f"{place:g}" for place in places])
         if y in ("ber", "bler") and (rows["value"] > 0).any():
@@ -303,6 +310,7 @@ def _legend(figure: Figure, axes: Sequence[Axes]) -> None:
     for ax in axes:
         for handle, label in zip(*ax.get_legend_handles_labels(), strict=True):
             entries.setdefault(label, getattr(handle, "lines", [handle])[0])
+    entries = dict(sorted(entries.items(), key=lambda entry: -entry[1].get_zorder()))
     width = figure.get_figwidth()
     longest = max(len(label) for label in entries)
     columns = max(1, min(len(entries), int(width * 15 / (longest + 6))))
