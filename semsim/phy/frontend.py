@@ -139,7 +139,10 @@ class SVD(nn.Module):
 
     def precoder(self, csi_tx: CSI, num_tx: int, num_rx: int) -> Tensor:
         """Return P [B, T, S, 1 or N], complex, best stream first; csi_tx.h is [B, R, T, 1 or N]."""
-        h, index = _distinct(_known_at_transmitter("svd", csi_tx).detach())
+        known = _known_at_transmitter("svd", csi_tx).detach()
+        if num_tx == 1:
+            return _equal_power(csi_tx, 1)
+        h, index = _distinct(known)
         _, sigma, vh = torch.linalg.svd(h, full_matrices=False)
         share = torch.full_like(sigma, 1 / sigma.shape[-1])
         if self.water_filling:
@@ -279,7 +282,8 @@ def _unbias(w: Tensor, h: Tensor, n0: Tensor) -> tuple[Tensor, Tensor]:
 def _combine_one(y: Tensor, h: Tensor, n0: Tensor) -> tuple[Tensor, CSI]:
     """Combine antennas for a single stream by their SNR: the same filter for every front end."""
     h = h[:, :, 0]  # [B, R, 1 or N]
-    energy = h.abs().square().sum(dim=1, keepdim=True).clamp_min(1 / MAX_NOISE_GAIN)
-    weight = h.conj() / energy
+    energy = (h.real.square() + h.imag.square()).sum(dim=1, keepdim=True)
+    energy = energy.clamp_min(1 / MAX_NOISE_GAIN)
+    weight = h.conj() * (1 / energy)
     streams = weight * y if h.shape[1] == 1 else (weight * y).sum(dim=1, keepdim=True)
     return streams, CSI(None, (n0[:, None, None] / energy).expand(streams.shape))

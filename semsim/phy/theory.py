@@ -221,7 +221,7 @@ def _rate_characteristic(snr: float, num_tx: int, num_rx: int) -> tuple[float, A
     products = (basis[:, None] * basis).reshape(-1, gain.size)
     density = (basis**2).sum(axis=0)
     variance = density @ rate**2 - ((products @ rate) ** 2).sum()
-    frequency: Array = (np.arange(300) + 0.5) * (0.15 / math.sqrt(variance))
+    frequency = (np.arange(300, dtype=np.float64) + 0.5) * float(0.15 / math.sqrt(variance))
     waves = products @ np.exp(1j * rate[:, None] * frequency)
     phi = np.linalg.det(waves.T.reshape(-1, len(basis), len(basis)))
     return float(density @ rate), frequency, np.asarray(phi, dtype=np.complex128)

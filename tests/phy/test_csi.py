@@ -1,0 +1,184 @@
+"""What each end believes of the channel: error variances, ageing, and what it costs."""
+
+import math
+from itertools import pairwise
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from channels.base import CSI, ChannelState, complex_normal
+from channels.csi import FeedbackCSI, NoCSI, Overhead, PerfectCSI, PilotCSI
+from semsim.seeds import stream
+
+
+def z_score(values: Tensor, mean: float) -> float:
+    values = values.flatten().double()
+    return float((values.mean() - mean) / (values.std() / math.sqrt(values.numel())))
+
+
+def fading(
+    batch: int,
+    tx: int = 2,
+    rx: int = 2,
+    *,
+    blocks: int = 1,
+    coherence: int = 10,
+    interference: float = 0.0,
+) -> ChannelState:
+    h = complex_normal((batch, rx, tx, blocks), stream(1, "h"))
+    h = h if blocks == 1 else h.repeat_interleave(coherence, dim=-1)
+    return ChannelState(h, coherence, interference)
+
+
+@pytest.mark.parametrize("snr_db", [0, 10])
+@pytest.mark.parametrize("per_block", [2, 8])
+@pytest.mark.parametrize("interference", [0.0, 0.3])
+def test_pilots_err_as_their_closed_forms_say(
+    snr_db: int, per_block: int, interference: float
+) -> None:
+    state = fading(20_000, interference=interference)
+    n0 = torch.full((20_000,), 10 ** (-snr_db / 10))
+    variance = (float(n0[0]) + interference) * 2 / per_block
+    for estimator, expected in {"ls": variance, "lmmse": variance / (1 + variance)}.items():
+        believed = PilotCSI(per_block, estimator)(state, n0, stream(2, "pilots"))
+        assert abs(z_score((believed.h - state.h).abs().square(), expected)) < 5
+        torch.testing.assert_close(believed.n0, n0 + interference + expected)
+
+
+def test_lmmse_never_errs_more_than_least_squares() -> None:
+    state, n0 = fading(2000), torch.logspace(2, -4, 2000)
+    ls, lmmse = (
+        (PilotCSI(2, kind)(state, n0, stream(3, "pilots")).h - state.h).abs().square().sum()
+        for kind in ("ls", "lmmse")
+    )
+    assert lmmse < ls
+
+
+def test_an_lmmse_estimate_is_uncorrelated_with_its_error() -> None:
+    state, n0 = fading(20_000), torch.full((20_000,), 0.5)
+    h = PilotCSI(2, "lmmse")(state, n0, stream(4, "pilots")).h
+    assert abs(z_score((h.conj() * (h - state.h)).real, 0)) < 5
+
+
+def test_each_coherence_block_has_one_estimate_of_its_own() -> None:
+    state = ChannelState(fading(50, blocks=4).h[..., :37], 10)  # the last block is cut short
+    h = PilotCSI(4)(state, torch.full((50,), 0.1), stream(5, "pilots")).h
+    assert h.shape == state.h.shape
+    for first in (0, 10, 20, 30):
+        block = h[..., first : first + 10]
+        assert (block == block[..., :1]).all()
+    assert (h[..., 0] != h[..., 10]).all()
+
+
+def test_drift_within_a_block_is_believed_at_its_mean() -> None:
+    h = complex_normal((3, 1, 1, 24), stream(6, "h"))
+    believed = PilotCSI(1)(ChannelState(h, 12), torch.full((3,), 1e-12), stream(6, "pilots"))
+    torch.testing.assert_close(believed.h[..., 0], h[..., :12].mean(-1), atol=1e-5, rtol=0)
+    torch.testing.assert_close(believed.h[..., -1], h[..., 12:].mean(-1), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("blocks", "coherence", "uses", "expected"), [(1, 100, 100, 1), (10, 10, 95, 10), (7, 1, 7, 7)]
+)
+def test_overhead_counts_every_block(blocks: int, coherence: int, uses: int, expected: int) -> None:
+    state = fading(2, tx=2, rx=3, blocks=blocks, coherence=coherence)
+    state = ChannelState(state.h[..., :uses], coherence)
+    assert PilotCSI(4).overhead(state, uses, 2) == Overhead(pilot_uses=4 * expected)
+    assert FeedbackCSI(5).overhead(state, uses, 2) == Overhead(feedback_bits=5 * 12 * expected)
+    assert FeedbackCSI().overhead(state, uses, 2) == Overhead(feedback_bits=32 * 12 * expected)
+    for free in (PerfectCSI(), NoCSI()):
+        assert free.overhead(state, uses, 2) == Overhead(0.0, 0.0)
+
+
+def test_perfect_and_no_csi_both_know_the_mean_noise() -> None:
+    state, n0 = fading(4, interference=0.5), torch.full((4,), 0.1)
+    for source, h in ((PerfectCSI(), state.h), (NoCSI(), None)):
+        believed = source(state, n0, stream(7, "csi"))
+        assert believed.h is h
+        torch.testing.assert_close(believed.n0, torch.full((4,), 0.6))
+
+
+def quantiser_error(bits: int) -> float:
+    """Return the mean squared error per coefficient of variance 1/2, by integration."""
+    x = torch.linspace(-8, 8, 2_000_001, dtype=torch.float64) * math.sqrt(0.5)
+    largest = math.sqrt(2 * bits * math.log(2))
+    step = 2 * largest / 2**bits
+    centres = (torch.arange(2**bits, dtype=torch.float64) + 0.5) * step - largest
+    nearest = centres[torch.bucketize(x, (centres[1:] + centres[:-1]) / 2)]
+    density = torch.exp(-x.square()) / math.sqrt(math.pi)
+    return float(((x - nearest).square() * density).sum() * (x[1] - x[0]))
+
+
+def test_feedback_errs_as_its_quantiser_does_and_6_db_less_per_bit() -> None:
+    state, n0 = fading(20_000), torch.full((20_000,), 0.1)
+    received, errors = PerfectCSI()(state, n0, stream(8, "rx")), []
+    for bits in range(1, 9):
+        told = FeedbackCSI(bits)(state, n0, stream(8, "tx"), received)
+        expected = 2 * quantiser_error(bits)
+        assert abs(z_score((told.h - state.h).abs().square(), expected)) < 5
+        errors.append(expected)
+        assert told.h.real.unique().numel() <= 2**bits
+    drops = [10 * math.log10(a / b) for a, b in pairwise(errors[3:])]
+    assert all(5 < drop < 6.03 for drop in drops)  # a wider range takes 10 log10((b + 1) / b)
+
+
+@pytest.mark.parametrize(("delay_s", "expected"), [(1e-3, 0.903713), (5e-3, -0.304242)])
+def test_late_feedback_is_correlated_as_clarke_says(delay_s: float, expected: float) -> None:
+    # J0(0.2 pi) and J0(pi) from Abramowitz and Stegun, table 9.1
+    state, n0 = fading(20_000), torch.full((20_000,), 0.1)
+    received = PerfectCSI()(state, n0, stream(9, "rx"))
+    source = FeedbackCSI(delay_s=delay_s, doppler_hz=100)
+    told = source(state, n0, stream(9, "tx"), received)
+    assert abs(z_score((told.h * state.h.conj()).real, expected)) < 5
+    assert abs(z_score(told.h.abs().square(), 1)) < 5
+
+
+def test_prompt_feedback_in_floats_is_the_belief_of_the_receiver() -> None:
+    state, n0 = fading(5, blocks=3), torch.full((5,), 0.1)
+    received = PilotCSI(4)(state, n0, stream(10, "rx"))
+    told = FeedbackCSI()(state, n0, stream(10, "tx"), received)
+    torch.testing.assert_close(told.h, received.h)
+    torch.testing.assert_close(told.n0, received.n0)
+
+
+@pytest.mark.parametrize("source", [PilotCSI(4), FeedbackCSI(3, delay_s=1e-3, doppler_hz=50)])
+def test_the_generator_alone_decides(source: nn.Module) -> None:
+    state, n0 = fading(3), torch.full((3,), 0.1)
+    received = CSI(state.h, n0)
+    first, again, other = (
+        source(state, n0, stream(11, label), received).h for label in ("a", "a", "b")
+    )
+    assert (first == again).all()
+    assert (first != other).any()
+    assert not source.state_dict()
+
+
+def test_too_few_pilots_are_refused() -> None:
+    state = fading(1, tx=4)
+    with pytest.raises(ValueError, match="set per_block to 4 or more"):
+        PilotCSI(2)(state, torch.ones(1), stream(12, "pilots"))
+    with pytest.raises(ValueError, match="set per_block to 4 or more"):
+        PilotCSI(2).overhead(state, 10, 4)
+
+
+def test_feedback_of_nothing_is_refused() -> None:
+    state, n0 = fading(1), torch.ones(1)
+    for received in (None, CSI(None, n0)):
+        with pytest.raises(ValueError, match=r"set csi\.rx to perfect or pilots"):
+            FeedbackCSI()(state, n0, stream(13, "tx"), received)
+
+
+@pytest.mark.parametrize(
+    ("build", "said"),
+    [
+        (lambda: PilotCSI(0), "per_block is a whole number"),
+        (lambda: PilotCSI(4, "mmse"), "estimator is one of ls, lmmse"),
+        (lambda: FeedbackCSI(0), "bits is a whole number"),
+        (lambda: FeedbackCSI(delay_s=-1), "delay_s lies in"),
+        (lambda: FeedbackCSI(doppler_hz=math.nan), "doppler_hz lies in"),
+    ],
+)
+def test_wrong_settings_are_named(build: object, said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        build()
