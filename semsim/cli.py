@@ -1,0 +1,236 @@
+"""The command line. Nothing heavy is imported before a command needs it."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+    from semsim.sweep import Progress
+
+app = typer.Typer(
+    help="Compose, train, sweep and fairly compare semantic-communication links.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+File = Annotated[
+    Path, typer.Argument(metavar="FILE", help="A scenario, such as scenarios/quickstart.yaml.")
+]
+Out = Annotated[Path | None, typer.Option(help="Results folder; results/NAME by default.")]
+Device = Annotated[str | None, typer.Option(help="cpu, cuda, ...; instead of the scenario's.")]
+Quick = Annotated[bool, typer.Option("--quick", help="A few items at two SNRs, as a trial.")]
+Family = Annotated[str | None, typer.Argument(help="channel, transmitter, ... or weights.")]
+
+
+def _version(value: bool) -> None:
+    if value:
+        from semsim import __version__
+
+        typer.echo(f"semsim {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def main(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Compose, train, sweep and fairly compare semantic-communication links."""
+
+
+@contextmanager
+def _plain_errors() -> Iterator[None]:
+    """Tell the user's mistakes in one sentence: exit code 2, no traceback."""
+    try:
+        yield
+    except (ValueError, FileNotFoundError, PermissionError, ImportError) as error:
+        typer.echo(f"semsim: {' '.join(str(error).split())}", err=True)
+        raise typer.Exit(2) from None
+
+
+@app.command("list")
+def list_parts(family: Family = None) -> None:
+    """List the parts that a scenario can name, and shipped weights."""
+    with _plain_errors():
+        from semsim.listing import families, lines
+
+        names = families()
+        if family is not None and family not in names:
+            from semsim.spec import SpecError, known
+
+            raise SpecError("", f"no family is called {family!r}; {known(names, family)}")
+        for name in [family] if family else names:
+            typer.secho(name, bold=True)
+            for kind, about in lines(name):
+                typer.echo(f"  {kind:<16}{about}")
+
+
+@app.command()
+def check(file: File, device: Device = None) -> None:
+    """Check a scenario and say what it would run; writes nothing."""
+    with _plain_errors():
+        from semsim.scenario import Scenario, pick_device
+        from semsim.sweep import preflight_report
+
+        scenario = Scenario.load(file)
+        where = pick_device(device or scenario.device)
+        for line in preflight_report(scenario, where):
+            typer.echo(line)
+
+
+@app.command()
+def run(
+    file: File,
+    out: Out = None,
+    quick: Quick = False,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Forget earlier results.")] = False,
+    device: Device = None,
+) -> None:
+    """Run a scenario into a results folder; what is already there is not run again."""
+    with _plain_errors():
+        from semsim.scenario import Scenario
+        from semsim.sweep import quicker, results_folder
+        from semsim.sweep import run as run_scenario
+
+        scenario = Scenario.load(file)
+        folder = results_folder(quicker(scenario) if quick else scenario, out)
+        try:
+            with _progress() as listener:
+                rows = run_scenario(
+                    file, out, quick=quick, fresh=fresh, device=device, listener=listener
+                )
+        except KeyboardInterrupt:
+            message = f"\nStopped. What is done is kept in {folder}; the same command goes on."
+            typer.echo(message, err=True)
+            raise typer.Exit(130) from None
+        _print_table(rows, list(scenario.sweep))
+        for path in sorted(p for p in folder.iterdir() if p.is_file() and p.name[0] != "."):
+            typer.echo(path)
+
+
+@app.command()
+def train(file: File, out: Out = None, device: Device = None) -> None:
+    """Train the scenario's link and write its weights."""
+    with _plain_errors():
+        from semsim.scenario import Scenario
+        from semsim.sweep import train_scenario
+
+        for path in train_scenario(Scenario.load(file), out, device):
+            typer.echo(path)
+
+
+@app.command()
+def plot(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A results folder.")],
+    x: Annotated[str, typer.Option(help="Column along the horizontal axis.")] = "snr_db",
+    y: Annotated[str | None, typer.Option(help="Metric; all of them by default.")] = None,
+    by: Annotated[str | None, typer.Option(help="Column with one line per value.")] = None,
+) -> None:
+    """Draw the rows of a results folder again."""
+    with _plain_errors():
+        from semsim.figures import draw
+        from semsim.results import swept_columns
+
+        for path in draw(folder, swept_columns(folder), x=x, y=y, by=by):
+            typer.echo(path)
+
+
+@app.command()
+def schema(
+    out: Annotated[Path | None, typer.Option(help="File to write; printed by default.")] = None,
+) -> None:
+    """Print the JSON schema of scenario files, for editors."""
+    with _plain_errors():
+        import json
+
+        from semsim.listing import json_schema
+        from semsim.results import write_atomic
+
+        text = json.dumps(json_schema(), indent=2)
+        if out is None:
+            typer.echo(text)
+        else:
+            write_atomic(out, text + "\n")
+            typer.echo(out)
+
+
+@contextmanager
+def _progress() -> Iterator[Any]:
+    """Draw bars on a terminal; print a line per link elsewhere."""
+    if not sys.stderr.isatty():
+        yield _line_per_link()
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = [TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[now]}")]
+    with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True)) as bars:
+        tasks: dict[int, Any] = {}
+
+        def listener(state: Any) -> None:
+            if state.done not in tasks:
+                label = f"{state.done + 1}/{state.points} {state.label}"
+                tasks[state.done] = bars.add_task(label, total=state.total, now="")
+            bars.update(tasks[state.done], completed=state.items, now=_now(state))
+
+        yield listener
+
+
+def _line_per_link() -> Any:
+    seen: set[int] = set()
+
+    def listener(state: Progress) -> None:
+        if state.done not in seen:
+            seen.add(state.done)
+            typer.echo(f"{state.done + 1}/{state.points} {state.label}", err=True)
+
+    return listener
+
+
+def _now(state: Progress) -> str:
+    """Return the first metric so far, at each SNR."""
+    evaluation = state.evaluation
+    metric = evaluation.metrics[0]
+    values = [p.values[0] for p in evaluation.points.values()]
+    return f"{metric.name} " + " ".join(f"{metric.combine(v.mean):.4g}" for v in values if v.n)
+
+
+def _print_table(rows: DataFrame, swept: list[str]) -> None:
+    """Print one table per metric: a line per link, a column per SNR."""
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console()
+    snrs = sorted(rows["snr_db"].unique())
+    columns = [c for c in swept if c in rows] or ["transmitter"]
+    for metric, of_metric in rows.groupby("metric", sort=False):
+        unit = of_metric["unit"].iloc[0]
+        table = Table(title=f"{metric} ({unit})" if unit else str(metric), title_justify="left")
+        for name in [*columns, "CBR", *(f"{snr:g} dB" for snr in snrs)]:
+            table.add_column(name)
+        for key, link in of_metric.groupby(columns, sort=False, dropna=False):
+            cells = [_cell(link[link["snr_db"] == snr]) for snr in snrs]
+            table.add_row(*map(str, key), f"{link['cbr'].mean():.4g}", *cells)
+        console.print(table)
+
+
+def _cell(row: DataFrame) -> str:
+    """Return "32.1 ± 0.4"."""
+    if row.empty:
+        return ""
+    value, low, high = (float(row[c].iloc[0]) for c in ("value", "ci_low", "ci_high"))
+    half = (high - low) / 2
+    return f"{value:.4g}" + (f" ± {half:.2g}" if half == half else "")
+
+
+if __name__ == "__main__":
+    app()

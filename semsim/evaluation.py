@@ -1,0 +1,344 @@
+"""Monte Carlo: send items over a link at several SNRs until the intervals are narrow enough.
+
+    for each batch:   source ──encode once──► symbols ──┬─ transmit at SNR 1 ─► metrics per item
+                                                        └─ transmit at SNR 2 ─► ...
+
+Items are the independent unit. Batch ``i`` draws from ``stream(seed, "link", i)`` at every SNR and
+for every scheme, so all of them see the same images, fading and noise, and an SNR evaluated alone,
+later or after a resume gives the same digits.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from semsim.intervals import Moments
+from semsim.metrics.base import Metric, Outcome
+from semsim.seeds import stream
+from semsim.tasks.reconstruct import Reconstruct
+from semsim.types import Transmission
+
+Row = dict[str, Any]
+LEDGER = ("payload", "pilots", "feedback", "side_info")
+
+
+@dataclass(frozen=True)
+class Stop:
+    """When an SNR has seen enough items: at ``max_items``, or earlier when it meets a goal.
+
+    Args:
+        min_items: never stop on a goal before so many items.
+        max_items: always stop here; the size of the payload where None. Beyond the payload's size
+            its items come again with new fading and noise.
+        ci95: goal: half the width of the 95 % interval of the first metric, in its unit.
+        errors: goal: so many items on which the first metric is not zero (for ber, bler).
+    """
+
+    min_items: int = 100
+    max_items: int | None = None
+    ci95: float | None = None
+    errors: int | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("min_items", "max_items", "errors"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"{name} must be at least 1, got {value}")
+        if self.ci95 is not None and not self.ci95 > 0:
+            raise ValueError(f"ci95 must be > 0, half the width of an interval, got {self.ci95}")
+
+
+@dataclass
+class Point:
+    """What has been accumulated at one SNR."""
+
+    values: list[Moments]
+    power: Moments = field(default_factory=Moments)
+    uses: dict[str, float] = field(default_factory=lambda: dict.fromkeys(LEDGER, 0.0))
+    notes: dict[str, Moments] = field(default_factory=dict)
+    source_values: float = 0.0
+    batches: int = 0
+    seconds: float = 0.0
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain numbers; JSON keeps every bit of them."""
+        return {
+            **vars(self),
+            "values": [vars(m) for m in self.values],
+            "power": vars(self.power),
+            "notes": {name: vars(m) for name, m in self.notes.items()},
+        }
+
+    @classmethod
+    def from_dict(cls, state: dict[str, Any]) -> Point:
+        """Undo :meth:`as_dict`."""
+        return cls(
+            **{
+                **state,
+                "values": [Moments(**m) for m in state["values"]],
+                "power": Moments(**state["power"]),
+                "notes": {name: Moments(**m) for name, m in state["notes"].items()},
+            }
+        )
+
+
+class Evaluation:
+    """One link on one payload at several SNRs, a batch at a time.
+
+    Arguments are those of :func:`evaluate`. ``points`` holds what was accumulated per SNR; give
+    it the points of an earlier, interrupted evaluation to go on from there with the same digits.
+    """
+
+    def __init__(
+        self,
+        link: nn.Module,
+        payload: Any,
+        *,
+        snr_db: Sequence[float],
+        metrics: Sequence[Metric],
+        task: nn.Module | None = None,
+        stop: Stop | None = None,
+        seed: int = 0,
+        batch_size: int = 64,
+    ) -> None:
+        if not len(payload):
+            raise ValueError("the payload is empty; there is nothing to send")
+        if not snr_db or any(math.isnan(snr) for snr in snr_db):
+            raise ValueError(f"snr_db takes one or more numbers in dB, got {list(snr_db)}")
+        self.link, self.payload, self.metrics = link, payload, list(metrics)
+        self.task = Reconstruct() if task is None else task
+        self.stop, self.seed, self.batch_size = stop or Stop(), seed, batch_size
+        self.max_items = self.stop.max_items or len(payload)
+        self.device = device_of(link)
+        self.points = {float(snr): Point([Moments() for _ in metrics]) for snr in snr_db}
+
+    def items(self, snr_db: float) -> int:
+        """Return how many items an SNR has seen."""
+        return self.points[snr_db].power.n
+
+    def is_done(self, snr_db: float) -> bool:
+        """Tell whether the stop rule holds at an SNR."""
+        n, point = self.items(snr_db), self.points[snr_db]
+        if n >= self.max_items or n < self.stop.min_items or not point.values:
+            return n >= self.max_items
+        first, metric = point.values[0], self.metrics[0]
+        if self.stop.errors is not None and first.nonzero >= self.stop.errors:
+            return True
+        if self.stop.ci95 is None or n < 2:
+            return False
+        low, high = sorted(map(metric.combine, first.interval()))
+        return (high - low) / 2 <= self.stop.ci95
+
+    def run(self, after_batch: Callable[[Evaluation], None] | None = None) -> None:
+        """Send batches until all SNRs are done; ``after_batch`` sees the state after each."""
+        modes = {m: m.training for m in (self.link, self.task)}
+        self.link.eval(), self.task.eval()
+        try:
+            with torch.inference_mode():
+                for index, items in self._batches():
+                    active = [s for s, p in self.points.items() if not self.is_done(s)]
+                    if not active:
+                        break
+                    active = [s for s in active if self.points[s].batches == index]
+                    if active:
+                        self._send(index, items, active)
+                        if after_batch:
+                            after_batch(self)
+        finally:
+            for module, training in modes.items():
+                module.train(training)
+        for snr in self.points:
+            self._check_power(snr)
+
+    def rows(self) -> list[Row]:
+        """Return one row per SNR and metric for all SNRs that are done."""
+        return [
+            self._row(snr, metric, moments)
+            for snr, point in self.points.items()
+            if self.is_done(snr)
+            for metric, moments in zip(self.metrics, point.values, strict=True)
+        ]
+
+    def _batches(self) -> Iterator[tuple[int, list[Any]]]:
+        """Yield (batch index, items); a batch holds consecutive items of one shape.
+
+        The plan depends on the payload, ``max_items`` and ``batch_size`` alone.
+        """
+        index, size = 0, len(self.payload)
+        for start in range(0, self.max_items, self.batch_size):
+            stop = min(start + self.batch_size, self.max_items)
+            groups: dict[tuple[int, ...], list[Any]] = {}
+            for item in _load(self.payload, [i % size for i in range(start, stop)]):
+                groups.setdefault(tuple(item[0].shape), []).append(item)
+            for group in groups.values():
+                yield index, group
+                index += 1
+
+    def _send(self, index: int, items: list[Any], snrs: list[float]) -> None:
+        """Send one batch at several SNRs; one transfer to the CPU for all of them."""
+        source, target = _collate(items, self.device)
+        start, symbols, gathered = time.perf_counter(), None, []
+        if not getattr(getattr(self.link, "transmitter", None), "uses_csi", True):
+            symbols = self.link.encode(source)  # type: ignore[operator]
+        shared = (time.perf_counter() - start) / len(snrs)
+        for snr in snrs:
+            start = time.perf_counter()
+            generator = stream(self.seed, "link", index, device=self.device)
+            sent = self.link.transmit(source, snr, generator, symbols=symbols)  # type: ignore[operator]
+            output = self.task(sent.estimate)
+            gathered.append(self._measure(Outcome(output, source, target, sent)))
+            self._count(self.points[snr], sent, source)
+            self.points[snr].seconds += time.perf_counter() - start + shared
+        for snr, values in zip(snrs, torch.stack(gathered).cpu().numpy(), strict=True):
+            self._add(snr, values, list(sent.notes))
+
+    def _measure(self, outcome: Outcome) -> Tensor:
+        """Return float64 [2 + metrics + notes, B]: finite, power, metrics, notes of each item."""
+        sent = outcome.transmission
+        size = len(outcome.source)
+        rows = [
+            torch.isfinite(outcome.output.flatten(1)).all(dim=1),
+            sent.x.abs().square().sum(dim=1).mean(dim=1),
+            *(_per_item(metric(outcome), size, metric.name) for metric in self.metrics),
+            *(_per_item(note, size, name) for name, note in sent.notes.items()),
+        ]
+        return torch.stack([row.double() for row in rows])
+
+    @staticmethod
+    def _count(point: Point, sent: Transmission, source: Tensor) -> None:
+        """Add up channel uses and source values."""
+        for name in LEDGER:
+            point.uses[name] += float(getattr(sent.ledger, name)) * len(source)
+        point.source_values += source.numel()
+
+    def _add(self, snr: float, values: Any, notes: list[str]) -> None:
+        point = self.points[snr]
+        if not values[0].all():
+            raise ValueError(
+                f"the receiver's estimate holds NaN or infinity at snr_db = {snr:g} (items "
+                f"{point.power.n} to {point.power.n + values.shape[1] - 1}); metrics would be void"
+            )
+        for metric, row in zip(self.metrics, values[2:], strict=False):
+            if not all(map(math.isfinite, row)):
+                raise ValueError(f"{metric.name} is not a finite number at snr_db = {snr:g}")
+        point.power.add(values[1])
+        for moments, row in zip(point.values, values[2:], strict=False):
+            moments.add(row)
+        for name, row in zip(notes, values[2 + len(self.metrics) :], strict=True):
+            point.notes.setdefault(name, Moments()).add(row)
+        point.batches += 1
+
+    def _check_power(self, snr: float) -> None:
+        """Refuse a link that sends more than it may; few items must exceed it by up to one half."""
+        power = self.points[snr].power
+        if power.mean - 1 > max(0.01, min(0.5, power.five_sigma())):
+            name = type(getattr(self.link, "transmitter", self.link)).__name__
+            raise ValueError(
+                f"{name} sends a mean power of {power.mean:.4g} at "
+                f"snr_db = {snr:g}, but a link may send 1 per channel use (summed over transmit "
+                "antennas); normalise each item's symbols with semsim.phy.power.unit_power"
+            )
+
+    def _row(self, snr: float, metric: Metric, moments: Moments) -> Row:
+        point, n = self.points[snr], moments.n
+        low, high = sorted(map(metric.combine, moments.interval()))
+        uses = {name: total / n for name, total in point.uses.items()}
+        return {
+            "snr_db": snr,
+            "metric": metric.name,
+            "value": metric.combine(moments.mean),
+            "ci_low": low,
+            "ci_high": high,
+            "n": n,
+            "cbr": sum(point.uses.values()) / point.source_values,
+            "power": point.power.mean,
+            "seed": self.seed,
+            "seconds": point.seconds,
+            "unit": metric.unit,
+            "better": metric.better,
+            **{f"uses_{name}": value for name, value in uses.items()},
+            **{name: m.mean for name, m in point.notes.items()},
+        }
+
+
+def evaluate(
+    link: nn.Module,
+    payload: Any,
+    *,
+    snr_db: Sequence[float],
+    metrics: Sequence[Metric],
+    task: nn.Module | None = None,
+    stop: Stop | None = None,
+    seed: int = 0,
+    batch_size: int = 64,
+    progress: Callable[[Evaluation], None] | None = None,
+) -> list[Row]:
+    """Measure a link at several SNRs and return one row per SNR and metric.
+
+    Args:
+        link: anything with ``transmit`` as in :class:`semsim.link.Link`, on its device. Where its
+            ``transmitter.uses_csi`` is False it also has ``encode``, called once per batch.
+        payload: items (source, target), deterministic by index.
+        snr_db: average received Es/N0 per receive antenna, in dB.
+        metrics: what to measure; the stop rule looks at the first.
+        task: what the estimate is good for; reconstruction by default.
+        stop: how many items; the payload once by default.
+        seed: decides fading and noise; the payload and the weights have seeds of their own.
+        batch_size: items per batch at most. Part of the experiment: it decides which random
+            numbers an item meets.
+        progress: called after each batch.
+
+    Raises:
+        ValueError: the link sends too much power, an estimate holds NaN, or a metric makes no
+            sense for this payload and receiver.
+    """
+    evaluation = Evaluation(
+        link,
+        payload,
+        snr_db=snr_db,
+        metrics=metrics,
+        task=task,
+        stop=stop,
+        seed=seed,
+        batch_size=batch_size,
+    )
+    evaluation.run(progress)
+    return evaluation.rows()
+
+
+def device_of(module: nn.Module) -> torch.device:
+    """Return where a module's parameters or buffers live; the CPU where it has none."""
+    tensors = [*module.parameters(), *module.buffers()]
+    return tensors[0].device if tensors else torch.device("cpu")
+
+
+def _load(payload: Any, indices: list[int]) -> list[Any]:
+    if hasattr(payload, "__getitems__"):
+        return payload.__getitems__(indices)
+    return [payload[i] for i in indices]
+
+
+def _collate(items: list[Any], device: torch.device) -> tuple[Tensor, Tensor]:
+    """Stack (source, target) pairs; a target that is the source is stacked once."""
+    source = torch.stack([item[0] for item in items]).to(device)
+    targets = [item[1] for item in items]
+    if all(target is item[0] for target, item in zip(targets, items, strict=True)):
+        return source, source
+    if isinstance(targets[0], Tensor):
+        return source, torch.stack(targets).to(device)
+    return source, torch.tensor(targets, device=device)
+
+
+def _per_item(values: Tensor, size: int, name: str) -> Tensor:
+    if tuple(values.shape) != (size,):
+        raise ValueError(
+            f"{name} must be one value per item, shape [{size}], got {list(values.shape)}"
+        )
+    return values

@@ -1,0 +1,90 @@
+"""What a scenario can say: the parts with a line on each, and the JSON schema for editors."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator
+from typing import Any
+
+from pydantic import TypeAdapter
+
+from semsim import spec
+from semsim.spec import FAMILIES, NUMBER_SCHEMA, SpecError
+
+
+def families() -> list[str]:
+    """Return the names that :func:`lines` knows."""
+    return [*FAMILIES, "weights"]
+
+
+def lines(family: str) -> Iterator[tuple[str, str]]:
+    """Yield (kind, first line of its docstring) for a family of parts, or for ``weights``."""
+    if family == "weights":
+        from semsim import zoo
+
+        for name in zoo.names():
+            card = zoo.card(name)
+            yield name, str(card.get("about") or card.get("data", ""))
+        return
+    for kind in FAMILIES[family]:
+        try:
+            about = inspect.getdoc(spec.resolve(family, kind)) or ""
+        except SpecError as error:
+            about = error.message
+        yield kind, about.split("\n")[0]
+
+
+def json_schema() -> dict[str, Any]:
+    """Return the JSON schema of a scenario file: closed, one alternative per kind of part."""
+    from semsim.scenario import Scenario
+
+    schema = Scenario.model_json_schema(ref_template="#/$defs/{model}")
+    definitions = schema.setdefault("$defs", {})
+    for name in ("stop", "train", "plots"):
+        _settings_schema(name, schema, definitions)
+    for family, table in FAMILIES.items():
+        adapter = TypeAdapter(spec.union(family))
+        union = adapter.json_schema(ref_template="#/$defs/{model}")
+        definitions.update(union.pop("$defs", {}))
+        outside = {
+            "type": "object",
+            "properties": {"kind": {"type": "string", "pattern": "^[\\w.]+:\\w+$"}},
+            "required": ["kind"],
+        }
+        definitions[family] = {"anyOf": [union, {"enum": list(table)}, outside]}
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        **_required_unless_swept(schema),
+    }
+
+
+def _settings_schema(name: str, schema: dict[str, Any], definitions: dict[str, Any]) -> None:
+    """Put the closed schema of a value object in the place of "anything"."""
+    from semsim.scenario import SETTINGS
+
+    model = spec.settings_model(SETTINGS[name]())
+    own = model.model_json_schema(ref_template="#/$defs/{model}")
+    definitions.update(own.pop("$defs", {}))
+    definitions[name] = own
+    reference = {"$ref": f"#/$defs/{name}"}
+    many = {"type": "array", "items": reference}
+    schema["properties"][name] = many if name == "plots" else reference
+
+
+def _required_unless_swept(schema: dict[str, Any]) -> dict[str, Any]:
+    """Drop defaults that say nothing and describe the keys that a plain type leaves open."""
+    properties = schema["properties"]
+    for name in ("payload", "transmitter", "receiver", "channel"):
+        properties[name] = {"$ref": f"#/$defs/{name}"}
+    number = {"$ref": "#/$defs/number"}
+    schema["$defs"]["number"] = NUMBER_SCHEMA
+    properties["snr_db"] = {"anyOf": [number, {"type": "array", "items": number, "minItems": 1}]}
+    properties["metrics"] = {"type": "array", "items": {"$ref": "#/$defs/metric"}, "minItems": 1}
+    properties["csi"] = {
+        "type": "object",
+        "properties": {end: {"$ref": "#/$defs/csi"} for end in ("rx", "tx")},
+        "additionalProperties": False,
+    }
+    choices = {"anyOf": [{"type": "array", "minItems": 1}, {"type": "object", "minProperties": 1}]}
+    properties["sweep"] = {"type": "object", "additionalProperties": choices}
+    return schema

@@ -1,0 +1,179 @@
+"""Rows on disk: tidy tables, a journal that survives kill -9, and where the numbers come from."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from semsim.evaluation import Row
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+COLUMNS = (
+    "scenario", "transmitter", "channel", "payload", "snr_db", "metric", "value", "ci_low",
+    "ci_high", "n", "cbr", "power", "seed", "seconds", "unit", "better",
+)  # fmt: skip
+PACKAGES = ("torch", "sionna-no-rt", "sionna", "numpy", "pillow", "pillow-heif", "torchmetrics")
+
+
+class Journal:
+    """Finished rows and checkpoints of a results folder, one file each, written atomically.
+
+        journal/<uid>.json        rows of one finished SNR point
+        journal/<uid>.part.json   what an interrupted link has accumulated so far
+
+    Args:
+        folder: the results folder.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder / "journal"
+
+    def clear(self) -> None:
+        """Forget everything."""
+        for path in self.folder.glob("*.json"):
+            path.unlink()
+
+    def finished(self, uid: str) -> list[Row] | None:
+        """Return the rows of a finished point; None where it is not finished."""
+        return _read_json(self.folder / f"{uid}.json")
+
+    def finish(self, uid: str, rows: list[Row]) -> None:
+        """Keep the rows of a point."""
+        write_atomic(self.folder / f"{uid}.json", json.dumps(rows))
+
+    def all_rows(self) -> list[Row]:
+        """Return the rows of all finished points, oldest first."""
+        paths = [p for p in self.folder.glob("*.json") if not p.name.endswith(".part.json")]
+        paths.sort(key=lambda p: (p.stat().st_mtime_ns, p.name))
+        return [row for path in paths for row in _read_json(path) or []]
+
+    def checkpoint(self, uid: str) -> dict[str, Any]:
+        """Return what an interrupted link left behind; empty where there is nothing."""
+        return _read_json(self.folder / f"{uid}.part.json") or {}
+
+    def save_checkpoint(self, uid: str, state: dict[str, Any]) -> None:
+        """Keep what a link has accumulated so far."""
+        write_atomic(self.folder / f"{uid}.part.json", json.dumps(state))
+
+    def drop_checkpoint(self, uid: str) -> None:
+        """Forget what a link had accumulated."""
+        (self.folder / f"{uid}.part.json").unlink(missing_ok=True)
+
+
+def write_atomic(path: Path, content: str | bytes) -> None:
+    """Write a file so that a crash leaves the old one or the new one, never a part."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with open(partial, "wb") as file:
+        file.write(content.encode() if isinstance(content, str) else content)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(partial, path)
+
+
+def frame(rows: Iterable[Row]) -> DataFrame:
+    """Return rows as a table: the standard columns first, swept values and the rest after them."""
+    import pandas as pd
+
+    table = pd.DataFrame(list(rows))
+    first = [name for name in COLUMNS if name in table]
+    table = table[[*first, *(name for name in table if name not in first)]]
+    for name in table.columns:
+        if table[name].dropna().map(type).nunique() > 1:
+            table[name] = table[name].map(str, na_action="ignore")  # Parquet wants one type
+    return table
+
+
+def write_rows(folder: Path, rows: Iterable[Row]) -> None:
+    """Write ``rows.parquet`` and ``rows.csv``."""
+    import io
+
+    table, buffer = frame(rows), io.BytesIO()
+    table.to_parquet(buffer, index=False)
+    write_atomic(folder / "rows.parquet", buffer.getvalue())
+    write_atomic(folder / "rows.csv", table.to_csv(index=False))
+
+
+def read_rows(folder: str | Path, *, current: bool = True) -> DataFrame:
+    """Return the rows of a results folder.
+
+    Args:
+        folder: what ``semsim run`` wrote.
+        current: only those of the scenario that ran last; else also what earlier versions left.
+    """
+    import pandas as pd
+
+    path = Path(folder) / "rows.parquet"
+    if not path.is_file():
+        raise ValueError(f"{folder} holds no rows.parquet; give a folder that `semsim run` wrote")
+    table = pd.read_parquet(path)
+    uids = (_read_json(Path(folder) / "provenance.json") or {}).get("uids")
+    if current and uids:
+        table = table[table["uid"].isin(uids)].dropna(axis="columns", how="all")
+    return table.reset_index(drop=True)
+
+
+def swept_columns(folder: str | Path) -> list[str]:
+    """Return the columns that tell the links of a results folder apart."""
+    return list((_read_json(Path(folder) / "provenance.json") or {}).get("swept", []))
+
+
+def provenance(text: str, uids: list[str], weights: dict[str, str], device: str) -> dict[str, Any]:
+    """Return where numbers come from: versions, hashes, machine, command and time."""
+    import torch
+
+    import semsim
+
+    return {
+        "semsim": semsim.__version__,
+        "git": _git_commit(),
+        "python": platform.python_version(),
+        **{name: version for name in PACKAGES if (version := _version(name))},
+        "scenario_sha256": hashlib.sha256(text.encode()).hexdigest(),
+        "weights_sha256": weights,
+        "device": device if device == "cpu" else f"{device} ({torch.cuda.get_device_name(device)})",
+        "cpu": f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores",
+        "threads": torch.get_num_threads(),
+        "command": " ".join(["semsim", *sys.argv[1:]]),
+        "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "uids": uids,
+    }
+
+
+def _git_commit() -> str | None:
+    """Return the commit of the source tree, "-dirty" where it was changed; None outside of git."""
+    here = Path(__file__).parent
+    command = ["git", "-C", str(here), "describe", "--always", "--dirty", "--abbrev=40"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=5, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()
+
+
+def _version(package: str) -> str | None:
+    from importlib import metadata
+
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _read_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text())
+    except FileNotFoundError:
+        return None
+    except ValueError:
+        raise ValueError(f"{path} is damaged; delete it, and the run computes it again") from None

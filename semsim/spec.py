@@ -1,0 +1,368 @@
+"""The constructor is the schema: a part's typed constructor becomes its closed pydantic model.
+
+    {kind: rayleigh, num_rx: 2} ──parse──► frozen model ──build──► Rayleigh(num_rx=2)
+                                               └──dump──► the same mapping, defaults filled in
+
+Kinds come from ``semsim.tables``; ``kind: module:Class`` names a part from outside, found on the
+Python path or in the folder from which semsim runs. A class is imported when its
+kind is first used.
+"""
+
+from __future__ import annotations
+
+import collections.abc
+import difflib
+import functools
+import importlib
+import inspect
+import os
+import re
+import sys
+import types
+import typing
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, Union
+
+import pydantic
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainValidator, WithJsonSchema
+
+from semsim.tables import FAMILIES
+
+_FRACTION = re.compile(r"\s*([+-]?\d+(?:\.\d+)?)\s*/\s*(\d+(?:\.\d+)?)\s*")
+_NESTED = {
+    "Channel": "channel",
+    "Transmitter": "transmitter",
+    "Receiver": "receiver",
+    "FrontEnd": "frontend",
+    "CSISource": "csi",
+    "Payload": "payload",
+    "Task": "task",
+    "Metric": "metric",
+}
+
+
+class SpecError(ValueError):
+    """What is wrong in a scenario: the dotted path of the key, and a sentence."""
+
+    def __init__(self, path: str, message: str) -> None:
+        super().__init__(f"{path}: {message}" if path else message)
+        self.path, self.message = path, message
+
+    def under(self, *prefix: str | int) -> SpecError:
+        """Return the same error as seen from further out."""
+        return SpecError(join_path(*prefix, self.path), self.message)
+
+
+def join_path(*parts: str | int) -> str:
+    """Return ``a.b[1].c`` for ("a", "b", 1, "c"); empty parts vanish."""
+    path = ""
+    for part in parts:
+        if isinstance(part, int):
+            path += f"[{part}]"
+        elif part:
+            path += ("." if path and not part.startswith("[") else "") + part
+    return path
+
+
+def known(names: collections.abc.Iterable[str], given: object) -> str:
+    """Return "did you mean 'x'? Known: x, y." for a name that is not among ``names``."""
+    names = list(names)
+    close = difflib.get_close_matches(str(given), names, n=1)
+    hint = f"did you mean {close[0]!r}? " if close else ""
+    return f"{hint}Known: {', '.join(names) or 'none'}."
+
+
+def resolve(family: str, kind: str) -> Callable[..., object]:
+    """Return the class that ``kind`` names in a family, importing it now.
+
+    Args:
+        family: a key of ``semsim.tables.FAMILIES``.
+        kind: a row of that table, or "module:Class".
+    """
+    table = FAMILIES[family]
+    if kind not in table and ":" not in kind:
+        raise SpecError("kind", f"no {family} is called {kind!r}; {known(table, kind)}")
+    module_name, _, name = table.get(kind, kind).partition(":")
+    if os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())
+    try:
+        module = importlib.import_module(module_name)
+    except ImportError as error:
+        raise SpecError(
+            "kind",
+            f"{kind!r} needs the module {module_name!r}, which cannot be imported ({error}); is it "
+            "installed, or in the folder from which you run semsim?",
+        ) from error
+    part = getattr(module, name, None)
+    if not callable(part):
+        raise SpecError("kind", f"the module {module_name!r} has no class {name!r}")
+    return part
+
+
+def parse(family: str, value: object) -> BaseModel:
+    """Return the validated, frozen model of one part; ``value`` is a mapping or just the kind."""
+    if isinstance(value, BaseModel):
+        return value
+    if isinstance(value, str):
+        value = {"kind": value}
+    if not isinstance(value, Mapping) or not isinstance(value.get("kind"), str):
+        raise SpecError(
+            "",
+            f"a {family} is written {{kind: NAME, ...}}, got {value!r}. "
+            f"Known kinds: {', '.join(FAMILIES[family])}.",
+        )
+    return validate(model_of(family, value["kind"]), value)
+
+
+def validate(model: type[BaseModel], value: object) -> BaseModel:
+    """Return ``model`` made from ``value``; the first mistake becomes a :class:`SpecError`."""
+    try:
+        return model.model_validate(value)
+    except pydantic.ValidationError as error:
+        mistakes = error.errors()
+        mistakes.sort(key=lambda e: e["type"] != "extra_forbidden")  # a typo before what it hides
+        mistakes.sort(key=lambda e: not isinstance(_cause(e), SpecError))
+        raise _explain(model, mistakes[0]) from None
+
+
+def dump(part: BaseModel) -> dict[str, Any]:
+    """Return the plain mapping that :func:`parse` turns into an equal model, defaults filled in."""
+    return part.model_dump(mode="json")
+
+
+def build(part: BaseModel) -> Any:
+    """Construct a part and those nested in it; its own complaint gets the path of the key."""
+    made = {}
+    for name in constructor_fields(part):
+        try:
+            made[name] = _build_value(getattr(part, name))
+        except SpecError as error:
+            raise error.under(name) from error
+    try:
+        return resolve(type(part).family, part.kind)(**made)  # type: ignore[attr-defined]
+    except SpecError:
+        raise
+    except (ValueError, TypeError, OSError, ImportError) as error:
+        first = str(error).split(" ")[0].strip("'\"`,:=")
+        raise SpecError(first if first in made else "", _sentence(error)) from error
+
+
+def constructor_fields(part: BaseModel) -> list[str]:
+    """Return the names that are arguments of the part's constructor."""
+    return [name for name in type(part).model_fields if name not in ("kind", "weights")]
+
+
+def union(family: str) -> Any:
+    """Return the closed discriminated union of all kinds of a family, imports included."""
+    models = tuple(model_of(family, kind) for kind in FAMILIES[family])
+    return Annotated[Union[models], Field(discriminator="kind")]  # noqa: UP007 - a tuple of models
+
+
+def settings(part: type) -> Any:
+    """Return the field type of a plain value object without kinds, such as the stop rule."""
+    return Annotated[Any, PlainValidator(functools.partial(parse_settings, part))]
+
+
+@functools.cache
+def settings_model(part: type) -> type[BaseModel]:
+    """Return the closed model of a value object; a pydantic model is its own."""
+    if issubclass(part, BaseModel):
+        return part
+    config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+    return pydantic.create_model(part.__name__, __config__=config, **fields_of(part, "payload"))
+
+
+def parse_settings(part: type, value: object) -> BaseModel:
+    """Return the validated model of a value object's mapping."""
+    model = settings_model(part)
+    if isinstance(value, model):
+        return value
+    if not isinstance(value, Mapping):
+        raise SpecError("", f"must be a mapping of {', '.join(model.model_fields)}, got {value!r}")
+    parsed = validate(model, value)
+    build_settings(part, parsed)  # its constructor may know further rules
+    return parsed
+
+
+def build_settings(part: type, parsed: BaseModel) -> Any:
+    """Construct the value object that :func:`settings` validated."""
+    if isinstance(parsed, part):
+        return parsed
+    values = {name: getattr(parsed, name) for name in type(parsed).model_fields}
+    try:
+        return part(**{k: build(v) if isinstance(v, BaseModel) else v for k, v in values.items()})
+    except ValueError as error:
+        first = str(error).split(" ")[0]
+        raise SpecError(first if first in values else "", _sentence(error)) from error
+
+
+def nested(family: str) -> Any:
+    """Return the field type of a part inside something else."""
+    return Annotated[
+        Any,
+        PlainValidator(functools.partial(parse, family)),
+        WithJsonSchema({"$ref": f"#/$defs/{family}"}),
+    ]
+
+
+@functools.cache
+def model_of(family: str, kind: str) -> type[BaseModel]:
+    """Return the closed model of one kind, derived from the constructor's signature."""
+    part = resolve(family, kind)
+    fields: dict[str, Any] = {"kind": (Literal[kind], kind), **fields_of(part, family)}
+    if family == "transmitter":
+        about = "name of shipped weights (see semsim list weights) or a .safetensors file"
+        fields["weights"] = (str | None, Field(default=None, description=about))
+    model = pydantic.create_model(
+        f"{family}.{kind.replace(':', '.')}",
+        __config__=ConfigDict(extra="forbid", frozen=True, protected_namespaces=()),
+        __doc__=(inspect.getdoc(part) or "").split("\n\n")[0],
+        **fields,
+    )
+    model.family = family  # type: ignore[attr-defined]
+    return model
+
+
+def fields_of(part: Callable[..., object], family: str) -> dict[str, Any]:
+    """Return pydantic fields for the arguments of a constructor."""
+    name = getattr(part, "__qualname__", repr(part))
+    function: Any = part.__init__ if inspect.isclass(part) else part  # type: ignore[misc]
+    if inspect.isclass(part) and not _has_own_constructor(part):
+        return {}
+    hints = typing.get_type_hints(function)
+    fields = {}
+    for argument in list(inspect.signature(part).parameters.values()):
+        if argument.kind in (argument.VAR_POSITIONAL, argument.VAR_KEYWORD):
+            raise SpecError("kind", f"{name} takes *{argument.name}; a part names its arguments")
+        required = argument.default is argument.empty
+        try:
+            annotation = _field_type(hints.get(argument.name, Any), family)
+        except TypeError as error:
+            if not required:
+                continue  # an argument for Python only
+            raise SpecError("kind", f"{name}({argument.name}) {error}") from error
+        fields[argument.name] = (annotation, ... if required else argument.default)
+    return fields
+
+
+def _has_own_constructor(part: type) -> bool:
+    """Tell whether a class takes arguments at all; nn.Module's and object's own take none."""
+    owner = next(c for c in part.__mro__ if "__init__" in vars(c))
+    return owner is not object and owner.__module__ != "torch.nn.modules.module"
+
+
+def _field_type(annotation: Any, family: str) -> Any:
+    """Return the strict pydantic type for an annotation; nested parts for classes of parts."""
+    simple: dict[Any, Any] = {
+        int: pydantic.StrictInt,
+        bool: pydantic.StrictBool,
+        str: pydantic.StrictStr,
+    }
+    simple |= {float: Number, Path: pydantic.StrictStr, Any: Any, None: None, type(None): None}
+    if annotation in simple:
+        return simple[annotation]
+    origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin is Literal:
+        return annotation
+    if origin in (Union, types.UnionType):
+        return Union[tuple(_field_type(a, family) for a in arguments)]  # noqa: UP007
+    if origin is tuple:
+        return tuple[tuple(a if a is ... else _field_type(a, family) for a in arguments)]  # type: ignore[misc]
+    if origin in (list, collections.abc.Sequence):
+        return tuple[_field_type(arguments[0], family), ...]  # type: ignore[misc]
+    if origin in (dict, collections.abc.Mapping):
+        return dict[tuple(_field_type(a, family) for a in arguments)]  # type: ignore[misc]
+    if inspect.isclass(annotation) and (
+        annotation.__name__ in _NESTED or annotation.__name__ == "Module"
+    ):
+        return nested(_NESTED.get(annotation.__name__, family))
+    raise TypeError(f"has a type that no YAML can express: {annotation}")
+
+
+def to_number(value: object) -> float:
+    """Return a number or a fraction such as "1/12" as float; ValueError for anything else."""
+    if isinstance(value, str) and (match := _FRACTION.fullmatch(value)) and float(match[2]):
+        value = float(match[1]) / float(match[2])
+    if isinstance(value, bool) or not isinstance(value, int | float) or value != value:
+        raise ValueError("not a number")
+    return float(value)
+
+
+NUMBER_SCHEMA = {
+    "anyOf": [{"type": "number"}, {"type": "string", "pattern": r"^[-+]?[\d.]+ */ *[\d.]+$"}]
+}
+Number = Annotated[float, BeforeValidator(to_number), WithJsonSchema(NUMBER_SCHEMA)]
+
+
+def _build_value(value: object) -> object:
+    if isinstance(value, BaseModel):
+        return build(value)
+    if isinstance(value, tuple | list):
+        made = []
+        for index, item in enumerate(value):
+            try:
+                made.append(_build_value(item))
+            except SpecError as error:
+                raise error.under(index) from error
+        return type(value)(made)
+    return value
+
+
+def _cause(mistake: Any) -> Exception | None:
+    return mistake.get("ctx", {}).get("error")
+
+
+def _explain(model: type[BaseModel], mistake: Any) -> SpecError:
+    """Turn pydantic's account of one mistake into a path and a sentence."""
+    key = str(mistake["loc"][0]) if mistake["loc"] else ""
+    indices = [i for i in mistake["loc"][1:] if isinstance(i, int)]
+    cause = _cause(mistake)
+    if isinstance(cause, SpecError):
+        places = [p for p in mistake["loc"] if isinstance(p, int) or p in model.model_fields]
+        return cause.under(*places)
+    kind = model.model_fields.get("kind")
+    owner = f"for kind {kind.default!r}" if kind else ""
+    if mistake["type"] == "extra_forbidden":
+        names = [n for n in model.model_fields if n != "kind"]
+        return SpecError(key, f"no such key {owner}".rstrip() + f"; {known(names, key)}")
+    field = model.model_fields.get(key)
+    if field is None:
+        return SpecError(key, mistake["msg"])
+    wanted = describe(field.annotation, field.metadata)
+    if mistake["type"] == "missing":
+        return SpecError(key, f"missing; it must be {wanted}")
+    got = mistake["input"]
+    return SpecError(join_path(key, *indices), f"must be {wanted}, got {got!r}")
+
+
+def describe(annotation: Any, metadata: collections.abc.Sequence[Any] = ()) -> str:
+    """Say in words what a field takes."""
+    words = {bool: "true or false", int: "an integer", str: "a word", type(None): "null"}
+    if annotation in words:
+        return words[annotation]
+    origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
+    if annotation is float:
+        return "a number (a fraction such as 1/12 will do)"
+    if origin is Annotated:
+        return describe(arguments[0], arguments[1:])
+    if origin is Literal:
+        return " or ".join(repr(a) for a in arguments)
+    if origin in (Union, types.UnionType):
+        return " or ".join(describe(a) for a in arguments)
+    if origin is tuple:
+        inner = [describe(a) for a in arguments if a is not ...]
+        return f"a list, each {inner[0]}" if ... in arguments else f"a list: {', '.join(inner)}"
+    if origin is dict:
+        return "a mapping"
+    if any(isinstance(m, PlainValidator) for m in metadata):
+        return "a part, {kind: NAME, ...}"
+    return getattr(annotation, "__name__", str(annotation))
+
+
+def _sentence(error: Exception) -> str:
+    """Return an exception's text as one line."""
+    text = " ".join(str(error).split())
+    if isinstance(error, FileNotFoundError) and error.filename:
+        return f"no such file or folder: {error.filename}"
+    return text or type(error).__name__

@@ -1,0 +1,301 @@
+"""Run a scenario: all its links, all their SNRs, resumable, into a results folder."""
+
+from __future__ import annotations
+
+import fcntl
+import io
+import json
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from semsim.evaluation import Evaluation, Row
+from semsim.evaluation import Point as Tally
+from semsim.figures import draw, draw_strips, take_pictures
+from semsim.results import Journal, frame, provenance, write_atomic, write_rows
+from semsim.scenario import Built, Point, Scenario, pick_device, weights_hash
+from semsim.spec import SpecError
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+CHECKPOINT_S = 5.0  #: seconds between checkpoints within a link
+QUICK_ITEMS = 4
+LABELLED = ("transmitter", "channel", "payload")
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a run is, for whoever draws it.
+
+    Args:
+        label: the link at work.
+        points, done: links in all, and finished ones.
+        items, total: items of this link, over all its SNRs, sent and at most to be sent.
+        evaluation: the link's state.
+    """
+
+    label: str
+    points: int
+    done: int
+    items: int
+    total: int
+    evaluation: Evaluation
+
+
+Listener = Callable[[Progress], None]
+
+
+def run(
+    scenario: Scenario | str | Path,
+    out: str | Path | None = None,
+    *,
+    quick: bool = False,
+    fresh: bool = False,
+    device: str | None = None,
+    listener: Listener | None = None,
+) -> DataFrame:
+    """Evaluate a scenario and return its rows; a point already in the results is not run again.
+
+    Args:
+        scenario: a scenario, or the path of its file.
+        out: results folder; ``results/<name>`` by default.
+        quick: only a few items at the first and last SNR, to see whether all works; kept apart
+            under ``<name>-quick``.
+        fresh: forget earlier results in the folder.
+        device: instead of the scenario's.
+        listener: called after every batch.
+    """
+    text = None if isinstance(scenario, Scenario) else Path(scenario)
+    if not isinstance(scenario, Scenario):
+        scenario = Scenario.load(scenario)
+    source = to_yaml(scenario) if text is None else text.read_text()
+    if quick:
+        scenario = quicker(scenario)
+    folder = results_folder(scenario, out)
+    where = pick_device(device or scenario.device)
+    points = scenario.points()
+    preflight([p for p in points if fresh or _pending(p, Journal(folder))], where)
+    folder.mkdir(parents=True, exist_ok=True)
+    with _locked(folder):
+        journal = Journal(folder)
+        if fresh:
+            journal.clear()
+        _write_header(folder, scenario, points, source, where)
+        for index, point in enumerate(points):
+            _run_point(point, index, len(points), folder, where, listener)
+            write_rows(folder, [*_old_rows(journal, points), *collect(points, journal)])
+    figures(folder, scenario, points)
+    return frame(collect(points, journal))
+
+
+def figures(folder: Path, scenario: Scenario, points: list[Point]) -> list[Path]:
+    """Draw the figures and strips of a finished run; return the files."""
+    swept = list(scenario.sweep)
+    rows = frame(collect(points, Journal(folder)))
+    wishes = [plot.model_dump() for plot in scenario.plots] or [{}]
+    files = [file for wish in wishes for file in draw(folder, swept, rows=rows, **wish)]
+    schemes: dict[str, dict[str, dict[float, Path]]] = {}
+    for point in points:
+        found = {s: _picture_folder(folder, point) / f"{s:g}.png" for s in point.scenario.snr_db}
+        if all(path.is_file() for path in found.values()):
+            own = labels(point)
+            rest = [str(v) for k, v in point.swept.items() if k != "transmitter"]
+            schemes.setdefault(", ".join(rest), {})[str(own["transmitter"])] = found
+    return files + draw_strips(folder, schemes)
+
+
+def results_folder(scenario: Scenario, out: str | Path | None = None) -> Path:
+    """Return where results go."""
+    return Path(out) if out is not None else Path("results") / scenario.name
+
+
+def quicker(scenario: Scenario) -> Scenario:
+    """Return the same scenario with a few items at the first and last SNR, and another name."""
+    values = scenario.to_dict()
+    snrs = scenario.points()[0].scenario.snr_db
+    ends = sorted({snrs[0], snrs[-1]})
+    few = {"min_items": 1, "max_items": min(QUICK_ITEMS, scenario.stop.max_items or QUICK_ITEMS)}
+    return Scenario.parse({**values, "name": f"{scenario.name}-quick", "snr_db": ends, "stop": few})
+
+
+def preflight(points: list[Point], device: torch.device) -> list[list[Row]]:
+    """Build every link and send one item through each, before anything is written."""
+    rows = []
+    for point in points:
+        try:
+            rows.append(point.scenario.check(point.scenario.build(device)))
+        except SpecError as error:
+            if not point.swept:
+                raise
+            at = ", ".join(f"{path} = {label}" for path, label in point.swept.items())
+            raise SpecError(error.path, f"{error.message} (in the sweep, at {at})") from error
+    return rows
+
+
+def preflight_report(scenario: Scenario, device: torch.device) -> Iterator[str]:
+    """Yield what a run would do, link by link, after sending one item through each."""
+    points = scenario.points()
+    snrs = ", ".join(f"{snr:g}" for snr in points[0].scenario.snr_db)
+    yield f"{scenario.name}: {len(points)} link(s) at snr_db {snrs} on {device}"
+    seconds = 0.0
+    for point in points:
+        start = time.perf_counter()
+        (row, *_) = preflight([point], device)[0]
+        uses = {n[5:]: row[n] for n in row if n.startswith("uses_") and row[n]}
+        ledger = " + ".join(f"{value:g} {name}" for name, value in uses.items())
+        yield (
+            f"  {_name(point)}: {sum(uses.values()):g} channel uses per item ({ledger}), "
+            f"CBR {row['cbr']:.4g}, power {row['power']:.4g}"
+        )
+        stop, took = point.scenario.stop_rule(), time.perf_counter() - start
+        items = stop.max_items or 0
+        seconds += row["seconds"] * items * len(point.scenario.snr_db)
+        yield f"    at most {items or 'all'} items per SNR; building and one item took {took:.1f} s"
+    if seconds:
+        yield f"  one item at a time this would take {seconds:.0f} s; batches are faster"
+
+
+def collect(points: list[Point], journal: Journal) -> list[Row]:
+    """Return the finished rows of these points, under the labels they have now."""
+    rows = []
+    for point in points:
+        for snr in point.scenario.snr_db:
+            for row in journal.finished(point.scenario.uid(snr)) or []:
+                rows.append({**row, **labels(point)})
+    return rows
+
+
+def labels(point: Point) -> dict[str, Any]:
+    """Return the columns that say which link a row belongs to."""
+    scenario = point.scenario
+    kinds = {name: getattr(scenario, name).kind for name in LABELLED}
+    return {"scenario": scenario.name, **kinds, **point.swept}
+
+
+def to_yaml(scenario: Scenario) -> str:
+    """Return a scenario as YAML text."""
+    from ruamel.yaml import YAML
+
+    text = io.StringIO()
+    YAML(typ="safe", pure=True).dump(scenario.to_dict(), text)
+    return text.getvalue()
+
+
+def _name(point: Point) -> str:
+    return " | ".join(str(v) for v in point.swept.values()) or point.scenario.name
+
+
+def _pending(point: Point, journal: Journal) -> list[float]:
+    scenario = point.scenario
+    return [snr for snr in scenario.snr_db if journal.finished(scenario.uid(snr)) is None]
+
+
+def _old_rows(journal: Journal, points: list[Point]) -> list[Row]:
+    """Return rows of earlier versions of the scenario in the same folder."""
+    now = {point.scenario.uid(snr) for point in points for snr in point.scenario.snr_db}
+    return [row for row in journal.all_rows() if row["uid"] not in now]
+
+
+def _run_point(
+    point: Point,
+    index: int,
+    count: int,
+    folder: Path,
+    device: torch.device,
+    listener: Listener | None,
+) -> None:
+    """Evaluate the SNRs of one link that are still missing, and keep their rows."""
+    journal, scenario = Journal(folder), point.scenario
+    pending = _pending(point, journal)
+    if not pending:
+        return
+    built, uid = scenario.build(device), scenario.uid()
+    evaluation = _evaluation(scenario, built, pending)
+    saved = journal.checkpoint(uid)
+    if {float(snr) for snr in saved} == set(pending):
+        evaluation.points = {snr: Tally.from_dict(saved[repr(snr)]) for snr in pending}
+    try:
+        evaluation.run(_after_batch(journal, uid, point, index, count, listener))
+    except KeyboardInterrupt:
+        journal.save_checkpoint(uid, _state(evaluation))
+        raise
+    except ValueError:
+        journal.drop_checkpoint(uid)
+        raise
+    take_pictures(built.link, built.payload, pending, scenario.seed, _picture_folder(folder, point))
+    rows = evaluation.rows()
+    for snr in pending:
+        own = {"uid": scenario.uid(snr), **labels(point)}
+        journal.finish(own["uid"], [{**row, **own} for row in rows if row["snr_db"] == snr])
+    journal.drop_checkpoint(uid)
+
+
+def _evaluation(scenario: Scenario, built: Built, snrs: list[float]) -> Evaluation:
+    return Evaluation(
+        built.link,
+        built.payload,
+        snr_db=snrs,
+        metrics=built.metrics,
+        task=built.task,
+        stop=scenario.stop_rule(),
+        seed=scenario.seed,
+        batch_size=scenario.batch_size,
+    )
+
+
+def _state(evaluation: Evaluation) -> dict[str, Any]:
+    return {repr(snr): tally.as_dict() for snr, tally in evaluation.points.items()}
+
+
+def _after_batch(
+    journal: Journal, uid: str, point: Point, index: int, count: int, listener: Listener | None
+) -> Callable[[Evaluation], None]:
+    saved_at = time.monotonic()
+    label = _name(point)
+
+    def after_batch(evaluation: Evaluation) -> None:
+        nonlocal saved_at
+        if time.monotonic() - saved_at > CHECKPOINT_S:
+            journal.save_checkpoint(uid, _state(evaluation))
+            saved_at = time.monotonic()
+        if listener:
+            items = sum(evaluation.items(snr) for snr in evaluation.points)
+            total = evaluation.max_items * len(evaluation.points)
+            listener(Progress(label, count, index, items, total, evaluation))
+
+    return after_batch
+
+
+def _picture_folder(folder: Path, point: Point) -> Path:
+    return folder / "pictures" / point.scenario.uid()
+
+
+def _write_header(
+    folder: Path, scenario: Scenario, points: list[Point], source: str, device: torch.device
+) -> None:
+    """Write the scenario's text and the provenance of what follows."""
+    uids = [point.scenario.uid(snr) for point in points for snr in point.scenario.snr_db]
+    names = {point.scenario.transmitter.weights for point in points} - {None}
+    weights = {name: weights_hash(name) for name in sorted(names)}
+    record = {**provenance(source, uids, weights, str(device)), "swept": list(scenario.sweep)}
+    write_atomic(folder / "scenario.yaml", source)
+    write_atomic(folder / "provenance.json", json.dumps(record, indent=2))
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Hold the folder's lock: two runs at once would overwrite each other's rows."""
+    with open(folder / ".lock", "w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise SpecError(
+                "", f"another run is writing to {folder}; wait for it, or choose another --out"
+            ) from None
+        yield
