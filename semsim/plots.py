@@ -1,7 +1,6 @@
 """Rows to figures. Knows rows and pictures, nothing of links.
 
-Colours are those of Okabe and Ito, told apart with any colour vision; markers differ too. Bounds
-and theory are dashed, published values grey.
+Schemes differ in colour and marker; bounds and theory are dashed, published values grey.
 """
 
 from __future__ import annotations
@@ -11,49 +10,26 @@ from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from torch import Tensor
+from semsim.pictures import strip
+from semsim.plotstyle import (
+    BOUNDS,
+    COLOURS,
+    COLUMN,
+    GREY_MARKERS,
+    MARKERS,
+    PAGE,
+    WORDS,
+    save,
+    style,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
     from pandas import DataFrame
 
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-MARKERS = "os^Dv<P"
-GREY_MARKERS = "xD+sP^*ov"
-BOUNDS = ("bound", "capacity", "theory", "limit")  #: schemes with such a name are drawn dashed
-WORDS = {
-    "snr_db": "SNR (dB)",
-    "cbr": "CBR (channel uses per source value)",
-    "psnr_of_mse": "PSNR of the mean MSE",
-    "ms_ssim": "MS-SSIM",
-    "ms_ssim_db": "MS-SSIM",
-    "bler": "Block error rate",
-    "ber": "Bit error rate",
-    "accuracy": "Accuracy",
-}
-COLUMN, PAGE = 3.5, 7.16  #: inches: one and two columns of a journal page
-STYLE = {
-    "font.size": 8,
-    "axes.titlesize": 8,
-    "axes.labelsize": 8,
-    "xtick.labelsize": 7,
-    "ytick.labelsize": 7,
-    "legend.fontsize": 7,
-    "lines.linewidth": 1.3,
-    "lines.markersize": 4,
-    "axes.linewidth": 0.6,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "grid.color": "#e4e4e4",
-    "grid.linewidth": 0.6,
-    "savefig.dpi": 200,
-    "svg.fonttype": "none",
-    "pdf.fonttype": 42,
-    "svg.hashsalt": "semsim",
-}
+
+__all__ = ["plot_rows", "published", "strip"]
 
 
 def plot_rows(
@@ -85,7 +61,7 @@ def plot_rows(
     chosen = _choose(rows, x, y, by, panel)
     panels = list(dict.fromkeys(chosen[panel])) if panel else [""]
     look = _looks(list(dict.fromkeys(chosen[by])))
-    with _style():
+    with style():
         figure, axes = _figure(len(panels))
         for ax, name in zip(axes, panels, strict=True):
             here = chosen[chosen[panel] == name] if panel else chosen
@@ -97,46 +73,12 @@ def plot_rows(
             if panel:
                 ax.set_title(str(name), loc="left")
         for ax in axes:
-            if ax.get_subplotspec().is_first_col():
+            if _is_left(ax):
                 ax.set_ylabel(_metric_label(chosen, y))
         _scale(axes, x, y, chosen)
         _legend(figure, axes)
         figure.supxlabel(_footnote(chosen, x), fontsize=6.5, color="#555555")
-        _save(figure, path)
-    return figure
-
-
-def strip(
-    original: Tensor,
-    schemes: Mapping[str, Mapping[float, Tensor]],
-    path: str | Path | None = None,
-) -> Figure:
-    """Draw what was sent and what each scheme received at each SNR, with the PSNR beneath.
-
-    Args:
-        original: the image sent, [3, H, W] in [0, 1].
-        schemes: scheme to SNR in dB to the image received, [3, H, W]; all schemes at the same SNRs.
-        path: file to write, or None.
-    """
-    snrs = list(next(iter(schemes.values()), {}))
-    if not snrs or any(list(received) != snrs for received in schemes.values()):
-        raise ValueError(
-            "a strip needs one image per scheme and SNR, the same SNRs for all schemes; got "
-            + (
-                ", ".join(f"{name}: {list(received)}" for name, received in schemes.items())
-                or "none"
-            )
-        )
-    with _style():
-        figure, cells = _strip_figure(len(schemes), len(snrs) + 1, original)
-        _picture(cells[len(schemes) // 2 - (len(schemes) % 2 == 0)][0], original, "sent")
-        for row, (name, received) in zip(cells, schemes.items(), strict=True):
-            row[1].set_ylabel(name)
-            for ax, snr in zip(row[1:], snrs, strict=True):
-                _picture(ax, received[snr], f"{_psnr(received[snr], original):.1f} dB")
-        for ax, snr in zip(cells[0][1:], snrs, strict=True):
-            ax.set_title(f"SNR {snr:g} dB")
-        _save(figure, path)
+        save(figure, path)
     return figure
 
 
@@ -173,7 +115,8 @@ def _choose(rows: DataFrame, x: str, y: str, by: str, panel: str | None) -> Data
 
 def _looks(labels: Sequence[object]) -> list[tuple[object, str, str, bool]]:
     """Give each scheme a colour and a marker; bounds are black and dashed, without marker."""
-    looks, number, dashes = [], 0, ("#000000", "#777777")
+    dashes, number = ("#000000", "#777777"), 0
+    looks: list[tuple[object, str, str, bool]] = []
     for label in labels:
         if any(word in str(label).lower() for word in BOUNDS):
             looks.append((label, dashes[len([k for k in looks if k[3]]) % 2], "", True))
@@ -260,7 +203,7 @@ def _scale(axes: Sequence[Axes], x: str, y: str, rows: DataFrame) -> None:
 
     places = sorted(set(rows[x]))
     for ax in axes:
-        if not ax.get_subplotspec().is_first_col():
+        if not _is_left(ax):
             ax.tick_params(axis="y", which="both", length=0)
         if x == "snr_db" and len(places) <= 9:
             ax.set_xticks(places, [f"{place:g}" for place in places])
@@ -268,6 +211,11 @@ def _scale(axes: Sequence[Axes], x: str, y: str, rows: DataFrame) -> None:
             ax.set_yscale("log", nonpositive="mask")
         else:
             ax.yaxis.set_major_locator(MaxNLocator(9, steps=[1, 2, 5, 10]))
+
+
+def _is_left(ax: Axes) -> bool:
+    place = ax.get_subplotspec()
+    return place is not None and place.is_first_col()
 
 
 def _footnote(rows: DataFrame, x: str) -> str:
@@ -279,9 +227,9 @@ def _footnote(rows: DataFrame, x: str) -> str:
             f"{low} items per point" if low == high else f"{low} to {high} items per point"
         )
     if "cbr" in rows and x != "cbr":
-        low, high = float(rows["cbr"].min()), float(rows["cbr"].max())
-        close = high <= low * 1.005
-        notes.append(f"CBR {_fraction(low)}" if close else f"CBR {low:.3g} to {high:.3g}")
+        low, high = rows["cbr"].min(), rows["cbr"].max()
+        equal = high <= low * 1.005
+        notes.append(f"CBR {_fraction(low)}" if equal else f"CBR {low:.3g} to {high:.3g}")
     return "; ".join(notes)
 
 
@@ -321,50 +269,3 @@ def _legend(figure: Figure, axes: Sequence[Axes]) -> None:
         ncols=columns,
         frameon=False,
     )
-
-
-def _strip_figure(rows: int, columns: int, image: Tensor) -> tuple[Figure, Any]:
-    from matplotlib.figure import Figure
-
-    width = PAGE / columns
-    height = (width - 0.1) * image.shape[-2] / image.shape[-1] + 0.22
-    figure = Figure(figsize=(PAGE, rows * height + 0.2), layout="constrained")
-    figure.get_layout_engine().set(w_pad=0.02, h_pad=0.02, wspace=0.02, hspace=0.02)
-    cells = figure.subplots(rows, columns, squeeze=False)
-    for ax in cells.flat:
-        ax.grid(False)
-        ax.set_xticks([])
-        ax.set_yticks([])
-        for spine in ax.spines.values():
-            spine.set_visible(False)
-    return figure, cells
-
-
-def _picture(ax: Axes, image: Tensor, caption: str) -> None:
-    small = image.shape[-1] <= 64
-    pixels = image.detach().cpu().float().clamp(0, 1).permute(1, 2, 0).numpy()
-    ax.imshow(pixels, interpolation="nearest" if small else "antialiased")
-    ax.set_xlabel(caption, labelpad=2)
-
-
-def _psnr(image: Tensor, original: Tensor) -> float:
-    from semsim.metrics.base import Outcome
-    from semsim.metrics.image import PSNR
-
-    original = original.cpu()[None]
-    return float(PSNR()(Outcome(image.detach().cpu()[None], original, original)))
-
-
-def _style() -> Any:
-    import matplotlib
-
-    return matplotlib.rc_context(STYLE)
-
-
-def _save(figure: Figure, path: str | Path | None) -> None:
-    if path is None:
-        return
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    stamp = {"CreationDate": None} if str(path).endswith(".pdf") else None
-    stamp = {"Date": None} if str(path).endswith(".svg") else stamp
-    figure.savefig(path, metadata=stamp)

@@ -50,6 +50,8 @@ def _photo(name: str, resize: int | None, crop: int | None) -> Tensor:
     from PIL import Image
     from skimage import data
 
-    readers = {"motorcycle": lambda: data.stereo_motorcycle()[0], "hubble": data.hubble_deep_field}
-    pixels = readers.get(name, getattr(data, name, None))()
+    if name == "motorcycle":
+        pixels = data.stereo_motorcycle()[0]
+    else:
+        pixels = getattr(data, "hubble_deep_field" if name == "hubble" else name)()
     return to_tensor(fit(Image.fromarray(pixels), resize, crop, name))

@@ -10,7 +10,6 @@ from torch import Tensor
 from semsim.payloads.images import ImagePayload, check_positive
 from semsim.seeds import stream
 
-
 LEAVES = 300  # cover the image about ten times over
 
 

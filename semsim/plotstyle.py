@@ -1,0 +1,64 @@
+"""How all figures look: colours that any colour vision tells apart, sizes of a journal page."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+#: of Okabe and Ito, Color universal design (2008)
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+MARKERS = "os^Dv<P"
+GREY_MARKERS = "xD+sP^*ov"
+BOUNDS = ("bound", "capacity", "theory", "limit")  #: schemes with such a name are drawn dashed
+WORDS = {
+    "snr_db": "SNR (dB)",
+    "cbr": "CBR (channel uses per source value)",
+    "psnr_of_mse": "PSNR of the mean MSE",
+    "ms_ssim": "MS-SSIM",
+    "ms_ssim_db": "MS-SSIM",
+    "bler": "Block error rate",
+    "ber": "Bit error rate",
+    "accuracy": "Accuracy",
+}
+COLUMN, PAGE = 3.5, 7.16  #: inches: one and two columns of a journal page
+STYLE: dict[Any, Any] = {
+    "font.size": 8,
+    "axes.titlesize": 8,
+    "axes.labelsize": 8,
+    "xtick.labelsize": 7,
+    "ytick.labelsize": 7,
+    "legend.fontsize": 7,
+    "lines.linewidth": 1.3,
+    "lines.markersize": 4,
+    "axes.linewidth": 0.6,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": "#e4e4e4",
+    "grid.linewidth": 0.6,
+    "savefig.dpi": 200,
+    "svg.fonttype": "none",
+    "pdf.fonttype": 42,
+    "svg.hashsalt": "semsim",
+}
+
+
+def style() -> Any:
+    """Return a context in which figures look alike; matplotlib's own settings stay as they are."""
+    import matplotlib
+
+    return matplotlib.rc_context(STYLE)
+
+
+def save(figure: Figure, path: str | Path | None) -> None:
+    """Write a figure, the same bytes each time; nothing where the path is None."""
+    if path is None:
+        return
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    stamp = {"CreationDate": None} if str(path).endswith(".pdf") else None
+    stamp = {"Date": None} if str(path).endswith(".svg") else stamp
+    figure.savefig(path, metadata=stamp)
