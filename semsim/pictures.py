@@ -42,7 +42,7 @@ def strip(
         for row, (name, received) in zip(cells, schemes.items(), strict=True):
             row[1].set_ylabel(name)
             for ax, snr in zip(row[1:], snrs, strict=True):
-                _picture(ax, received[snr], f"{_psnr(received[snr], original):.1f} dB")
+                _picture(ax, received[snr], _caption(received[snr], original))
         for ax, snr in zip(cells[0][1:], snrs, strict=True):
             ax.set_title(f"SNR {snr:g} dB")
         save(figure, path)
@@ -73,14 +73,15 @@ def _picture(ax: Axes, image: Tensor, caption: str) -> None:
     ax.set_xlabel(caption, labelpad=2)
 
 
-def _psnr(image: Tensor, original: Tensor) -> float:
-    """PSNR of the pixels as shown, in dB; infinite where they are equal."""
+def _caption(image: Tensor, original: Tensor) -> str:
+    """Return the PSNR of the pixels as shown."""
     import numpy as np
     from skimage.metrics import peak_signal_noise_ratio
 
-    if np.array_equal(shown := _pixels(image), sent := _pixels(original)):
-        return float("inf")
-    return float(peak_signal_noise_ratio(sent, shown))
+    shown, sent = _pixels(image), _pixels(original)
+    if np.array_equal(shown, sent):
+        return "identical"
+    return f"{peak_signal_noise_ratio(sent, shown):.1f} dB"
 
 
 def _pixels(image: Tensor) -> Any:

@@ -151,6 +151,8 @@ def _curve(
 
 
 def _theory(ax: Axes, curves: Mapping[str, Callable[[Any], Any]], x: Any) -> None:
+    if not curves:
+        return
     import numpy as np
 
     grid = np.linspace(x.min(), x.max(), 200)

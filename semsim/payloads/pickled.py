@@ -38,10 +38,9 @@ def read_pickle(path: Path) -> Any:
 
 class _Restricted(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
-        for package in ("numpy.core.", "numpy._core."):
-            module = module.removeprefix(package)
-        if (module, name) in _ALLOWED:
-            return _ALLOWED[module, name]
+        part = module.removeprefix("numpy.core.").removeprefix("numpy._core.")
+        if (part, name) in _ALLOWED:
+            return _ALLOWED[part, name]
         raise pickle.UnpicklingError(
             f"it asks for {module}.{name}, and only plain NumPy arrays are allowed; "
             "get the file from its official source"

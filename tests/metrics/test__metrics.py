@@ -1,0 +1,106 @@
+"""The contract of all metrics: one finite value per item, items apart, a monotone combination."""
+
+from __future__ import annotations
+
+import importlib
+import itertools
+import math
+from typing import Any
+
+import pytest
+import torch
+
+from semsim.metrics.base import Outcome
+from semsim.seeds import stream
+from semsim.tables import METRICS
+from semsim.types import Ledger, Transmission
+
+BATCH = 3
+
+
+def make(name: str) -> Any:
+    module, _, cls = METRICS[name].partition(":")
+    return getattr(importlib.import_module(module), cls)()
+
+
+def image_outcome(batch: int = BATCH, side: int = 180) -> Outcome:
+    generator = stream(1, "images", side)
+    source = torch.rand(batch, 3, side, side, generator=generator)
+    output = source + 0.1 * torch.randn(source.shape, generator=generator)
+    return Outcome(output, source, source, transmission(batch))
+
+
+def bit_outcome(batch: int = BATCH) -> Outcome:
+    generator = stream(2, "bits")
+    source = torch.randint(2, (batch, 50), generator=generator).float()
+    output = (source + 0.3 * torch.randn(source.shape, generator=generator)).clamp(0, 1)
+    return Outcome(output, source, source, transmission(batch))
+
+
+def logit_outcome(batch: int = BATCH) -> Outcome:
+    output = torch.randn(batch, 10, generator=stream(3, "logits"))
+    return Outcome(output, torch.rand(batch, 3, 8, 8), torch.arange(batch), transmission(batch))
+
+
+def transmission(batch: int) -> Transmission:
+    generator = stream(4, "symbols")
+    symbols = torch.randn(batch, 1, 40, dtype=torch.complex64, generator=generator)
+    noise = torch.randn(symbols.shape, dtype=torch.complex64, generator=generator)
+    received = symbols + 0.1 * noise
+    return Transmission(symbols, symbols.expand(-1, 2, -1), Ledger(40), symbols, received)
+
+
+OUTCOMES = {"ber": bit_outcome, "bler": bit_outcome, "accuracy": logit_outcome}
+
+
+@pytest.mark.parametrize("name", METRICS)
+def test_every_item_has_one_finite_value_of_its_own(name: str) -> None:
+    metric, outcome = make(name), OUTCOMES.get(name, image_outcome)()
+    values = metric(outcome)
+    assert values.shape == (BATCH,) and values.isfinite().all() and not values.requires_grad
+    sent = outcome.transmission
+    alone = Outcome(
+        outcome.output[1:2],
+        outcome.source[1:2],
+        outcome.target[1:2],
+        Transmission(
+            sent.estimate[1:2], sent.x[1:2], sent.ledger, sent.symbols[1:2], sent.received[1:2]
+        ),
+    )
+    assert torch.allclose(metric(alone), values[1:2], rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", METRICS)
+def test_a_metric_says_its_name_unit_and_direction(name: str) -> None:
+    metric = make(name)
+    assert metric.name == name and metric.better in ("higher", "lower")
+    assert metric.unit in ("", "dB", "%")
+
+
+@pytest.mark.parametrize("name", METRICS)
+def test_the_combination_is_monotone_and_finite(name: str) -> None:
+    metric = make(name)
+    reported = [metric.combine(mean / 20) for mean in range(21)]
+    rising = all(a <= b for a, b in itertools.pairwise(reported))
+    falling = all(a >= b for a, b in itertools.pairwise(reported))
+    assert (rising or falling) and all(map(math.isfinite, reported))
+
+
+@pytest.mark.parametrize(
+    ("name", "outcome", "words"),
+    [
+        ("ber", image_outcome(1), "For images use psnr"),
+        ("bler", image_outcome(1), "For images use psnr"),
+        ("psnr", bit_outcome(1), "for bits use ber"),
+        ("ssim", logit_outcome(1), "use task: {kind: reconstruct} or accuracy"),
+        ("ssim", image_outcome(1, side=8), "at least 11x11 pixels, got 8x8; use psnr"),
+        ("ms_ssim", image_outcome(1, side=32), "at least 176x176 pixels, got 32x32; use ssim"),
+        ("accuracy", image_outcome(1), "use task: {kind: classify}"),
+        ("accuracy", Outcome(torch.rand(2, 5), *[torch.rand(2, 3, 4, 4)] * 2), "classes: true"),
+        ("evm", Outcome(*[torch.rand(2, 3, 4, 4)] * 3), "measured on the link"),
+    ],
+)
+def test_a_void_question_is_refused(name: str, outcome: Outcome, words: str) -> None:
+    with pytest.raises(ValueError) as error:
+        make(name)(outcome)
+    assert words in str(error.value)

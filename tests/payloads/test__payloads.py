@@ -1,0 +1,114 @@
+"""The contract of all payloads: deterministic by index, batches equal items, values in range."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch.utils.data import DataLoader
+
+from semsim.payloads.arrays import Arrays
+from semsim.payloads.bits import Bits
+from semsim.payloads.folder import Folder
+from semsim.payloads.photos import Photos
+from semsim.payloads.synthetic import Synthetic
+
+Make = Callable[[Path], Any]
+
+
+def arrays(folder: Path) -> Arrays:
+    rng = np.random.default_rng(1)
+    np.savez(folder / "a.npz", x=rng.integers(0, 256, (5, 8, 9, 3), np.uint8), y=np.arange(5))
+    return Arrays(str(folder / "a.npz"))
+
+
+def photo_folder(folder: Path, **options: Any) -> Folder:
+    from PIL import Image
+
+    rng = np.random.default_rng(2)
+    for name in "cab":
+        pixels = rng.integers(0, 256, (40, 50, 3), np.uint8)
+        Image.fromarray(pixels).save(folder / f"{name}.png")
+    return Folder(str(folder), **options)
+
+
+PAYLOADS: dict[str, Make] = {
+    "photos": lambda _: Photos(resize=32, crop=32),
+    "folder": lambda folder: photo_folder(folder, crop=16),
+    "patches": lambda folder: photo_folder(folder, crop=8, shrink=(1.0, 3.0), patches=4),
+    "arrays": arrays,
+    "bits": lambda _: Bits(6, 20),
+    "dead leaves": lambda _: Synthetic(4, 16),
+    "pink": lambda _: Synthetic(4, 16, texture="pink"),
+}
+
+
+@pytest.fixture(params=PAYLOADS)
+def make(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[], Any]:
+    return lambda: PAYLOADS[request.param](tmp_path)
+
+
+def test_an_item_depends_on_its_index_alone(make: Callable[[], Any]) -> None:
+    forward, backward = make(), make()
+    ahead = [forward[i][0] for i in range(len(forward))]
+    behind = [backward[i][0] for i in reversed(range(len(backward)))][::-1]
+    assert all(torch.equal(a, b) for a, b in zip(ahead, behind, strict=True))
+
+
+def test_a_batch_equals_its_items(make: Callable[[], Any]) -> None:
+    payload = make()
+    for (source, target), index in zip(payload.__getitems__([2, 0, 1]), [2, 0, 1], strict=True):
+        assert torch.equal(source, payload[index][0])
+        assert target is source or target == payload[index][1]
+
+
+def test_values_are_float32_from_0_to_1_and_items_differ(make: Callable[[], Any]) -> None:
+    payload = make()
+    sources = [payload[i][0] for i in range(len(payload))]
+    assert all(s.dtype == torch.float32 and s.min() >= 0 and s.max() <= 1 for s in sources)
+    assert all(not torch.equal(a, b) for a, b in itertools.pairwise(sources))
+    assert payload.name and list(payload)[-1][0].equal(payload[-1][0])
+
+
+def test_an_index_out_of_range_is_refused(make: Callable[[], Any]) -> None:
+    payload = make()
+    with pytest.raises(IndexError, match=str(len(payload))):
+        payload[len(payload)]
+
+
+def test_a_dataloader_takes_it(make: Callable[[], Any]) -> None:
+    payload = make()
+    sources, targets = next(iter(DataLoader(payload, batch_size=2)))
+    assert len(sources) == len(targets) == 2
+
+
+def test_pixels_are_kept_exactly() -> None:
+    photo = Photos(["coffee"])
+    assert torch.equal((photo[0][0] * 255).round().byte(), photo.pixels(0))
+
+
+def test_bits_are_fair_and_independent_between_seeds() -> None:
+    bits = torch.cat([Bits(50, 1000, seed=s)[i][0] for s in (1, 2) for i in range(50)])
+    z = (bits.sum() - len(bits) / 2) / (len(bits) / 4) ** 0.5
+    assert abs(z) < 5
+    assert not torch.equal(Bits(1, 64, seed=1)[0][0], Bits(1, 64, seed=2)[0][0])
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda: Photos(["mona lisa"]), "astronaut, coffee"),
+        (lambda: Photos(crop=0), "crop is at least 1"),
+        (lambda: Photos(crop=400), "crop: 400 does not fit"),
+        (lambda: Bits(0), "count is at least 1"),
+        (lambda: Synthetic(texture="plaid"), "dead_leaves or pink"),  # type: ignore[arg-type]
+    ],
+)
+def test_a_wrong_argument_is_named(call: Callable[[], Any], words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        call()

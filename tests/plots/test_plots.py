@@ -1,0 +1,171 @@
+"""Figures: what is drawn, not how it looks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from matplotlib.figure import Figure
+
+from semsim.payloads.photos import Photos
+from semsim.plots import plot_rows, published, strip
+
+SNRS = (0.0, 10.0, 20.0)
+
+
+def rows(**changes: Any) -> pd.DataFrame:
+    table = []
+    for channel in ("awgn", "rayleigh"):
+        for number, transmitter in enumerate(("deepjscc", "separate", "bound")):
+            for snr in SNRS[::-1]:
+                value = 25 + snr / 2 + number
+                row = {"transmitter": transmitter, "channel": channel, "payload": "kodak"}
+                row |= {"snr_db": snr, "metric": "psnr", "value": value, "unit": "dB"}
+                row |= {"ci_low": value - 0.5, "ci_high": value + 1, "n": 24, "cbr": 1 / 16}
+                table.append(row | changes)
+    return pd.DataFrame(table)
+
+
+def legend(figure: Figure) -> list[str]:
+    return [text.get_text() for text in figure.legends[0].get_texts()]
+
+
+def test_one_panel_per_channel_one_line_per_scheme_with_units_on_the_axes() -> None:
+    figure = plot_rows(rows())
+    assert [ax.get_title("left") for ax in figure.axes] == ["awgn", "rayleigh"]
+    assert all(ax.get_xlabel() == "SNR (dB)" for ax in figure.axes)
+    assert figure.axes[0].get_ylabel() == "PSNR (dB)"
+    assert legend(figure) == ["deepjscc", "separate", "bound"]
+    line = figure.axes[0].containers[0].lines[0]
+    assert line.get_xdata().tolist() == list(SNRS) and line.get_ydata().tolist() == [25, 30, 35]
+
+
+def test_error_bars_span_the_interval() -> None:
+    container = plot_rows(rows()).axes[0].containers[0]
+    low, high = container.lines[2][0].get_segments()[0][:, 1]
+    assert (low, high) == (24.5, 26.0)
+
+
+def test_schemes_differ_in_colour_and_marker_and_bounds_are_dashed() -> None:
+    lines = [c.lines[0] for c in plot_rows(rows()).axes[1].containers]
+    assert (
+        len({line.get_color() for line in lines}) == len({line.get_marker() for line in lines}) == 3
+    )
+    assert [line.get_linestyle() for line in lines] == ["-", "-", "--"]
+
+
+def test_what_makes_it_fair_stands_below() -> None:
+    note = plot_rows(rows()).get_supxlabel()
+    assert note == "bars: 95 % intervals; 24 items per point; CBR 1/16"
+    mixed = pd.concat([rows(), rows(cbr=0.1, n=48)])
+    assert plot_rows(mixed).get_supxlabel().endswith("24 to 48 items per point; CBR 0.0625 to 0.1")
+
+
+def test_error_rates_get_a_logarithmic_axis_and_zeros_do_not_break_it(tmp_path: Path) -> None:
+    table = rows(metric="ber", unit="")
+    table["value"] = [0.1, 0.01, 0.0] * 6
+    table["ci_low"], table["ci_high"] = 0.0, table["value"] + 0.01
+    figure = plot_rows(table, tmp_path / "ber.png", y="ber")
+    assert figure.axes[0].get_yscale() == "log"
+    assert figure.axes[0].get_ylabel() == "Bit error rate"
+
+
+@pytest.mark.parametrize("suffix", ["png", "pdf", "svg"])
+def test_files_are_written_and_equal_each_time(tmp_path: Path, suffix: str) -> None:
+    paths = [tmp_path / "new folder" / f"{name}.{suffix}" for name in "ab"]
+    for path in paths:
+        plot_rows(rows(), path)
+    assert paths[0].stat().st_size > 5000
+    assert paths[0].read_bytes() == paths[1].read_bytes()
+
+
+def test_any_column_serves_as_axis_and_words_as_well_as_numbers() -> None:
+    table = rows()
+    table["transmitter.attention"] = ["none", "se", "pfca"] * 6
+    figure = plot_rows(table, x="transmitter.attention", by="snr_db", panel=None)
+    assert figure.axes[0].get_xlabel() == "transmitter.attention"
+    assert len(figure.axes) == 1 and legend(figure) == ["20.0", "10.0", "0.0"]
+
+
+def test_theory_lies_beneath_dashed() -> None:
+    figure = plot_rows(rows(), theory={"capacity": lambda snr: 20 + snr})
+    curve = figure.axes[0].lines[-1]
+    assert curve.get_linestyle() == "--" and "capacity" in legend(figure)
+    assert np.allclose(curve.get_ydata(), 20 + curve.get_xdata())
+
+
+def test_published_values_lie_beneath_in_the_panel_of_their_channel(tmp_path: Path) -> None:
+    path = tmp_path / "published.csv"
+    path.write_text(
+        "# a comment\nsystem,payload,channel,cbr,snr_db,metric,value,mark,source\n"
+        "A,kodak,awgn,0.0625,10,psnr,30,log,here\n"
+        "B,kodak,rayleigh,0.0625,10,psnr,29,log,here\n"
+        "B,kodak,awgn,0.125,10,psnr,35,log,here\n"
+        "B,cifar10,awgn,0.0625,10,psnr,35,log,here\n"
+    )
+    reference = published(path, payload="kodak24", cbr=1 / 16)
+    assert list(reference["system"]) == ["A", "B"]
+    figure = plot_rows(rows(), reference=reference)
+    assert legend(figure)[-2:] == ["A (published)", "B (published)"]
+    points = [ax.lines[-1] for ax in figure.axes]
+    assert [p.get_ydata().tolist() for p in points] == [[30], [29]]
+    assert points[0].get_marker() != points[1].get_marker()
+
+
+def test_the_shipped_published_values_are_plausible() -> None:
+    path = Path(__file__).parents[2] / "benchmarks" / "published.csv"
+    kodak = published(path, payload="kodak", cbr=1 / 16)
+    at_10 = kodak[(kodak["snr_db"] == 10) & (kodak["channel"] == "awgn")].set_index("system")[
+        "value"
+    ]
+    assert at_10["DeepJSCC (CNN)"] == 31.5 and at_10["BPG + capacity"] == 34.65
+    table = pd.read_csv(path, comment="#")
+    psnr = table.loc[table["metric"] == "psnr", "value"]
+    assert psnr.between(20, 41).all() and table["cbr"].between(0.01, 0.5).all()
+    assert table.notna().all(axis=None) and set(table["mark"]) == {"log", "plot", "recomputed"}
+
+
+def test_a_missing_column_or_metric_is_named() -> None:
+    with pytest.raises(ValueError, match="no column 'snr'; there are transmitter, channel"):
+        plot_rows(rows(), x="snr")
+    with pytest.raises(ValueError, match="no metric 'ssim'; there are psnr"):
+        plot_rows(rows(), y="ssim")
+
+
+def test_settings_of_the_user_stay_as_they_are() -> None:
+    import matplotlib
+
+    before = dict(matplotlib.rcParams)
+    plot_rows(rows())
+    assert dict(matplotlib.rcParams) == before
+
+
+def test_a_strip_shows_what_was_sent_and_received_with_its_psnr(tmp_path: Path) -> None:
+    photo = Photos(["coffee"], resize=48)[0][0]
+    received = {0.0: photo + 0.1, 10.0: photo}
+    figure = strip(photo, {"one": received, "two": received}, tmp_path / "strip.png")
+    captions = [ax.get_xlabel() for ax in figure.axes if ax.images]
+    assert captions.count("sent") == 1 and len(captions) == 5
+    assert {"20.6 dB", "identical"} <= set(captions)
+    assert {ax.get_title() for ax in figure.axes} >= {"SNR 0 dB", "SNR 10 dB"}
+    assert {ax.get_ylabel() for ax in figure.axes} >= {"one", "two"}
+    assert (tmp_path / "strip.png").stat().st_size > 5000
+
+
+@pytest.mark.parametrize("rows_of", [1, 2, 3, 4])
+def test_a_strip_takes_any_number_of_schemes(rows_of: int) -> None:
+    image = torch.rand(3, 8, 8)
+    figure = strip(image, {f"s{i}": {0.0: image} for i in range(rows_of)})
+    assert sum(bool(ax.images) for ax in figure.axes) == rows_of + 1
+
+
+def test_a_strip_with_gaps_is_refused() -> None:
+    image = torch.rand(3, 8, 8)
+    with pytest.raises(ValueError, match="the same SNRs"):
+        strip(image, {"a": {0.0: image}, "b": {5.0: image}})
+    with pytest.raises(ValueError, match="got none"):
+        strip(image, {})
