@@ -176,7 +176,7 @@ class RZF(nn.Module):
         """Return P [B, T, R, 1 or N], complex; csi_tx.h is [B, R, T, 1 or N]."""
         h, index = _distinct(_known_at_transmitter("rzf", csi_tx))
         p = _loaded_inverse(h.mH, num_rx * csi_tx.n0).mH  # (H H^H + R n0 I)^-1 H, conjugated
-        power = p.abs().square().sum(dim=(-2, -1), keepdim=True)
+        power = _energy(p).sum(dim=(-2, -1), keepdim=True)
         even = torch.eye(num_tx, num_rx, dtype=p.dtype, device=p.device) / num_rx**0.5
         dead = power <= torch.finfo(power.dtype).tiny
         return _per_use(torch.where(dead, even, p * torch.where(dead, 1, power).rsqrt()), index)
@@ -271,19 +271,23 @@ def _unbias(w: Tensor, h: Tensor, n0: Tensor) -> tuple[Tensor, Tensor]:
     through = w @ h
     gain = through.diagonal(dim1=-2, dim2=-1)
     n0 = n0[:, None, None]
-    crosstalk = (through - torch.diag_embed(gain)).abs().square().sum(-1)
-    noise = crosstalk + n0 * w.abs().square().sum(-1)
-    signal = gain.abs().square()
+    crosstalk = _energy(through - torch.diag_embed(gain)).sum(-1)
+    noise = crosstalk + n0 * _energy(w).sum(-1)
+    signal = _energy(gain)
     dead = (noise > MAX_NOISE_GAIN * n0 * signal) | (signal == 0)
     scale = torch.where(dead, 0, 1 / torch.where(dead, 1, gain))
-    return scale, torch.where(dead, MAX_NOISE_GAIN * n0, noise * scale.abs().square())
+    return scale, torch.where(dead, MAX_NOISE_GAIN * n0, noise * _energy(scale))
 
 
 def _combine_one(y: Tensor, h: Tensor, n0: Tensor) -> tuple[Tensor, CSI]:
     """Combine antennas for a single stream by their SNR: the same filter for every front end."""
     h = h[:, :, 0]  # [B, R, 1 or N]
-    energy = (h.real.square() + h.imag.square()).sum(dim=1, keepdim=True)
-    energy = energy.clamp_min(1 / MAX_NOISE_GAIN)
+    energy = _energy(h).sum(dim=1, keepdim=True).clamp_min(1 / MAX_NOISE_GAIN)
     weight = h.conj() * (1 / energy)
     streams = weight * y if h.shape[1] == 1 else (weight * y).sum(dim=1, keepdim=True)
     return streams, CSI(None, (n0[:, None, None] / energy).expand(streams.shape))
+
+
+def _energy(z: Tensor) -> Tensor:
+    """Return |z|^2 without the root that z.abs() would take."""
+    return z.real.square() + z.imag.square()

@@ -24,6 +24,7 @@ CASES = [
 
 
 def effective(h: Tensor, p: Tensor) -> Tensor:
+    """Return the channel that the streams see, H P."""
     return torch.einsum(
         "brtn,btsn->brsn",
         h.expand(-1, -1, -1, max(h.shape[-1], p.shape[-1])),
@@ -201,6 +202,20 @@ def test_rzf_approaches_zero_forcing_at_the_transmitter() -> None:
     wanted = seen.diagonal(dim1=1, dim2=2).abs().amax(dim=1)
     crosstalk = (seen - torch.diag_embed(seen.diagonal(dim1=1, dim2=2))).abs().amax(dim=(1, 2))
     assert (crosstalk < 1e-6 * wanted).all()
+
+
+def test_rzf_is_regularised_for_the_least_squared_error() -> None:
+    h = complex_normal((200, 3, 3, 1), stream(23, "h"), torch.complex128)
+
+    def error(believed_n0: float) -> Tensor:
+        """Return min over b of E|s - b (HP s + n)|^2, summed over streams, at n0 = 0.5."""
+        p = RZF().precoder(CSI(h, torch.full((200,), believed_n0, dtype=torch.float64)), 3, 3)
+        seen = effective(h, p)[..., 0]
+        wanted = seen.diagonal(dim1=1, dim2=2).sum(-1).abs().square()
+        return 3 - wanted / (seen.abs().square().sum(dim=(1, 2)) + 3 * 0.5)
+
+    for other in (0.4, 0.6):
+        assert (error(0.5) < error(other)).all()
 
 
 @pytest.mark.parametrize(("front_end", "tx", "rx"), CASES)
