@@ -52,7 +52,7 @@ def _plain_errors() -> Iterator[None]:
     """Tell the user's mistakes in one sentence: exit code 2, no traceback."""
     try:
         yield
-    except (ValueError, FileNotFoundError, PermissionError, ImportError) as error:
+    except (ValueError, FileNotFoundError, PermissionError) as error:
         typer.echo(f"semsim: {' '.join(str(error).split())}", err=True)
         raise typer.Exit(2) from None
 
@@ -65,7 +65,7 @@ def list_parts(family: Family = None) -> None:
 
         names = families()
         if family is not None and family not in names:
-            from semsim.spec import SpecError, known
+            from semsim.mistakes import SpecError, known
 
             raise SpecError("", f"no family is called {family!r}; {known(names, family)}")
         for name in [family] if family else names:

@@ -71,9 +71,10 @@ class Point:
         """Return plain numbers; JSON keeps every bit of them."""
         return {
             **vars(self),
-            "values": [vars(m) for m in self.values],
-            "power": vars(self.power),
-            "notes": {name: vars(m) for name, m in self.notes.items()},
+            "uses": dict(self.uses),
+            "values": [dict(vars(m)) for m in self.values],
+            "power": dict(vars(self.power)),
+            "notes": {name: dict(vars(m)) for name, m in self.notes.items()},
         }
 
     @classmethod
@@ -107,6 +108,7 @@ class Evaluation:
         stop: Stop | None = None,
         seed: int = 0,
         batch_size: int = 64,
+        device: torch.device | None = None,
     ) -> None:
         if not len(payload):
             raise ValueError("the payload is empty; there is nothing to send")
@@ -116,7 +118,7 @@ class Evaluation:
         self.task = Reconstruct() if task is None else task
         self.stop, self.seed, self.batch_size = stop or Stop(), seed, batch_size
         self.max_items = self.stop.max_items or len(payload)
-        self.device = device_of(link)
+        self.device = device or device_of(link)
         self.points = {float(snr): Point([Moments() for _ in metrics]) for snr in snr_db}
 
     def items(self, snr_db: float) -> int:
@@ -193,15 +195,14 @@ class Evaluation:
             generator = stream(self.seed, "link", index, device=self.device)
             sent = self.link.transmit(source, snr, generator, symbols=symbols)  # type: ignore[operator]
             output = self.task(sent.estimate)
-            gathered.append(self._measure(Outcome(output, source, target, sent)))
+            gathered.append(self._measure(Outcome(output, source, target, sent), sent))
             self._count(self.points[snr], sent, source)
             self.points[snr].seconds += time.perf_counter() - start + shared
         for snr, values in zip(snrs, torch.stack(gathered).cpu().numpy(), strict=True):
             self._add(snr, values, list(sent.notes))
 
-    def _measure(self, outcome: Outcome) -> Tensor:
+    def _measure(self, outcome: Outcome, sent: Transmission) -> Tensor:
         """Return float64 [2 + metrics + notes, B]: finite, power, metrics, notes of each item."""
-        sent = outcome.transmission
         size = len(outcome.source)
         rows = [
             torch.isfinite(outcome.output.flatten(1)).all(dim=1),
@@ -278,6 +279,7 @@ def evaluate(
     stop: Stop | None = None,
     seed: int = 0,
     batch_size: int = 64,
+    device: torch.device | None = None,
     progress: Callable[[Evaluation], None] | None = None,
 ) -> list[Row]:
     """Measure a link at several SNRs and return one row per SNR and metric.
@@ -293,6 +295,7 @@ def evaluate(
         seed: decides fading and noise; the payload and the weights have seeds of their own.
         batch_size: items per batch at most. Part of the experiment: it decides which random
             numbers an item meets.
+        device: where items are sent; where the link's parameters are by default.
         progress: called after each batch.
 
     Raises:
@@ -308,6 +311,7 @@ def evaluate(
         stop=stop,
         seed=seed,
         batch_size=batch_size,
+        device=device,
     )
     evaluation.run(progress)
     return evaluation.rows()

@@ -9,7 +9,8 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from semsim import spec
-from semsim.spec import FAMILIES, NUMBER_SCHEMA, SpecError
+from semsim.mistakes import SpecError
+from semsim.spec import FAMILIES, NUMBER_SCHEMA
 
 
 def families() -> list[str]:
@@ -52,15 +53,14 @@ def json_schema() -> dict[str, Any]:
             "required": ["kind"],
         }
         definitions[family] = {"anyOf": [union, {"enum": list(table)}, outside]}
-    return {
-        "$schema": "https://json-schema.org/draft/2020-12/schema",
-        **_required_unless_swept(schema),
-    }
+    _fill_in(schema["properties"])
+    linked = _link_parts(schema)
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **linked}
 
 
 def _settings_schema(name: str, schema: dict[str, Any], definitions: dict[str, Any]) -> None:
     """Put the closed schema of a value object in the place of "anything"."""
-    from semsim.scenario import SETTINGS
+    from semsim.fields import SETTINGS
 
     model = spec.settings_model(SETTINGS[name]())
     own = model.model_json_schema(ref_template="#/$defs/{model}")
@@ -71,20 +71,21 @@ def _settings_schema(name: str, schema: dict[str, Any], definitions: dict[str, A
     schema["properties"][name] = many if name == "plots" else reference
 
 
-def _required_unless_swept(schema: dict[str, Any]) -> dict[str, Any]:
-    """Drop defaults that say nothing and describe the keys that a plain type leaves open."""
-    properties = schema["properties"]
-    for name in ("payload", "transmitter", "receiver", "channel"):
-        properties[name] = {"$ref": f"#/$defs/{name}"}
-    number = {"$ref": "#/$defs/number"}
-    schema["$defs"]["number"] = NUMBER_SCHEMA
-    properties["snr_db"] = {"anyOf": [number, {"type": "array", "items": number, "minItems": 1}]}
-    properties["metrics"] = {"type": "array", "items": {"$ref": "#/$defs/metric"}, "minItems": 1}
-    properties["csi"] = {
-        "type": "object",
-        "properties": {end: {"$ref": "#/$defs/csi"} for end in ("rx", "tx")},
-        "additionalProperties": False,
-    }
+def _fill_in(properties: dict[str, Any]) -> None:
+    """Describe the keys that are checked by code and not by a type."""
+    snrs = {"type": "array", "items": NUMBER_SCHEMA, "minItems": 1}
+    ends = {end: {"x-part": "csi"} for end in ("rx", "tx")}
     choices = {"anyOf": [{"type": "array", "minItems": 1}, {"type": "object", "minProperties": 1}]}
+    properties["snr_db"] = {"anyOf": [NUMBER_SCHEMA, snrs]}
+    properties["metrics"] = {"type": "array", "items": {"x-part": "metric"}, "minItems": 1}
+    properties["csi"] = {"type": "object", "properties": ends, "additionalProperties": False}
     properties["sweep"] = {"type": "object", "additionalProperties": choices}
-    return schema
+
+
+def _link_parts(node: Any) -> Any:
+    """Replace the mark of a part by a reference to its family."""
+    if isinstance(node, dict):
+        if "x-part" in node:
+            return {"$ref": f"#/$defs/{node['x-part']}"}
+        return {key: _link_parts(value) for key, value in node.items()}
+    return [_link_parts(item) for item in node] if isinstance(node, list) else node

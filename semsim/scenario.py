@@ -7,7 +7,7 @@ import hashlib
 import itertools
 import json
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -17,108 +17,22 @@ from pydantic import BaseModel, ConfigDict, Field, PlainValidator
 from torch import nn
 
 import semsim
-from semsim import spec
+from semsim import fields, spec
 from semsim.evaluation import Row, Stop, evaluate
+from semsim.expansion import choices_of, parse_sweep, set_key
 from semsim.link import Link
-from semsim.spec import SpecError, known
+from semsim.mistakes import SpecError, known
+from semsim.results import COLUMNS
 from semsim.strict_yaml import read_yaml
 
-_CLOSED = ConfigDict(extra="forbid", frozen=True)
 _NOT_SWEPT = ("name", "sweep", "plots", "metrics", "stop", "device")
-
-
-def _part(family: str, kind: str) -> Any:
-    return Field(default_factory=functools.partial(spec.parse, family, kind))
-
-
-class Ends(BaseModel):
-    """What each end knows of the channel."""
-
-    model_config = _CLOSED
-    rx: spec.nested("csi") = _part("csi", "perfect")  # type: ignore[valid-type]
-    tx: spec.nested("csi") = _part("csi", "none")  # type: ignore[valid-type]
-
-
-class Plot(BaseModel):
-    """One figure: a metric over a column of the rows, a line for each value of another column."""
-
-    model_config = _CLOSED
-    x: str = "snr_db"
-    y: str
-    by: str | None = None
-    theory: dict[str, str] = Field(default_factory=dict)
-
-
-def _parse_ends(value: object) -> BaseModel:
-    if isinstance(value, Mapping) and "kind" in value:
-        raise SpecError("kind", "say at which end: csi: {rx: {kind: ...}, tx: {kind: ...}}")
-    return value if isinstance(value, Ends) else spec.validate(Ends, value)
-
-
-def _parse_train(value: object) -> Any:
-    return spec.parse_settings(_train_spec(), value)
-
-
-def _train_spec() -> type:
-    from semsim.training import TrainSpec
-
-    return TrainSpec
-
-
-SETTINGS: dict[str, Callable[[], type]] = {
-    "stop": lambda: Stop,
-    "train": _train_spec,
-    "plots": lambda: Plot,
-}  #: keys that hold a value object without kinds
-
-
-def _parse_plot(value: object) -> BaseModel:
-    return value if isinstance(value, Plot) else spec.validate(Plot, value)
-
-
-def _parse_snrs(value: object) -> tuple[float, ...]:
-    values = value if isinstance(value, list | tuple) else [value]
-    try:
-        snrs = tuple(spec.to_number(v) for v in values)
-    except ValueError:
-        raise SpecError("", f"must be a number in dB or a list of them, got {value!r}") from None
-    if not snrs or any(abs(snr) > 200 for snr in snrs):
-        raise SpecError("", f"must be one or more numbers between -200 and 200 dB, got {value!r}")
-    if len(set(snrs)) < len(snrs):
-        raise SpecError("", f"names an SNR twice: {value!r}")
-    return snrs
-
-
-def _parse_metrics(value: object) -> tuple[BaseModel, ...]:
-    values = value if isinstance(value, list | tuple) else [value]
-    if not values:
-        raise SpecError("", "is empty; name at least one metric, such as [psnr]")
-    parsed = []
-    for index, item in enumerate(values):
-        try:
-            parsed.append(spec.parse("metric", item))
-        except SpecError as error:
-            raise error.under(index) from error
-    return tuple(parsed)
-
-
-def _parse_sweep(value: object) -> dict[str, Any]:
-    if not isinstance(value, Mapping):
-        raise SpecError("", "must map dotted keys to lists, such as {channel.num_rx: [1, 2]}")
-    for path, choices in value.items():
-        if not isinstance(choices, list | tuple | Mapping):
-            raise SpecError(path, f"must be a list, or a mapping of labels, got {choices!r}")
-        if not choices:
-            raise SpecError(path, "is empty; give at least one value, or leave the key out")
-        _check_root(path)
-    return dict(value)
 
 
 def _check_root(path: str) -> None:
     root = path.split(".")[0]
     names = [name for name in Scenario.model_fields if name not in _NOT_SWEPT]
     if root not in names:
-        raise SpecError(path, f"no such key to sweep; {known(names, root)}")
+        raise SpecError(f"sweep.{path}", f"no such key to sweep; {known(names, root)}")
 
 
 class Scenario(BaseModel):
@@ -136,17 +50,17 @@ class Scenario(BaseModel):
     transmitter: spec.nested("transmitter") = None  # type: ignore[valid-type]
     receiver: spec.nested("receiver") = None  # type: ignore[valid-type]
     channel: spec.nested("channel") = None  # type: ignore[valid-type]
-    csi: Annotated[Any, PlainValidator(_parse_ends)] = Field(default_factory=Ends)
-    frontend: spec.nested("frontend") = _part("frontend", "lmmse")  # type: ignore[valid-type]
-    task: spec.nested("task") = _part("task", "reconstruct")  # type: ignore[valid-type]
-    metrics: Annotated[Any, PlainValidator(_parse_metrics)] = None
-    snr_db: Annotated[Any, PlainValidator(_parse_snrs)] = None
-    sweep: Annotated[Any, PlainValidator(_parse_sweep)] = Field(default_factory=dict)
+    csi: Annotated[Any, PlainValidator(fields.parse_ends)] = Field(default_factory=fields.Ends)
+    frontend: spec.nested("frontend") = fields.part_of_kind("frontend", "lmmse")  # type: ignore[valid-type]
+    task: spec.nested("task") = fields.part_of_kind("task", "reconstruct")  # type: ignore[valid-type]
+    metrics: Annotated[Any, PlainValidator(fields.parse_metrics)] = None
+    snr_db: Annotated[Any, PlainValidator(fields.parse_snrs)] = None
+    sweep: Annotated[Any, PlainValidator(parse_sweep)] = Field(default_factory=dict)
     stop: spec.settings(Stop) = Field(  # type: ignore[valid-type]
         default_factory=functools.partial(spec.parse_settings, Stop, {})
     )
-    plots: tuple[Annotated[Any, PlainValidator(_parse_plot)], ...] = ()
-    train: Annotated[Any, PlainValidator(_parse_train)] = None
+    plots: tuple[Annotated[Any, PlainValidator(fields.parse_plot)], ...] = ()
+    train: Annotated[Any, PlainValidator(fields.parse_train)] = None
     batch_size: Annotated[int, Field(strict=True, ge=1)] = 32
     device: str = "auto"
 
@@ -167,7 +81,10 @@ class Scenario(BaseModel):
             values["snr_db"] = sweep["snr_db"]
             values["sweep"] = {k: v for k, v in sweep.items() if k != "snr_db"}
         scenario = spec.validate(cls, values)
+        for path in scenario.sweep:
+            _check_root(path)
         scenario.points()
+        scenario.check_plots()
         return scenario
 
     def to_dict(self) -> dict[str, Any]:
@@ -178,23 +95,37 @@ class Scenario(BaseModel):
         """Return one point for each combination of swept values, in the order written."""
         base = {k: v for k, v in self.to_dict().items() if k != "sweep"}
         axes = [
-            [(path, label, value) for label, value in _choices(choices)]
+            [(path, label, value) for label, value in choices_of(choices)]
             for path, choices in self.sweep.items()
         ]
         points = []
         for combination in itertools.product(*axes):
             values = json.loads(json.dumps(base))
             for path, _, value in sorted(combination, key=lambda choice: choice[0].count(".")):
-                _set(values, path, value)
+                set_key(values, path, value)
             points.append(Point(_validated(values, combination), dict(c[:2] for c in combination)))
         return points
+
+    def check_plots(self) -> None:
+        """Refuse figures of columns or metrics that the rows will not have."""
+        columns = [*COLUMNS, *self.sweep]
+        kinds = [metric.kind for metric in self.metrics or ()]
+        for index, plot in enumerate(self.plots):
+            for key in ("x", "by"):
+                name = getattr(plot, key)
+                if name is not None and name not in columns:
+                    message = f"the rows have no column {name!r}; {known(columns, name)}"
+                    raise SpecError(f"plots[{index}].{key}", message)
+            if plot.y not in kinds and not any(":" in kind for kind in kinds):
+                message = f"{plot.y!r} is not among the metrics; {known(kinds, plot.y)}"
+                raise SpecError(f"plots[{index}].y", message)
 
     def receiver_spec(self) -> BaseModel | None:
         """Return the receiver: as given, else the transmitter's other half with its arguments."""
         if self.receiver is not None:
             return self.receiver
         kind = self.transmitter.kind.replace("Transmitter", "Receiver")
-        is_outside = ":" in kind
+        is_outside = ":" in kind and kind != self.transmitter.kind
         if kind not in spec.FAMILIES["receiver"] and not is_outside:
             return None
         try:
@@ -246,7 +177,8 @@ class Scenario(BaseModel):
             _load_weights(self.transmitter.weights, transmitter, receiver)
         device = pick_device(self.device) if device is None else device
         metrics = [_construct_part(m, f"metrics[{i}]") for i, m in enumerate(self.metrics)]
-        return Built(link.to(device), make("payload"), make("task").to(device), metrics)
+        device = torch.device(device)
+        return Built(link.to(device), make("payload"), make("task").to(device), metrics, device)
 
     def stop_rule(self) -> Stop:
         """Return the live stop rule."""
@@ -259,6 +191,7 @@ class Scenario(BaseModel):
             return evaluate(
                 built.link, built.payload, snr_db=self.snr_db[:1], metrics=built.metrics,
                 task=built.task, stop=Stop(1, 1), seed=self.seed, batch_size=1,
+                device=built.device,
             )  # fmt: skip
         except SpecError:
             raise
@@ -296,6 +229,7 @@ class Built:
     payload: Any
     task: nn.Module
     metrics: list[Any]
+    device: torch.device
 
 
 def pick_device(name: str) -> torch.device:
@@ -317,11 +251,16 @@ def weights_hash(name: str) -> str:
     if path.suffix == ".safetensors":
         if not path.is_file():
             raise SpecError("transmitter.weights", f"no such file: {name}")
-        return hashlib.sha256(path.read_bytes()).hexdigest()
+        return _file_hash(path, path.stat().st_mtime_ns)
     if name not in zoo.names():
         hint = known(zoo.names(), name)
         raise SpecError("transmitter.weights", f"no weights are called {name!r}; {hint}")
     return str(zoo.card(name)["sha256"])
+
+
+@functools.lru_cache
+def _file_hash(path: Path, changed_ns: int) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def _load_weights(name: str, transmitter: nn.Module, receiver: nn.Module | None) -> None:
@@ -347,37 +286,6 @@ def _construct_part(part: BaseModel, path: str) -> Any:
 
 def _hash(content: Any) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
-
-
-def _choices(choices: Any) -> Iterator[tuple[Any, Any]]:
-    """Yield (label, value); a part is labelled by its kind, and by its keys where kinds repeat."""
-    if isinstance(choices, Mapping):
-        yield from choices.items()
-        return
-    kinds = [c.get("kind") if isinstance(c, Mapping) else c for c in choices]
-    for choice, kind in zip(choices, kinds, strict=True):
-        if isinstance(choice, Mapping) and kinds.count(kind) > 1:
-            rest = " ".join(f"{k}={v}" for k, v in choice.items() if k != "kind")
-            yield f"{kind} {rest}".strip(), choice
-        else:
-            yield (kind if isinstance(kind, str | int | float) else json.dumps(kind)), choice
-
-
-def _set(values: dict[str, Any], path: str, value: Any) -> None:
-    """Set a dotted key; a part written as just its kind becomes a mapping."""
-    *parents, last = path.split(".")
-    for depth, key in enumerate(parents):
-        child = values.get(key)
-        if isinstance(child, str):
-            child = {"kind": child}
-        if child is None:
-            child = {}
-        if not isinstance(child, dict):
-            parent = ".".join(parents[: depth + 1])
-            raise SpecError(f"sweep.{path}", f"{parent} is {child!r} and has no keys below it")
-        values[key] = child
-        values = child
-    values[last] = value
 
 
 def _validated(values: dict[str, Any], combination: tuple[tuple[str, Any, Any], ...]) -> Scenario:

@@ -11,7 +11,6 @@ kind is first used.
 from __future__ import annotations
 
 import collections.abc
-import difflib
 import functools
 import importlib
 import inspect
@@ -22,13 +21,15 @@ import types
 import typing
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, Union
+from typing import Annotated, Any, Literal, TypeVar, Union
 
 import pydantic
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainValidator, WithJsonSchema
 
+from semsim.mistakes import SpecError, cause_of, explain, known, sentence
 from semsim.tables import FAMILIES
 
+Model = TypeVar("Model", bound=BaseModel)
 _FRACTION = re.compile(r"\s*([+-]?\d+(?:\.\d+)?)\s*/\s*(\d+(?:\.\d+)?)\s*")
 _NESTED = {
     "Channel": "channel",
@@ -40,37 +41,6 @@ _NESTED = {
     "Task": "task",
     "Metric": "metric",
 }
-
-
-class SpecError(ValueError):
-    """What is wrong in a scenario: the dotted path of the key, and a sentence."""
-
-    def __init__(self, path: str, message: str) -> None:
-        super().__init__(f"{path}: {message}" if path else message)
-        self.path, self.message = path, message
-
-    def under(self, *prefix: str | int) -> SpecError:
-        """Return the same error as seen from further out."""
-        return SpecError(join_path(*prefix, self.path), self.message)
-
-
-def join_path(*parts: str | int) -> str:
-    """Return ``a.b[1].c`` for ("a", "b", 1, "c"); empty parts vanish."""
-    path = ""
-    for part in parts:
-        if isinstance(part, int):
-            path += f"[{part}]"
-        elif part:
-            path += ("." if path and not part.startswith("[") else "") + part
-    return path
-
-
-def known(names: collections.abc.Iterable[str], given: object) -> str:
-    """Return "did you mean 'x'? Known: x, y." for a name that is not among ``names``."""
-    names = list(names)
-    close = difflib.get_close_matches(str(given), names, n=1)
-    hint = f"did you mean {close[0]!r}? " if close else ""
-    return f"{hint}Known: {', '.join(names) or 'none'}."
 
 
 def resolve(family: str, kind: str) -> Callable[..., object]:
@@ -115,15 +85,15 @@ def parse(family: str, value: object) -> BaseModel:
     return validate(model_of(family, value["kind"]), value)
 
 
-def validate(model: type[BaseModel], value: object) -> BaseModel:
+def validate(model: type[Model], value: object) -> Model:
     """Return ``model`` made from ``value``; the first mistake becomes a :class:`SpecError`."""
     try:
         return model.model_validate(value)
     except pydantic.ValidationError as error:
         mistakes = error.errors()
         mistakes.sort(key=lambda e: e["type"] != "extra_forbidden")  # a typo before what it hides
-        mistakes.sort(key=lambda e: not isinstance(_cause(e), SpecError))
-        raise _explain(model, mistakes[0]) from None
+        mistakes.sort(key=lambda e: not isinstance(cause_of(e), SpecError))
+        raise explain(model, mistakes[0]) from None
 
 
 def dump(part: BaseModel) -> dict[str, Any]:
@@ -145,7 +115,7 @@ def build(part: BaseModel) -> Any:
         raise
     except (ValueError, TypeError, OSError, ImportError) as error:
         first = str(error).split(" ")[0].strip("'\"`,:=")
-        raise SpecError(first if first in made else "", _sentence(error)) from error
+        raise SpecError(first if first in made else "", sentence(error)) from error
 
 
 def constructor_fields(part: BaseModel) -> list[str]:
@@ -194,7 +164,7 @@ def build_settings(part: type, parsed: BaseModel) -> Any:
         return part(**{k: build(v) if isinstance(v, BaseModel) else v for k, v in values.items()})
     except ValueError as error:
         first = str(error).split(" ")[0]
-        raise SpecError(first if first in values else "", _sentence(error)) from error
+        raise SpecError(first if first in values else "", sentence(error)) from error
 
 
 def nested(family: str) -> Any:
@@ -202,7 +172,7 @@ def nested(family: str) -> Any:
     return Annotated[
         Any,
         PlainValidator(functools.partial(parse, family)),
-        WithJsonSchema({"$ref": f"#/$defs/{family}"}),
+        WithJsonSchema({"x-part": family}),
     ]
 
 
@@ -254,22 +224,21 @@ def _has_own_constructor(part: type) -> bool:
 
 def _field_type(annotation: Any, family: str) -> Any:
     """Return the strict pydantic type for an annotation; nested parts for classes of parts."""
-    simple: dict[Any, Any] = {
-        int: pydantic.StrictInt,
-        bool: pydantic.StrictBool,
-        str: pydantic.StrictStr,
-    }
-    simple |= {float: Number, Path: pydantic.StrictStr, Any: Any, None: None, type(None): None}
-    if annotation in simple:
-        return simple[annotation]
+    if annotation in _SIMPLE:
+        return _SIMPLE[annotation]
     origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
     if origin is Literal:
         return annotation
     if origin in (Union, types.UnionType):
-        return Union[tuple(_field_type(a, family) for a in arguments)]  # noqa: UP007
+        members = [_field_type(a, family) for a in arguments]
+        if str in arguments:  # "1/12" stays as written
+            members = [pydantic.StrictFloat if m is Number else m for m in members]
+        return Union[tuple(members)]  # noqa: UP007
     if origin is tuple:
         return tuple[tuple(a if a is ... else _field_type(a, family) for a in arguments)]  # type: ignore[misc]
-    if origin in (list, collections.abc.Sequence):
+    if origin is list:
+        return list[_field_type(arguments[0], family)]  # type: ignore[misc]
+    if origin is collections.abc.Sequence:
         return tuple[_field_type(arguments[0], family), ...]  # type: ignore[misc]
     if origin in (dict, collections.abc.Mapping):
         return dict[tuple(_field_type(a, family) for a in arguments)]  # type: ignore[misc]
@@ -293,6 +262,16 @@ NUMBER_SCHEMA = {
     "anyOf": [{"type": "number"}, {"type": "string", "pattern": r"^[-+]?[\d.]+ */ *[\d.]+$"}]
 }
 Number = Annotated[float, BeforeValidator(to_number), WithJsonSchema(NUMBER_SCHEMA)]
+_SIMPLE: dict[Any, Any] = {
+    int: pydantic.StrictInt,
+    bool: pydantic.StrictBool,
+    str: pydantic.StrictStr,
+    Path: Path,
+    float: Number,
+    Any: Any,
+    None: None,
+    type(None): None,
+}
 
 
 def _build_value(value: object) -> object:
@@ -307,62 +286,3 @@ def _build_value(value: object) -> object:
                 raise error.under(index) from error
         return type(value)(made)
     return value
-
-
-def _cause(mistake: Any) -> Exception | None:
-    return mistake.get("ctx", {}).get("error")
-
-
-def _explain(model: type[BaseModel], mistake: Any) -> SpecError:
-    """Turn pydantic's account of one mistake into a path and a sentence."""
-    key = str(mistake["loc"][0]) if mistake["loc"] else ""
-    indices = [i for i in mistake["loc"][1:] if isinstance(i, int)]
-    cause = _cause(mistake)
-    if isinstance(cause, SpecError):
-        places = [p for p in mistake["loc"] if isinstance(p, int) or p in model.model_fields]
-        return cause.under(*places)
-    kind = model.model_fields.get("kind")
-    owner = f"for kind {kind.default!r}" if kind else ""
-    if mistake["type"] == "extra_forbidden":
-        names = [n for n in model.model_fields if n != "kind"]
-        return SpecError(key, f"no such key {owner}".rstrip() + f"; {known(names, key)}")
-    field = model.model_fields.get(key)
-    if field is None:
-        return SpecError(key, mistake["msg"])
-    wanted = describe(field.annotation, field.metadata)
-    if mistake["type"] == "missing":
-        return SpecError(key, f"missing; it must be {wanted}")
-    got = mistake["input"]
-    return SpecError(join_path(key, *indices), f"must be {wanted}, got {got!r}")
-
-
-def describe(annotation: Any, metadata: collections.abc.Sequence[Any] = ()) -> str:
-    """Say in words what a field takes."""
-    words = {bool: "true or false", int: "an integer", str: "a word", type(None): "null"}
-    if annotation in words:
-        return words[annotation]
-    origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
-    if annotation is float:
-        return "a number (a fraction such as 1/12 will do)"
-    if origin is Annotated:
-        return describe(arguments[0], arguments[1:])
-    if origin is Literal:
-        return " or ".join(repr(a) for a in arguments)
-    if origin in (Union, types.UnionType):
-        return " or ".join(describe(a) for a in arguments)
-    if origin is tuple:
-        inner = [describe(a) for a in arguments if a is not ...]
-        return f"a list, each {inner[0]}" if ... in arguments else f"a list: {', '.join(inner)}"
-    if origin is dict:
-        return "a mapping"
-    if any(isinstance(m, PlainValidator) for m in metadata):
-        return "a part, {kind: NAME, ...}"
-    return getattr(annotation, "__name__", str(annotation))
-
-
-def _sentence(error: Exception) -> str:
-    """Return an exception's text as one line."""
-    text = " ".join(str(error).split())
-    if isinstance(error, FileNotFoundError) and error.filename:
-        return f"no such file or folder: {error.filename}"
-    return text or type(error).__name__

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from semsim.spec import SpecError
+from semsim.mistakes import SpecError
 
 MAX_BYTES = 1 << 20
 MAX_VALUES = 100_000  # after aliases are followed: a few lines of nested aliases can mean billions

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import io
 import json
 import time
@@ -17,9 +16,9 @@ import torch
 from semsim.evaluation import Evaluation, Row
 from semsim.evaluation import Point as Tally
 from semsim.figures import draw, draw_strips, take_pictures
+from semsim.mistakes import SpecError
 from semsim.results import Journal, frame, provenance, write_atomic, write_rows
 from semsim.scenario import Built, Point, Scenario, pick_device, weights_hash
-from semsim.spec import SpecError
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -36,16 +35,23 @@ class Progress:
     Args:
         label: the link at work.
         points, done: links in all, and finished ones.
-        items, total: items of this link, over all its SNRs, sent and at most to be sent.
         evaluation: the link's state.
     """
 
     label: str
     points: int
     done: int
-    items: int
-    total: int
     evaluation: Evaluation
+
+    @property
+    def items(self) -> int:
+        """Items sent so far, over all SNRs of the link."""
+        return sum(self.evaluation.items(snr) for snr in self.evaluation.points)
+
+    @property
+    def total(self) -> int:
+        """Items to be sent at most."""
+        return self.evaluation.max_items * len(self.evaluation.points)
 
 
 Listener = Callable[[Progress], None]
@@ -167,7 +173,8 @@ def collect(points: list[Point], journal: Journal) -> list[Row]:
     for point in points:
         for snr in point.scenario.snr_db:
             for row in journal.finished(point.scenario.uid(snr)) or []:
-                rows.append({**row, **labels(point)})
+                kept = {} if "payload" in point.swept else {"payload": row["payload"]}
+                rows.append({**row, **labels(point), **kept})
     return rows
 
 
@@ -220,18 +227,21 @@ def _run_point(
     saved = journal.checkpoint(uid)
     if {float(snr) for snr in saved} == set(pending):
         evaluation.points = {snr: Tally.from_dict(saved[repr(snr)]) for snr in pending}
+    keeper = _Keeper(journal, uid, Progress(_name(point), count, index, evaluation), listener)
     try:
-        evaluation.run(_after_batch(journal, uid, point, index, count, listener))
+        evaluation.run(keeper)
     except KeyboardInterrupt:
-        journal.save_checkpoint(uid, _state(evaluation))
+        keeper.save()
         raise
     except ValueError:
         journal.drop_checkpoint(uid)
         raise
+    keeper.save()  # pictures take time too
     take_pictures(built.link, built.payload, pending, scenario.seed, _picture_folder(folder, point))
     rows = evaluation.rows()
     for snr in pending:
         own = {"uid": scenario.uid(snr), **labels(point)}
+        own["payload"] = point.swept.get("payload", getattr(built.payload, "name", own["payload"]))
         journal.finish(own["uid"], [{**row, **own} for row in rows if row["snr_db"] == snr])
     journal.drop_checkpoint(uid)
 
@@ -246,6 +256,7 @@ def _evaluation(scenario: Scenario, built: Built, snrs: list[float]) -> Evaluati
         stop=scenario.stop_rule(),
         seed=scenario.seed,
         batch_size=scenario.batch_size,
+        device=built.device,
     )
 
 
@@ -253,23 +264,29 @@ def _state(evaluation: Evaluation) -> dict[str, Any]:
     return {repr(snr): tally.as_dict() for snr, tally in evaluation.points.items()}
 
 
-def _after_batch(
-    journal: Journal, uid: str, point: Point, index: int, count: int, listener: Listener | None
-) -> Callable[[Evaluation], None]:
-    saved_at = time.monotonic()
-    label = _name(point)
+class _Keeper:
+    """Called after every batch: remembers the state, saves it now and then, tells the listener."""
 
-    def after_batch(evaluation: Evaluation) -> None:
-        nonlocal saved_at
-        if time.monotonic() - saved_at > CHECKPOINT_S:
-            journal.save_checkpoint(uid, _state(evaluation))
-            saved_at = time.monotonic()
-        if listener:
-            items = sum(evaluation.items(snr) for snr in evaluation.points)
-            total = evaluation.max_items * len(evaluation.points)
-            listener(Progress(label, count, index, items, total, evaluation))
+    def __init__(
+        self, journal: Journal, uid: str, progress: Progress, listener: Listener | None
+    ) -> None:
+        self.journal, self.uid, self.progress, self.listener = journal, uid, progress, listener
+        self.state: dict[str, Any] = {}
+        self.saved_at = time.monotonic()
 
-    return after_batch
+    def __call__(self, evaluation: Evaluation) -> None:
+        # an interrupt may fall between two SNRs of a batch: only whole batches may be saved
+        self.state = {repr(snr): tally.as_dict() for snr, tally in evaluation.points.items()}
+        if time.monotonic() - self.saved_at > CHECKPOINT_S:
+            self.save()
+        if self.listener:
+            self.listener(self.progress)
+
+    def save(self) -> None:
+        """Write the state after the last whole batch."""
+        if self.state:
+            self.journal.save_checkpoint(self.uid, self.state)
+            self.saved_at = time.monotonic()
 
 
 def _picture_folder(folder: Path, point: Point) -> Path:
@@ -291,6 +308,11 @@ def _write_header(
 @contextmanager
 def _locked(folder: Path) -> Iterator[None]:
     """Hold the folder's lock: two runs at once would overwrite each other's rows."""
+    try:
+        import fcntl
+    except ImportError:  # a system without file locks
+        yield
+        return
     with open(folder / ".lock", "w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -1,0 +1,90 @@
+"""The fields of a scenario that are no parts: CSI at both ends, SNRs, metrics, figures."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from semsim import spec
+from semsim.evaluation import Stop
+from semsim.mistakes import SpecError
+
+CLOSED = ConfigDict(extra="forbid", frozen=True)
+
+
+def part_of_kind(family: str, kind: str) -> Any:
+    return Field(default_factory=functools.partial(spec.parse, family, kind))
+
+
+class Ends(BaseModel):
+    """What each end knows of the channel."""
+
+    model_config = CLOSED
+    rx: spec.nested("csi") = part_of_kind("csi", "perfect")  # type: ignore[valid-type]
+    tx: spec.nested("csi") = part_of_kind("csi", "none")  # type: ignore[valid-type]
+
+
+class Plot(BaseModel):
+    """One figure: a metric over a column of the rows, a line for each value of another column."""
+
+    model_config = CLOSED
+    x: str = "snr_db"
+    y: str
+    by: str | None = None
+    theory: dict[str, str] = Field(default_factory=dict)
+
+
+def parse_ends(value: object) -> BaseModel:
+    if isinstance(value, Mapping) and "kind" in value:
+        raise SpecError("kind", "say at which end: csi: {rx: {kind: ...}, tx: {kind: ...}}")
+    return value if isinstance(value, Ends) else spec.validate(Ends, value)
+
+
+def parse_train(value: object) -> Any:
+    return spec.parse_settings(train_spec(), value)
+
+
+def train_spec() -> type:
+    from semsim.training import TrainSpec
+
+    return TrainSpec
+
+
+SETTINGS: dict[str, Callable[[], type]] = {
+    "stop": lambda: Stop,
+    "train": train_spec,
+    "plots": lambda: Plot,
+}  #: keys that hold a value object without kinds
+
+
+def parse_plot(value: object) -> BaseModel:
+    return value if isinstance(value, Plot) else spec.validate(Plot, value)
+
+
+def parse_snrs(value: object) -> tuple[float, ...]:
+    values = value if isinstance(value, list | tuple) else [value]
+    try:
+        snrs = tuple(spec.to_number(v) for v in values)
+    except ValueError:
+        raise SpecError("", f"must be a number in dB or a list of them, got {value!r}") from None
+    if not snrs or any(abs(snr) > 200 for snr in snrs):
+        raise SpecError("", f"must be one or more numbers between -200 and 200 dB, got {value!r}")
+    if len(set(snrs)) < len(snrs):
+        raise SpecError("", f"names an SNR twice: {value!r}")
+    return snrs
+
+
+def parse_metrics(value: object) -> tuple[BaseModel, ...]:
+    values = value if isinstance(value, list | tuple) else [value]
+    if not values:
+        raise SpecError("", "is empty; name at least one metric, such as [psnr]")
+    parsed = []
+    for index, item in enumerate(values):
+        try:
+            parsed.append(spec.parse("metric", item))
+        except SpecError as error:
+            raise error.under(index) from error
+    return tuple(parsed)

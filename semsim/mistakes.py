@@ -1,0 +1,104 @@
+"""Say what is wrong in a scenario: the dotted path of the key, the rule, and what to write."""
+
+from __future__ import annotations
+
+import difflib
+import types
+import typing
+from collections.abc import Iterable, Sequence
+from typing import Annotated, Any, Literal, Union
+
+from pydantic import BaseModel, PlainValidator
+
+
+class SpecError(ValueError):
+    """What is wrong in a scenario: the dotted path of the key, and a sentence."""
+
+    def __init__(self, path: str, message: str) -> None:
+        super().__init__(f"{path}: {message}" if path else message)
+        self.path, self.message = path, message
+
+    def under(self, *prefix: str | int) -> SpecError:
+        """Return the same error as seen from further out."""
+        return SpecError(join_path(*prefix, self.path), self.message)
+
+
+def join_path(*parts: str | int) -> str:
+    """Return ``a.b[1].c`` for ("a", "b", 1, "c"); empty parts vanish."""
+    path = ""
+    for part in parts:
+        if isinstance(part, int):
+            path += f"[{part}]"
+        elif part:
+            path += ("." if path and not part.startswith("[") else "") + part
+    return path
+
+
+def known(names: Iterable[str], given: object) -> str:
+    """Return "did you mean 'x'? Known: x, y." for a name that is not among ``names``."""
+    names = list(names)
+    close = difflib.get_close_matches(str(given), names, n=1)
+    hint = f"did you mean {close[0]!r}? " if close else ""
+    return f"{hint}Known: {', '.join(names) or 'none'}."
+
+
+def cause_of(mistake: Any) -> Exception | None:
+    """Return the exception behind one of pydantic's mistakes."""
+    return mistake.get("ctx", {}).get("error")
+
+
+def explain(model: type[BaseModel], mistake: Any) -> SpecError:
+    """Turn pydantic's account of one mistake into a path and a sentence."""
+    key = str(mistake["loc"][0]) if mistake["loc"] else ""
+    indices = [i for i in mistake["loc"][1:] if isinstance(i, int)]
+    cause = cause_of(mistake)
+    if isinstance(cause, SpecError):
+        places = [p for p in mistake["loc"] if isinstance(p, int) or p in model.model_fields]
+        return cause.under(*places)
+    kind = model.model_fields.get("kind")
+    owner = f"for kind {kind.default!r}" if kind else ""
+    if mistake["type"] == "extra_forbidden":
+        names = [n for n in model.model_fields if n != "kind"]
+        return SpecError(key, f"no such key {owner}".rstrip() + f"; {known(names, key)}")
+    field = model.model_fields.get(key)
+    if field is None:
+        return SpecError(key, mistake["msg"])
+    wanted = describe(field.annotation, field.metadata)
+    if mistake["type"] == "missing":
+        return SpecError(key, f"missing; it must be {wanted}")
+    got = mistake["input"]
+    return SpecError(join_path(key, *indices), f"must be {wanted}, got {got!r}")
+
+
+def describe(annotation: Any, metadata: Sequence[Any] = ()) -> str:
+    """Say in words what a field takes."""
+    words = {bool: "true or false", int: "an integer", str: "a word", type(None): "null"}
+    if annotation in words:
+        return words[annotation]
+    origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
+    if annotation is float:
+        return "a number (a fraction such as 1/12 will do)"
+    if origin is Annotated:
+        return describe(arguments[0], arguments[1:])
+    if origin is Literal:
+        return " or ".join(repr(a) for a in arguments)
+    if origin in (Union, types.UnionType):
+        return " or ".join(describe(a) for a in arguments)
+    if origin is list:
+        return f"a list, each {describe(arguments[0])}"
+    if origin is tuple:
+        inner = [describe(a) for a in arguments if a is not ...]
+        return f"a list, each {inner[0]}" if ... in arguments else f"a list: {', '.join(inner)}"
+    if origin is dict:
+        return "a mapping"
+    if any(isinstance(m, PlainValidator) for m in metadata):
+        return "a part, {kind: NAME, ...}"
+    return getattr(annotation, "__name__", str(annotation))
+
+
+def sentence(error: Exception) -> str:
+    """Return an exception's text as one line."""
+    text = " ".join(str(error).split())
+    if isinstance(error, FileNotFoundError) and error.filename:
+        return f"no such file or folder: {error.filename}"
+    return text or type(error).__name__

@@ -1,0 +1,292 @@
+"""Scenarios are strict, frozen, hashed values; each mistake is one sentence with the key's path."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from typer.testing import CliRunner
+
+from semsim.cli import app
+from semsim.mistakes import SpecError
+from semsim.scenario import Scenario
+from semsim.strict_yaml import parse_yaml
+from semsim.sweep import to_yaml
+
+BASE = """
+name: toy
+payload: {kind: toy_parts:ToyPayload}
+transmitter: {kind: toy_parts:ToyTransmitter}
+channel: {kind: toy_parts:ToyChannel}
+metrics: [toy_parts:Error]
+snr_db: [0, 10]
+"""
+
+
+def toy(**changes: Any) -> Scenario:
+    return Scenario.parse({**parse_yaml(BASE), **changes})
+
+
+def changed(old: str, new: str) -> str:
+    assert old in BASE
+    return BASE.replace(old, new)
+
+
+MISTAKES = {
+    "key": (BASE + "chanel: 1", "chanel: no such key; did you mean 'channel'? Known: name, seed,"),
+    "duplicate": (BASE + "name: again", "name: appears twice ("),
+    "duplicate line": (BASE + "name: again", ", line 8); keep one"),
+    "deep duplicate": (BASE + "stop: {ci95: 1, ci95: 2}", "ci95: appears twice"),
+    "deep key": (
+        changed("ToyTransmitter}", "ToyTransmitter, atention: pfca, pwer: 1}"),
+        "transmitter.atention: no such key for kind 'toy_parts:ToyTransmitter'",
+    ),
+    "close key": (
+        changed("ToyTransmitter}", "ToyTransmitter, pwer: 1}"),
+        "transmitter.pwer: no such key for kind 'toy_parts:ToyTransmitter'; did you mean 'power'?",
+    ),
+    "type": (changed("ToyChannel}", "ToyChannel, gain: big}"), "channel.gain: must be a number"),
+    "kind": (changed("toy_parts:ToyChannel", "awgm"), "did you mean 'awgn'? Known: awgn, rayleigh"),
+    "missing part": (changed("channel: {kind: toy_parts:ToyChannel}", ""), "channel: missing; say"),
+    "no kind": (changed("kind: toy_parts:ToyChannel", "num_rx: 2"), "channel: a channel is written"),
+    "null part": (changed("{kind: toy_parts:ToyChannel}", ""), "channel: a channel is written"),
+    "own rule": (
+        changed("ToyPayload}", "ToyPayload, items: 0}"),
+        "payload.items: items must be at least 1, got 0",
+    ),
+    "no folder": (
+        changed("{kind: toy_parts:ToyPayload}", "{kind: folder, path: nowhere}"),
+        "payload.path: path: nowhere is not a folder",
+    ),
+    "cbr": (
+        changed("{kind: toy_parts:ToyTransmitter}", "{kind: deepjscc, cbr: 1/7}"),
+        "transmitter.cbr: cbr 1/7 is not possible with stride",
+    ),
+    "odd channel": (
+        changed("{kind: toy_parts:ToyChannel}", "{kind: rayleigh, num_tx: 0}"),
+        "channel.num_tx: ",
+    ),
+    "channel for one": (
+        changed("{kind: toy_parts:ToyChannel}", "{kind: rayleigh, coherence: sometimes}"),
+        "channel.coherence: must be",
+    ),
+    "bits of images": (
+        changed("toy_parts:Error", "ber"),
+        "metrics[0]: ber needs a payload of bits",
+    ),
+    "unknown metric": (changed("toy_parts:Error", "pnsr"), "metrics[0].kind: no metric is called"),
+    "no metrics": (changed("[toy_parts:Error]", "[]"), "metrics: is empty"),
+    "snr nan": (changed("[0, 10]", "[0, .nan]"), "snr_db: must be a number in dB"),
+    "snr word": (changed("[0, 10]", "high"), "snr_db: must be a number in dB or a list of them"),
+    "snr empty": (changed("[0, 10]", "[]"), "snr_db: must be one or more numbers"),
+    "snr twice": (changed("[0, 10]", "[1, 1.0]"), "snr_db: names an SNR twice"),
+    "snr at two places": (BASE + "sweep: {snr_db: [1]}", "sweep.snr_db: snr_db is given twice"),
+    "empty sweep": (BASE + "sweep: {channel.gain: []}", "sweep.channel.gain: is empty"),
+    "sweep of a number": (BASE + "sweep: {channel.gain: 1}", "sweep.channel.gain: must be a list"),
+    "sweep list": (BASE + "sweep: [1]", "sweep: must map dotted keys to lists"),
+    "sweep root": (
+        BASE + "sweep: {chanel.gain: [1]}",
+        "sweep.chanel.gain: no such key to sweep; did you mean 'channel'?",
+    ),
+    "sweep leaf": (
+        BASE + "sweep: {channel.gian: [1]}",
+        "channel.gian: no such key for kind 'toy_parts:ToyChannel'; did you mean 'gain'?",
+    ),
+    "sweep too deep": (BASE + "sweep: {seed.x: [1]}", "seed: must be an integer, got {'x': 1} (in the sweep, at"),
+    "sweep value": (BASE + "sweep: {channel.gain: [1, x]}", "(in the sweep, at channel.gain = x)"),
+    "seed": (BASE + "seed: -1", "seed: "),
+    "seed fraction": (BASE + "seed: 1.5", "seed: must be an integer, got 1.5"),
+    "batch size": (BASE + "batch_size: 0", "batch_size: "),
+    "name": (changed("name: toy", "name: ../toy"), "name: "),
+    "device": (BASE + "device: tpu9", "device: 'tpu9' is not available here; use cpu or auto"),
+    "stop key": (BASE + "stop: {ci: 1}", "stop.ci: no such key; did you mean 'ci95'?"),
+    "stop rule": (BASE + "stop: {ci95: 0}", "stop.ci95: ci95 must be > 0"),
+    "stop list": (BASE + "stop: [1]", "stop: must be a mapping"),
+    "plot": (
+        changed("toy_parts:Error", "psnr") + "plots: [{y: snr}]",
+        "plots[0].y: 'snr' is not among",
+    ),
+    "plot column": (
+        BASE + "plots: [{y: toy_parts:Error, by: chanel}]",
+        "plots[0].by: the rows have no column 'chanel'; did you mean 'channel'?",
+    ),
+    "csi": (BASE + "csi: {kind: pilots}", "csi.kind: say at which end: csi: {rx:"),
+    "csi key": (BASE + "csi: {rx: {kind: pilots, per_blok: 1}}", "csi.rx.per_blok: no such key"),
+    "weights": (
+        changed("ToyTransmitter}", "ToyTransmitter, weights: none.safetensors}"),
+        "transmitter.weights: no such file: none.safetensors",
+    ),
+    "unknown weights": (
+        changed("ToyTransmitter}", "ToyTransmitter, weights: nothing}"),
+        "transmitter.weights: no weights are called 'nothing'",
+    ),
+    "no other half": (
+        changed("ToyTransmitter", "ToyChannel"),
+        "receiver: missing; 'toy_parts:ToyChannel' has no other half",
+    ),
+    "other half elsewhere": (
+        changed("ToyTransmitter", "OtherTransmitter"),
+        "transmitter.kind: the module 'toy_parts' has no class 'OtherTransmitter'",
+    ),
+    "nan": (BASE + "receiver: {kind: toy_parts:ToyReceiver, bad: nan}", "holds NaN or infinity"),
+    "crash": (
+        BASE + "receiver: {kind: toy_parts:ToyReceiver, bad: crash}",
+        "the first item does not get through: RuntimeError: size mismatch deep inside (toy_parts.py",
+    ),
+    "power": (
+        changed("ToyTransmitter}", "ToyTransmitter, power: 2}"),
+        "ToyTransmitter sends a mean power of 2 at snr_db = 0, but a link may send 1",
+    ),
+    "syntax": (BASE + "stop: {", "line "),
+    "tab": (BASE + "\tstop: 1", "not valid YAML"),
+    "list": ("- a\n- b\n", "must be a mapping with keys such as name, payload and channel, got list"),
+    "empty": ("", "must be a mapping with keys such as name, payload and channel, got nothing"),
+    "tag": (BASE + "stop: !!python/object:os.system x", "not valid YAML"),
+    "date": (changed("name: toy", "name: 2024-01-01"), "name: 2024-01-01 is read as date"),
+    "number as key": (BASE + "1: x", "keys are words, got 1"),
+    "bomb": (
+        "a: &a [x, x, x, x, x, x, x, x, x, x]\n"
+        + "".join(
+            f"{n}: &{n} [{', '.join(['*' + p] * 10)}]\n"
+            for p, n in zip("abcdef", "bcdefg", strict=True)
+        ),
+        "unfolds to more than 100,000 values; use no aliases",
+    ),
+    "circle": ("a: &a [*a]\n", "unfolds to more than 100,000 values"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("command", ["check", "run"])
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_mistake_is_one_sentence_and_leaves_nothing_behind(
+    mistake: str, command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text, expected = MISTAKES[mistake]
+    monkeypatch.chdir(tmp_path)
+    Path("scenario.yaml").write_text(text)
+    result = CliRunner().invoke(app, [command, "scenario.yaml"])
+    assert result.exit_code == 2, result.output
+    assert expected in result.stderr
+    assert result.stderr.startswith("semsim: ")
+    assert len(result.stderr.splitlines()) == 1
+    assert "Traceback" not in result.output
+    assert [path.name for path in tmp_path.iterdir()] == ["scenario.yaml"]
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("toy2.yaml", "no such file: toy2.yaml; did you mean toy.yaml?"),
+        ("folder", "folder is a folder; give a scenario file"),
+        ("binary.yaml", "binary.yaml cannot be read: it is not UTF-8 text"),
+        ("big.yaml", "big.yaml is larger than 1 MiB"),
+    ],
+)
+def test_a_file_that_cannot_be_read_is_named(
+    name: str, expected: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("toy.yaml").write_text(BASE)
+    Path("folder").mkdir()
+    Path("binary.yaml").write_bytes(b"\xff\xfe\x00")
+    Path("big.yaml").write_text("#" * (1 << 21))
+    result = CliRunner().invoke(app, ["check", name])
+    assert result.exit_code == 2
+    assert expected in result.stderr
+
+
+@given(
+    st.integers(0, 2**40),
+    st.lists(st.floats(-30, 50), min_size=1, max_size=4, unique=True),
+    st.floats(0.01, 10),
+    st.sampled_from([None, {"channel.gain": [1, 2]}, {"seed": [1, 2], "payload.items": [3]}]),
+)
+@settings(max_examples=40, deadline=None)
+def test_a_scenario_survives_yaml_and_back(
+    seed: int, snrs: list[float], gain: float, sweep: dict[str, Any] | None
+) -> None:
+    channel = {"kind": "toy_parts:ToyChannel", "gain": gain}
+    scenario = toy(seed=seed, snr_db=snrs, channel=channel, **({"sweep": sweep} if sweep else {}))
+    again = Scenario.parse(parse_yaml(to_yaml(scenario)))
+    assert again == scenario
+    assert [p.scenario.uid() for p in again.points()] == [
+        p.scenario.uid() for p in scenario.points()
+    ]
+
+
+def test_a_scenario_is_frozen() -> None:
+    with pytest.raises(ValueError, match="frozen"):
+        toy().seed = 3  # type: ignore[misc]
+
+
+def test_points_are_the_product_of_what_is_swept() -> None:
+    sweep = {"channel.gain": [1, 2], "transmitter.mode": ["plain", "negative"]}
+    points = toy(sweep=sweep).points()
+    assert [p.swept for p in points] == [
+        {"channel.gain": gain, "transmitter.mode": mode}
+        for gain in (1, 2)
+        for mode in ("plain", "negative")
+    ]
+    assert [p.scenario.channel.gain for p in points] == [1, 1, 2, 2]
+    assert len({p.scenario.uid() for p in points}) == 4
+
+
+def test_a_whole_part_is_swept_by_labels_and_below_them() -> None:
+    halves = {"soft": {"kind": "toy_parts:ToyChannel", "gain": 0.5}, "hard": "toy_parts:ToyChannel"}
+    points = toy(sweep={"channel.gain": [3], "channel": halves}).points()
+    assert [p.swept["channel"] for p in points] == ["soft", "hard"]
+    assert [p.scenario.channel.gain for p in points] == [3, 3]
+
+
+def test_a_part_that_is_swept_need_not_be_given_beside() -> None:
+    values = parse_yaml(BASE)
+    channel = values.pop("channel")
+    assert len(Scenario.parse({**values, "sweep": {"channel": [channel]}}).points()) == 1
+
+
+def test_parts_of_one_kind_in_a_list_are_told_apart_by_their_keys() -> None:
+    kind = "toy_parts:ToyChannel"
+    points = toy(sweep={"channel": [{"kind": kind, "gain": 1}, {"kind": kind, "gain": 2}]}).points()
+    assert [p.swept["channel"] for p in points] == [f"{kind} gain=1", f"{kind} gain=2"]
+
+
+def test_snrs_may_stand_in_the_sweep() -> None:
+    values = parse_yaml(BASE)
+    del values["snr_db"]
+    assert Scenario.parse({**values, "sweep": {"snr_db": [3, 4]}}).snr_db == (3, 4)
+
+
+def test_the_uid_depends_on_what_decides_the_results_and_on_nothing_else() -> None:
+    uid = toy().uid(0.0)
+    assert toy(name="other", device="cpu", plots=[{"y": "toy_parts:Error"}]).uid(0.0) == uid
+    assert toy(payload={"kind": "toy_parts:ToyPayload", "items": 40}).uid(0.0) == uid  # the default
+    assert toy(snr_db=[0.0]).uid(0.0) == uid
+    assert toy().uid(10.0) != uid
+    assert toy(seed=1).uid(0.0) != uid
+    assert toy(batch_size=7).uid(0.0) != uid
+    assert toy(stop={"ci95": 0.1}).uid(0.0) != uid
+    assert toy(frontend="zf").uid(0.0) != uid
+
+
+def test_the_training_hash_is_shared_by_points_that_only_evaluate_apart() -> None:
+    trained = toy().training_hash()
+    assert toy(snr_db=[3], metrics=["psnr"], stop={"ci95": 1}).training_hash() == trained
+    assert toy(payload={"kind": "toy_parts:ToyPayload", "items": 7}).training_hash() == trained
+    changed = {"kind": "toy_parts:ToyTransmitter", "mode": "negative"}
+    assert toy(transmitter=changed).training_hash() != trained
+
+
+def test_the_receiver_takes_the_transmitters_arguments_of_the_same_name() -> None:
+    values = {**parse_yaml(BASE), "transmitter": {"kind": "deepjscc", "cbr": "1/12", "width": 32}}
+    receiver = Scenario.parse(values).receiver_spec()
+    assert receiver is not None
+    assert (receiver.kind, receiver.width) == ("deepjscc", 32)  # type: ignore[attr-defined]
+    assert "weights" not in type(receiver).model_fields
+
+
+def test_a_scenario_that_was_never_checked_still_names_the_key() -> None:
+    with pytest.raises(SpecError, match="metrics: missing; say what is measured"):
+        Scenario.parse({k: v for k, v in parse_yaml(BASE).items() if k != "metrics"})
