@@ -97,8 +97,9 @@ class PilotCSI(nn.Module):
     Each coherence block has its own ``per_block`` channel uses for pilots, beside the payload; with
     ``coherence=1`` every symbol pays for them. Where the gain drifts within a block (OFDM), pilots
     measure its mean over the block and that mean is believed throughout. The shrinkage is the
-    linear MMSE estimate for E|h|^2 = 1. The believed n0 contains interference and the power of the
-    estimation error, e's variance for "ls" and what shrinkage leaves of it for "lmmse".
+    linear MMSE estimate for E|h|^2 = 1. The believed n0 contains interference, the item's mean
+    drift, and the power of the estimation error: e's variance for "ls" and what shrinkage leaves of
+    it for "lmmse". A lost packet (h = 0) is known to be lost.
 
     Args:
         per_block: pilots per coherence block, at least the number of transmit antennas.
@@ -131,13 +132,14 @@ class PilotCSI(nn.Module):
         self._check_pilots(num_tx)
         noise = n0 + state.interference
         variance = noise * num_tx / self.per_block
-        h = _block_means(state)
-        error = complex_normal(tuple(h.shape), generator, h.dtype)
-        h = h + variance.sqrt()[:, None, None, None] * error
+        mean = _block_means(state)
+        error = complex_normal(tuple(mean.shape), generator, mean.dtype)
+        h = mean + variance.sqrt()[:, None, None, None] * error
         if self.estimator == "lmmse":
             h = h / (1 + variance)[:, None, None, None]
             variance = variance / (1 + variance)
-        return CSI(_per_use(h, state), noise + variance)
+        h = torch.where((mean == 0).all(dim=2, keepdim=True), 0, h)
+        return CSI(_per_use(h, state), noise + variance + _drift(mean, state))
 
     def overhead(self, state: ChannelState, uses: int, num_tx: int) -> Overhead:
         """Return ``per_block`` channel uses for each coherence block."""
@@ -243,6 +245,13 @@ def _per_use(h: Tensor, state: ChannelState) -> Tensor:
     if uses == 1 or state.coherence == 1:
         return h
     return h.repeat_interleave(state.coherence, dim=-1)[..., :uses]
+
+
+def _drift(mean: Tensor, state: ChannelState) -> Tensor | float:
+    """Return the mean power by which the gain of each item leaves its block's mean, [B]."""
+    if state.h.shape[-1] == mean.shape[-1]:
+        return 0.0
+    return (state.h - _per_use(mean, state)).abs().square().mean(dim=(1, 2, 3))
 
 
 def _quantise(h: Tensor, bits: int) -> Tensor:

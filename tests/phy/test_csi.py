@@ -71,11 +71,26 @@ def test_each_coherence_block_has_one_estimate_of_its_own() -> None:
     assert (h[..., 0] != h[..., 10]).all()
 
 
-def test_drift_within_a_block_is_believed_at_its_mean() -> None:
-    h = complex_normal((3, 1, 1, 24), stream(6, "h"))
-    believed = PilotCSI(1)(ChannelState(h, 12), torch.full((3,), 1e-12), stream(6, "pilots"))
-    torch.testing.assert_close(believed.h[..., 0], h[..., :12].mean(-1), atol=1e-5, rtol=0)
-    torch.testing.assert_close(believed.h[..., -1], h[..., 12:].mean(-1), atol=1e-5, rtol=0)
+def test_drift_within_a_block_is_believed_at_its_mean_and_counts_as_noise() -> None:
+    n = torch.arange(24) / 24
+    swing = torch.exp(2j * math.pi * n * torch.tensor([0.2, -0.4, 0.7])[:, None])
+    h = 0.8 * swing[:, None, None] + 0.6
+    n0 = torch.full((3,), 1e-12)
+    believed = PilotCSI(1)(ChannelState(h, 12), n0, stream(6, "pilots"))
+    halves = h.unflatten(-1, (2, 12))
+    for k, first in enumerate((0, 12)):
+        mean = halves[..., k, :].mean(-1)
+        torch.testing.assert_close(believed.h[..., first], mean, atol=1e-5, rtol=0)
+    drift = (halves - halves.mean(-1, keepdim=True)).abs().square().mean(dim=(1, 2, 3, 4))
+    torch.testing.assert_close(believed.n0, drift, rtol=1e-4, atol=0)
+
+
+def test_a_lost_packet_is_known_to_be_lost() -> None:
+    h = fading(3, blocks=2).h.clone()
+    h[..., :10] = 0
+    believed = PilotCSI(2)(ChannelState(h, 10), torch.ones(3), stream(14, "pilots")).h
+    assert (believed[..., :10] == 0).all()
+    assert (believed[..., 10:] != h[..., 10:]).all()
 
 
 @pytest.mark.parametrize(
