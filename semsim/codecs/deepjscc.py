@@ -1,0 +1,204 @@
+"""DeepJSCC: a convolutional network at each end, trained through the channel."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from typing import Any, Literal, get_args
+
+import torch
+from torch import Tensor, nn
+
+from channels.base import CSI
+from semsim.nn.attention import ATTENTION
+from semsim.nn.codec import Decoder2019, Encoder2019, ResidualDecoder, ResidualEncoder, scale_widths
+from semsim.phy.power import unit_power
+
+Preset = Literal["residual", "bourtsoulatze2019"]
+Attention = Literal["none", "se", "eca", "simam", "pfca"]
+Adaptive = Literal["both", "receiver", "none"]
+
+
+def latent_channels(cbr: float | str, stride: int) -> int:
+    """Return how many real latent channels a CBR takes at one position per stride x stride pixels.
+
+    Two reals make one complex symbol, so the CBR is ``channels / 2`` over ``3 * stride**2``.
+    """
+    try:
+        ratio = Fraction(cbr).limit_denominator(100_000)
+    except (ValueError, ZeroDivisionError):
+        raise ValueError(f"cbr is a number or a fraction such as '1/6', got {cbr!r}") from None
+    pairs = ratio * 3 * stride**2
+    if pairs.denominator == 1 and 0 < pairs <= 3 * stride**2:
+        return 2 * int(pairs)
+    below = min(max(int(pairs), 1), 3 * stride**2)
+    near = [Fraction(n, 3 * stride**2) for n in {below, min(below + 1, 3 * stride**2)}]
+    raise ValueError(
+        f"cbr {cbr} is not possible with stride {stride}: it must be n/{3 * stride**2}, n from 1 to "
+        f"{3 * stride**2}; the nearest are {' and '.join(str(f) for f in sorted(near))}"
+    )
+
+
+def pad_to_stride(image: Tensor, stride: int) -> Tensor:
+    """Repeat the last row and column until both sides of image [B, C, H, W] fit the stride."""
+    down, right = -image.shape[-2] % stride, -image.shape[-1] % stride
+    return nn.functional.pad(image, (0, right, 0, down), mode="replicate")
+
+
+def to_symbols(latent: Tensor) -> Tensor:
+    """Pair the first half of the channels (real) with the second (imaginary): [B, 1, K] complex."""
+    real, imaginary = latent.float().flatten(2).chunk(2, dim=1)
+    return torch.complex(real, imaginary).flatten(1)[:, None]
+
+
+def to_latent(symbols: Tensor, channels: int, height: int, width: int) -> Tensor:
+    """Invert :func:`to_symbols`: [B, channels, height, width] real."""
+    pairs = symbols.reshape(symbols.shape[0], channels // 2, height, width)
+    return torch.cat([pairs.real, pairs.imag], dim=1)
+
+
+class _Codec(nn.Module):
+    """What both ends must agree on: the arguments, checked, and the latent's shape."""
+
+    def __init__(self, spec: dict[str, Any]) -> None:
+        super().__init__()
+        if spec["preset"] not in get_args(Preset):
+            raise ValueError(f"preset is residual or bourtsoulatze2019, got {spec['preset']!r}")
+        if spec["attention"] not in ATTENTION:
+            raise ValueError(
+                f"attention is one of {', '.join(ATTENTION)}, got {spec['attention']!r}"
+            )
+        if spec["adaptive"] not in get_args(Adaptive):
+            raise ValueError(f"adaptive is both, receiver or none, got {spec['adaptive']!r}")
+        if spec["depth"] < 1:
+            raise ValueError(f"depth must be at least 1, got {spec['depth']}")
+        if spec["preset"] == "bourtsoulatze2019":
+            _check_2019(spec)
+        scale_widths(spec["stride"], spec["patch"], spec["width"])
+        self.stride = spec["stride"]
+        self.channels = latent_channels(spec["cbr"], self.stride)
+        #: the arguments, as kept with weights
+        self.spec = {**spec, "cbr": str(Fraction(self.channels, 6 * self.stride**2))}
+
+    def grid(self, shape: tuple[int, ...]) -> tuple[int, int]:
+        """Return the latent's height and width for an image of this shape [3, H, W]."""
+        if len(shape) != 3 or shape[0] != 3:
+            raise ValueError(f"deepjscc carries images of shape [3, H, W], got {list(shape)}")
+        return -(-shape[1] // self.stride), -(-shape[2] // self.stride)
+
+    def sizes(self) -> dict[str, Any]:
+        """Return the arguments that go on to the residual networks."""
+        return {k: self.spec[k] for k in ("stride", "patch", "width", "depth", "attention")}
+
+
+def _check_2019(spec: dict[str, Any]) -> None:
+    fixed = {"attention": "none", "adaptive": "none", "stride": 4}
+    for key, value in fixed.items():
+        if spec[key] != value:
+            raise ValueError(
+                f"{key} is {spec[key]!r}, but the network of preset bourtsoulatze2019 has "
+                f"{key}: {value}; write that, or preset: residual"
+            )
+
+
+class DeepJSCCTransmitter(_Codec):
+    """Image to complex symbols of unit power.
+
+        image ─► pad to the stride ─► encoder ─► pair halves of the channels ─► unit power ─► x
+
+    Args:
+        cbr: complex symbols per source value, a number or a fraction such as "1/6"; a multiple of
+            1 / (3 stride^2).
+        preset: "residual", this project's network, or "bourtsoulatze2019", the first DeepJSCC, to
+            be trained for one rate and one SNR; ``patch``, ``width`` and ``depth`` do not touch it.
+        attention: attention in each residual block, after its last convolution.
+        adaptive: which ends see the SNR, through AF modules in every block.
+        stride: pixels per latent position and direction.
+        patch: pixels per position at the finest scale with blocks.
+        width: channels at the finest scale; they double with each scale.
+        depth: residual blocks per scale; the receiver has twice as many.
+    """
+
+    def __init__(
+        self,
+        cbr: float | str = "1/6",
+        *,
+        preset: Preset = "residual",
+        attention: Attention = "none",
+        adaptive: Adaptive = "both",
+        stride: int = 4,
+        patch: int = 4,
+        width: int = 64,
+        depth: int = 2,
+    ) -> None:
+        super().__init__(
+            {"cbr": cbr, "preset": preset, "attention": attention, "adaptive": adaptive,
+             "stride": stride, "patch": patch, "width": width, "depth": depth}
+        )  # fmt: skip
+        self.uses_csi = adaptive == "both"
+        self.encoder: nn.Module = Encoder2019(self.channels)
+        if preset == "residual":
+            self.encoder = ResidualEncoder(self.channels, adaptive=self.uses_csi, **self.sizes())
+
+    def num_symbols(self, shape: tuple[int, ...]) -> int:
+        """Return the symbols for an image [3, H, W]; its sides are padded to the stride."""
+        height, width = self.grid(shape)
+        return self.channels // 2 * height * width
+
+    def forward(self, source: Tensor, csi: CSI) -> Tensor:
+        """Return symbols [B, 1, K] for source [B, 3, H, W] in [0, 1]."""
+        self.grid(tuple(source.shape[1:]))
+        image = pad_to_stride(source, self.stride)
+        if self.spec["preset"] == "residual":
+            return unit_power(to_symbols(self.encoder(image, csi.effective_snr_db())))
+        return unit_power(to_symbols(self.encoder(image)))
+
+
+class DeepJSCCReceiver(_Codec):
+    """Received symbols to image.
+
+        y, n0 ─► · trust = 1 / (1 + n0) ─► unpair ─► decoder(latent, trust, SNR) ─► crop ─► image
+
+    Shrunk by the trust, symbols are the best linear guess of what was sent; the trust goes in
+    beside them, so that the network can tell apart symbols of unequal reliability (streams, fading). The
+    network of 2019 gets the symbols as they are. Arguments as in :class:`DeepJSCCTransmitter`.
+    """
+
+    def __init__(
+        self,
+        cbr: float | str = "1/6",
+        *,
+        preset: Preset = "residual",
+        attention: Attention = "none",
+        adaptive: Adaptive = "both",
+        stride: int = 4,
+        patch: int = 4,
+        width: int = 64,
+        depth: int = 2,
+    ) -> None:
+        super().__init__(
+            {"cbr": cbr, "preset": preset, "attention": attention, "adaptive": adaptive,
+             "stride": stride, "patch": patch, "width": width, "depth": depth}
+        )  # fmt: skip
+        self.decoder: nn.Module = Decoder2019(self.channels)
+        if preset == "residual":
+            sees_snr = adaptive != "none"
+            self.decoder = ResidualDecoder(self.channels, adaptive=sees_snr, **self.sizes())
+
+    def forward(self, y: Tensor, csi: CSI, shape: tuple[int, ...]) -> Tensor:
+        """Return the image [B, *shape] for y [B, 1, K]; clamped to [0, 1] unless training."""
+        grid = self.grid(shape)
+        expected = self.channels // 2 * grid[0] * grid[1]
+        if csi.h is not None or y.shape[1:] != (1, expected):
+            raise ValueError(
+                f"the deepjscc receiver takes equalised symbols [B, 1, {expected}] for an image "
+                f"{list(shape)}, got {list(y.shape)}; use a front end such as lmmse"
+            )
+        if self.spec["preset"] == "residual":
+            trust = (1 / (1 + csi.n0.reshape(len(y), -1))).expand(-1, expected)
+            latent = to_latent(y[:, 0] * trust, self.channels, *grid)
+            trust = trust.reshape(len(y), self.channels // 2, *grid)
+            image = self.decoder(latent, trust, csi.effective_snr_db())
+        else:
+            image = self.decoder(to_latent(y[:, 0], self.channels, *grid))
+        image = image[..., : shape[1], : shape[2]]
+        return image if self.training else image.clamp(0, 1)

@@ -1,0 +1,132 @@
+"""The networks of a convolutional codec: image to latent and back, at any size."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from semsim.nn.conv import Stage, analysis_layer, synthesis_layer, upsample
+
+
+def scale_widths(stride: int, patch: int, width: int) -> list[int]:
+    """Return the channels at each scale from ``patch`` to ``stride``, doubling each time."""
+    scales = stride // patch if patch > 0 else 0
+    if scales < 1 or stride % patch or scales & (scales - 1):
+        raise ValueError(
+            f"stride must be patch times a power of two, got stride {stride} and patch {patch}; "
+            "write stride: 4, patch: 4 or stride: 8, patch: 4"
+        )
+    if width < 1:
+        raise ValueError(f"width must be at least 1, got {width}")
+    return [width * 2**i for i in range(scales.bit_length())]
+
+
+class ResidualEncoder(nn.Module):
+    """Image to latent: a linear transform, and a network that adds to it.
+
+        image ─► unshuffle ─┬─► linear transform ────────────────────────────────┬─► + ─► latent
+                            └─► 3 x 3 ─► [blocks ─► 2 x 2 / 2] ... blocks ─► 3 x 3 ─┘
+
+    The transform starts as the best linear code for a model of natural images and the rest at zero,
+    so training starts at a usable picture.
+
+    Args:
+        channels: reals per latent position.
+        stride: pixels per latent position and direction.
+        patch: pixels per position at the finest scale.
+        width: channels at the finest scale.
+        depth: residual blocks per scale.
+        attention: see :mod:`semsim.nn.attention`.
+        adaptive: whether the blocks see the SNR.
+    """
+
+    def __init__(
+        self, channels: int, *, stride: int, patch: int, width: int, depth: int, attention: str,
+        adaptive: bool,
+    ) -> None:  # fmt: skip
+        super().__init__()
+        self.stride, self.patch = stride, patch
+        widths = scale_widths(stride, patch, width)
+        self.linear = analysis_layer(stride, channels)
+        self.stem = nn.Conv2d(3 * patch**2, width, 3, padding=1)
+        self.stages = nn.ModuleList(Stage(w, depth, attention, adaptive=adaptive) for w in widths)
+        self.down = nn.ModuleList(nn.Conv2d(w, 2 * w, 2, stride=2) for w in widths[:-1])
+        self.head = nn.Conv2d(widths[-1], channels, 3, padding=1)
+        nn.init.zeros_(self.head.weight)
+        nn.init.zeros_(self.head.bias)  # type: ignore[arg-type]
+
+    def forward(self, image: Tensor, snr_db: Tensor) -> Tensor:
+        """Return the latent [B, channels, H/stride, W/stride] of image [B, 3, H, W] in [0, 1]."""
+        image = image - 0.5
+        x = self.stem(nn.functional.pixel_unshuffle(image, self.patch))
+        for index, stage in enumerate(self.stages):
+            x = stage(x if index == 0 else self.down[index - 1](x), snr_db)
+        return self.linear(nn.functional.pixel_unshuffle(image, self.stride)) + self.head(x)
+
+
+class ResidualDecoder(nn.Module):
+    """Latent to image, the mirror of :class:`ResidualEncoder` with twice the blocks.
+
+    latent ──────────┬─► linear transform ──────────────────────────────┬─► + ─► image
+    latent and trust ┴─► 3 x 3 ─► [blocks ─► x 2] ... blocks ─► 3 x 3 ─► shuffle ─┘
+    """
+
+    def __init__(
+        self, channels: int, *, stride: int, patch: int, width: int, depth: int, attention: str,
+        adaptive: bool,
+    ) -> None:  # fmt: skip
+        super().__init__()
+        self.stride, self.patch = stride, patch
+        widths = scale_widths(stride, patch, width)[::-1]
+        self.linear = synthesis_layer(stride, channels)
+        self.stem = nn.Conv2d(channels * 3 // 2, widths[0], 3, padding=1)
+        self.stages = nn.ModuleList(
+            Stage(w, 2 * depth, attention, adaptive=adaptive) for w in widths
+        )
+        self.up = nn.ModuleList(upsample(w, w // 2) for w in widths[:-1])
+        self.head = nn.Conv2d(width, 3 * patch**2, 3, padding=1)
+        nn.init.zeros_(self.head.weight)
+        nn.init.zeros_(self.head.bias)  # type: ignore[arg-type]
+
+    def forward(self, latent: Tensor, trust: Tensor, snr_db: Tensor) -> Tensor:
+        """Return the image [B, 3, H, W], about [0, 1] but not clamped.
+
+        Args:
+            latent: received, shrunk by ``trust``, [B, C, h, w].
+            trust: 1 / (1 + n0) of each complex symbol, [B, C / 2, h, w].
+            snr_db: effective SNR per item, [B].
+        """
+        x = self.stem(torch.cat([latent, trust], dim=1))
+        for index, stage in enumerate(self.stages):
+            x = stage(x if index == 0 else self.up[index - 1](x), snr_db)
+        image = nn.functional.pixel_shuffle(self.linear(latent), self.stride)
+        return image + nn.functional.pixel_shuffle(self.head(x), self.patch) + 0.5
+
+
+class Encoder2019(nn.Sequential):
+    """The first DeepJSCC encoder: five 5 x 5 convolutions with PReLU, the first two by stride 2.
+
+    Source: Bourtsoulatze, Kurka, Gündüz, Deep Joint Source-Channel Coding for Wireless Image
+    Transmission, IEEE TCCN 5(3), 2019. One PReLU slope per layer.
+    """
+
+    def __init__(self, channels: int) -> None:
+        sizes = [(3, 16, 2), (16, 32, 2), (32, 32, 1), (32, 32, 1), (32, channels, 1)]
+        layers: list[nn.Module] = []
+        for before, after, stride in sizes:
+            layers += [nn.Conv2d(before, after, 5, stride=stride, padding=2), nn.PReLU()]
+        super().__init__(*layers)
+
+
+class Decoder2019(nn.Sequential):
+    """The first DeepJSCC decoder: the mirror in transposed convolutions, with a sigmoid."""
+
+    def __init__(self, channels: int) -> None:
+        sizes = [(channels, 32, 1), (32, 32, 1), (32, 32, 1), (32, 16, 2), (16, 3, 2)]
+        layers: list[nn.Module] = []
+        for before, after, stride in sizes:
+            up = nn.ConvTranspose2d(
+                before, after, 5, stride=stride, padding=2, output_padding=stride - 1
+            )
+            layers += [up, nn.PReLU()]
+        super().__init__(*layers[:-1], nn.Sigmoid())

@@ -1,0 +1,123 @@
+"""Convolutional parts of codecs: residual blocks, changes of scale, a linear transform."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from semsim.nn.attention import attention
+from semsim.nn.snr import AttentionFeature
+
+COLOUR_VARIANCE = (1.0, 0.06, 0.02)  # of luminance and two opponent colours in natural images
+LEAK = 0.1  # slope of the leaky ReLU below zero
+PIXEL_CORRELATION = 0.95  # between neighbours; the usual first-order model of a photo
+
+
+class ResidualBlock(nn.Module):
+    """Two convolutions and a sum; without normalisation, because in a codec scale carries meaning.
+
+        x ─┬─► 3 x 3 ─► leaky ReLU ─► 3 x 3 ─► AF(snr) ─► attention ─► + ─►
+           └──────────────────────────────────────────────────────────┘
+
+    The last convolution starts at zero, so that a fresh network is its linear path.
+
+    Args:
+        width: channels W.
+        attention_kind: see :mod:`semsim.nn.attention`.
+        adaptive: whether an AF module sees the SNR.
+    """
+
+    def __init__(self, width: int, attention_kind: str = "none", *, adaptive: bool = True) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(width, width, 3, padding=1)
+        self.second = nn.Conv2d(width, width, 3, padding=1)
+        self.snr = AttentionFeature(width, reduction=4) if adaptive else None
+        self.attention = attention(attention_kind, width)
+        nn.init.zeros_(self.second.weight)
+        nn.init.zeros_(self.second.bias)
+
+    def forward(self, x: Tensor, snr_db: Tensor) -> Tensor:
+        """Return features like x [B, W, H, W']; ``snr_db`` is [B]."""
+        y = self.second(nn.functional.leaky_relu(self.first(x), LEAK))
+        if self.snr is not None:
+            y = self.snr(y, snr_db)
+        return x + self.attention(y)
+
+
+class Stage(nn.Module):
+    """Residual blocks at one scale."""
+
+    def __init__(self, width: int, depth: int, attention_kind: str, *, adaptive: bool) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(
+            ResidualBlock(width, attention_kind, adaptive=adaptive) for _ in range(depth)
+        )
+
+    def forward(self, x: Tensor, snr_db: Tensor) -> Tensor:
+        """Return features like x [B, W, H, W']; ``snr_db`` is [B]."""
+        for block in self.blocks:
+            x = block(x, snr_db)
+        return x
+
+
+def upsample(width_in: int, width_out: int) -> nn.Sequential:
+    """Return a layer that doubles height and width without overlap."""
+    return nn.Sequential(nn.Conv2d(width_in, 4 * width_out, 1), nn.PixelShuffle(2))
+
+
+def transform_basis(patch: int, count: int) -> tuple[Tensor, Tensor]:
+    """Return the leading principal components of a natural-image patch, and their variances.
+
+    Neighbouring pixels correlate by 0.95 in both directions, colours split into luminance and two
+    opponent colours; so no data is needed and every fresh codec starts alike.
+
+    Args:
+        patch: side of the patch in pixels.
+        count: how many components, at most ``3 * patch**2``.
+
+    Returns:
+        basis [count, 3 * patch**2], orthonormal rows in the order of ``pixel_unshuffle``, and
+        variances [count], descending, relative to a pixel of variance 1.
+    """
+    distance = torch.arange(patch, dtype=torch.float64)
+    line = PIXEL_CORRELATION ** (distance[:, None] - distance[None]).abs()
+    variance, vectors = torch.linalg.eigh(torch.kron(line, line))
+    colours = torch.tensor([[1.0, 1, 1], [1, 0, -1], [1, -2, 1]], dtype=torch.float64)
+    colours /= colours.norm(dim=1, keepdim=True)
+    weights = torch.tensor(COLOUR_VARIANCE, dtype=torch.float64)
+    joint = torch.kron(3 * weights / weights.sum(), variance)  # colour-major, as pixel_unshuffle
+    order = joint.argsort(descending=True)[:count]
+    rows = torch.kron(colours, vectors.T.contiguous())[order]
+    signs = torch.where(rows.sum(dim=1) < 0, -1.0, 1.0)[:, None]  # eigh leaves the sign open
+    return (rows * signs).float(), joint[order].float()
+
+
+def analysis_layer(patch: int, count: int) -> nn.Conv2d:
+    """Return a 3 x 3 convolution over unshuffled patches that starts as a power-matched transform.
+
+    Gains go with variance^(-1/4), so that coefficient i gets power proportional to its standard
+    deviation: the best linear analog code (Lee, Petersen, IEEE Trans. Commun. 24(12), 1976).
+    """
+    basis, variance = transform_basis(patch, count)
+    layer = nn.Conv2d(3 * patch**2, count, 3, padding=1)
+    with torch.no_grad():
+        layer.weight.zero_()
+        layer.bias.zero_()
+        layer.weight[:, :, 1, 1] = basis * variance[:, None] ** -0.25
+    return layer
+
+
+def synthesis_layer(patch: int, count: int) -> nn.Conv2d:
+    """Return the inverse of :func:`analysis_layer` for latents normalised to unit symbol power."""
+    basis, variance = transform_basis(patch, count)
+    pixel_std = 0.22  # of values in [0, 1] around 1/2, over natural images
+    power = variance.sqrt().mean()  # of the latent before normalisation, for a pixel of variance 1
+    gain = pixel_std * math.sqrt(2) * power.sqrt() * variance**0.25
+    layer = nn.Conv2d(count, 3 * patch**2, 3, padding=1)
+    with torch.no_grad():
+        layer.weight.zero_()
+        layer.bias.zero_()
+        layer.weight[:, :, 1, 1] = basis.T * gain
+    return layer

@@ -1,0 +1,163 @@
+"""Trained weights by name: safetensors, their SHA-256, and a model card with the measured curve.
+
+    semsim/weights/NAME.safetensors     tensors; the header's metadata holds the spec
+    semsim/weights/NAME.json            the card
+
+Nothing here reads a pickle. Tensors of a codec are named ``transmitter.…`` and ``receiver.…``.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+WEIGHTS = Path(__file__).parent / "weights"
+RETRAIN = "train it again with semsim train, or name other weights"
+
+
+def names() -> list[str]:
+    """Return the names of the weights that semsim carries."""
+    return sorted(p.stem for p in WEIGHTS.glob("*.safetensors"))
+
+
+def card(name: str) -> dict[str, Any]:
+    """Return the model card: spec, data, training, machine, measured curve, sha256."""
+    path = _shipped(name).with_suffix(".json")
+    if not path.is_file():
+        raise ValueError(f"weights {name!r} have no model card: {path.name} is missing")
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"the model card of {name!r} is damaged: {error}") from error
+
+
+def load(name: str | Path, transmitter: nn.Module, receiver: nn.Module | None) -> None:
+    """Load weights by name or from a .safetensors file into both ends.
+
+    Refuses a damaged file, weights trained for other arguments, and tensors missing or left over.
+    """
+    parts = {"transmitter": transmitter}
+    if receiver is not None:
+        parts["receiver"] = receiver
+    load_parts(name, parts)
+
+
+def load_parts(name: str | Path, parts: Mapping[str, nn.Module]) -> None:
+    """Load weights into modules, each under its own prefix, such as ``{"network": resnet}``."""
+    path = Path(name) if str(name).endswith(".safetensors") else _shipped(str(name))
+    if not path.is_file():
+        raise ValueError(f"no weights at {path}; give a .safetensors file or one of {names()}")
+    shipped = path.parent == WEIGHTS
+    tensors, specs = _read(path, card(path.stem)["sha256"] if shipped else None)
+    for prefix, part in parts.items():
+        _check_spec(path.stem, prefix, part, specs.get(prefix))
+    own = {p: part.state_dict() for p, part in parts.items()}
+    wanted = {f"{p}.{key}": value for p, state in own.items() for key, value in state.items()}
+    _check_tensors(path.stem, tensors, wanted)
+    for prefix, part in parts.items():
+        part.load_state_dict({k: tensors[f"{prefix}.{k}"] for k in own[prefix]})
+
+
+def export(
+    path: str | Path,
+    transmitter: nn.Module,
+    receiver: nn.Module,
+    card: Mapping[str, Any] | None = None,
+) -> Path:
+    """Write both ends as ``path`` (.safetensors), and the card with its SHA-256 beside it."""
+    return export_parts(path, {"transmitter": transmitter, "receiver": receiver}, card)
+
+
+def export_parts(
+    path: str | Path, parts: Mapping[str, nn.Module], card: Mapping[str, Any] | None = None
+) -> Path:
+    """Write modules to one file, each under its own prefix; a part's ``spec`` is in the header."""
+    from safetensors.torch import save
+
+    path = Path(path)
+    tensors = {
+        f"{prefix}.{key}": value.detach().cpu().contiguous()
+        for prefix, part in parts.items()
+        for key, value in part.state_dict().items()
+    }
+    specs = {p: part.spec for p, part in parts.items() if hasattr(part, "spec")}
+    content = save(tensors, metadata={"spec": json.dumps(specs, sort_keys=True)})
+    _write(path, content)
+    digest = hashlib.sha256(content).hexdigest()
+    parameters = sum(p.numel() for part in parts.values() for p in part.parameters())
+    facts = {"sha256": digest, "spec": specs, "parameters": parameters, **(card or {})}
+    _write(path.with_suffix(".json"), (json.dumps(facts, indent=2) + "\n").encode())
+    return path
+
+
+def _write(path: Path, content: bytes) -> None:
+    """Write in one go, so that a reader never sees half a file."""
+    half = path.with_name(path.name + ".part")
+    half.write_bytes(content)
+    half.replace(path)
+
+
+def _shipped(name: str) -> Path:
+    path = WEIGHTS / f"{name}.safetensors"
+    if name in names():
+        return path
+    close = difflib.get_close_matches(name, names(), n=1)
+    hint = f"did you mean {close[0]!r}? " if close else ""
+    raise ValueError(f"no weights are called {name!r}; {hint}Known: {', '.join(names())}")
+
+
+def _read(path: Path, sha256: str | None) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Return the tensors and the spec in the header of a file, checked against its hash."""
+    from safetensors import SafetensorError, safe_open
+
+    found = hashlib.sha256(path.read_bytes()).hexdigest()
+    if sha256 is not None and found != sha256:
+        raise ValueError(
+            f"weights {path.name} are damaged: SHA-256 {found[:12]}… where the model card says "
+            f"{sha256[:12]}…; install semsim again"
+        )
+    try:
+        with safe_open(path, framework="pt") as file:
+            specs = json.loads((file.metadata() or {}).get("spec", "{}"))
+            return {key: file.get_tensor(key) for key in file.keys()}, specs  # noqa: SIM118
+    except (SafetensorError, json.JSONDecodeError) as error:
+        raise ValueError(
+            f"{path.name} is not a whole safetensors file ({error}); fetch it again"
+        ) from error
+
+
+def _check_spec(name: str, prefix: str, part: nn.Module, trained: dict[str, Any] | None) -> None:
+    """Compare the arguments in the file with those of the part, where both are known."""
+    mine = getattr(part, "spec", None)
+    if trained is None or mine is None:
+        return
+    wrong = {k: v for k, v in trained.items() if k in mine and mine[k] != v}
+    if wrong:
+        theirs = ", ".join(f"{k} {v}" for k, v in wrong.items())
+        ours = ", ".join(f"{k} {mine[k]}" for k in wrong)
+        raise ValueError(
+            f"weights {name!r} were trained for {theirs}, this {prefix} has {ours}; write what "
+            f"they were trained for, or {RETRAIN}"
+        )
+
+
+def _check_tensors(name: str, found: dict[str, Tensor], wanted: dict[str, Tensor]) -> None:
+    """Demand the same names and shapes on both sides."""
+    missing, extra = sorted(wanted.keys() - found.keys()), sorted(found.keys() - wanted.keys())
+    if missing or extra:
+        raise ValueError(
+            f"weights {name!r} do not fit: {len(missing)} tensors missing {missing[:2]}, "
+            f"{len(extra)} left over {extra[:2]}; {RETRAIN}"
+        )
+    for key, value in wanted.items():
+        if found[key].shape != value.shape:
+            raise ValueError(
+                f"weights {name!r} do not fit: {key} is {list(found[key].shape)} in the file and "
+                f"{list(value.shape)} here; {RETRAIN}"
+            )
