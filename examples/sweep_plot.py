@@ -42,6 +42,7 @@ class PatchReceiver(nn.Module):
         return self.expand(torch.cat([y.real, y.imag], dim=1)) + 0.5
 
 
+torch.manual_seed(0)
 link = Link(PatchTransmitter(), AWGN(), PatchReceiver())
 adam = torch.optim.Adam(link.parameters(), lr=3e-3)
 images = torch.stack([source for source, _ in Synthetic(256, seed=1)])
