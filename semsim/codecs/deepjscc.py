@@ -33,8 +33,8 @@ def latent_channels(cbr: float | str, stride: int) -> int:
     below = min(max(int(pairs), 1), 3 * stride**2)
     near = [Fraction(n, 3 * stride**2) for n in {below, min(below + 1, 3 * stride**2)}]
     raise ValueError(
-        f"cbr {cbr} is not possible with stride {stride}: it must be n/{3 * stride**2}, n from 1 to "
-        f"{3 * stride**2}; the nearest are {' and '.join(str(f) for f in sorted(near))}"
+        f"cbr {cbr} is not possible with stride {stride}: it must be n/{3 * stride**2}, n from 1 "
+        f"to {3 * stride**2}; the nearest are {' and '.join(str(f) for f in sorted(near))}"
     )
 
 
@@ -159,8 +159,9 @@ class DeepJSCCReceiver(_Codec):
         y, n0 ─► · trust = 1 / (1 + n0) ─► unpair ─► decoder(latent, trust, SNR) ─► crop ─► image
 
     Shrunk by the trust, symbols are the best linear guess of what was sent; the trust goes in
-    beside them, so that the network can tell apart symbols of unequal reliability (streams, fading). The
-    network of 2019 gets the symbols as they are. Arguments as in :class:`DeepJSCCTransmitter`.
+    beside them, so that the network can tell apart symbols of unequal reliability (streams,
+    fading). The network of 2019 gets the symbols as they are. Arguments as in
+    :class:`DeepJSCCTransmitter`.
     """
 
     def __init__(

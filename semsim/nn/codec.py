@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from semsim.nn.conv import Stage, analysis_layer, synthesis_layer, upsample
+from semsim.nn.conv import Stage, analysis_layer, start_at_zero, synthesis_layer, upsample
 
 
 def scale_widths(stride: int, patch: int, width: int) -> list[int]:
@@ -52,8 +52,7 @@ class ResidualEncoder(nn.Module):
         self.stages = nn.ModuleList(Stage(w, depth, attention, adaptive=adaptive) for w in widths)
         self.down = nn.ModuleList(nn.Conv2d(w, 2 * w, 2, stride=2) for w in widths[:-1])
         self.head = nn.Conv2d(widths[-1], channels, 3, padding=1)
-        nn.init.zeros_(self.head.weight)
-        nn.init.zeros_(self.head.bias)  # type: ignore[arg-type]
+        start_at_zero(self.head)
 
     def forward(self, image: Tensor, snr_db: Tensor) -> Tensor:
         """Return the latent [B, channels, H/stride, W/stride] of image [B, 3, H, W] in [0, 1]."""
@@ -85,8 +84,7 @@ class ResidualDecoder(nn.Module):
         )
         self.up = nn.ModuleList(upsample(w, w // 2) for w in widths[:-1])
         self.head = nn.Conv2d(width, 3 * patch**2, 3, padding=1)
-        nn.init.zeros_(self.head.weight)
-        nn.init.zeros_(self.head.bias)  # type: ignore[arg-type]
+        start_at_zero(self.head)
 
     def forward(self, latent: Tensor, trust: Tensor, snr_db: Tensor) -> Tensor:
         """Return the image [B, 3, H, W], about [0, 1] but not clamped.

@@ -15,6 +15,12 @@ LEAK = 0.1  # slope of the leaky ReLU below zero
 PIXEL_CORRELATION = 0.95  # between neighbours; the usual first-order model of a photo
 
 
+def start_at_zero(layer: nn.Conv2d) -> None:
+    """Set weight and bias to zero, so that a fresh branch adds nothing."""
+    for parameter in layer.parameters():
+        nn.init.zeros_(parameter)
+
+
 class ResidualBlock(nn.Module):
     """Two convolutions and a sum; without normalisation, because in a codec scale carries meaning.
 
@@ -35,8 +41,7 @@ class ResidualBlock(nn.Module):
         self.second = nn.Conv2d(width, width, 3, padding=1)
         self.snr = AttentionFeature(width, reduction=4) if adaptive else None
         self.attention = attention(attention_kind, width)
-        nn.init.zeros_(self.second.weight)
-        nn.init.zeros_(self.second.bias)
+        start_at_zero(self.second)
 
     def forward(self, x: Tensor, snr_db: Tensor) -> Tensor:
         """Return features like x [B, W, H, W']; ``snr_db`` is [B]."""
@@ -102,9 +107,8 @@ def analysis_layer(patch: int, count: int) -> nn.Conv2d:
     """
     basis, variance = transform_basis(patch, count)
     layer = nn.Conv2d(3 * patch**2, count, 3, padding=1)
+    start_at_zero(layer)
     with torch.no_grad():
-        layer.weight.zero_()
-        layer.bias.zero_()
         layer.weight[:, :, 1, 1] = basis * variance[:, None] ** -0.25
     return layer
 
@@ -116,8 +120,7 @@ def synthesis_layer(patch: int, count: int) -> nn.Conv2d:
     power = variance.sqrt().mean()  # of the latent before normalisation, for a pixel of variance 1
     gain = pixel_std * math.sqrt(2) * power.sqrt() * variance**0.25
     layer = nn.Conv2d(count, 3 * patch**2, 3, padding=1)
+    start_at_zero(layer)
     with torch.no_grad():
-        layer.weight.zero_()
-        layer.bias.zero_()
         layer.weight[:, :, 1, 1] = basis.T * gain
     return layer
