@@ -23,23 +23,23 @@ class Arrays(StackedImages):
         import numpy as np
 
         if not Path(path).is_file():
-            raise ValueError(f"path: {path} is not a file; give an .npz file with x and maybe y")
+            raise ValueError(f"path {path} is not a file; give an .npz file with x and maybe y")
         try:
             with np.load(path, allow_pickle=False) as file:
                 held = {key: file[key] for key in ("x", "y") if key in file}
         except (ValueError, OSError, BadZipFile, AttributeError, TypeError) as error:
             raise ValueError(
-                f"path: {path} cannot be read as .npz ({error}); write it with numpy.savez"
+                f"path {path} cannot be read as .npz ({error}); write it with numpy.savez"
             ) from None
         x = held.get("x", np.empty(0))
         if x.dtype != np.uint8 or x.ndim != 4 or x.shape[3] != 3 or not len(x):
             raise ValueError(
-                f"path: {path} holds x as {x.dtype} {list(x.shape)}; it must be uint8 [N, H, W, 3]"
+                f"path {path} holds x as {x.dtype} {list(x.shape)}; it must be uint8 [N, H, W, 3]"
             )
         y = held.get("y")
         if y is not None and (y.shape != x.shape[:1] or y.dtype.kind not in "iu"):
             raise ValueError(
-                f"path: {path} holds y as {y.dtype} {list(y.shape)}; it must be integers [{len(x)}]"
+                f"path {path} holds y as {y.dtype} {list(y.shape)}; it must be integers [{len(x)}]"
             )
         chosen = window(len(x), start, count, path)
         part = slice(chosen.start, chosen.stop)

@@ -54,7 +54,7 @@ def _folder(path: Path) -> Path:
         if (folder / "test_batch").is_file() or (folder / "data_batch_1").is_file():
             return folder
     raise ValueError(
-        f"path: {path} holds no CIFAR-10 batches; unpack cifar-10-python.tar.gz "
+        f"path {path} holds no CIFAR-10 batches; unpack cifar-10-python.tar.gz "
         "and give the folder cifar-10-batches-py"
     )
 

@@ -94,7 +94,7 @@ class Folder(ImagePayload):
 def _check_shrink(shrink: tuple[float, float] | None, crop: int | None, patches: int) -> None:
     if shrink is None:
         if patches != 1:
-            raise ValueError(f"patches: {patches} needs shrink; shrink: [1, 1] gives plain crops")
+            raise ValueError(f"patches {patches} needs shrink; shrink: [1, 1] gives plain crops")
         return
     if len(shrink) != 2 or not 1 <= shrink[0] <= shrink[1]:
         raise ValueError(f"shrink is [least, largest], 1 <= least <= largest, got {list(shrink)}")
@@ -104,12 +104,12 @@ def _check_shrink(shrink: tuple[float, float] | None, crop: int | None, patches:
 
 def _files(path: Path, recursive: bool) -> list[Path]:
     if not path.is_dir():
-        raise ValueError(f"path: {path} is not a folder; give a folder that holds image files")
+        raise ValueError(f"path {path} is not a folder; give a folder that holds image files")
     found = path.rglob("*") if recursive else path.iterdir()
     files = sorted(f for f in found if f.suffix.lower() in SUFFIXES and f.is_file())
     if not files:
         where = "" if recursive else "; for images in subfolders set recursive: true"
-        raise ValueError(f"path: {path} holds no image ({', '.join(SUFFIXES)}){where}")
+        raise ValueError(f"path {path} holds no image ({', '.join(SUFFIXES)}){where}")
     return files
 
 
@@ -131,7 +131,7 @@ def _patch(
     height, width = photo.shape[1:]
     if min(height, width) < side:
         raise ValueError(
-            f"crop: {side} is larger than a photo of {width}x{height} pixels; use a smaller crop"
+            f"crop {side} is larger than a photo of {width}x{height} pixels; use a smaller crop"
         )
     u, v, w = torch.rand(3, generator=generator).tolist()
     largest = min(shrink[1], min(height, width) / side)

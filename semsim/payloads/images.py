@@ -124,7 +124,7 @@ def fit(image: Image, resize: int | None, crop: int | None, what: str) -> Image:
         return image
     if min(image.size) < crop:
         raise ValueError(
-            f"crop: {crop} does not fit into {what} of {image.width}x{image.height} pixels; "
+            f"crop {crop} does not fit into {what} of {image.width}x{image.height} pixels; "
             f"use crop: {min(image.size)} or less, or resize: {crop}"
         )
     left, top = (image.width - crop) // 2, (image.height - crop) // 2

@@ -104,7 +104,7 @@ def test_bits_are_fair_and_independent_between_seeds() -> None:
     [
         (lambda: Photos(["mona lisa"]), "astronaut, coffee"),
         (lambda: Photos(crop=0), "crop is at least 1"),
-        (lambda: Photos(crop=400), "crop: 400 does not fit"),
+        (lambda: Photos(crop=400), "crop 400 does not fit"),
         (lambda: Bits(0), "count is at least 1"),
         (lambda: Synthetic(texture="plaid"), "dead_leaves or pink"),  # type: ignore[arg-type]
     ],

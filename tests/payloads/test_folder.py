@@ -125,13 +125,13 @@ def test_a_wrong_folder_says_what_is_missing(tmp_path: Path) -> None:
 
 def test_void_patch_options_are_refused(tmp_path: Path) -> None:
     save(tmp_path / "a.png", 1)
-    with pytest.raises(ValueError, match="patches: 4 needs shrink"):
+    with pytest.raises(ValueError, match="patches 4 needs shrink"):
         Folder(str(tmp_path), patches=4)
     with pytest.raises(ValueError, match="give crop"):
         Folder(str(tmp_path), shrink=(1.0, 2.0))
     with pytest.raises(ValueError, match="least <= largest"):
         Folder(str(tmp_path), crop=8, shrink=(0.5, 2.0))
-    with pytest.raises(ValueError, match="crop: 30 does not fit"):
+    with pytest.raises(ValueError, match="crop 30 does not fit"):
         Folder(str(tmp_path), crop=30)[0]
-    with pytest.raises(ValueError, match="crop: 30 is larger"):
+    with pytest.raises(ValueError, match="crop 30 is larger"):
         Folder(str(tmp_path), crop=30, shrink=(1.0, 2.0))[0]
