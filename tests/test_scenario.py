@@ -51,7 +51,7 @@ MISTAKES = {
     "type": (changed("ToyChannel}", "ToyChannel, gain: big}"), "channel.gain: must be a number"),
     "kind": (changed("toy_parts:ToyChannel", "awgm"), "did you mean 'awgn'? Known: awgn, rayleigh"),
     "missing part": (changed("channel: {kind: toy_parts:ToyChannel}", ""), "channel: missing; say"),
-    "no kind": (changed("kind: toy_parts:ToyChannel", "num_rx: 2"), "channel: a channel is written"),
+    "no kind": (changed("kind: toy_parts:ToyChannel", "num_rx: 2"), "channel: a channel is"),
     "null part": (changed("{kind: toy_parts:ToyChannel}", ""), "channel: a channel is written"),
     "own rule": (
         changed("ToyPayload}", "ToyPayload, items: 0}"),
@@ -95,7 +95,7 @@ MISTAKES = {
         BASE + "sweep: {channel.gian: [1]}",
         "channel.gian: no such key for kind 'toy_parts:ToyChannel'; did you mean 'gain'?",
     ),
-    "sweep too deep": (BASE + "sweep: {seed.x: [1]}", "seed: must be an integer, got {'x': 1} (in the sweep, at"),
+    "sweep too deep": (BASE + "sweep: {seed.x: [1]}", "seed: must be an integer, got"),
     "sweep value": (BASE + "sweep: {channel.gain: [1, x]}", "(in the sweep, at channel.gain = x)"),
     "seed": (BASE + "seed: -1", "seed: "),
     "seed fraction": (BASE + "seed: 1.5", "seed: must be an integer, got 1.5"),
@@ -134,7 +134,7 @@ MISTAKES = {
     "nan": (BASE + "receiver: {kind: toy_parts:ToyReceiver, bad: nan}", "holds NaN or infinity"),
     "crash": (
         BASE + "receiver: {kind: toy_parts:ToyReceiver, bad: crash}",
-        "the first item does not get through: RuntimeError: size mismatch deep inside (toy_parts.py",
+        "does not get through: RuntimeError: size mismatch deep inside (toy_parts.py",
     ),
     "power": (
         changed("ToyTransmitter}", "ToyTransmitter, power: 2}"),
@@ -142,7 +142,7 @@ MISTAKES = {
     ),
     "syntax": (BASE + "stop: {", "line "),
     "tab": (BASE + "\tstop: 1", "not valid YAML"),
-    "list": ("- a\n- b\n", "must be a mapping with keys such as name, payload and channel, got list"),
+    "list": ("- a\n- b\n", "must be a mapping with keys such as name, payload and channel, got"),
     "empty": ("", "must be a mapping with keys such as name, payload and channel, got nothing"),
     "tag": (BASE + "stop: !!python/object:os.system x", "not valid YAML"),
     "date": (changed("name: toy", "name: 2024-01-01"), "name: 2024-01-01 is read as date"),

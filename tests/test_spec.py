@@ -13,6 +13,8 @@ from semsim import spec
 from semsim.listing import json_schema
 from semsim.mistakes import SpecError
 
+CHANNEL, CASCADE = "toy_parts:ToyChannel", "toy_parts:ToyCascade"
+TRANSMITTER, PAYLOAD = "toy_parts:ToyTransmitter", "toy_parts:ToyPayload"
 IMPORTABLE = [(family, kind) for family, table in spec.FAMILIES.items() for kind in table]
 
 
@@ -30,7 +32,7 @@ def test_every_row_of_the_tables_is_a_closed_schema(family: str, kind: str) -> N
 
 
 def test_a_part_is_built_from_its_mapping() -> None:
-    channel = spec.build(spec.parse("channel", {"kind": "toy_parts:ToyChannel", "gain": 0.5}))
+    channel = spec.build(spec.parse("channel", {"kind": CHANNEL, "gain": 0.5}))
     assert type(channel).__name__ == "ToyChannel"
     assert channel.gain == 0.5
 
@@ -42,52 +44,84 @@ def test_a_part_without_arguments_may_be_just_its_kind() -> None:
 @given(st.floats(-1e6, 1e6), st.one_of(st.none(), st.floats(-3, 3)))
 @settings(max_examples=50, deadline=None)
 def test_a_spec_survives_json_and_back(gain: float, inner: float | None) -> None:
-    value: dict[str, Any] = {"kind": "toy_parts:ToyChannel", "gain": gain}
+    value: dict[str, Any] = {"kind": CHANNEL, "gain": gain}
     if inner is not None:
-        value["inner"] = {"kind": "toy_parts:ToyChannel", "gain": inner}
+        value["inner"] = {"kind": CHANNEL, "gain": inner}
     part = spec.parse("channel", value)
     assert spec.parse("channel", json.loads(json.dumps(spec.dump(part)))) == part
 
 
 def test_a_fraction_is_a_number() -> None:
-    part = spec.parse("channel", {"kind": "toy_parts:ToyChannel", "gain": "1/12"})
+    part = spec.parse("channel", {"kind": CHANNEL, "gain": "1/12"})
     assert part.gain == 1 / 12  # type: ignore[attr-defined]
 
 
 def test_a_part_holds_other_parts() -> None:
-    inner = {"kind": "toy_parts:ToyChannel", "inner": "toy_parts:ToyChannel"}
-    cascade = spec.build(spec.parse("channel", {"kind": "toy_parts:ToyCascade", "stages": [inner]}))
+    inner = {"kind": CHANNEL, "inner": CHANNEL}
+    cascade = spec.build(spec.parse("channel", {"kind": CASCADE, "stages": [inner]}))
     assert type(cascade.stages[0].inner).__name__ == "ToyChannel"
 
 
 @pytest.mark.parametrize(
     ("family", "value", "expected"),
     [
-        ("channel", {"kind": "toy_parts:ToyChannel", "gian": 1}, "gian: no such key for kind 'toy_parts:ToyChannel'; did you mean 'gain'? Known: gain, inner."),
-        ("channel", {"kind": "toy_parts:ToyChannel", "gain": "much"}, "gain: must be a number (a fraction such as 1/12 will do), got 'much'"),
-        ("channel", {"kind": "toy_parts:ToyChannel", "gain": True}, "gain: must be a number"),
-        ("channel", {"kind": "toy_parts:ToyChannel", "gain": float("nan")}, "gain: must be a number"),
-        ("channel", {"kind": "toy_parts:ToyChannel", "gain": "1/0"}, "gain: must be a number"),
-        ("channel", {"kind": "rayliegh"}, "kind: no channel is called 'rayliegh'; did you mean 'rayleigh'? Known: awgn, "),
-        ("channel", {"kind": "toy_parts:Nothing"}, "kind: the module 'toy_parts' has no class 'Nothing'"),
-        ("channel", {"kind": "no_such_lab:X"}, "kind: 'no_such_lab:X' needs the module 'no_such_lab', which cannot be imported"),
+        (
+            "channel",
+            {"kind": CHANNEL, "gian": 1},
+            f"gian: no such key for kind {CHANNEL!r}; did you mean 'gain'? Known: gain, inner.",
+        ),
+        (
+            "channel",
+            {"kind": CHANNEL, "gain": "much"},
+            "gain: must be a number (a fraction such as 1/12 will do), got 'much'",
+        ),
+        ("channel", {"kind": CHANNEL, "gain": True}, "gain: must be a number"),
+        ("channel", {"kind": CHANNEL, "gain": float("nan")}, "gain: must be a number"),
+        ("channel", {"kind": CHANNEL, "gain": "1/0"}, "gain: must be a number"),
+        (
+            "channel",
+            {"kind": "rayliegh"},
+            "kind: no channel is called 'rayliegh'; did you mean 'rayleigh'? Known: awgn, ",
+        ),
+        (
+            "channel",
+            {"kind": "toy_parts:Nothing"},
+            "kind: the module 'toy_parts' has no class 'Nothing'",
+        ),
+        (
+            "channel",
+            {"kind": "no_such_lab:X"},
+            "kind: 'no_such_lab:X' needs the module 'no_such_lab', which cannot be",
+        ),
         ("channel", 3, "a channel is written {kind: NAME, ...}, got 3"),
         ("channel", {"gain": 1}, "a channel is written {kind: NAME, ...}"),
-        ("channel", {"kind": "toy_parts:ToyCascade"}, "stages: missing; it must be a list"),
-        ("channel", {"kind": "toy_parts:ToyCascade", "stages": [{"kind": "toy_parts:ToyChannel", "gian": 1}]}, "stages[0].gian: no such key"),
-        ("channel", {"kind": "toy_parts:ToyChannel", "inner": {"kind": "toy_parts:ToyChannel", "gain": "x"}}, "inner.gain: must be a number"),
-        ("payload", {"kind": "toy_parts:ToyPayload", "items": 1.5}, "items: must be an integer, got 1.5"),
-        ("payload", {"kind": "toy_parts:ToyPayload", "mixed": "yes"}, "mixed: must be true or false, got 'yes'"),
-        ("payload", {"kind": "toy_parts:ToyPayload", "items": 0}, "items: items must be at least 1, got 0"),
-        ("transmitter", {"kind": "toy_parts:ToyTransmitter", "mode": "odd"}, "mode: must be 'plain' or 'negative', got 'odd'"),
+        ("channel", {"kind": CASCADE}, "stages: missing; it must be a list"),
+        (
+            "channel",
+            {"kind": CASCADE, "stages": [{"kind": CHANNEL, "gian": 1}]},
+            "stages[0].gian: no such key",
+        ),
+        (
+            "channel",
+            {"kind": CHANNEL, "inner": {"kind": CHANNEL, "gain": "x"}},
+            "inner.gain: must be a number",
+        ),
+        ("payload", {"kind": PAYLOAD, "items": 1.5}, "items: must be an integer, got 1.5"),
+        ("payload", {"kind": PAYLOAD, "mixed": "yes"}, "mixed: must be true or false, got 'yes'"),
+        ("payload", {"kind": PAYLOAD, "items": 0}, "items: items must be at least 1, got 0"),
+        (
+            "transmitter",
+            {"kind": TRANSMITTER, "mode": "odd"},
+            "mode: must be 'plain' or 'negative', got 'odd'",
+        ),
     ],
-)  # fmt: skip
+)
 def test_a_mistake_is_one_sentence_with_the_key(family: str, value: Any, expected: str) -> None:
     assert message(family, value).startswith(expected)
 
 
 def test_a_typo_is_told_before_the_key_that_it_leaves_missing() -> None:
-    assert message("channel", {"kind": "toy_parts:ToyCascade", "stage": []}).startswith(
+    assert message("channel", {"kind": CASCADE, "stage": []}).startswith(
         "stage: no such key for kind 'toy_parts:ToyCascade'; did you mean 'stages'?"
     )
 

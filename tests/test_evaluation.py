@@ -1,0 +1,219 @@
+"""Monte Carlo: the same draws for all, honest intervals, the stop rule, and nobody cheats."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+from toy_parts import Error, Negative, ToyChannel, ToyPayload, ToyReceiver, ToyTransmitter
+
+from semsim.evaluation import Evaluation, Stop, evaluate
+from semsim.intervals import Moments
+from semsim.link import Link
+from semsim.types import Ledger, Transmission
+
+
+def link(**transmitter: Any) -> Link:
+    return Link(ToyTransmitter(**transmitter), ToyChannel(), ToyReceiver())
+
+
+def without_seconds(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [{k: v for k, v in row.items() if k != "seconds"} for row in rows]
+
+
+def test_the_error_of_an_analog_link_is_the_noise_power() -> None:
+    (row,) = evaluate(link(), ToyPayload(items=2000), snr_db=[10.0], metrics=[Error()])
+    sigma = row["ci_high"] - row["value"]  # 1.96 standard errors
+    assert abs(row["value"] - 0.05) < 5 / 1.96 * sigma  # n0 = 0.1, half of it per real value
+    assert row["n"] == 2000
+    assert row["cbr"] == 0.5
+    assert row["power"] == pytest.approx(1, abs=1e-6)
+
+
+def test_an_snr_alone_gives_the_same_digits_as_among_others() -> None:
+    payload = ToyPayload(items=50, mixed=True)
+    options: dict[str, Any] = {"metrics": [Error(), Negative()], "batch_size": 8}
+    together = evaluate(link(), payload, snr_db=[0.0, 5.0, 10.0], **options)
+    alone = evaluate(link(), payload, snr_db=[5.0], **options)
+    assert without_seconds(together[2:4]) == without_seconds(alone)
+
+
+def test_all_snrs_and_schemes_meet_the_same_noise() -> None:
+    class Noise:
+        name, unit, better = "noise", "", "lower"
+
+        def __call__(self, outcome: Any) -> Tensor:
+            sent = outcome.transmission
+            return (sent.received - sent.symbols).abs().square().mean(dim=(1, 2))
+
+        def combine(self, mean: float) -> float:
+            return mean
+
+    rows = [
+        row
+        for mode in ("plain", "negative")
+        for row in evaluate(link(mode=mode), ToyPayload(), snr_db=[0.0, 20.0], metrics=[Noise()])
+    ]
+    scaled = [row["value"] * 10 ** (row["snr_db"] / 10) for row in rows]
+    assert scaled == pytest.approx([scaled[0]] * 4, rel=1e-4)  # float32 rounding
+
+
+def test_beyond_its_size_the_payload_comes_again_with_new_noise() -> None:
+    payload = ToyPayload(items=10)
+    once = evaluate(link(), payload, snr_db=[3.0], metrics=[Error()])
+    twice = evaluate(
+        link(), payload, snr_db=[3.0], metrics=[Error()], stop=Stop(max_items=20), batch_size=10
+    )
+    assert twice[0]["n"] == 20
+    assert twice[0]["value"] != once[0]["value"]
+
+
+def test_a_transmitter_that_does_not_see_the_snr_encodes_once_per_batch() -> None:
+    sender = link()
+    evaluate(sender, ToyPayload(items=40), snr_db=[0.0, 1.0, 2.0], metrics=[Error()], batch_size=10)
+    assert sender.transmitter.calls == 4
+
+
+def test_an_snr_that_reached_its_goal_drops_out() -> None:
+    rows = evaluate(
+        link(),
+        ToyPayload(items=5000),
+        snr_db=[0.0, 20.0],
+        metrics=[Error()],
+        stop=Stop(min_items=20, ci95=0.02),
+        batch_size=20,
+    )
+    noisy, clean = rows
+    assert clean["n"] == 20
+    assert 20 < noisy["n"] < 5000
+    assert (noisy["ci_high"] - noisy["ci_low"]) / 2 <= 0.02
+
+
+def test_counting_errors_stops_a_point() -> None:
+    options: dict[str, Any] = {"snr_db": [0.0], "metrics": [Negative()], "batch_size": 4}
+    stop = Stop(min_items=1, errors=10)
+    (row,) = evaluate(link(), ToyPayload(items=1000), stop=stop, **options)
+    assert 10 <= row["value"] * row["n"] < 14
+
+
+def test_items_of_several_shapes_share_a_batch_without_mixing() -> None:
+    (row,) = evaluate(
+        link(), ToyPayload(items=30, mixed=True), snr_db=[5.0], metrics=[Error()], batch_size=7
+    )
+    assert row["n"] == 30
+    assert row["uses_payload"] == pytest.approx((10 * 8 + 20 * 4) / 30)
+
+
+def test_a_link_that_sends_too_much_power_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"ToyTransmitter sends a mean power of 1\.02 at snr_db"):
+        evaluate(link(power=1.02), ToyPayload(), snr_db=[0.0], metrics=[Error()])
+
+
+def test_one_percent_too_much_is_within_the_tolerance() -> None:
+    assert evaluate(link(power=1.009), ToyPayload(), snr_db=[0.0], metrics=[Error()])
+
+
+def test_an_estimate_with_nan_is_refused() -> None:
+    broken = Link(ToyTransmitter(), ToyChannel(), ToyReceiver(bad="nan"))
+    with pytest.raises(ValueError, match="holds NaN or infinity at snr_db = 4"):
+        evaluate(broken, ToyPayload(), snr_db=[4.0], metrics=[Error()])
+
+
+@pytest.mark.parametrize("snr_db", [[], [float("nan")]])
+def test_an_snr_must_be_a_number(snr_db: list[float]) -> None:
+    with pytest.raises(ValueError, match="snr_db takes one or more numbers in dB"):
+        evaluate(link(), ToyPayload(), snr_db=snr_db, metrics=[Error()])
+
+
+def test_a_metric_must_give_one_value_per_item() -> None:
+    class Whole(Error):
+        def __call__(self, outcome: Any) -> Tensor:
+            return super().__call__(outcome).mean()
+
+    with pytest.raises(ValueError, match=r"error must be one value per item, shape \[32\]"):
+        evaluate(link(), ToyPayload(), snr_db=[0.0], metrics=[Whole()], batch_size=32)
+
+
+def test_an_interrupted_evaluation_goes_on_with_the_same_digits() -> None:
+    class Interrupt(Exception):
+        pass
+
+    def stop_after_two(evaluation: Evaluation) -> None:
+        if evaluation.points[0.0].batches == 2:
+            raise Interrupt
+
+    options: dict[str, Any] = {"snr_db": [0.0, 9.0], "metrics": [Error()], "batch_size": 8}
+    whole = evaluate(link(), ToyPayload(items=40), **options)
+    first = Evaluation(link(), ToyPayload(items=40), **options)
+    with pytest.raises(Interrupt):
+        first.run(stop_after_two)
+    second = Evaluation(link(), ToyPayload(items=40), **options)
+    second.points = {s: type(p).from_dict(p.as_dict()) for s, p in first.points.items()}
+    second.run()
+    assert without_seconds(second.rows()) == without_seconds(whole)
+    assert second.link.transmitter.calls == 3
+
+
+def test_any_module_with_transmit_is_a_link() -> None:
+    class Mine(nn.Module):
+        def transmit(
+            self, source: Tensor, snr_db: float, generator: torch.Generator, symbols: None = None
+        ) -> Transmission:
+            x = torch.ones(len(source), 1, 3, dtype=torch.complex64)
+            notes = {"decoded": torch.ones(len(source))}
+            return Transmission(source, x, Ledger(3, pilots=1), notes=notes)
+
+    (row,) = evaluate(Mine(), ToyPayload(size=8), snr_db=[0.0], metrics=[Negative()])
+    assert row["cbr"] == 0.5
+    assert (row["uses_payload"], row["uses_pilots"], row["decoded"]) == (3, 1, 1)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [({"ci95": 0.0}, "ci95 must be > 0"), ({"max_items": 0}, "max_items must be at least 1")],
+)
+def test_a_stop_rule_without_sense_is_refused(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Stop(**changes)
+
+
+def test_moments_of_batches_are_those_of_the_whole() -> None:
+    values = np.random.default_rng(1).normal(3, 2, size=1000)
+    moments = Moments()
+    for batch in np.split(values, [1, 10, 500]):
+        moments.add(batch)
+    assert moments.mean == pytest.approx(values.mean(), rel=1e-12)
+    assert moments.standard_error == pytest.approx(values.std(ddof=1) / math.sqrt(1000), rel=1e-12)
+
+
+def test_the_interval_of_a_mean_covers_it_19_times_out_of_20() -> None:
+    values = np.random.default_rng(2).normal(size=(4000, 5))
+    hits = 0
+    for row in values:
+        moments = Moments()
+        moments.add(row)
+        low, high = moments.interval()
+        hits += low < 0 < high
+    assert abs(hits - 3800) < 5 * math.sqrt(4000 * 0.95 * 0.05)
+
+
+def test_the_interval_of_a_share_is_that_of_clopper_and_pearson() -> None:
+    from scipy import stats
+
+    for ones in (0, 3, 20):
+        moments = Moments()
+        moments.add([1.0] * ones + [0.0] * (20 - ones))
+        exact = stats.binomtest(ones, 20).proportion_ci(method="exact")
+        assert moments.interval() == pytest.approx((exact.low, exact.high))
+
+
+def test_no_error_in_n_items_is_no_proof_of_none() -> None:
+    moments = Moments()
+    moments.add(np.zeros(100))
+    low, high = moments.interval()
+    assert low == 0
+    assert high == pytest.approx(1 - 0.025 ** (1 / 100))

@@ -1,0 +1,179 @@
+"""Runs survive kill -9 and Ctrl-C with the same digits, in any order, and keep what is done."""
+
+from __future__ import annotations
+
+import csv
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from semsim.mistakes import SpecError
+from semsim.results import read_rows
+from semsim.scenario import Scenario
+from semsim.strict_yaml import parse_yaml
+from semsim.sweep import results_folder, run
+
+TOY = """
+name: toy
+seed: 3
+payload: {kind: toy_parts:ToyPayload, mixed: true}
+transmitter: {kind: toy_parts:ToyTransmitter}
+channel: {kind: toy_parts:ToyChannel}
+metrics: [toy_parts:Error, toy_parts:Negative]
+snr_db: [0, 10]
+batch_size: 8
+sweep: {transmitter.mode: [plain, negative]}
+"""
+GOLDEN = Path(__file__).parent / "golden" / "toy.csv"
+RUN = "import semsim.sweep as s, sys; s.CHECKPOINT_S = 0; s.run(sys.argv[1], 'out')"
+COUNT = "; import toy_parts; print(toy_parts.Error.seen)"
+
+
+@pytest.fixture(autouse=True)
+def _in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("toy.yaml").write_text(TOY)
+
+
+def toy(**changes: Any) -> Scenario:
+    return Scenario.parse({**parse_yaml(TOY), **changes})
+
+
+def digits(folder: str | Path) -> dict[tuple[Any, ...], dict[str, Any]]:
+    """Return all rows but for the time they took, under what they are."""
+    rows = read_rows(folder).drop(columns="seconds").to_dict("records")
+    return {(r["transmitter.mode"], r["snr_db"], r["metric"]): r for r in rows}
+
+
+def in_a_process(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    tests = Path(__file__).parent
+    path = os.pathsep.join([str(tests), str(tests.parent)])
+    environment = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", **environment}
+    command = [sys.executable, "-c", code, "toy.yaml"]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+
+
+def test_a_run_leaves_rows_provenance_and_the_scenario() -> None:
+    rows = run("toy.yaml", "out")
+    assert len(rows) == 2 * 2 * 2
+    files = {path.name for path in Path("out").iterdir()}
+    expected = {"rows.parquet", "rows.csv", "provenance.json", "scenario.yaml", "journal"}
+    assert files >= expected | {"error_over_snr_db.png", "negative_over_snr_db.png"}
+    assert Path("out/scenario.yaml").read_text() == TOY
+    assert not list(Path("out").rglob("*.tmp")) + list(Path("out").rglob("*.part.json"))
+
+
+def test_a_second_run_computes_nothing_and_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    run("toy.yaml", "out")
+    before = Path("out/rows.csv").read_text()
+    monkeypatch.setattr("toy_parts.ToyTransmitter.forward", None)
+    run("toy.yaml", "out")
+    assert Path("out/rows.csv").read_text() == before
+
+
+@pytest.mark.parametrize("kill_at", ["9", "20"])  # within the first link, and within the second
+def test_a_run_killed_in_the_middle_goes_on_to_the_same_digits(kill_at: str) -> None:
+    run("toy.yaml", "whole")
+    killed = in_a_process(RUN, TOY_KILL_AT=kill_at)
+    assert killed.returncode == -9
+    assert list(Path("out/journal").glob("*.part.json"))
+    resumed = in_a_process(RUN + COUNT, TOY_KILL_AT="1000000")
+    assert resumed.returncode == 0, resumed.stderr
+    whole = 2 + 2 * 10 * 2  # two links: one trial item each, then ten batches at two SNRs
+    assert int(resumed.stdout) < whole - int(kill_at) + 8
+    assert digits("out") == digits("whole")
+
+
+def test_ctrl_c_keeps_what_is_done_and_says_how_to_go_on() -> None:
+    code = "import sys; from semsim.cli import app; app(['run', 'toy.yaml', '--out', 'out'])"
+    stopped = in_a_process(code, TOY_KILL_AT="9", TOY_SIGNAL="2")
+    assert stopped.returncode == 130
+    assert "What is done is kept in out; the same command goes on." in stopped.stderr
+    assert "Traceback" not in stopped.stderr
+    assert list(Path("out/journal").glob("*.part.json"))
+    run("toy.yaml", "out")
+    run("toy.yaml", "whole")
+    assert digits("out") == digits("whole")
+
+
+def test_the_order_of_points_and_snrs_changes_no_digit() -> None:
+    run(toy(), "forth")
+    backwards = {"transmitter.mode": ["negative", "plain"]}
+    run(toy(sweep=backwards, snr_db=[10, 5, 0]), "back")
+    forth, back = digits("forth"), digits("back")
+    assert {key: back[key] for key in forth} == forth
+
+
+def test_a_point_added_later_runs_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    run(toy(), "out")
+    first = digits("out")
+    seen: list[str] = []
+    more = toy(snr_db=[0, 5, 10])
+    run(more, "out", listener=lambda p: seen.append(str(list(p.evaluation.points))))
+    assert set(seen) == {"[5.0]"}
+    both = digits("out")
+    assert {key: both[key] for key in first} == first
+    assert len(both) == 12
+
+
+def test_a_changed_scenario_keeps_the_rows_of_the_old_one_aside() -> None:
+    run(toy(), "out")
+    run(toy(seed=4), "out")
+    assert set(read_rows("out")["seed"]) == {4}
+    assert set(read_rows("out", current=False)["seed"]) == {3, 4}
+
+
+def test_fresh_forgets() -> None:
+    run(toy(), "out")
+    run(toy(seed=4), "out", fresh=True)
+    assert set(read_rows("out", current=False)["seed"]) == {4}
+
+
+def test_a_new_label_renames_without_running() -> None:
+    part = {"kind": "toy_parts:ToyTransmitter"}
+    run(toy(sweep={"transmitter": {"old": part}}), "out")
+    rows = run(toy(sweep={"transmitter": {"new": part}}), "out", listener=pytest.fail)
+    assert set(rows["transmitter"]) == {"new"}
+
+
+def test_quick_runs_little_and_says_so() -> None:
+    rows = run("toy.yaml", quick=True)
+    assert set(rows["scenario"]) == {"toy-quick"}
+    assert set(rows["n"]) == {4}
+    assert results_folder(toy()) == Path("results/toy")
+    assert Path("results/toy-quick/rows.csv").is_file()
+
+
+def test_a_link_that_fails_its_trial_stops_the_run_before_anything_is_written() -> None:
+    bad = {"receiver": {"kind": "toy_parts:ToyReceiver"}, "sweep": {"receiver.bad": ["no", "nan"]}}
+    with pytest.raises(SpecError, match=r"in the sweep, at receiver\.bad = nan"):
+        run(toy(**bad), "out")
+    assert not Path("out").exists()
+
+
+def test_two_runs_at_once_do_not_share_a_folder() -> None:
+    def again(progress: object) -> None:
+        with pytest.raises(SpecError, match="another run is writing to out"):
+            run(toy(), "out")
+
+    run(toy(snr_db=[0], sweep={}), "out", listener=again)
+
+
+def test_a_tiny_sweep_gives_the_digits_it_always_gave() -> None:
+    """Rewrite with SEMSIM_WRITE_GOLDEN=1, and say in the commit why the numbers changed."""
+    rows = run("toy.yaml", "out")
+    columns = ["transmitter.mode", "snr_db", "metric", "value", "ci_low", "ci_high", "n"]
+    if os.environ.get("SEMSIM_WRITE_GOLDEN"):
+        GOLDEN.parent.mkdir(exist_ok=True)
+        rows[columns].to_csv(GOLDEN, index=False)
+    with GOLDEN.open() as file:
+        golden = list(csv.DictReader(file))
+    for row, kept in zip(rows.to_dict("records"), golden, strict=True):
+        for name in columns[:3]:
+            assert str(row[name]) == kept[name]
+        for name in columns[3:]:  # another CPU may round float32 differently
+            assert row[name] == pytest.approx(float(kept[name]), rel=1e-5, abs=1e-7)
