@@ -1,0 +1,68 @@
+"""Recognise what was sent."""
+
+from __future__ import annotations
+
+from typing import Self
+
+from torch import Tensor
+from torch.nn import functional as F
+
+from semsim.tasks.base import Task
+
+
+class Classify(Task):
+    """Logits of a ResNet that looks at the estimate; its loss reaches the codec through it.
+
+    The network judges as it was trained on clean images: it is frozen, its batch statistics too,
+    unless ``trainable``.
+
+    Args:
+        weights: name of shipped weights or a .safetensors file; None starts a fresh network.
+        trainable: also train the network, together with the link.
+        classes: number of classes.
+    """
+
+    def __init__(
+        self,
+        weights: str | None = "resnet-cifar10",
+        *,
+        trainable: bool = False,
+        classes: int = 10,
+    ) -> None:
+        from semsim import zoo
+        from semsim.nn.resnet import ResNet
+
+        super().__init__()
+        if classes < 2:
+            raise ValueError(f"classes is at least 2, got {classes}")
+        if weights is None and not trainable:
+            raise ValueError("weights null is a fresh network; train it with trainable: true")
+        self.network = ResNet(classes)
+        self.trainable = trainable
+        if weights is not None:
+            zoo.load_parts(weights, {"network": self.network})
+        self.network.requires_grad_(trainable)
+        self.train(self.training)
+
+    def train(self, mode: bool = True) -> Self:
+        """Set training mode; a frozen network stays in evaluation mode."""
+        super().train(mode)
+        self.network.train(mode and self.trainable)
+        return self
+
+    def forward(self, estimate: Tensor) -> Tensor:
+        """Return logits [B, classes] of images [B, 3, H, W] in [0, 1]."""
+        return self.network(estimate)
+
+    def loss(self, output: Tensor, source: Tensor, target: Tensor) -> Tensor:
+        """Return the cross-entropy of the logits, in nats.
+
+        Raises:
+            ValueError: the payload has no classes.
+        """
+        if target.dim() != 1 or target.is_floating_point():
+            raise ValueError(
+                "classify needs a payload with classes, such as cifar10 or a folder with "
+                f"classes: true; this one's target is {target.dtype} {list(target.shape)}"
+            )
+        return F.cross_entropy(output, target)

@@ -1,0 +1,81 @@
+"""Classification as a task. A small network stands in for the trained one."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from semsim import zoo
+from semsim.tasks.classify import Classify
+
+
+class SmallResNet(nn.Module):
+    def __init__(self, classes: int = 10) -> None:
+        super().__init__()
+        self.features = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU())
+        self.head = nn.Linear(4, classes)
+
+    def forward(self, image: Tensor) -> Tensor:
+        return self.head(self.features(image).mean(dim=(2, 3)))
+
+
+@pytest.fixture(autouse=True)
+def small_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = ModuleType("semsim.nn.resnet")
+    module.ResNet = SmallResNet  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "semsim.nn.resnet", module)
+
+
+@pytest.fixture
+def weights(tmp_path: Path) -> str:
+    return str(zoo.export_parts(tmp_path / "net.safetensors", {"network": SmallResNet()}))
+
+
+def test_weights_are_loaded_and_frozen(weights: str) -> None:
+    task = Classify(weights)
+    assert not any(p.requires_grad for p in task.parameters())
+    same = Classify(weights)
+    image = torch.rand(2, 3, 8, 8)
+    assert torch.equal(task(image), same(image)) and task(image).shape == (2, 10)
+
+
+def test_training_leaves_the_batch_statistics_of_a_frozen_network(weights: str) -> None:
+    task = Classify(weights).train()
+    before = {k: v.clone() for k, v in task.state_dict().items()}
+    task(torch.rand(8, 3, 8, 8))
+    assert task.training and not task.network.training
+    assert all(torch.equal(v, before[k]) for k, v in task.state_dict().items())
+
+
+def test_the_loss_reaches_the_estimate_through_the_frozen_network(weights: str) -> None:
+    task, estimate = Classify(weights), torch.rand(4, 3, 8, 8, requires_grad=True)
+    target = torch.tensor([0, 1, 2, 3])
+    loss = task.loss(task(estimate), estimate, target)
+    loss.backward()
+    assert estimate.grad is not None and estimate.grad.abs().sum() > 0
+    expected = -task(estimate).log_softmax(dim=1)[range(4), target].mean()
+    assert torch.allclose(loss, expected)
+
+
+def test_a_fresh_network_trains_with_the_link() -> None:
+    task = Classify(None, trainable=True, classes=3).train()
+    assert task.network.training and all(p.requires_grad for p in task.parameters())
+    assert not task.eval().network.training
+    assert task(torch.rand(2, 3, 8, 8)).shape == (2, 3)
+
+
+def test_void_choices_are_refused(weights: str) -> None:
+    with pytest.raises(ValueError, match="trainable: true"):
+        Classify(None)
+    with pytest.raises(ValueError, match="at least 2"):
+        Classify(weights, classes=1)
+    with pytest.raises(ValueError, match="do not fit"):
+        Classify(weights, classes=7)
+    task, images = Classify(weights), torch.rand(2, 3, 8, 8)
+    with pytest.raises(ValueError, match="payload with classes"):
+        task.loss(task(images), images, images)
