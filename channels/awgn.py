@@ -34,6 +34,9 @@ class AWGN(nn.Module):
     num_tx = 1
     num_rx = 1
 
+    def __init__(self) -> None:
+        super().__init__()
+
     def draw(self, batch: int, uses: int, generator: torch.Generator) -> ChannelState:
         """Return h = 1, [B, 1, 1, 1], constant over all uses; nothing is drawn."""
         check_draw(batch, uses)

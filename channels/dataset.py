@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import zipfile
+import zlib
 from pathlib import Path
 from typing import Literal
 
@@ -83,23 +85,31 @@ class Measured(nn.Module):
 def _read(path: Path, array: str | None) -> np.ndarray:
     if not path.is_file():
         raise ValueError(f"there is no file {path}; path names a .npy or .npz file of gains")
+    arrays: dict[str | None, np.ndarray]
     try:
         content = np.load(path, allow_pickle=False)
-    except (ValueError, OSError, EOFError) as error:
+        if isinstance(content, np.ndarray):
+            arrays = {None: content}
+        else:
+            with content:
+                arrays = {name: content[name] for name in _wanted(content.files, array)}
+    except (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise ValueError(
             f"{path} is not an array file ({error}); write it with numpy.save(path, gains), "
             "numbers only"
         ) from error
-    if isinstance(content, np.ndarray):
-        if array is not None:
-            raise ValueError(f"{path} holds one array without a name; leave out array={array!r}")
-        return content
-    with content:
-        if array is None and len(content.files) == 1:
-            array = content.files[0]
-        if array not in content.files:
-            raise ValueError(f"array is one of {content.files} in {path}, got {array!r}")
-        return content[array]
+    if array is None and len(arrays) == 1:
+        return next(iter(arrays.values()))
+    if array not in arrays:
+        names = [name for name in arrays if name is not None]
+        hint = f"array is one of {names}" if names else "it holds one array without a name"
+        raise ValueError(f"{path}: {hint}, got array={array!r}")
+    return arrays[array]
+
+
+def _wanted(names: list[str], array: str | None) -> list[str]:
+    """Return the array asked for, or all, to be named in an error."""
+    return [array] if array in names else names
 
 
 def _as_gains(values: np.ndarray, path: str) -> Tensor:

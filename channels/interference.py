@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from channels.awgn import AWGN, add_noise
 from channels.base import Channel, ChannelState, complex_normal
-from channels.checks import check_range
+from channels.checks import check_generator, check_range
 from channels.fading import Rayleigh
 from channels.units import db_to_linear
 
@@ -53,6 +53,7 @@ class Interference(nn.Module):
         self, x: Tensor, state: ChannelState, n0: Tensor | None, generator: torch.Generator
     ) -> Tensor:
         """Send x [B, T, N], receive y [B, R, N]."""
+        check_generator(x, generator)
         wanted, interferer = state.stages
         y = self.channel(x, wanted, None, generator)
         symbols = complex_normal((len(x), 1, x.shape[-1]), generator, y.dtype)

@@ -68,9 +68,9 @@ def sionna_phy() -> ModuleType:
 
 def device_key(device: torch.device) -> str:
     """Return the name Sionna knows a device by: ``"cuda:0"``, never ``"cuda"``."""
-    if device.type == "cuda" and device.index is None:
-        return f"cuda:{torch.cuda.current_device()}"
-    return str(device)
+    if device.type != "cuda":
+        return device.type
+    return f"cuda:{torch.cuda.current_device() if device.index is None else device.index}"
 
 
 def precision_of(dtype: torch.dtype) -> Precision:
