@@ -200,7 +200,10 @@ def _metric_label(rows: DataFrame, y: str) -> str:
 
 
 def _scale(axes: Sequence[Axes], x: str, y: str, rows: DataFrame) -> None:
-    """Put ticks at the points that were measured; error rates on a logarithmic axis."""
+    """Put ticks at the points that were measured; error rates on a logarithmic axis.
+
+    There, a point without any error and an interval down to zero reach the lower edge.
+    """
     from matplotlib.ticker import MaxNLocator
 
     places = sorted(set(rows[x]))
@@ -210,7 +213,8 @@ def _scale(axes: Sequence[Axes], x: str, y: str, rows: DataFrame) -> None:
         if x == "snr_db" and len(places) <= 9:
             ax.set_xticks(places, [f"{place:g}" for place in places])
         if y in ("ber", "bler") and (rows["value"] > 0).any():
-            ax.set_yscale("log", nonpositive="mask")
+            ax.set_yscale("log", nonpositive="clip")
+            ax.set_ylim(bottom=rows["value"][rows["value"] > 0].min() / 3)
         else:
             ax.yaxis.set_major_locator(MaxNLocator(9, steps=[1, 2, 5, 10]))
 
@@ -245,7 +249,7 @@ def _figure(panels: int) -> tuple[Figure, list[Axes]]:
 
     columns = min(panels, 3)
     rows = -(-panels // columns)
-    size = (COLUMN * 1.25 if panels == 1 else PAGE, 0.75 + 2.25 * rows)
+    size = (COLUMN * 1.25 if panels == 1 else PAGE, 0.6 + 2.25 * rows)
     figure = Figure(figsize=size, layout="constrained")
     grid = figure.subplots(rows, columns, sharey=True, squeeze=False)
     axes = list(grid.flat)
@@ -264,6 +268,7 @@ def _legend(figure: Figure, axes: Sequence[Axes]) -> None:
     width = figure.get_figwidth()
     longest = max(len(label) for label in entries)
     columns = max(1, min(len(entries), int(width * 15 / (longest + 6))))
+    figure.set_figheight(figure.get_figheight() + 0.155 * -(-len(entries) // columns))
     figure.legend(
         list(entries.values()),
         list(entries),

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-#: of Okabe and Ito, Color universal design (2008)
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-MARKERS = "os^Dv<P"
+#: of Okabe and Ito, Color universal design (2008), without yellow; the last is Tol's wine
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#882255")
+MARKERS = "os^Dv<PX"  # one more than colours, so that pairs repeat late
 GREY_MARKERS = "xD+sP^*ov"
 BOUNDS = ("bound", "capacity", "theory", "limit")  #: schemes with such a name are drawn dashed
 WORDS = {
