@@ -89,7 +89,8 @@ class MSSSIMdB(MSSSIM):
 
     def combine(self, mean: float) -> float:
         """Return the mean MS-SSIM in dB, at most 60 dB."""
-        return -linear_to_db(max(1 - mean, 1e-6))  # float32 tells no more digits apart
+        rest = torch.tensor(1 - mean, dtype=torch.float64).clamp(min=1e-6)  # float32 tells no more
+        return -float(linear_to_db(rest))
 
 
 def round_8bit(image: Tensor) -> Tensor:

@@ -86,6 +86,13 @@ def test_the_combination_is_monotone_and_finite(name: str) -> None:
     assert (rising or falling) and all(map(math.isfinite, reported))
 
 
+@pytest.mark.parametrize("name", METRICS)
+def test_ends_of_an_interval_may_lie_outside_the_range_or_be_unknown(name: str) -> None:
+    metric = make(name)
+    assert math.isfinite(metric.combine(-0.1)) and math.isfinite(metric.combine(1.1))
+    assert math.isnan(metric.combine(math.nan))  # one item has no interval
+
+
 @pytest.mark.parametrize(
     ("name", "outcome", "words"),
     [
