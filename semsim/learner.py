@@ -1,0 +1,242 @@
+"""The inside of a training: batches by step, bf16 around the networks, state on disk, the loop."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import functools
+import math
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from semsim.nn import muon
+from semsim.seeds import stream
+
+if TYPE_CHECKING:
+    from semsim.training import TrainSpec
+
+
+class Batches(torch.utils.data.IterableDataset):  # type: ignore[type-arg]
+    """The batches of steps ``start``, ``start + 1``, ...; each depends on the seed and its step."""
+
+    def __init__(self, payload: Any, spec: TrainSpec, seed: int, start: int) -> None:
+        super().__init__()
+        if not len(payload):
+            raise ValueError("the payload is empty; there is nothing to train on")
+        self.payload, self.spec, self.seed, self.start = payload, spec, seed, start
+        self._order = functools.lru_cache(2)(self._shuffle)
+
+    def _shuffle(self, epoch: int) -> list[int]:
+        generator = stream(self.seed, "order", epoch)
+        return torch.randperm(len(self.payload), generator=generator).tolist()
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor, int]]:
+        step = self.start
+        while self.spec.minutes is not None or step < self.spec.steps:
+            yield *self.batch(step), step
+            step += 1
+
+    def batch(self, step: int) -> tuple[Tensor, Tensor]:
+        """Return sources and targets of a step."""
+        generator = stream(self.seed, "augment", step)
+        sources, targets = [], []
+        for position in range(step * self.spec.batch_size, (step + 1) * self.spec.batch_size):
+            epoch, place = divmod(position, len(self.payload))
+            source, target = self.payload[self._order(epoch)[place]]
+            mirrored = isinstance(target, Tensor) and target.shape == source.shape
+            source = self._augment(source, generator)
+            sources.append(source)
+            targets.append(source if mirrored else torch.as_tensor(target))
+        if len({s.shape for s in sources}) > 1:
+            shapes = sorted({tuple(s.shape) for s in sources})[:2]
+            raise ValueError(f"items differ in shape, such as {shapes}; set train.crop")
+        return torch.stack(sources), torch.stack(targets)
+
+    def _augment(self, source: Tensor, generator: torch.Generator) -> Tensor:
+        if source.dim() != 3:
+            return source
+        if (side := self.spec.crop) is not None:
+            if min(source.shape[1:]) < side:
+                raise ValueError(
+                    f"crop {side} is larger than an image of {list(source.shape)}; write at most "
+                    f"{min(source.shape[1:])}"
+                )
+            top, left = (
+                int(torch.randint(n - side + 1, (), generator=generator)) for n in source.shape[1:]
+            )
+            source = source[:, top : top + side, left : left + side]
+        if self.spec.flip and torch.rand((), generator=generator) < 0.5:
+            source = source.flip(-1)
+        return source
+
+
+@contextlib.contextmanager
+def networks_in_bf16(modules: Sequence[nn.Module], device: torch.device) -> Iterator[None]:
+    """Run these modules under bf16 autocast and hand out fp32; what lies between stays as it is."""
+    handles = []
+    for module in modules:
+        cast = torch.autocast(device.type, dtype=torch.bfloat16)
+
+        def enter(_module: nn.Module, _args: Any, cast: torch.autocast = cast) -> None:
+            cast.__enter__()
+
+        def leave(_module: nn.Module, _args: Any, output: Any, cast: torch.autocast = cast) -> Any:
+            cast.__exit__(None, None, None)
+            low = isinstance(output, Tensor) and output.dtype == torch.bfloat16
+            return output.float() if low else output
+
+        handles.append(module.register_forward_pre_hook(enter))
+        handles.append(module.register_forward_hook(leave, always_call=True))
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def rate(progress: float, warmup: float) -> float:
+    """Return the learning rate relative to its peak; ``progress`` runs from 0 to 1."""
+    rise = min(1.0, progress / warmup) if warmup else 1.0
+    return rise * 0.5 * (1 + math.cos(math.pi * min(progress, 1.0)))
+
+
+class State:
+    """Everything that a training carries from step to step, on disk and back."""
+
+    def __init__(self, link: nn.Module, task: nn.Module, spec: TrainSpec, seed: int) -> None:
+        self.nets = nn.ModuleDict({"link": link, "task": task})
+        self.spec, self.seed = spec, seed
+        self.steps, self.seconds = 0, 0.0
+        self.average = copy.deepcopy(self.nets.state_dict())
+        parameters = [p for p in self.nets.parameters() if p.requires_grad]
+        if not parameters:
+            raise ValueError("nothing to train: neither the link nor the task has parameters")
+        self.optimiser: torch.optim.Optimizer
+        if spec.optimiser == "muon":
+            self.optimiser = muon.Muon(muon.groups(self.nets), lr=spec.lr)
+        else:
+            self.optimiser = torch.optim.AdamW(parameters, lr=spec.lr, weight_decay=1e-4)
+
+    def progress(self) -> float:
+        """Return the share of the training that is done."""
+        if self.spec.minutes is not None:
+            return self.seconds / (60 * self.spec.minutes)
+        return self.steps / self.spec.steps
+
+    @torch.no_grad()
+    def follow(self) -> None:
+        """Let the average follow the weights; faster at first, so that it forgets the start."""
+        decay = min(self.spec.ema, (1 + self.steps) / (10 + self.steps)) if self.spec.ema else 0.0
+        for name, value in self.nets.state_dict().items():
+            mean = self.average[name]
+            if mean.is_floating_point():
+                mean.lerp_(value, 1 - decay)
+            else:
+                mean.copy_(value)
+
+    @contextlib.contextmanager
+    def averaged(self) -> Iterator[None]:
+        """Put the averaged weights into the networks for a while."""
+        live = copy.deepcopy(self.nets.state_dict())
+        self.nets.load_state_dict(self.average)
+        try:
+            yield
+        finally:
+            self.nets.load_state_dict(live)
+
+    def save(self, path: Path) -> None:
+        """Write the checkpoint in one go."""
+        half = path.with_name(path.name + ".part")
+        content = {
+            "nets": self.nets.state_dict(),
+            "average": self.average,
+            "optimiser": self.optimiser.state_dict(),
+            "steps": self.steps,
+            "seconds": self.seconds,
+            "seed": self.seed,
+            "spec": asdict(self.spec),
+        }
+        torch.save(content, half)
+        os.replace(half, path)
+
+    def load(self, path: Path) -> None:
+        """Go on from a checkpoint of the same training; anything else is refused."""
+        try:
+            content = torch.load(path, weights_only=True)
+        except Exception as error:  # torch raises half a dozen types for a damaged file
+            raise ValueError(
+                f"{path} is no whole checkpoint ({type(error).__name__}); delete it to start anew"
+            ) from error
+        mine = {"seed": self.seed, "spec": asdict(self.spec)}
+        if any(content[key] != value for key, value in mine.items()):
+            raise ValueError(
+                f"{path} belongs to a training with other settings; choose another folder, or "
+                "delete it to start anew"
+            )
+        self.nets.load_state_dict(content["nets"])
+        self.average = content["average"]
+        self.optimiser.load_state_dict(content["optimiser"])
+        self.steps, self.seconds = content["steps"], content["seconds"]
+
+
+def step_loss(state: State, source: Tensor, target: Tensor, step: int) -> Tensor:
+    """Return the loss of one step; SNR, fading and noise come from the seed and the step."""
+    spec = state.spec
+    link: Any = state.nets["link"]
+    task: Any = state.nets["task"]
+    low, high = spec.snr_range()
+    unit = torch.rand(len(source), generator=stream(state.seed, "snr", step))
+    snr_db = (low + (high - low) * unit).to(source.device)
+    ends = [getattr(link, n, None) for n in ("transmitter", "receiver")]
+    networks = [m for m in (*ends, task) if isinstance(m, nn.Module)] or [link]
+    low_precision = spec.precision == "bf16"
+    with networks_in_bf16(networks if low_precision else [], source.device):
+        generator = stream(state.seed, "train", step, device=source.device)
+        output = task(link.transmit(source, snr_db, generator).estimate)
+    return task.loss(output, source, target)
+
+
+def lightning_module(state: State, after_step: Callable[[float], bool]) -> Any:
+    """Return the LightningModule around the state; it stops when ``after_step`` says so."""
+    import lightning
+
+    task: Any = state.nets["task"]
+
+    class Learner(lightning.LightningModule):
+        def __init__(self) -> None:
+            super().__init__()
+            self.nets = state.nets
+            self.clock = time.perf_counter()
+
+        def configure_optimizers(self) -> torch.optim.Optimizer:
+            return state.optimiser
+
+        def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+            share = rate(state.progress(), state.spec.warmup)
+            for group in state.optimiser.param_groups:
+                group["lr"] = state.spec.lr * share
+
+        def training_step(self, batch: tuple[Tensor, Tensor, int], batch_idx: int) -> Tensor:
+            source, target, step = batch
+            loss = step_loss(state, source, target, step)
+            self.log("loss", loss)
+            return loss
+
+        def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
+            task.after_step()
+            state.steps += 1
+            now = time.perf_counter()
+            state.seconds += now - self.clock
+            state.follow()
+            if after_step(float(outputs["loss"])):
+                self.trainer.should_stop = True
+            self.clock = time.perf_counter()  # validations and checkpoints do not count
+
+    return Learner()
