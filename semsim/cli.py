@@ -57,6 +57,16 @@ def _plain_errors() -> Iterator[None]:
         raise typer.Exit(2) from None
 
 
+@contextmanager
+def _told_how_to_go_on(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except KeyboardInterrupt:
+        message = f"\nStopped. What is done is kept in {folder}; the same command goes on."
+        typer.echo(message, err=True)
+        raise typer.Exit(130) from None
+
+
 @app.command("list")
 def list_parts(family: Family = None) -> None:
     """List the parts that a scenario can name, and shipped weights."""
@@ -103,15 +113,10 @@ def run(
 
         scenario = Scenario.load(file)
         folder = results_folder(quicker(scenario) if quick else scenario, out)
-        try:
-            with _progress() as listener:
-                rows = run_scenario(
-                    file, out, quick=quick, fresh=fresh, device=device, listener=listener
-                )
-        except KeyboardInterrupt:
-            message = f"\nStopped. What is done is kept in {folder}; the same command goes on."
-            typer.echo(message, err=True)
-            raise typer.Exit(130) from None
+        with _told_how_to_go_on(folder), _progress() as listener:
+            rows = run_scenario(
+                file, out, quick=quick, fresh=fresh, device=device, listener=listener
+            )
         _print_table(rows, list(scenario.sweep))
         for path in sorted(p for p in folder.iterdir() if p.is_file() and p.name[0] != "."):
             typer.echo(path)
@@ -119,13 +124,16 @@ def run(
 
 @app.command()
 def train(file: File, out: Out = None, device: Device = None) -> None:
-    """Train the scenario's link and write its weights."""
+    """Train what the scenario's train key says; a run finds the weights in the same folder."""
     with _plain_errors():
         from semsim.scenario import Scenario
-        from semsim.sweep import train_scenario
+        from semsim.trained import train_all
 
-        for path in train_scenario(Scenario.load(file), out, device):
-            typer.echo(path)
+        scenario = Scenario.load(file)
+        folder = out or Path("results") / scenario.name
+        with _told_how_to_go_on(folder):
+            for line in train_all(scenario, folder, device, progress=sys.stderr.isatty()):
+                typer.echo(line)
 
 
 @app.command()

@@ -6,6 +6,7 @@ import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import pydantic
 from pydantic import BaseModel, ConfigDict, Field
 
 from semsim import spec
@@ -16,6 +17,7 @@ CLOSED = ConfigDict(extra="forbid", frozen=True)
 
 
 def part_of_kind(family: str, kind: str) -> Any:
+    """Return the default of a field: the part of this kind, without arguments."""
     return Field(default_factory=functools.partial(spec.parse, family, kind))
 
 
@@ -38,33 +40,60 @@ class Plot(BaseModel):
 
 
 def parse_ends(value: object) -> BaseModel:
+    """Return what each end knows of the channel."""
     if isinstance(value, Mapping) and "kind" in value:
         raise SpecError("kind", "say at which end: csi: {rx: {kind: ...}, tx: {kind: ...}}")
     return value if isinstance(value, Ends) else spec.validate(Ends, value)
 
 
-def parse_train(value: object) -> Any:
-    return spec.parse_settings(train_spec(), value)
-
-
-def train_spec() -> type:
+@functools.cache
+def train_model() -> type[BaseModel]:
+    """Return the closed model of ``train``: TrainSpec's fields, and what to train on."""
     from semsim.training import TrainSpec
 
-    return TrainSpec
+    own: dict[str, Any] = {
+        "payload": (spec.nested("payload"), ...),
+        "validation": (spec.nested("payload"), None),
+    }
+    return pydantic.create_model(
+        "train", __base__=spec.settings_model(TrainSpec), __doc__=TrainSpec.__doc__, **own
+    )
 
 
-SETTINGS: dict[str, Callable[[], type]] = {
-    "stop": lambda: Stop,
-    "train": train_spec,
+def parse_train(value: object) -> BaseModel:
+    """Return how to train; its payload is never that of the evaluation."""
+    if isinstance(value, BaseModel):
+        return value
+    if not isinstance(value, Mapping):
+        raise SpecError(
+            "", f"must be a mapping such as {{payload: ..., steps: 1000}}, got {value!r}"
+        )
+    train = spec.validate(train_model(), value)
+    train_spec(train)
+    return train
+
+
+def train_spec(train: Any) -> Any:
+    """Return the live TrainSpec."""
+    from semsim.training import TrainSpec
+
+    return spec.build_settings(TrainSpec, train)
+
+
+SETTINGS: dict[str, Callable[[], type[BaseModel]]] = {
+    "stop": lambda: spec.settings_model(Stop),
+    "train": train_model,
     "plots": lambda: Plot,
 }  #: keys that hold a value object without kinds
 
 
 def parse_plot(value: object) -> BaseModel:
+    """Return which figure to draw."""
     return value if isinstance(value, Plot) else spec.validate(Plot, value)
 
 
 def parse_snrs(value: object) -> tuple[float, ...]:
+    """Return SNRs in dB, from one number or a list."""
     values = value if isinstance(value, list | tuple) else [value]
     try:
         snrs = tuple(spec.to_number(v) for v in values)
@@ -78,6 +107,7 @@ def parse_snrs(value: object) -> tuple[float, ...]:
 
 
 def parse_metrics(value: object) -> tuple[BaseModel, ...]:
+    """Return the metrics, from names or mappings."""
     values = value if isinstance(value, list | tuple) else [value]
     if not values:
         raise SpecError("", "is empty; name at least one metric, such as [psnr]")

@@ -62,7 +62,7 @@ def _settings_schema(name: str, schema: dict[str, Any], definitions: dict[str, A
     """Put the closed schema of a value object in the place of "anything"."""
     from semsim.fields import SETTINGS
 
-    model = spec.settings_model(SETTINGS[name]())
+    model = SETTINGS[name]()
     own = model.model_json_schema(ref_template="#/$defs/{model}")
     definitions.update(own.pop("$defs", {}))
     definitions[name] = own

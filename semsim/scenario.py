@@ -155,12 +155,19 @@ class Scenario(BaseModel):
 
     def training_hash(self) -> str:
         """Return the hash of all that decides training, the same for points that share it."""
-        keys = ("seed", "transmitter", "receiver", "channel", "csi", "frontend", "task", "train")
+        keys = ("seed", "transmitter", "channel", "csi", "frontend", "task", "train")
         content = self.model_dump(mode="json", include=set(keys))
+        receiver = self.receiver_spec()
+        content["receiver"] = receiver and spec.dump(receiver)
         return _hash({**content, "version": semsim.__version__})
 
-    def build(self, device: str | torch.device | None = None) -> Built:
-        """Construct the live parts of this one link on a device and load its weights."""
+    def build(self, device: str | torch.device | None = None, weights: Path | None = None) -> Built:
+        """Construct the live parts of this one link on a device and load its weights.
+
+        Args:
+            device: instead of the scenario's.
+            weights: a file to load where the scenario names no weights, because it trains its own.
+        """
         make = functools.partial(_construct, self)
         transmitter, channel = make("transmitter"), make("channel")
         receiver_spec = self.receiver_spec()
@@ -173,8 +180,8 @@ class Scenario(BaseModel):
         if receiver is None and link_class is Link:
             raise SpecError("receiver", f"missing; {self.transmitter.kind!r} has no other half")
         link = link_class(transmitter, channel, receiver, frontend=make("frontend"), **ends)
-        if self.transmitter.weights:
-            _load_weights(self.transmitter.weights, transmitter, receiver)
+        if self.transmitter.weights or weights:
+            _load_weights(self.transmitter.weights or str(weights), transmitter, receiver)
         device = pick_device(self.device) if device is None else device
         metrics = [_construct_part(m, f"metrics[{i}]") for i, m in enumerate(self.metrics)]
         device = torch.device(device)

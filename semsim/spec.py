@@ -159,7 +159,8 @@ def build_settings(part: type, parsed: BaseModel) -> Any:
     """Construct the value object that :func:`settings` validated."""
     if isinstance(parsed, part):
         return parsed
-    values = {name: getattr(parsed, name) for name in type(parsed).model_fields}
+    names = settings_model(part).model_fields
+    values = {name: getattr(parsed, name) for name in names}
     try:
         return part(**{k: build(v) if isinstance(v, BaseModel) else v for k, v in values.items()})
     except ValueError as error:

@@ -19,6 +19,7 @@ from semsim.figures import draw, draw_strips, take_pictures
 from semsim.mistakes import SpecError
 from semsim.results import Journal, frame, provenance, write_atomic, write_rows
 from semsim.scenario import Built, Point, Scenario, pick_device, weights_hash
+from semsim.trained import own_weights
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -222,7 +223,8 @@ def _run_point(
     pending = _pending(point, journal)
     if not pending:
         return
-    built, uid = scenario.build(device), scenario.uid()
+    weights = own_weights(scenario, folder, device, progress=listener is not None)
+    built, uid = scenario.build(device, weights), scenario.uid()
     evaluation = _evaluation(scenario, built, pending)
     saved = journal.checkpoint(uid)
     if {float(snr) for snr in saved} == set(pending):

@@ -41,6 +41,7 @@ FRONTENDS = {
 TRANSMITTERS = {
     "analog": "semsim.codecs.analog:AnalogTransmitter",
     "deepjscc": "semsim.codecs.deepjscc:DeepJSCCTransmitter",
+    "uncoded": "semsim.codecs.uncoded:UncodedTransmitter",
     "separate": "semsim.codecs.separate:SeparateTransmitter",
     "bound": "semsim.codecs.bound:BoundTransmitter",
 }
@@ -48,6 +49,7 @@ TRANSMITTERS = {
 RECEIVERS = {
     "analog": "semsim.codecs.analog:AnalogReceiver",
     "deepjscc": "semsim.codecs.deepjscc:DeepJSCCReceiver",
+    "uncoded": "semsim.codecs.uncoded:UncodedReceiver",
     "separate": "semsim.codecs.separate:SeparateReceiver",
     "bound": "semsim.codecs.bound:BoundReceiver",
 }

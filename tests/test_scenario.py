@@ -59,7 +59,7 @@ MISTAKES = {
     ),
     "no folder": (
         changed("{kind: toy_parts:ToyPayload}", "{kind: folder, path: nowhere}"),
-        "payload.path: path: nowhere is not a folder",
+        "payload.path: path nowhere is not a folder",
     ),
     "cbr": (
         changed("{kind: toy_parts:ToyTransmitter}", "{kind: deepjscc, cbr: 1/7}"),
@@ -112,6 +112,15 @@ MISTAKES = {
     "plot column": (
         BASE + "plots: [{y: toy_parts:Error, by: chanel}]",
         "plots[0].by: the rows have no column 'chanel'; did you mean 'channel'?",
+    ),
+    "train": (BASE + "train: {steps: 3}", "train.payload: missing; it must be a part"),
+    "train key": (
+        BASE + "train: {payload: toy_parts:ToyPayload, stesp: 3}",
+        "train.stesp: no such key; did you mean 'steps'?",
+    ),
+    "train rule": (
+        BASE + "train: {payload: toy_parts:ToyPayload, lr: 0}",
+        "train.lr: lr must be > 0, got 0",
     ),
     "csi": (BASE + "csi: {kind: pilots}", "csi.kind: say at which end: csi: {rx:"),
     "csi key": (BASE + "csi: {rx: {kind: pilots, per_blok: 1}}", "csi.rx.per_blok: no such key"),

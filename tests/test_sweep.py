@@ -16,6 +16,7 @@ from semsim.results import read_rows
 from semsim.scenario import Scenario
 from semsim.strict_yaml import parse_yaml
 from semsim.sweep import results_folder, run
+from semsim.trained import train_all
 
 TOY = """
 name: toy
@@ -177,3 +178,23 @@ def test_a_tiny_sweep_gives_the_digits_it_always_gave() -> None:
             assert str(row[name]) == kept[name]
         for name in columns[3:]:  # another CPU may round float32 differently
             assert row[name] == pytest.approx(float(kept[name]), rel=1e-5, abs=1e-7)
+
+
+@pytest.mark.slow
+def test_a_scenario_that_trains_does_so_once_for_all_points_that_share_it() -> None:
+    values = {
+        "payload": {"kind": "synthetic", "count": 3, "size": 16},
+        "transmitter": {"kind": "deepjscc", "cbr": "1/6", "width": 4, "depth": 1},
+        "channel": "awgn",
+        "metrics": ["psnr"],
+        "sweep": {"payload.count": [2, 3]},
+        "train": {"payload": {"kind": "synthetic", "count": 4, "size": 16}, "steps": 2},
+    }
+    rows = run(toy(**values), "out")
+    assert len(rows) == 2 * 2
+    (weights,) = Path("out/training").glob("*/weights.safetensors")
+    (line,) = train_all(toy(**values), Path("out"))
+    assert line.endswith(str(weights))
+    finished = {**values["transmitter"], "weights": str(weights)}
+    again = run(toy(**{**values, "transmitter": finished}), "named")
+    assert list(again["value"]) == list(rows["value"])

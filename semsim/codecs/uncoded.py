@@ -1,0 +1,54 @@
+"""Bits over QAM without a channel code: what BER curves of textbooks show."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from torch import Tensor, nn
+
+from channels.base import CSI
+from semsim.phy.qam import qam_llr, qam_map
+
+
+class UncodedTransmitter(nn.Module):
+    """Bits to Gray-labelled QAM symbols; the last symbol is filled up with zeros.
+
+    Args:
+        bits_per_symbol: 2 (QPSK), 4 (16-QAM), 6 (64-QAM) or 8 (256-QAM).
+    """
+
+    uses_csi = False
+
+    def __init__(self, bits_per_symbol: Literal[2, 4, 6, 8] = 2) -> None:
+        super().__init__()
+        self.bits_per_symbol = bits_per_symbol
+
+    def num_symbols(self, shape: tuple[int, ...]) -> int:
+        """Return the symbols for an item of this many bits."""
+        if len(shape) != 1:
+            raise ValueError(
+                f"uncoded sends bits, [K] per item, got {list(shape)}; use payload bits"
+            )
+        return -(-shape[0] // self.bits_per_symbol)
+
+    def forward(self, source: Tensor, csi: CSI) -> Tensor:
+        """Return symbols [B, 1, K / m] for bits [B, K], 0 or 1; unit power in expectation."""
+        missing = -source.shape[1] % self.bits_per_symbol
+        return qam_map(nn.functional.pad(source, (0, missing)), self.bits_per_symbol)[:, None]
+
+
+class UncodedReceiver(nn.Module):
+    """Symbols to the bits that are more likely, each by itself.
+
+    Args:
+        bits_per_symbol: as sent.
+    """
+
+    def __init__(self, bits_per_symbol: Literal[2, 4, 6, 8] = 2) -> None:
+        super().__init__()
+        self.bits_per_symbol = bits_per_symbol
+
+    def forward(self, y: Tensor, csi: CSI, shape: tuple[int, ...]) -> Tensor:
+        """Return bits [B, K], 0 or 1."""
+        llr = qam_llr(y[:, 0], csi.n0.reshape(len(y), -1), self.bits_per_symbol)
+        return (llr[:, : shape[0]] > 0).float()

@@ -1,0 +1,67 @@
+"""Weights that a scenario trains itself: once per training hash, whatever else is swept."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+
+from semsim import spec
+from semsim.fields import train_spec
+from semsim.mistakes import SpecError
+from semsim.scenario import Scenario, pick_device
+
+
+def train_all(
+    scenario: Scenario, folder: Path, device: str | None = None, *, progress: bool = False
+) -> Iterator[str]:
+    """Train every link of a scenario that trains; yield a line on each.
+
+    Args:
+        scenario: with ``train``.
+        folder: the results folder; each training has its own below ``training``.
+        device: instead of the scenario's.
+        progress: show a bar.
+    """
+    if scenario.train is None:
+        raise SpecError("train", "missing; say what to train on: train: {payload: ..., steps: ...}")
+    where = pick_device(device or scenario.device)
+    done: set[Path] = set()
+    for point in scenario.points():
+        if point.scenario.transmitter.weights:
+            raise SpecError("transmitter.weights", "is given, so there is nothing to train")
+        weights = own_weights(point.scenario, folder, where, progress=progress)
+        if weights is not None and weights not in done:
+            done.add(weights)
+            yield f"{' | '.join(map(str, point.swept.values())) or scenario.name}: {weights}"
+
+
+def own_weights(
+    scenario: Scenario, folder: Path, device: torch.device, *, progress: bool = False
+) -> Path | None:
+    """Return the weights that one link trains itself, training now what is not there yet.
+
+    None where the scenario trains nothing or names finished weights.
+    """
+    if scenario.train is None or scenario.transmitter.weights:
+        return None
+    place = folder / "training" / scenario.training_hash()
+    weights = place / "weights.safetensors"
+    if weights.is_file():
+        return weights
+    from semsim.training import train
+
+    built = scenario.build(device)
+    result = train(
+        built.link,
+        spec.build(scenario.train.payload),
+        built.task,
+        train_spec(scenario.train),
+        folder=place,
+        seed=scenario.seed,
+        validation=scenario.train.validation and spec.build(scenario.train.validation),
+        device=device,
+        progress=progress,
+    )
+    return result.weights

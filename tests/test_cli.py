@@ -1,0 +1,140 @@
+"""The command line: fast help, honest exit codes, files that it names."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+import semsim
+from semsim.cli import app
+
+ROOT = Path(__file__).parents[1]
+TOY = """
+name: toy
+payload: {kind: toy_parts:ToyPayload}
+transmitter: {kind: toy_parts:ToyTransmitter}
+channel: {kind: toy_parts:ToyChannel}
+metrics: [toy_parts:Error]
+snr_db: [0, 10]
+sweep: {transmitter.mode: [plain, negative]}
+"""
+PICTURES = """
+name: pictures
+payload: {kind: synthetic, count: 2, size: 16}
+transmitter: {kind: deepjscc, cbr: 1/6, width: 4, depth: 1}
+metrics: [psnr]
+snr_db: [0, 10]
+sweep: {channel: {AWGN: awgn, Fading: {kind: rayleigh}}}
+"""
+
+
+@pytest.fixture(autouse=True)
+def _in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("toy.yaml").write_text(TOY)
+
+
+def call(*arguments: str) -> str:
+    result = CliRunner().invoke(app, list(arguments))
+    assert result.exit_code == 0, result.output
+    return result.stdout
+
+
+def test_help_answers_within_a_second() -> None:
+    took = []
+    for _ in range(3):  # the best of three: the machine may be busy
+        start = time.perf_counter()
+        command = [sys.executable, "-m", "semsim.cli", "--help"]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+        took.append(time.perf_counter() - start)
+        assert "run" in done.stdout
+    assert min(took) < 1
+
+
+def test_help_imports_nothing_heavy() -> None:
+    code = "import sys, semsim.cli; print('torch' in sys.modules, 'rich' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.stdout.split()[0] == "False"
+
+
+def test_version_is_printed() -> None:
+    assert call("--version").strip() == f"semsim {semsim.__version__}"
+
+
+def test_list_shows_each_kind_with_a_line_on_it() -> None:
+    channels = call("list", "channel")
+    assert "rayleigh" in channels
+    assert "transmitter" not in channels
+    assert "deepjscc" in call("list")
+
+
+def test_list_of_an_unknown_family_says_which_there_are() -> None:
+    result = CliRunner().invoke(app, ["list", "chanel"])
+    assert result.exit_code == 2
+    assert "no family is called 'chanel'; did you mean 'channel'?" in result.stderr
+
+
+def test_check_says_what_would_run_and_writes_nothing() -> None:
+    said = call("check", "toy.yaml")
+    assert "2 link(s) at snr_db 0, 10" in said
+    assert "4 channel uses per item (4 payload), CBR 0.5, power 1" in said
+    assert [path.name for path in Path().iterdir()] == ["toy.yaml"]
+
+
+def test_run_prints_a_table_and_the_files() -> None:
+    said = call("run", "toy.yaml")
+    assert "transmitter.mode" in said
+    assert "10 dB" in said
+    for name in ("rows.parquet", "rows.csv", "provenance.json", "scenario.yaml"):
+        assert f"results/toy/{name}" in said.replace("\n", "")
+
+
+def test_run_of_images_leaves_strips_of_pictures() -> None:
+    Path("pictures.yaml").write_text(PICTURES)
+    call("run", "pictures.yaml", "--quick")
+    folder = Path("results/pictures-quick")
+    names = {path.name for path in folder.glob("*.png")}
+    assert names == {"psnr_over_snr_db.png", "strip_awgn.png", "strip_fading.png"}
+    assert len(list(folder.glob("pictures/*/sent.png"))) == 2
+
+
+def test_plot_draws_again_by_another_column() -> None:
+    call("run", "toy.yaml", "--out", "out")
+    assert call("plot", "out", "--y", "error", "--by", "transmitter.mode").split() == [
+        "out/error_over_snr_db.png"
+    ]
+    result = CliRunner().invoke(app, ["plot", "out", "--y", "psnr"])
+    assert result.exit_code == 2
+    assert "the rows hold no metric 'psnr'" in result.stderr
+
+
+def test_plot_of_no_results_says_what_to_give() -> None:
+    result = CliRunner().invoke(app, ["plot", "nowhere"])
+    assert result.exit_code == 2
+    assert "nowhere holds no rows.parquet" in result.stderr
+
+
+def test_schema_is_json_on_the_screen_or_in_a_file() -> None:
+    schema = json.loads(call("schema"))
+    assert schema["additionalProperties"] is False
+    call("schema", "--out", "schema.json")
+    assert json.loads(Path("schema.json").read_text()) == schema
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "scenarios").glob("*.yaml")), ids=lambda p: p.stem)
+def test_every_scenario_starts_with_what_it_shows_and_passes_check(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from semsim.scenario import Scenario
+
+    first = path.read_text().splitlines()[0]
+    assert first.startswith("# ")
+    assert "Takes" in first
+    monkeypatch.chdir(ROOT)
+    assert Scenario.load(path).points()
