@@ -27,14 +27,15 @@ def latent_channels(cbr: float | str, stride: int) -> int:
         ratio = Fraction(cbr).limit_denominator(100_000)
     except (ValueError, ZeroDivisionError):
         raise ValueError(f"cbr is a number or a fraction such as '1/6', got {cbr!r}") from None
-    pairs = ratio * 3 * stride**2
-    if pairs.denominator == 1 and 0 < pairs <= 3 * stride**2:
+    whole = 3 * stride**2  # source values at one position
+    pairs, most = ratio * whole, whole // 2
+    if pairs.denominator == 1 and 0 < pairs <= most:
         return 2 * int(pairs)
-    below = min(max(int(pairs), 1), 3 * stride**2)
-    near = [Fraction(n, 3 * stride**2) for n in {below, min(below + 1, 3 * stride**2)}]
+    below = min(max(int(pairs), 1), most)
+    near = sorted({Fraction(n, whole) for n in (below, min(below + 1, most))})
     raise ValueError(
-        f"cbr {cbr} is not possible with stride {stride}: it must be n/{3 * stride**2}, n from 1 "
-        f"to {3 * stride**2}; the nearest are {' and '.join(str(f) for f in sorted(near))}"
+        f"cbr {cbr} is not possible with {stride} x {stride} pixels per position: it must be "
+        f"n/{whole} with n from 1 to {most}; the nearest are {' and '.join(map(str, near))}"
     )
 
 
