@@ -52,7 +52,8 @@ def plot_rows(
         y: metric along the vertical axis; error rates get a logarithmic one.
         by: column that tells schemes apart.
         panel: column with one panel per value, or None for a single panel.
-        reference: published values to lay beneath in grey, as :func:`published` chooses them.
+        reference: published values to lay beneath in grey, as :func:`published` chooses them; a
+            panel shows those whose channel has the name of its own, such as ``AWGN``.
         theory: curves to lay beneath, dashed: name to a function of x.
 
     Raises:
@@ -68,7 +69,7 @@ def plot_rows(
             for label, colour, marker, dashed in look:
                 _curve(ax, here[here[by] == label], x, str(label), colour, marker, dashed)
             _theory(ax, theory or {}, here[x])
-            _published(ax, _of_panel(reference, x, y, panel, name), x)
+            _published(ax, _of_panel(reference, x, here), x)
             ax.set_xlabel(WORDS.get(x, x))
             if panel:
                 ax.set_title(str(name), loc="left")
@@ -161,18 +162,17 @@ def _theory(ax: Axes, curves: Mapping[str, Callable[[Any], Any]], x: Any) -> Non
         ax.plot(grid, curve(grid), color="#444444", linestyle=(0, style), label=label, zorder=1.5)
 
 
-def _of_panel(
-    reference: DataFrame | None, x: str, y: str, panel: str | None, name: object
-) -> DataFrame | None:
+def _of_panel(reference: DataFrame | None, x: str, rows: DataFrame) -> DataFrame | None:
+    """Choose the published values of the panel's metric and of channels of the same name."""
     if reference is None:
         return None
     systems = list(dict.fromkeys(reference["system"]))  # one marker per system in all panels
     markers = {system: GREY_MARKERS[i % len(GREY_MARKERS)] for i, system in enumerate(systems)}
     reference = reference.assign(marker=reference["system"].map(markers))
-    here = reference[(reference["metric"] == y) & reference[x].notna()]
-    if panel == "channel":  # "Rayleigh, block" shows what was published for "rayleigh"
-        here = here[[str(name).lower().startswith(c.lower()) for c in here["channel"]]]
-    return here
+    keep = reference["metric"].isin(rows["metric"]) & reference[x].notna()
+    if "channel" in rows:
+        keep &= reference["channel"].str.lower().isin({str(c).lower() for c in rows["channel"]})
+    return reference[keep]
 
 
 def _published(ax: Axes, values: DataFrame | None, x: str) -> None:

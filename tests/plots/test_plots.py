@@ -114,6 +114,9 @@ def test_published_values_lie_beneath_in_the_panel_of_their_channel(tmp_path: Pa
     points = [ax.lines[-1] for ax in figure.axes]
     assert [p.get_ydata().tolist() for p in points] == [[30], [29]]
     assert points[0].get_marker() != points[1].get_marker()
+    awgn = rows(channel="AWGN")
+    assert legend(plot_rows(awgn, reference=reference, panel=None))[-1] == "A (published)"
+    assert "A (published)" not in legend(plot_rows(rows(channel="2x2"), reference=reference))
 
 
 def test_the_shipped_published_values_are_plausible() -> None:
