@@ -1,0 +1,197 @@
+"""Rate and distortion of images, kept on disk, and the search for what fits a budget.
+
+One SQLite file under ``$SEMSIM_CACHE``, or ``~/.cache/semsim``: every image that was encoded, by
+the hash of its pixels and the codec's settings. Each entry is written whole or not at all and
+carries a checksum; an entry or a file that is damaged is made anew, and the file may be deleted at
+any time.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import os
+import sqlite3
+import struct
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from semsim.codecs.image_codecs import (
+    Headers,
+    ImageCodec,
+    Pixels,
+    charged_bytes,
+    mean_squared_error,
+)
+
+_TABLE = """
+    CREATE TABLE IF NOT EXISTS coded (
+        image BLOB, settings TEXT, step INTEGER,
+        stream_bytes INTEGER, file_bytes INTEGER, mse REAL, checksum BLOB, stream BLOB,
+        PRIMARY KEY (image, settings, step)
+    )
+"""
+_COARSE = 16  # the search starts on a grid of this many steps, shared by all budgets
+_FILLED = 0.985  # a budget used to this share ends the search: a finer step would gain 0.05 dB
+
+
+@dataclass(frozen=True)
+class Size:
+    """What an image costs at one quality step."""
+
+    stream_bytes: int
+    file_bytes: int
+
+
+@dataclass(frozen=True)
+class Coded:
+    """An image at one quality step.
+
+    Args:
+        step: quality step of the codec.
+        stream: elementary stream.
+        file_bytes: size of the whole file.
+        mse: mean squared error of the decoded image, 8-bit scale.
+    """
+
+    step: int
+    stream: bytes
+    file_bytes: int
+    mse: float
+
+
+def cache_folder() -> Path:
+    """Return ``$SEMSIM_CACHE``, or ``~/.cache/semsim``."""
+    named = os.environ.get("SEMSIM_CACHE")
+    return Path(named) if named else Path.home() / ".cache" / "semsim"
+
+
+class RateDistortion:
+    """Encodes images once and remembers them.
+
+    Args:
+        codec: with its settings.
+        folder: where the file lies; :func:`cache_folder` where left out.
+    """
+
+    def __init__(self, codec: ImageCodec, folder: Path | None = None) -> None:
+        self.codec = codec
+        self.path = (cache_folder() if folder is None else folder) / "images.sqlite"
+        self._local = threading.local()
+
+    def largest_fit(self, image: Pixels, budget_bytes: int, headers: Headers) -> Coded | None:
+        """Return the image at the largest quality step that fits; None if none does.
+
+        The search ends early once 98.5 % of the budget are used. Sizes are taken to rise with the
+        step; where they do not quite, the path of the search, and so its answer, still depends on
+        the image and the budget alone, not on what is cached.
+        """
+        key = image_key(image)
+
+        def cost(step: int) -> int:
+            size = self._size(key, image, step)
+            return charged_bytes(size.stream_bytes, size.file_bytes, headers)
+
+        step = _largest_step(self.codec.steps, cost, budget_bytes)
+        return None if step is None else self.coded(image, step)
+
+    def coded(self, image: Pixels, step: int) -> Coded:
+        """Return the image at one quality step, from the cache where it is there and sound."""
+        key = image_key(image)
+        row = self._one("SELECT file_bytes, mse, checksum, stream", key, step)
+        if row is not None:
+            file_bytes, mse, checksum, stream = row
+            if checksum == _checksum(key, step, file_bytes, mse, stream):
+                return Coded(step, stream, file_bytes, mse)
+        return self._encode(key, image, step)
+
+    def _size(self, key: bytes, image: Pixels, step: int) -> Size:
+        row = self._one("SELECT stream_bytes, file_bytes", key, step)
+        if row is not None:
+            return Size(*row)
+        coded = self._encode(key, image, step)
+        return Size(len(coded.stream), coded.file_bytes)
+
+    def _encode(self, key: bytes, image: Pixels, step: int) -> Coded:
+        file = self.codec.encode(image, step)
+        stream, mse = self.codec.strip(file), mean_squared_error(image, self.codec.decode(file))
+        checksum = _checksum(key, step, len(file), mse, stream)
+        row = (key, self.codec.settings, step, len(stream), len(file), mse, checksum, stream)
+        with self._connection() as connection:
+            connection.execute("INSERT OR REPLACE INTO coded VALUES (?,?,?,?,?,?,?,?)", row)
+        return Coded(step, stream, len(file), mse)
+
+    def _one(self, select: str, key: bytes, step: int) -> tuple | None:
+        where = " FROM coded WHERE image = ? AND settings = ? AND step = ?"
+        try:
+            found = self._connection().execute(select + where, (key, self.codec.settings, step))
+            return found.fetchone()
+        except sqlite3.OperationalError:  # locked or out of reach: not damage
+            raise
+        except sqlite3.DatabaseError:
+            self._start_anew()
+            return None
+
+    def _connection(self) -> sqlite3.Connection:
+        """Return this thread's connection, opening the file or replacing a damaged one."""
+        if getattr(self._local, "connection", None) is None:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                self._local.connection = _open(self.path)
+            except sqlite3.OperationalError:
+                raise
+            except sqlite3.DatabaseError:
+                self._start_anew()
+        return self._local.connection
+
+    def _start_anew(self) -> None:
+        if getattr(self._local, "connection", None) is not None:
+            self._local.connection.close()
+        for path in (self.path, self.path.with_name(self.path.name + "-journal")):
+            path.unlink(missing_ok=True)
+        self._local.connection = _open(self.path)
+
+
+def image_key(image: Pixels) -> bytes:
+    """Return the hash of an image's pixels and shape."""
+    return hashlib.sha256(struct.pack("<3I", *image.shape) + image.tobytes()).digest()[:16]
+
+
+def _open(path: Path) -> sqlite3.Connection:
+    connection = sqlite3.connect(path, timeout=120)
+    connection.execute("PRAGMA synchronous = NORMAL")
+    connection.execute(_TABLE)
+    return connection
+
+
+def _checksum(key: bytes, step: int, file_bytes: int, mse: float, stream: bytes) -> bytes:
+    facts = key + struct.pack("<IId", step, file_bytes, mse)
+    return hashlib.sha256(facts + stream).digest()[:16]
+
+
+def _largest_step(steps: int, cost: Callable[[int], int], budget: int) -> int | None:
+    """Bisect a coarse grid, then close in by interpolating the logarithm of the size."""
+    grid = [*range(0, steps - 1, _COARSE), steps - 1]
+    if cost(grid[0]) > budget:
+        return None
+    if cost(grid[-1]) <= budget:
+        return grid[-1]
+    first, last = 0, len(grid) - 1
+    while last - first > 1:
+        middle = (first + last) // 2
+        first, last = (middle, last) if cost(grid[middle]) <= budget else (first, middle)
+    low, high, tries = grid[first], grid[last], 0
+    while high - low > 1 and cost(low) < _FILLED * budget:
+        guess = _between(low, high, cost, budget) if tries < 4 else (low + high) // 2
+        low, high = (guess, high) if cost(guess) <= budget else (low, guess)
+        tries += 1
+    return low
+
+
+def _between(low: int, high: int, cost: Callable[[int], int], budget: int) -> int:
+    """Guess the last step that fits, taking the size to grow by a constant factor per step."""
+    small, large = math.log(cost(low)), math.log(cost(high))
+    share = (math.log(budget) - small) / (large - small)
+    return min(max(low + math.floor(share * (high - low)), low + 1), high - 1)
