@@ -26,7 +26,7 @@ class ChannelState:
     Args:
         h: gain from transmit to receive antenna, [B, R, T, N], or [B, R, T, 1] where it is the same
             for all uses; complex.
-        coherence: channel uses over which ``h`` stays constant (the number of uses for block fading).
+        coherence: channel uses over which ``h`` stays constant (all of them for block fading).
         interference: power received beside the signal, linear, per receive antenna.
         stages: states of the stages of a cascade, in order of passage.
     """
@@ -73,7 +73,7 @@ class Channel(Protocol):
     num_rx: int
 
     def draw(self, batch: int, uses: int, generator: torch.Generator) -> ChannelState:
-        """Draw ``batch`` independent realisations for ``uses`` channel uses on the generator's device."""
+        """Draw ``batch`` realisations of ``uses`` channel uses on the generator's device."""
         ...
 
     def __call__(

@@ -19,7 +19,17 @@ if TYPE_CHECKING:
     from semsim.types import Ledger, Transmission
 
 __version__ = "0.1.0"
-__all__ = ["Ledger", "Link", "Scenario", "Stop", "Transmission", "evaluate", "run", "stream", "train"]
+__all__ = [
+    "Ledger",
+    "Link",
+    "Scenario",
+    "Stop",
+    "Transmission",
+    "evaluate",
+    "run",
+    "stream",
+    "train",
+]
 
 _HOME = {
     "Ledger": "types",

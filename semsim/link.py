@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from channels.base import CSI, Channel
+from channels.base import CSI, Channel, ChannelState
 from channels.csi import CSISource, NoCSI, PerfectCSI
 from channels.units import snr_db_to_n0
 from semsim.phy.frontend import LMMSE, FrontEnd
@@ -57,9 +57,7 @@ class Link(nn.Module):
         """Symbols that travel in one channel use."""
         return self.frontend.num_streams(self.channel.num_tx, self.channel.num_rx)
 
-    def forward(
-        self, source: Tensor, snr_db: float | Tensor, generator: torch.Generator
-    ) -> Tensor:
+    def forward(self, source: Tensor, snr_db: float | Tensor, generator: torch.Generator) -> Tensor:
         """Return the receiver's estimate of the source; arguments as in :meth:`transmit`."""
         return self.transmit(source, snr_db, generator).estimate
 
@@ -70,8 +68,8 @@ class Link(nn.Module):
         """
         if self.transmitter.uses_csi:
             raise ValueError(
-                f"{type(self.transmitter).__name__} adapts to the channel (uses_csi is True), so its "
-                "symbols depend on the SNR; call transmit at each SNR instead"
+                f"{type(self.transmitter).__name__} adapts to the channel (uses_csi is True), so "
+                "its symbols depend on the SNR; call transmit at each SNR instead"
             )
         return self.transmitter(source, CSI(h=None, n0=source.new_ones(len(source))))
 
@@ -86,7 +84,7 @@ class Link(nn.Module):
 
         Args:
             source: [B, ...], images [B, 3, H, W] in [0, 1].
-            snr_db: average received Es/N0 per receive antenna, in dB; a number or one per item, [B].
+            snr_db: average received Es/N0 per receive antenna, in dB; a number, or [B].
             generator: draws fading, noise and whatever else is random, on the source's device.
             symbols: what :meth:`encode` returned for this source, to encode only once.
         """
@@ -121,14 +119,14 @@ class Link(nn.Module):
         )
 
     def _seen_by_transmitter(self, csi: CSI, precoder: Tensor, uses: int) -> CSI:
-        """Return the noise per symbol that the front end will leave, as far as the transmitter knows."""
+        """Return the noise that the front end will leave, as far as the transmitter knows."""
         if csi.h is None or not self.transmitter.uses_csi:
             return csi
         silence = csi.h.new_zeros(csi.h.shape[0], csi.h.shape[1], uses)
         _, after = self.frontend.combine(silence, _behind(csi, precoder))
         return after if after.h is not None else CSI(None, _join(after.n0, uses * self.num_streams))
 
-    def _ledger(self, state, uses: int, shape: tuple[int, ...], n0: Tensor) -> Ledger:  # noqa: ANN001
+    def _ledger(self, state: ChannelState, uses: int, shape: tuple[int, ...], n0: Tensor) -> Ledger:
         """Itemise the channel uses; bits of feedback and side information travel at capacity."""
         at_rx = self.csi_rx.overhead(state, uses, self.channel.num_tx)
         at_tx = self.csi_tx.overhead(state, uses, self.channel.num_tx)
@@ -148,8 +146,8 @@ class Link(nn.Module):
 def _check_symbols(symbols: Tensor, batch: int, num_symbols: int) -> None:
     if not symbols.is_complex() or tuple(symbols.shape) != (batch, 1, num_symbols):
         raise ValueError(
-            f"a transmitter returns complex symbols of shape [B, 1, K] = [{batch}, 1, {num_symbols}] "
-            f"(K from its num_symbols), got {list(symbols.shape)} {symbols.dtype}"
+            f"a transmitter returns complex symbols of shape [B, 1, K] = [{batch}, 1, "
+            f"{num_symbols}] (K from its num_symbols), got {list(symbols.shape)} {symbols.dtype}"
         )
 
 

@@ -1,4 +1,4 @@
-"""Randomness by name: a stream depends on its labels, never on the order in which it is asked for."""
+"""Randomness by name: a stream depends on its labels, never on the order of asking."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ from channels.base import CSI, ChannelState
 
 @dataclass(frozen=True)
 class Ledger:
-    """Complex channel uses that one item cost, itemised. Means over the batch where items differ."""
+    """Complex channel uses that one item cost, itemised; means where items differ."""
 
     payload: float
     pilots: float = 0.0

@@ -20,7 +20,11 @@ def run_python(code: str) -> str:
 
 @pytest.mark.parametrize(
     "modules",
-    ["semsim", "semsim.link, semsim.evaluation, semsim.codecs.deepjscc", "channels, channels.fading"],
+    [
+        "semsim",
+        "semsim.link, semsim.evaluation, semsim.codecs.deepjscc",
+        "channels, channels.fading",
+    ],
 )
 def test_heavy_packages_are_not_loaded_on_import(modules: str) -> None:
     loaded = run_python(f"import sys, {modules}; print([m for m in {HEAVY} if m in sys.modules])")

@@ -81,7 +81,9 @@ def test_snr_may_differ_per_item() -> None:
 
 
 def test_power_over_antennas_is_one_per_use() -> None:
-    link = Link(Pairs(), Rayleigh(num_tx=4, num_rx=4), Unpair(), csi_tx=PerfectCSI(), frontend=SVD())
+    link = Link(
+        Pairs(), Rayleigh(num_tx=4, num_rx=4), Unpair(), csi_tx=PerfectCSI(), frontend=SVD()
+    )
     x = link.transmit(unit_source(length=8192), 10.0, stream(5, "link")).x
     power = x.abs().square().sum(1).mean(1)
     assert torch.allclose(power, torch.ones(4), atol=1e-4)

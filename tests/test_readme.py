@@ -24,7 +24,9 @@ def test_the_first_commands_are_make_demo_and_make_test() -> None:
     assert {"demo", "test"} <= set(targets)
 
 
-@pytest.mark.parametrize("code", blocks("python"), ids=lambda code: code.strip().splitlines()[-1][:40])
+@pytest.mark.parametrize(
+    "code", blocks("python"), ids=lambda code: code.strip().splitlines()[-1][:40]
+)
 def test_python_block_runs(code: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     exec(compile(code, "README.md", "exec"), {"__name__": "__main__"})

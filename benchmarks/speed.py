@@ -1,0 +1,163 @@
+"""What a sweep costs beside its bare network, and beside the plain loop of public repositories.
+
+    python benchmarks/speed.py [--images 1000] [--repeats 7]
+
+Ratios of interleaved runs in one process; images are synthetic 32 x 32 pictures, whose content does
+not change the cost. Writes benchmarks/results/speed.{csv,md}.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import torch
+from timing import interleaved, machine, ratio
+from torch import Tensor, nn
+
+from channels import AWGN, CSI
+from semsim import Link, Stop, evaluate, stream
+from semsim.codecs.deepjscc import DeepJSCCReceiver, DeepJSCCTransmitter
+from semsim.metrics.image import PSNR
+from semsim.payloads.synthetic import Synthetic
+
+SNR_DB = [1.0, 4.0, 7.0, 10.0, 13.0, 16.0, 19.0]
+BATCH = 250
+RESULTS = Path(__file__).parent / "results"
+CODECS = {
+    "2019 network": {"preset": "bourtsoulatze2019"},
+    "residual, SNR at the receiver": {"adaptive": "receiver"},
+}
+
+
+def bare(transmitter: nn.Module, receiver: nn.Module, images: Tensor) -> None:
+    """One encode and seven decodes, nothing else."""
+    with torch.inference_mode():
+        for batch in images.split(BATCH):
+            n0 = torch.full((len(batch),), 0.1)
+            symbols = transmitter(batch, CSI(None, n0))
+            csi = CSI(None, n0[:, None, None].expand(symbols.shape))
+            for _ in SNR_DB:
+                receiver(symbols, csi, tuple(batch.shape[1:]))
+
+
+def plain_loop(
+    transmitter: nn.Module, receiver: nn.Module, images: Tensor, bf16: bool = False
+) -> list[float]:
+    """The loop that public repositories run: one SNR at a time, encoding each time."""
+    values = []
+    for snr_db in SNR_DB:
+        total = 0.0
+        with torch.no_grad():
+            for batch in images.split(BATCH):
+                n0 = torch.full((len(batch),), 10 ** (-snr_db / 10))
+                with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+                    symbols = transmitter(batch, CSI(None, n0))
+                noise = torch.randn_like(symbols) * n0[:, None, None].sqrt()
+                csi = CSI(None, n0[:, None, None].expand(symbols.shape))
+                with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+                    estimate = receiver(symbols + noise, csi, tuple(batch.shape[1:]))
+                pixels = (estimate.float().clamp(0, 1) * 255).round()
+                mse = (pixels - (batch * 255).round()).square().mean(dim=(1, 2, 3))
+                total += float((10 * torch.log10(255**2 / mse)).sum())
+        values.append(total / len(images))
+    return values
+
+
+def sweep(link: Link, payload: Synthetic, bf16: bool = False) -> list[float]:
+    """The same points through semsim's evaluator."""
+    stop = Stop(min_items=len(payload), max_items=len(payload))
+    with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+        rows = evaluate(link, payload, snr_db=SNR_DB, metrics=[PSNR()], stop=stop, batch_size=BATCH)
+    return [row.value for row in rows]
+
+
+def compare(name: str, options: dict[str, str], payload: Synthetic, repeats: int) -> list[dict]:
+    """Return one result per ratio for one codec."""
+    torch.manual_seed(0)
+    transmitter = DeepJSCCTransmitter(cbr=1 / 6, **options).eval()
+    receiver = DeepJSCCReceiver(cbr=1 / 6, **options).eval()
+    link = Link(transmitter, AWGN(), receiver)
+    images = torch.stack([payload[i][0] for i in range(len(payload))])
+    seconds = interleaved(
+        {
+            "sweep": lambda: sweep(link, payload),
+            "bare": lambda: bare(transmitter, receiver, images),
+            "plain loop": lambda: plain_loop(transmitter, receiver, images),
+            "sweep bf16": lambda: sweep(link, payload, bf16=True),
+        },
+        repeats,
+    )
+    shift = max(
+        abs(a - b) for a, b in zip(sweep(link, payload), sweep(link, payload, True), strict=True)
+    )
+    pairs = [
+        ("sweep / bare encode + 7 decodes", "sweep", "bare", "at most 1.15"),
+        ("plain loop / sweep, fp32", "plain loop", "sweep", "at least 1.6"),
+        ("plain loop fp32 / sweep bf16", "plain loop", "sweep bf16", "at least 3"),
+    ]
+    rows = []
+    for label, a, b, target in pairs:
+        median, low, high = ratio(seconds[a], seconds[b])
+        rows.append(
+            {"codec": name, "ratio": label, "median": median, "low": low, "high": high,
+             "target": target, "seconds_of_first": statistics.median(seconds[a]),
+             "psnr_shift_bf16_db": shift}
+        )  # fmt: skip
+    return rows
+
+
+def import_cost(repeats: int) -> dict:
+    """Time `import semsim` with its link against `import torch`, each in a fresh process."""
+
+    def fresh(code: str) -> float:
+        start = time.perf_counter()
+        subprocess.run([sys.executable, "-c", code], check=True)
+        return time.perf_counter() - start
+
+    seconds = interleaved(
+        {
+            "semsim": lambda: fresh("import torch, semsim; semsim.Link"),
+            "torch": lambda: fresh("import torch"),
+        },
+        repeats,
+    )
+    median, low, high = ratio(seconds["semsim"], seconds["torch"])
+    return {"codec": "-", "ratio": "import semsim and Link / import torch", "median": median,
+            "low": low, "high": high, "target": "at most 1.2",
+            "seconds_of_first": statistics.median(seconds["semsim"]), "psnr_shift_bf16_db": ""}  # fmt: skip
+
+
+def main() -> None:
+    """Measure, print and write."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--images", type=int, default=1000)
+    parser.add_argument("--repeats", type=int, default=7)
+    arguments = parser.parse_args()
+    payload = Synthetic(count=arguments.images, size=32)
+    stream(0, "speed")
+    rows = [row for name, options in CODECS.items()
+            for row in compare(name, options, payload, arguments.repeats)]  # fmt: skip
+    rows.append(import_cost(arguments.repeats))
+    RESULTS.mkdir(exist_ok=True)
+    with (RESULTS / "speed.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, rows[0])
+        writer.writeheader()
+        writer.writerows(rows)
+    lines = [f"{machine()}; {arguments.images} images, {len(SNR_DB)} SNR points, batch {BATCH}.", "",
+             "| codec | ratio | median | 95 % interval | target |", "|---|---|---|---|---|"]  # fmt: skip
+    lines += [
+        f"| {r['codec']} | {r['ratio']} | {r['median']:.2f} | {r['low']:.2f} to {r['high']:.2f} | {r['target']} |"
+        for r in rows
+    ]
+    (RESULTS / "speed.md").write_text("\n".join(lines) + "\n")
+    print("\n".join(lines))
+
+
+if __name__ == "__main__":
+    main()
