@@ -33,6 +33,7 @@ _TABLE = """
         PRIMARY KEY (image, settings, step)
     )
 """
+_GONE = ("SQLITE_CORRUPT", "SQLITE_NOTADB", "SQLITE_READONLY_DBMOVED")
 _COARSE = 16  # the search starts on a grid of this many steps, shared by all budgets
 _FILLED = 0.985  # a budget used to this share ends the search: a finer step would gain 0.05 dB
 
@@ -80,6 +81,7 @@ class RateDistortion:
         self.codec = codec
         self.path = (cache_folder() if folder is None else folder) / "images.sqlite"
         self._local = threading.local()
+        self._lock = threading.Lock()
 
     def largest_fit(self, image: Pixels, budget_bytes: int, headers: Headers) -> Coded | None:
         """Return the image at the largest quality step that fits; None if none does.
@@ -119,51 +121,63 @@ class RateDistortion:
         stream, mse = self.codec.strip(file), mean_squared_error(image, self.codec.decode(file))
         checksum = _checksum(key, step, len(file), mse, stream)
         row = (key, self.codec.settings, step, len(stream), len(file), mse, checksum, stream)
-        with self._connection() as connection:
-            connection.execute("INSERT OR REPLACE INTO coded VALUES (?,?,?,?,?,?,?,?)", row)
+        self._run("INSERT OR REPLACE INTO coded VALUES (?,?,?,?,?,?,?,?)", row)
         return Coded(step, stream, len(file), mse)
 
     def _one(self, select: str, key: bytes, step: int) -> tuple | None:
         where = " FROM coded WHERE image = ? AND settings = ? AND step = ?"
-        try:
-            found = self._connection().execute(select + where, (key, self.codec.settings, step))
-            return found.fetchone()
-        except sqlite3.OperationalError:  # locked or out of reach: not damage
-            raise
-        except sqlite3.DatabaseError:
-            self._start_anew()
-            return None
+        rows = self._run(select + where, (key, self.codec.settings, step))
+        return rows[0] if rows else None
+
+    def _run(self, statement: str, values: tuple) -> list[tuple]:
+        """Run one statement; open the file anew where it was damaged or deleted meanwhile."""
+        for attempt in (1, 2):
+            try:
+                with self._connection() as connection:
+                    return connection.execute(statement, values).fetchall()
+            except sqlite3.DatabaseError as error:
+                name = getattr(error, "sqlite_errorname", "")
+                if attempt == 2 or not name.startswith(_GONE):
+                    raise OSError(
+                        f"the image cache {self.path} cannot be used: {error}; delete the file, "
+                        "or set SEMSIM_CACHE to another folder"
+                    ) from error
+                self._close()
+                self._remove_if_damaged()
+        return []
 
     def _connection(self) -> sqlite3.Connection:
-        """Return this thread's connection, opening the file or replacing a damaged one."""
+        """Return this thread's connection."""
         if getattr(self._local, "connection", None) is None:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            try:
-                self._local.connection = _open(self.path)
-            except sqlite3.OperationalError:
-                raise
-            except sqlite3.DatabaseError:
-                self._start_anew()
+            connection = sqlite3.connect(self.path, timeout=120)
+            self._local.connection = connection
+            connection.execute("PRAGMA synchronous = NORMAL")
+            connection.execute(_TABLE)
         return self._local.connection
 
-    def _start_anew(self) -> None:
+    def _close(self) -> None:
         if getattr(self._local, "connection", None) is not None:
             self._local.connection.close()
-        for path in (self.path, self.path.with_name(self.path.name + "-journal")):
-            path.unlink(missing_ok=True)
-        self._local.connection = _open(self.path)
+        self._local.connection = None
+
+    def _remove_if_damaged(self) -> None:
+        """Delete a file that is no sound database; another thread may have done so already."""
+        with self._lock:
+            try:
+                connection = sqlite3.connect(self.path, timeout=120)
+                sound = connection.execute("PRAGMA quick_check").fetchone() == ("ok",)
+                connection.close()
+            except sqlite3.DatabaseError:
+                sound = False
+            if not sound:
+                self.path.unlink(missing_ok=True)
+                self.path.with_name(self.path.name + "-journal").unlink(missing_ok=True)
 
 
 def image_key(image: Pixels) -> bytes:
     """Return the hash of an image's pixels and shape."""
     return hashlib.sha256(struct.pack("<3I", *image.shape) + image.tobytes()).digest()[:16]
-
-
-def _open(path: Path) -> sqlite3.Connection:
-    connection = sqlite3.connect(path, timeout=120)
-    connection.execute("PRAGMA synchronous = NORMAL")
-    connection.execute(_TABLE)
-    return connection
 
 
 def _checksum(key: bytes, step: int, file_bytes: int, mse: float, stream: bytes) -> bytes:
@@ -174,14 +188,14 @@ def _checksum(key: bytes, step: int, file_bytes: int, mse: float, stream: bytes)
 def _largest_step(steps: int, cost: Callable[[int], int], budget: int) -> int | None:
     """Bisect a coarse grid, then close in by interpolating the logarithm of the size."""
     grid = [*range(0, steps - 1, _COARSE), steps - 1]
-    if cost(grid[0]) > budget:
-        return None
-    if cost(grid[-1]) <= budget:
-        return grid[-1]
     first, last = 0, len(grid) - 1
     while last - first > 1:
         middle = (first + last) // 2
         first, last = (middle, last) if cost(grid[middle]) <= budget else (first, middle)
+    if first == 0 and cost(grid[0]) > budget:
+        return None
+    if last == len(grid) - 1 and cost(grid[-1]) <= budget:
+        return grid[-1]
     low, high, tries = grid[first], grid[last], 0
     while high - low > 1 and cost(low) < _FILLED * budget:
         guess = _between(low, high, cost, budget) if tries < 4 else (low + high) // 2
