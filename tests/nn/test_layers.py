@@ -1,0 +1,104 @@
+"""AF modules, GDN, Muon, the starting transform and the classifier."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from semsim import stream
+from semsim.nn.codec import scale_widths
+from semsim.nn.conv import analysis_layer, synthesis_layer, transform_basis
+from semsim.nn.gdn import GDN
+from semsim.nn.muon import Muon, groups, orthogonalise
+from semsim.nn.resnet import ResNet
+from semsim.nn.snr import AttentionFeature
+
+
+def test_af_scales_channels_by_a_factor_that_depends_on_the_snr() -> None:
+    torch.manual_seed(1)
+    module = AttentionFeature(16)
+    x = torch.rand(2, 16, 3, 4) + 0.1
+    scale = module(x, torch.tensor([0.0, 20.0])) / x
+    torch.testing.assert_close(scale, scale[:, :, :1, :1].expand_as(scale))
+    assert (scale > 0).all()
+    assert (scale < 1).all()
+    same = x[:1].expand_as(x)
+    low, high = module(same, torch.tensor([0.0, 20.0]))
+    assert not torch.allclose(low, high)
+
+
+def test_af_stays_finite_at_any_snr() -> None:
+    module = AttentionFeature(16)
+    snr_db = torch.tensor([float("-inf"), -300.0, 300.0])
+    assert torch.isfinite(module(torch.ones(3, 16, 2, 2), snr_db)).all()
+
+
+def test_gdn_is_its_formula_and_its_inverse_undoes_a_diagonal_one() -> None:
+    x = torch.randn(2, 4, 3, 3, generator=stream(2, "x"), dtype=torch.float64)
+    module = GDN(4).double()
+    gamma, beta = module.root_gamma.square(), module.root_beta.square() + 1e-6
+    energy = beta[:, None, None] + torch.einsum("ij,bjhw->bihw", gamma, x**2)
+    torch.testing.assert_close(module(x), x / energy.sqrt())
+    assert torch.autograd.gradcheck(GDN(3, inverse=True).double(), (x[:, :3].requires_grad_(),))
+
+
+def test_the_transform_is_orthonormal_and_ordered() -> None:
+    basis, variance = transform_basis(4, 48)
+    torch.testing.assert_close(basis @ basis.T, torch.eye(48), atol=1e-5, rtol=0)
+    assert (variance.diff() <= 1e-6).all()
+    assert variance.sum().item() == pytest.approx(48, rel=1e-4)  # a pixel has variance 1
+    assert basis[0].std() < 0.1 * basis[0].mean()  # the first component is nearly flat and grey
+
+
+def test_analysis_then_synthesis_gives_the_image_back_up_to_scale() -> None:
+    image = torch.randn(1, 48, 5, 5, generator=stream(3, "image"))
+    back = synthesis_layer(4, 48)(analysis_layer(4, 48)(image))
+    ratio = (back / image).detach()
+    torch.testing.assert_close(ratio, ratio.mean().expand_as(ratio), rtol=1e-3, atol=0)
+
+
+@pytest.mark.parametrize("shape", [(16, 64), (64, 16), (32, 32)])
+def test_orthogonalise_brings_all_singular_values_near_one(shape: tuple[int, int]) -> None:
+    matrix = torch.randn(shape, generator=stream(4, shape))
+    values = torch.linalg.svdvals(orthogonalise(matrix))
+    assert values.min() > 0.4
+    assert values.max() < 1.3
+    u, _, v = torch.linalg.svd(matrix, full_matrices=False)
+    cosine = (orthogonalise(matrix) * (u @ v)).sum() / (
+        orthogonalise(matrix).norm() * (u @ v).norm()
+    )
+    assert cosine > 0.95
+
+
+def test_muon_steps_by_the_learning_rate_and_leaves_vectors_to_adam() -> None:
+    torch.manual_seed(5)
+    layer = torch.nn.Linear(32, 64)
+    before = [p.detach().clone() for p in (layer.weight, layer.bias)]
+    optimiser = Muon(groups(layer), lr=0.01)
+    assert [g["adam"] for g in optimiser.param_groups] == [False, True]
+    layer(torch.randn(256, 32)).square().sum().backward()
+    optimiser.step()
+    weight, bias = (p.detach() - b for p, b in zip((layer.weight, layer.bias), before, strict=True))
+    # 0.2 sqrt(64) times an orthogonal 64 x 32 matrix has root mean square 0.2
+    assert weight.square().mean().sqrt().item() == pytest.approx(0.01 * 0.2, rel=0.2)
+    torch.testing.assert_close(bias.abs(), torch.full_like(bias, 0.01), rtol=1e-3, atol=0)
+
+
+def test_linear_paths_and_depthwise_kernels_do_not_go_to_muon() -> None:
+    net = torch.nn.ModuleDict(
+        {"linear": torch.nn.Conv2d(32, 32, 3), "depthwise": torch.nn.Conv2d(32, 32, 3, groups=32)}
+    )
+    assert [g.get("adam", False) for g in groups(net)] == [True]
+
+
+def test_resnet_scores_images_of_any_size() -> None:
+    net = ResNet(classes=7, widths=(16, 32)).eval()
+    for size in (32, 45):
+        assert net(torch.rand(2, 3, size, size)).shape == (2, 7)
+    assert "mean" not in net.state_dict()
+
+
+def test_scales_that_do_not_halve_are_refused() -> None:
+    assert scale_widths(16, 4, 8) == [8, 16, 32]
+    with pytest.raises(ValueError, match="power of two"):
+        scale_widths(12, 4, 8)
