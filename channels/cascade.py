@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from channels.awgn import add_noise
 from channels.base import Channel, ChannelState
+from channels.fading import common_coherence
 
 
 class Cascade(nn.Module):
@@ -52,7 +53,7 @@ class Cascade(nn.Module):
             h = _product(state.h, h) / math.sqrt(stage.num_tx)
         return ChannelState(
             h=h,
-            coherence=math.gcd(*(state.coherence for state in states)),
+            coherence=common_coherence(uses, *(state.coherence for state in states)),
             interference=sum(state.interference for state in states),
             stages=states,
         )

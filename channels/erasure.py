@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor, nn
 
 from channels.awgn import AWGN
 from channels.base import Channel, ChannelState
 from channels.checks import check_count, check_range
+from channels.fading import common_coherence
 
 
 class Erasure(nn.Module):
@@ -47,7 +46,7 @@ class Erasure(nn.Module):
         packet = ChannelState(arrives[..., :uses].to(inner.h.dtype), min(self.packet_uses, uses))
         return ChannelState(
             h=inner.h * packet.h,
-            coherence=math.gcd(inner.coherence, packet.coherence),
+            coherence=common_coherence(uses, inner.coherence, packet.coherence),
             interference=inner.interference,
             stages=(inner, packet),
         )

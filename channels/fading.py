@@ -47,6 +47,14 @@ def apply_gain(x: Tensor, h: Tensor, *, block_uses: int = 1) -> Tensor:
     return y.flatten(-2)[..., :uses]
 
 
+def common_coherence(uses: int, *coherences: int) -> int:
+    """Return over how many uses gains stay that each stay for one of ``coherences``.
+
+    Blocks start at the first use; what lasts for the whole item does not cut any.
+    """
+    return math.gcd(*(coherence for coherence in coherences if coherence < uses)) or uses
+
+
 class Rayleigh(nn.Module):
     """Rich scattering without line of sight: y = Hx + n, h[r, t] ~ CN(0, 1).
 

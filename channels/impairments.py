@@ -2,6 +2,9 @@
 
 With several antennas the signals pass side by side, h = sqrt(T) I: each of T antennas carries 1/T
 of the power, and ``snr_db`` per receive antenna keeps its meaning. All share one oscillator.
+
+``ChannelState.coherence`` of a rotation says where pilots go: over how many uses it stays nearly
+the same (correlation 0.9 from first to last), as a power of two that fits other blocks.
 """
 
 from __future__ import annotations
@@ -29,15 +32,20 @@ class _Oscillator(nn.Module):
     def _phase(self, batch: int, uses: int, generator: torch.Generator) -> Tensor:
         raise NotImplementedError
 
+    def _steady_uses(self) -> float:
+        raise NotImplementedError
+
     def draw(self, batch: int, uses: int, generator: torch.Generator) -> ChannelState:
         """Draw the rotation; h [B, T, T, N] contains it where it is tracked, [B, T, T, 1] else."""
         check_draw(batch, uses)
         phase = self._phase(batch, uses, generator)[:, None, None]
         rotation = ChannelState(torch.polar(torch.ones_like(phase), phase).to(torch.complex64), 1)
         through = _side_by_side(self.num_tx, generator.device).expand(batch, -1, -1, -1)
-        if self.tracked:
-            return ChannelState(through * rotation.h, 1, stages=(rotation,))
-        return ChannelState(through, uses, stages=(rotation,))
+        if not self.tracked:
+            return ChannelState(through, uses, stages=(rotation,))
+        steady = min(max(self._steady_uses(), 1.0), float(uses))
+        blocks = uses if steady == uses else 2 ** (int(steady).bit_length() - 1)
+        return ChannelState(through * rotation.h, blocks, stages=(rotation,))
 
     def forward(
         self, x: Tensor, state: ChannelState, n0: Tensor | None, generator: torch.Generator
@@ -87,6 +95,10 @@ class CarrierOffset(_Oscillator):
         use = torch.arange(uses, dtype=torch.float64, device=generator.device)
         return (2 * math.pi * self.cycles_per_use * use).expand(batch, -1)
 
+    def _steady_uses(self) -> float:
+        turn = math.acos(0.9) / (2 * math.pi)  # cos of the angle between first and last
+        return turn / abs(self.cycles_per_use) if self.cycles_per_use else math.inf
+
     def extra_repr(self) -> str:
         """Name the settings as they would be written."""
         return f"cycles_per_use={self.cycles_per_use}, tracked={self.tracked}"
@@ -127,6 +139,10 @@ class PhaseNoise(_Oscillator):
             batch, uses, generator=generator, dtype=torch.float64, device=generator.device
         )
         return steps.cumsum(dim=-1) - steps[:, :1]
+
+    def _steady_uses(self) -> float:
+        decay = math.pi * self.linewidth_hz / self.symbol_rate_hz  # E e^(j walk) = e^(-decay uses)
+        return -math.log(0.9) / decay if decay else math.inf
 
     def extra_repr(self) -> str:
         """Name the settings as they would be written."""

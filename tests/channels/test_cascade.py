@@ -30,9 +30,14 @@ def test_h_is_the_product_of_the_stages(stages: list[Channel]) -> None:
     x = complex_normal((3, channel.num_tx, 12), stream(1, "x"))
     expected = torch.einsum("brtn,btn->brn", state.h.expand(-1, -1, -1, 12), x)
     torch.testing.assert_close(channel(x, state, None, stream(1, "n")), expected)
-    for start in range(0, 12, state.coherence):
-        block = state.h[..., start : start + state.coherence]
-        torch.testing.assert_close(block, block[..., :1].expand_as(block))
+
+
+def test_gains_stay_as_long_as_those_of_every_stage() -> None:
+    channel = Cascade([Rayleigh(coherence=6), Rayleigh(coherence=4), AWGN()])
+    state = channel.draw(3, 13, stream(1, "state"))
+    assert state.coherence == 2  # AWGN and its 13 uses cut nothing
+    assert Cascade([AWGN(), Rayleigh()]).draw(1, 13, stream(1, "state")).coherence == 13
+    assert torch.equal(state.h[..., :12:2], state.h[..., 1:12:2])
 
 
 def test_noise_is_added_once() -> None:

@@ -55,6 +55,8 @@ FAMILY: dict[str, Maker] = {
     "measured": lambda path: Measured(path),
 }
 NOT_H_TIMES_X = {"interference", "offset-untracked", "clipping", "cascade"}
+# over an OFDM grid or under an oscillator the gain stays nearly, not exactly
+DRIFTING = {"tdl-a", "tdl-e", "cdl-c", "umi", "uma", "offset", "phase-noise", "cascade"}
 
 
 @pytest.fixture(scope="session")
@@ -139,8 +141,8 @@ def test_without_n0_there_is_no_noise(name: str, channel: Channel) -> None:
 
 def test_h_stays_for_as_long_as_it_says(name: str, channel: Channel) -> None:
     state = channel.draw(2, 24, stream(1, "state"))
-    if state.h.shape[-1] == 1 or name in {"tdl-a", "tdl-e", "cdl-c", "umi", "uma"}:
-        return  # over an OFDM grid the gain stays nearly, not exactly
+    if state.h.shape[-1] == 1 or name in DRIFTING:
+        return
     for start in range(0, 24, state.coherence):
         block = state.h[..., start : start + state.coherence]
         assert torch.equal(block, block[..., :1].expand_as(block))

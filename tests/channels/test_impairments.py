@@ -50,6 +50,23 @@ def test_untracked_rotation_is_not() -> None:
     assert (y.real < 0.9).any()
 
 
+@pytest.mark.parametrize(
+    ("channel", "coherence"),
+    [
+        (CarrierOffset(0.0), 500),
+        (CarrierOffset(-1e-3), 64),  # arccos(0.9) / 2 pi = 0.0718 of a turn
+        (CarrierOffset(0.3), 1),
+        (PhaseNoise(0.0), 500),
+        (PhaseNoise(100.0, 1e6), 256),  # -ln(0.9) / (pi 1e-4) = 335
+        (PhaseNoise(1e3, tracked=False), 500),
+    ],
+)
+def test_pilots_are_as_dense_as_the_rotation_asks(
+    channel: CarrierOffset | PhaseNoise, coherence: int
+) -> None:
+    assert channel.draw(1, 500, stream(1, "state")).coherence == coherence
+
+
 def test_phase_walks_with_the_variance_of_its_linewidth() -> None:
     items, uses, linewidth, rate = 20_000, 11, 50.0, 1e6
     h = PhaseNoise(linewidth, rate).draw(items, uses, stream(1, "walk")).h[:, 0, 0]
