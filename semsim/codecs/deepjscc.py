@@ -62,6 +62,8 @@ class _Codec(nn.Module):
 
     def __init__(self, spec: dict[str, Any]) -> None:
         super().__init__()
+        if spec["adaptive"] is None:
+            spec["adaptive"] = "none" if spec["preset"] == "bourtsoulatze2019" else "both"
         if spec["preset"] not in get_args(Preset):
             raise ValueError(f"preset is residual or bourtsoulatze2019, got {spec['preset']!r}")
         if spec["attention"] not in ATTENTION:
@@ -112,7 +114,8 @@ class DeepJSCCTransmitter(_Codec):
         preset: "residual", this project's network, or "bourtsoulatze2019", the first DeepJSCC, to
             be trained for one rate and one SNR; ``patch``, ``width`` and ``depth`` do not touch it.
         attention: attention in each residual block, after its last convolution.
-        adaptive: which ends see the SNR, through AF modules in every block.
+        adaptive: which ends see the SNR, through AF modules in every block; both by default, none
+            in the network of 2019, which has no such modules.
         stride: pixels per latent position and direction.
         patch: pixels per position at the finest scale with blocks.
         width: channels at the finest scale; they double with each scale.
@@ -125,7 +128,7 @@ class DeepJSCCTransmitter(_Codec):
         *,
         preset: Preset = "residual",
         attention: Attention = "none",
-        adaptive: Adaptive = "both",
+        adaptive: Adaptive | None = None,
         stride: int = 4,
         patch: int = 4,
         width: int = 64,
@@ -135,7 +138,7 @@ class DeepJSCCTransmitter(_Codec):
             {"cbr": cbr, "preset": preset, "attention": attention, "adaptive": adaptive,
              "stride": stride, "patch": patch, "width": width, "depth": depth}
         )  # fmt: skip
-        self.uses_csi = adaptive == "both"
+        self.uses_csi = self.spec["adaptive"] == "both"
         self.encoder: nn.Module = Encoder2019(self.channels)
         if preset == "residual":
             self.encoder = ResidualEncoder(self.channels, adaptive=self.uses_csi, **self.sizes())
@@ -171,7 +174,7 @@ class DeepJSCCReceiver(_Codec):
         *,
         preset: Preset = "residual",
         attention: Attention = "none",
-        adaptive: Adaptive = "both",
+        adaptive: Adaptive | None = None,
         stride: int = 4,
         patch: int = 4,
         width: int = 64,
@@ -183,7 +186,7 @@ class DeepJSCCReceiver(_Codec):
         )  # fmt: skip
         self.decoder: nn.Module = Decoder2019(self.channels)
         if preset == "residual":
-            sees_snr = adaptive != "none"
+            sees_snr = self.spec["adaptive"] != "none"
             self.decoder = ResidualDecoder(self.channels, adaptive=sees_snr, **self.sizes())
 
     def forward(self, y: Tensor, csi: CSI, shape: tuple[int, ...]) -> Tensor:

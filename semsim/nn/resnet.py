@@ -62,7 +62,7 @@ class ResNet(nn.Module):
         self,
         classes: int = 10,
         *,
-        widths: tuple[int, ...] = (64, 128, 192),
+        widths: tuple[int, ...] = (48, 96, 192),
         blocks: int = 1,
         attention_kind: str = "none",
     ) -> None:

@@ -1,0 +1,267 @@
+"""Train the codecs of semsim's zoo on two CPU cores.
+
+    python benchmarks/train_zoo.py cifar-1-6 --data DATA --minutes 60 --out RUN
+
+DATA is a folder with image folders and array packs (see ``Pool``). One thread per process: two
+models train side by side faster than one model on two threads. The learning rate follows the share
+of the time that has passed, so a busy machine changes how many steps a run takes and not its shape.
+A run stopped at any moment goes on where it was when started again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import time
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from channels.base import CSI, complex_normal
+from semsim.codecs.deepjscc import DeepJSCCReceiver, DeepJSCCTransmitter
+from semsim.nn import muon
+
+
+@dataclass
+class Recipe:
+    """One training run; ``spec`` goes to both ends."""
+
+    spec: dict[str, object]
+    pool: str  # file of patches made by make_pool.py
+    batch: int = 64
+    lr: float = 2e-3
+    warmup: float = 0.02  # share of the run
+    ema: float = 0.999
+    clip: float = 1.0
+    seed: int = 0
+    start: str | None = None  # checkpoint to start from where shapes agree
+
+
+def draw_noise(batch: int, symbols: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Return n0 known to the transmitter [B] and n0 per received symbol [B, K].
+
+    Two thirds AWGN; the rest block Rayleigh, half of it on two streams of unequal gain, as a linear
+    front end over 2 x 2 antennas leaves them.
+    """
+    snr_db = torch.empty(batch).uniform_(-2, 22, generator=generator)
+    near = torch.rand(batch, generator=generator) < 0.3
+    snr_db = torch.where(near, torch.empty(batch).normal_(10, 2, generator=generator), snr_db)
+    n0 = 10 ** (-snr_db / 10)
+    gain = complex_normal((batch, 2), generator).abs().square().clamp_min(1e-2)
+    kind = torch.rand(batch, generator=generator)
+    gain[kind < 0.65] = 1
+    flat = kind < 0.82
+    gain[flat, 1] = gain[flat, 0]
+    stream = torch.arange(symbols) % 2
+    return n0, n0[:, None] / gain[:, stream]
+
+
+class Trainer:
+    """A pair of networks, their average, and the state of the run."""
+
+    def __init__(self, recipe: Recipe) -> None:
+        self.recipe = recipe
+        torch.manual_seed(recipe.seed)
+        self.net = nn.ModuleDict(
+            {
+                "transmitter": DeepJSCCTransmitter(**recipe.spec),
+                "receiver": DeepJSCCReceiver(**recipe.spec),
+            }
+        ).to(memory_format=torch.channels_last)
+        if recipe.start:
+            warm_start(self.net, recipe.start)
+        self.average = {k: v.clone() for k, v in self.net.state_dict().items()}
+        self.optimisers = make_optimisers(self.net, recipe)
+        self.generator = torch.Generator().manual_seed(recipe.seed + 1)
+        self.steps = 0
+        self.seconds = 0.0
+
+    def step(self, images: Tensor, progress: float) -> float:
+        recipe = self.recipe
+        scale = min(1.0, progress / recipe.warmup) * 0.5 * (1 + math.cos(math.pi * progress))
+        loss = self.loss(images)
+        loss.backward()
+        nn.utils.clip_grad_norm_(self.net.parameters(), recipe.clip)
+        for optimiser in self.optimisers:
+            for group in optimiser.param_groups:
+                group["lr"] = group["peak"] * scale
+            optimiser.step()
+            optimiser.zero_grad(set_to_none=True)
+        self.steps += 1
+        decay = min(recipe.ema, (1 + self.steps) / (10 + self.steps))
+        with torch.no_grad():
+            mine = [v for v in self.net.state_dict().values()]
+            torch._foreach_lerp_(list(self.average.values()), mine, 1 - decay)
+        return loss.item()
+
+    def loss(self, images: Tensor) -> Tensor:
+        tx, rx = self.net["transmitter"], self.net["receiver"]
+        shape = tuple(images.shape[1:])
+        n0, n0_symbol = draw_noise(len(images), tx.num_symbols(shape), self.generator)
+        x = tx(images, CSI(None, n0))
+        y = x + n0_symbol.sqrt()[:, None] * complex_normal(tuple(x.shape), self.generator)
+        estimate = rx(y, CSI(None, n0_symbol[:, None]), shape)
+        return (estimate - images).square().mean(dim=(1, 2, 3)).add(1e-6).log10().mean()
+
+
+def make_optimisers(net: nn.Module, recipe: Recipe) -> list[torch.optim.Optimizer]:
+    optimiser = muon.Muon(muon.groups(net), lr=recipe.lr)
+    for group in optimiser.param_groups:
+        group["peak"] = group["lr"]
+    return [optimiser]
+
+
+def warm_start(net: nn.Module, path: str) -> None:
+    """Take over every tensor whose name and shape agree."""
+    from safetensors.torch import load_file
+
+    old, new = load_file(path), net.state_dict()
+    same = {k: v for k, v in old.items() if k in new and new[k].shape == v.shape}
+    net.load_state_dict({**new, **same})
+    print(f"warm start: {len(same)} of {len(new)} tensors from {path}", flush=True)
+
+
+class Pool:
+    """Uint8 patches in memory; batches are drawn by mixture weight and flipped or turned."""
+
+    def __init__(self, path: str, seed: int) -> None:
+        pack = np.load(path)
+        self.parts = [torch.from_numpy(pack[k]) for k in pack.files if k.startswith("part")]
+        self.weights = pack["weights"]
+        self.valid = torch.from_numpy(pack["valid"])  # [N, 3, H, W]
+        self.rng = np.random.default_rng(seed)
+
+    def batch(self, size: int) -> Tensor:
+        counts = self.rng.multinomial(size, self.weights)
+        picks = [
+            part[torch.from_numpy(self.rng.integers(0, len(part), n))]
+            for part, n in zip(self.parts, counts, strict=True)
+            if n
+        ]
+        x = torch.cat(picks)
+        x = x[torch.from_numpy(self.rng.permutation(len(x)))]
+        half = size // 2
+        x[:half] = x[:half].flip(3)
+        if self.rng.random() < 0.25:
+            x = x.transpose(2, 3)
+        return x.float().div(255).contiguous(memory_format=torch.channels_last)
+
+
+@torch.no_grad()
+def validate(trainer: Trainer, images: Tensor, snrs: tuple[float, ...]) -> dict[float, float]:
+    """Mean per-image PSNR of 8-bit outputs of the averaged weights, AWGN."""
+    live = {k: v.clone() for k, v in trainer.net.state_dict().items()}
+    trainer.net.load_state_dict(trainer.average)
+    trainer.net.eval()
+    out = {}
+    for snr in snrs:
+        generator = torch.Generator().manual_seed(99)
+        total = []
+        for chunk in images.split(100 if images.shape[-1] <= 64 else 2):
+            x = chunk.float() / 255
+            n0 = torch.full((len(x),), 10 ** (-snr / 10))
+            z = trainer.net["transmitter"](x, CSI(None, n0))
+            y = z + n0.sqrt()[:, None, None] * complex_normal(tuple(z.shape), generator)
+            estimate = trainer.net["receiver"](y, CSI(None, n0), tuple(x.shape[1:]))
+            error = (estimate * 255).round() - chunk.float()
+            total.append(10 * torch.log10(255**2 / error.square().mean(dim=(1, 2, 3))))
+        out[snr] = round(torch.cat(total).mean().item(), 3)
+    trainer.net.train()
+    trainer.net.load_state_dict(live)
+    return out
+
+
+def save(trainer: Trainer, out: Path) -> None:
+    state = {
+        "net": trainer.net.state_dict(),
+        "average": trainer.average,
+        "optimisers": [o.state_dict() for o in trainer.optimisers],
+        "generator": trainer.generator.get_state(),
+        "steps": trainer.steps,
+        "seconds": trainer.seconds,
+    }
+    torch.save(state, out / "last.tmp")
+    os.replace(out / "last.tmp", out / "last.pt")
+
+
+def resume(trainer: Trainer, out: Path) -> None:
+    path = out / "last.pt"
+    if not path.exists():
+        return
+    state = torch.load(path, weights_only=True)
+    trainer.net.load_state_dict(state["net"])
+    trainer.average = state["average"]
+    for optimiser, saved in zip(trainer.optimisers, state["optimisers"], strict=True):
+        optimiser.load_state_dict(saved)
+    trainer.generator.set_state(state["generator"])
+    trainer.steps, trainer.seconds = state["steps"], state["seconds"]
+    print(f"resumed at step {trainer.steps}, {trainer.seconds / 60:.1f} min", flush=True)
+
+
+def run(recipe: Recipe, minutes: float, out: Path, every: float, clock=time.perf_counter) -> None:
+    """Train until ``minutes`` of training have passed; validation is not counted."""
+    out.mkdir(parents=True, exist_ok=True)
+    trainer = Trainer(recipe)
+    pool = Pool(recipe.pool, recipe.seed)
+    resume(trainer, out)
+    print(json.dumps(asdict(recipe)), sum(p.numel() for p in trainer.net.parameters()), flush=True)
+    losses: list[float] = []
+    last, shown = clock(), trainer.seconds
+    while trainer.seconds < 60 * minutes:
+        losses.append(trainer.step(pool.batch(recipe.batch), trainer.seconds / (60 * minutes)))
+        now = clock()
+        trainer.seconds += now - last
+        last = now
+        if trainer.seconds - shown > every:
+            report(trainer, pool, losses, out)
+            last, shown = clock(), trainer.seconds
+    report(trainer, pool, losses, out, snrs=(0, 5, 10, 15, 20))
+
+
+def report(
+    trainer: Trainer, pool: Pool, losses: list[float], out: Path, snrs: tuple[float, ...] = (10.0,)
+) -> None:
+    save(trainer, out)
+    curve = validate(trainer, pool.valid, snrs)
+    mean = -10 * sum(losses) / max(len(losses), 1)
+    print(f"{time.strftime('%H:%M:%S')} {trainer.seconds / 60:6.2f} min step {trainer.steps} "
+          f"images {trainer.steps * trainer.recipe.batch} train {mean:.2f} dB valid {curve}", flush=True)  # fmt: skip
+    losses.clear()
+
+
+PLANS: dict[str, Recipe] = {
+    "deepjscc-cifar-1-6": Recipe({"cbr": "1/6", "width": 96}, "cifar", batch=48, lr=3e-3),
+    "deepjscc-cifar-1-12": Recipe(
+        {"cbr": "1/12", "width": 96}, "cifar", batch=48, lr=2e-3, start="deepjscc-cifar-1-6"
+    ),
+    "deepjscc-photo-1-16": Recipe(
+        {"cbr": "1/16", "stride": 8, "width": 64}, "photo", batch=5, lr=2e-3
+    ),
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("name", choices=PLANS)
+    parser.add_argument("--pools", type=Path, required=True, help="where cifar.npz, photo.npz lie")
+    parser.add_argument("--minutes", type=float, required=True)
+    parser.add_argument(
+        "--out", type=Path, required=True, help="folder of the run, resumed if there"
+    )
+    parser.add_argument("--every", type=float, default=120, help="seconds between validations")
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    recipe = PLANS[args.name]
+    recipe = replace(recipe, pool=str(args.pools / f"{recipe.pool}.npz"))
+    if recipe.start:
+        recipe = replace(recipe, start=str(zoo_file(recipe.start)))
+    run(recipe, args.minutes, args.out, args.every)
+
+
+if __name__ == "__main__":
+    main()
