@@ -214,17 +214,21 @@ def _now(state: Progress) -> str:
 
 def _print_table(rows: DataFrame, swept: list[str]) -> None:
     """Print one table per metric: a line per link, a column per SNR."""
+    from rich.box import SIMPLE_HEAD
     from rich.console import Console
     from rich.table import Table
 
-    console = Console()
+    console = Console(width=None if sys.stdout.isatty() else 160)
     snrs = sorted(rows["snr_db"].unique())
     columns = [c for c in swept if c in rows] or ["transmitter"]
     for metric, of_metric in rows.groupby("metric", sort=False):
         unit = of_metric["unit"].iloc[0]
-        table = Table(title=f"{metric} ({unit})" if unit else str(metric), title_justify="left")
-        for name in [*columns, "CBR", *(f"{snr:g} dB" for snr in snrs)]:
+        title = f"{metric} ({unit})" if unit else str(metric)
+        table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+        for name in columns:
             table.add_column(name)
+        for name in ["CBR", *(f"{snr:g} dB" for snr in snrs)]:
+            table.add_column(name, no_wrap=True)
         for key, link in of_metric.groupby(columns, sort=False, dropna=False):
             cells = [_cell(link[link["snr_db"] == snr]) for snr in snrs]
             table.add_row(*map(str, key), f"{link['cbr'].mean():.4g}", *cells)
@@ -232,12 +236,12 @@ def _print_table(rows: DataFrame, swept: list[str]) -> None:
 
 
 def _cell(row: DataFrame) -> str:
-    """Return "32.1 ± 0.4"."""
+    """Return "32.1±0.4"."""
     if row.empty:
         return ""
     value, low, high = (float(row[c].iloc[0]) for c in ("value", "ci_low", "ci_high"))
     half = (high - low) / 2
-    return f"{value:.4g}" + (f" ± {half:.2g}" if half == half else "")
+    return f"{value:.4g}" + (f"±{half:.2g}" if half == half else "")
 
 
 if __name__ == "__main__":

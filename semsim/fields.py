@@ -92,6 +92,17 @@ def parse_plot(value: object) -> BaseModel:
     return value if isinstance(value, Plot) else spec.validate(Plot, value)
 
 
+def parse_transmitter(value: object) -> BaseModel:
+    """Return the transmitter; shipped weights bring along the arguments they were trained with."""
+    weights = value.get("weights") if isinstance(value, Mapping) else None
+    if not isinstance(value, Mapping) or not isinstance(weights, str):
+        return spec.parse("transmitter", value)
+    from semsim import zoo
+
+    trained = zoo.card(weights)["spec"]["transmitter"] if weights in zoo.names() else {}
+    return spec.parse("transmitter", {**trained, **value})
+
+
 def parse_snrs(value: object) -> tuple[float, ...]:
     """Return SNRs in dB, from one number or a list."""
     values = value if isinstance(value, list | tuple) else [value]

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, PlainValidator
+from pydantic import BaseModel, ConfigDict, Field, PlainValidator, WithJsonSchema
 from torch import nn
 
 import semsim
@@ -47,7 +47,9 @@ class Scenario(BaseModel):
     name: str = Field(default="scenario", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     seed: Annotated[int, Field(strict=True, ge=0)] = 0
     payload: spec.nested("payload") = None  # type: ignore[valid-type]
-    transmitter: spec.nested("transmitter") = None  # type: ignore[valid-type]
+    transmitter: Annotated[
+        Any, PlainValidator(fields.parse_transmitter), WithJsonSchema({"x-part": "transmitter"})
+    ] = None
     receiver: spec.nested("receiver") = None  # type: ignore[valid-type]
     channel: spec.nested("channel") = None  # type: ignore[valid-type]
     csi: Annotated[Any, PlainValidator(fields.parse_ends)] = Field(default_factory=fields.Ends)
@@ -121,24 +123,40 @@ class Scenario(BaseModel):
                 raise SpecError(f"plots[{index}].y", message)
 
     def receiver_spec(self) -> BaseModel | None:
-        """Return the receiver: as given, else the transmitter's other half with its arguments."""
-        if self.receiver is not None:
+        """Return the receiver; of the transmitter's kind it takes over arguments of the same name.
+
+        None where none is given and the transmitter has no other half in the table.
+        """
+        half = self.transmitter.kind.replace("Transmitter", "Receiver")
+        kind = half if self.receiver is None else self.receiver.kind
+        if kind != half:
             return self.receiver
-        kind = self.transmitter.kind.replace("Transmitter", "Receiver")
         is_outside = ":" in kind and kind != self.transmitter.kind
         if kind not in spec.FAMILIES["receiver"] and not is_outside:
-            return None
+            return self.receiver
+        model = self._receiver_model(kind)
+        inherited = self.transmitter.model_dump(mode="json")
+        own = (
+            {}
+            if self.receiver is None
+            else self.receiver.model_dump(mode="json", exclude_unset=True)
+        )
+        shared = {k: v for k, v in inherited.items() if k in model.model_fields and k != "kind"}
+        return spec.validate(model, {**shared, **own, "kind": kind})
+
+    def _receiver_model(self, kind: str) -> type[BaseModel]:
         try:
-            model = spec.model_of("receiver", kind)
+            return spec.model_of("receiver", kind)
         except SpecError as error:
             message = f"missing, and no other half of {self.transmitter.kind!r} found: {error}"
             raise SpecError("receiver", message) from error
-        given = self.transmitter.model_dump(mode="json")
-        shared = {k: v for k, v in given.items() if k in model.model_fields and k != "kind"}
-        return spec.validate(model, {"kind": kind, **shared})
 
+    @functools.cached_property
     def content(self) -> dict[str, Any]:
-        """Return all that decides the results of this one link, defaults filled in, but no SNR."""
+        """All that decides the results of this one link, defaults filled in, but no SNR.
+
+        Kept, so that a file of weights that changes during a run splits no results.
+        """
         skip = {"name", "snr_db", "sweep", "plots", "device", "train"}
         content = self.model_dump(mode="json", exclude=skip)
         receiver = self.receiver_spec()
@@ -151,7 +169,7 @@ class Scenario(BaseModel):
 
     def uid(self, snr_db: float | None = None) -> str:
         """Return the hash of the content, at one SNR where given; results are kept under it."""
-        return _hash({**self.content(), "snr_db": snr_db})
+        return _hash({**self.content, "snr_db": snr_db})
 
     def training_hash(self) -> str:
         """Return the hash of all that decides training, the same for points that share it."""

@@ -186,7 +186,7 @@ def model_of(family: str, kind: str) -> type[BaseModel]:
         about = "name of shipped weights (see semsim list weights) or a .safetensors file"
         fields["weights"] = (str | None, Field(default=None, description=about))
     model = pydantic.create_model(
-        f"{family}.{kind.replace(':', '.')}",
+        re.sub(r"\W", "_", f"{family}_{kind}"),
         __config__=ConfigDict(extra="forbid", frozen=True, protected_namespaces=()),
         __doc__=(inspect.getdoc(part) or "").split("\n\n")[0],
         **fields,

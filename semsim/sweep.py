@@ -145,27 +145,24 @@ def preflight(points: list[Point], device: torch.device) -> list[list[Row]]:
     return rows
 
 
-def preflight_report(scenario: Scenario, device: torch.device) -> Iterator[str]:
-    """Yield what a run would do, link by link, after sending one item through each."""
-    points = scenario.points()
-    snrs = ", ".join(f"{snr:g}" for snr in points[0].scenario.snr_db)
-    yield f"{scenario.name}: {len(points)} link(s) at snr_db {snrs} on {device}"
-    seconds = 0.0
+def preflight_report(scenario: Scenario, device: torch.device) -> list[str]:
+    """Return what a run would do, link by link, after sending one item through each."""
+    points, seconds, lines = scenario.points(), 0.0, []
     for point in points:
-        start = time.perf_counter()
-        (row, *_) = preflight([point], device)[0]
+        preflight([point], device)
+        built = point.scenario.build(device)
+        row = point.scenario.check(built)[0]  # the first item also paid for imports and caches
         uses = {n[5:]: row[n] for n in row if n.startswith("uses_") and row[n]}
         ledger = " + ".join(f"{value:g} {name}" for name, value in uses.items())
-        yield (
-            f"  {_name(point)}: {sum(uses.values()):g} channel uses per item ({ledger}), "
-            f"CBR {row['cbr']:.4g}, power {row['power']:.4g}"
-        )
-        stop, took = point.scenario.stop_rule(), time.perf_counter() - start
-        items = stop.max_items or 0
+        items = point.scenario.stop_rule().max_items or len(built.payload)
         seconds += row["seconds"] * items * len(point.scenario.snr_db)
-        yield f"    at most {items or 'all'} items per SNR; building and one item took {took:.1f} s"
-    if seconds:
-        yield f"  one item at a time this would take {seconds:.0f} s; batches are faster"
+        lines.append(
+            f"  {_name(point)}: {sum(uses.values()):g} channel uses per item ({ledger}), "
+            f"CBR {row['cbr']:.4g}, power {row['power']:.4g}, at most {items} items per SNR"
+        )
+    snrs = ", ".join(f"{snr:g}" for snr in points[0].scenario.snr_db)
+    head = f"{scenario.name}: {len(points)} link(s) at snr_db {snrs} on {device}"
+    return [head, *lines, f"  item by item this would take {seconds:.0f} s; batches may be faster"]
 
 
 def collect(points: list[Point], journal: Journal) -> list[Row]:

@@ -63,7 +63,7 @@ MISTAKES = {
     ),
     "cbr": (
         changed("{kind: toy_parts:ToyTransmitter}", "{kind: deepjscc, cbr: 1/7}"),
-        "transmitter.cbr: cbr 1/7 is not possible with stride",
+        "transmitter.cbr: cbr 1/7 is not possible with",
     ),
     "odd channel": (
         changed("{kind: toy_parts:ToyChannel}", "{kind: rayleigh, num_tx: 0}"),
@@ -294,6 +294,30 @@ def test_the_receiver_takes_the_transmitters_arguments_of_the_same_name() -> Non
     assert receiver is not None
     assert (receiver.kind, receiver.width) == ("deepjscc", 32)  # type: ignore[attr-defined]
     assert "weights" not in type(receiver).model_fields
+
+
+def test_a_receiver_of_the_same_kind_keeps_its_own_arguments_and_takes_the_rest() -> None:
+    values = {
+        **parse_yaml(BASE),
+        "transmitter": {"kind": "deepjscc", "cbr": "1/12", "width": 32},
+        "receiver": {"kind": "deepjscc", "width": 64},
+    }
+    receiver: Any = Scenario.parse(values).receiver_spec()
+    assert (receiver.width, receiver.cbr) == (64, "1/12")
+
+
+def test_shipped_weights_bring_their_arguments_along() -> None:
+    from semsim import zoo
+
+    for name in zoo.names():
+        trained = zoo.card(name)["spec"].get("transmitter")
+        if trained is None:
+            continue
+        scenario = toy(transmitter={"kind": "deepjscc", "weights": name})
+        assert scenario.transmitter.model_dump().items() >= trained.items()
+        other = toy(transmitter={"kind": "deepjscc", "weights": name, "width": 3})
+        with pytest.raises(SpecError, match=r"transmitter\.weights: weights .* were trained for"):
+            other.build()
 
 
 def test_a_scenario_that_was_never_checked_still_names_the_key() -> None:

@@ -131,7 +131,7 @@ def test_the_json_schema_is_closed_and_its_references_resolve() -> None:
     text = json.dumps(schema)
     references = {part.split('"')[0] for part in text.split('"#/$defs/')[1:]}
     assert references <= set(schema["$defs"])
-    rayleigh = schema["$defs"]["channel.rayleigh"]
+    rayleigh = schema["$defs"]["channel_rayleigh"]
     assert rayleigh["additionalProperties"] is False
     assert schema["additionalProperties"] is False
     assert "awgn" in text

@@ -180,6 +180,15 @@ def test_a_tiny_sweep_gives_the_digits_it_always_gave() -> None:
             assert row[name] == pytest.approx(float(kept[name]), rel=1e-5, abs=1e-7)
 
 
+def test_weights_that_change_during_a_run_split_no_results(monkeypatch: pytest.MonkeyPatch) -> None:
+    changing = iter(range(1000))
+    monkeypatch.setattr("semsim.scenario.weights_hash", lambda name: str(next(changing)))
+    monkeypatch.setattr("semsim.sweep.weights_hash", lambda name: "0")
+    monkeypatch.setattr("semsim.scenario._load_weights", lambda *_: None)
+    part = {"kind": "toy_parts:ToyTransmitter", "weights": "toy.safetensors"}
+    assert len(run(toy(transmitter=part), "out")) == 2 * 2 * 2
+
+
 @pytest.mark.slow
 def test_a_scenario_that_trains_does_so_once_for_all_points_that_share_it() -> None:
     values = {
