@@ -53,6 +53,7 @@ class DelayProfile:
 
 
 _LOCK = threading.RLock()  # Sionna's generators belong to the process, not to the thread
+_SPARE: dict[str, Tensor] = {}  # by device, room to keep the state of Sionna's generator
 
 
 @cache
@@ -87,22 +88,33 @@ def drawing_from(generator: torch.Generator) -> _Loan:
 
 
 class _Loan:
-    """A class, because a generator of contextlib costs a tenth of a small channel."""
+    """One ``with`` of :func:`drawing_from`.
 
-    __slots__ = ("_kept", "_ours", "_theirs")
+    Written for speed: it stands before every batch. A generator of contextlib would cost more than
+    the copies, and a state allocated here and held over the call would split the memory that
+    Sionna's large temporaries are about to reuse; so the space for it is kept between calls.
+    """
+
+    __slots__ = ("_kept", "_key", "_ours", "_theirs")
 
     def __init__(self, generator: torch.Generator) -> None:
         self._ours = generator
-        self._theirs = sionna_phy().config.torch_rng(device_key(generator.device))
+        self._key = device_key(generator.device)
+        self._theirs = sionna_phy().config.torch_rng(self._key)
 
     def __enter__(self) -> None:
         _LOCK.acquire()
-        self._kept = self._theirs.get_state()
+        if self._key in _SPARE:
+            self._kept = _SPARE.pop(self._key).copy_(self._theirs.get_state())
+        else:
+            with torch.inference_mode(False):  # else it could be filled under inference only
+                self._kept = self._theirs.get_state().clone()
         self._theirs.set_state(self._ours.get_state())
 
     def __exit__(self, *error: object) -> None:
         self._ours.set_state(self._theirs.get_state())
         self._theirs.set_state(self._kept)
+        _SPARE[self._key] = self._kept
         _LOCK.release()
 
 
