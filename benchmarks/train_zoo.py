@@ -20,9 +20,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import torch.distributed
 from torch import Tensor, nn
 
 from channels.base import CSI, complex_normal
+from semsim import zoo
 from semsim.codecs.deepjscc import DeepJSCCReceiver, DeepJSCCTransmitter
 from semsim.nn import muon
 
@@ -64,8 +66,8 @@ def draw_noise(batch: int, symbols: int, generator: torch.Generator) -> tuple[Te
 class Trainer:
     """A pair of networks, their average, and the state of the run."""
 
-    def __init__(self, recipe: Recipe) -> None:
-        self.recipe = recipe
+    def __init__(self, recipe: Recipe, rank: int = 0, world: int = 1) -> None:
+        self.recipe, self.rank, self.world = recipe, rank, world
         torch.manual_seed(recipe.seed)
         self.net = nn.ModuleDict(
             {
@@ -77,15 +79,16 @@ class Trainer:
             warm_start(self.net, recipe.start)
         self.average = {k: v.clone() for k, v in self.net.state_dict().items()}
         self.optimisers = make_optimisers(self.net, recipe)
-        self.generator = torch.Generator().manual_seed(recipe.seed + 1)
+        self.generator = torch.Generator().manual_seed(recipe.seed + 1 + rank)
         self.steps = 0
-        self.seconds = 0.0
+        self.seconds = self.agreed = 0.0
 
     def step(self, images: Tensor, progress: float) -> float:
         recipe = self.recipe
         scale = min(1.0, progress / recipe.warmup) * 0.5 * (1 + math.cos(math.pi * progress))
         loss = self.loss(images)
         loss.backward()
+        self.share_gradients()
         nn.utils.clip_grad_norm_(self.net.parameters(), recipe.clip)
         for optimiser in self.optimisers:
             for group in optimiser.param_groups:
@@ -98,6 +101,19 @@ class Trainer:
             mine = [v for v in self.net.state_dict().values()]
             torch._foreach_lerp_(list(self.average.values()), mine, 1 - decay)
         return loss.item()
+
+    def share_gradients(self) -> None:
+        """Average gradients and the clock over the processes of the run."""
+        self.agreed = self.seconds
+        if self.world == 1:
+            return
+        gradients = [p.grad for p in self.net.parameters() if p.grad is not None]
+        flat = torch.cat([*(g.flatten() for g in gradients), torch.tensor([self.seconds])])
+        torch.distributed.all_reduce(flat)
+        *parts, seconds = (flat / self.world).split([*(g.numel() for g in gradients), 1])
+        for gradient, part in zip(gradients, parts, strict=True):
+            gradient.copy_(part.view(gradient.shape))
+        self.seconds = self.agreed = seconds.item()
 
     def loss(self, images: Tensor) -> Tensor:
         tx, rx = self.net["transmitter"], self.net["receiver"]
@@ -129,7 +145,7 @@ def warm_start(net: nn.Module, path: str) -> None:
 class Pool:
     """Uint8 patches in memory; batches are drawn by mixture weight and flipped or turned."""
 
-    def __init__(self, path: str, seed: int) -> None:
+    def __init__(self, path: str, seed: list[int]) -> None:
         pack = np.load(path)
         self.parts = [torch.from_numpy(pack[k]) for k in pack.files if k.startswith("part")]
         self.weights = pack["weights"]
@@ -198,29 +214,35 @@ def resume(trainer: Trainer, out: Path) -> None:
     trainer.average = state["average"]
     for optimiser, saved in zip(trainer.optimisers, state["optimisers"], strict=True):
         optimiser.load_state_dict(saved)
-    trainer.generator.set_state(state["generator"])
+    if trainer.rank == 0:
+        trainer.generator.set_state(state["generator"])
     trainer.steps, trainer.seconds = state["steps"], state["seconds"]
+    trainer.agreed = trainer.seconds
     print(f"resumed at step {trainer.steps}, {trainer.seconds / 60:.1f} min", flush=True)
 
 
 def run(recipe: Recipe, minutes: float, out: Path, every: float, clock=time.perf_counter) -> None:
     """Train until ``minutes`` of training have passed; validation is not counted."""
     out.mkdir(parents=True, exist_ok=True)
-    trainer = Trainer(recipe)
-    pool = Pool(recipe.pool, recipe.seed)
+    rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+    if world > 1:
+        torch.distributed.init_process_group("gloo")
+    trainer = Trainer(recipe, rank, world)
     resume(trainer, out)
+    pool = Pool(recipe.pool, [recipe.seed, rank, trainer.steps])
     print(json.dumps(asdict(recipe)), sum(p.numel() for p in trainer.net.parameters()), flush=True)
     losses: list[float] = []
     last, shown = clock(), trainer.seconds
-    while trainer.seconds < 60 * minutes:
+    while trainer.agreed < 60 * minutes:  # the same on every process
         losses.append(trainer.step(pool.batch(recipe.batch), trainer.seconds / (60 * minutes)))
         now = clock()
         trainer.seconds += now - last
         last = now
-        if trainer.seconds - shown > every:
+        if rank == 0 and trainer.seconds - shown > every:
             report(trainer, pool, losses, out)
             last, shown = clock(), trainer.seconds
-    report(trainer, pool, losses, out, snrs=(0, 5, 10, 15, 20))
+    if rank == 0:
+        report(trainer, pool, losses, out, snrs=(0, 5, 10, 15, 20))
 
 
 def report(
@@ -259,7 +281,7 @@ def main() -> None:
     recipe = PLANS[args.name]
     recipe = replace(recipe, pool=str(args.pools / f"{recipe.pool}.npz"))
     if recipe.start:
-        recipe = replace(recipe, start=str(zoo_file(recipe.start)))
+        recipe = replace(recipe, start=str(zoo.WEIGHTS / f"{recipe.start}.safetensors"))
     run(recipe, args.minutes, args.out, args.every)
 
 
