@@ -88,8 +88,9 @@ def list_parts(family: Family = None) -> None:
 def check(file: File, device: Device = None) -> None:
     """Check a scenario and say what it would run; writes nothing."""
     with _plain_errors():
-        from semsim.scenario import Scenario, pick_device
-        from semsim.sweep import preflight_report
+        from semsim.loading import pick_device
+        from semsim.preflight import preflight_report
+        from semsim.scenario import Scenario
 
         scenario = Scenario.load(file)
         where = pick_device(device or scenario.device)
@@ -107,8 +108,9 @@ def run(
 ) -> None:
     """Run a scenario into a results folder; what is already there is not run again."""
     with _plain_errors():
+        from semsim.preflight import quicker
         from semsim.scenario import Scenario
-        from semsim.sweep import quicker, results_folder
+        from semsim.sweep import results_folder
         from semsim.sweep import run as run_scenario
 
         scenario = Scenario.load(file)

@@ -13,20 +13,19 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from semsim.intervals import Moments
+from semsim.intervals import LEDGER, Moments, Tally
 from semsim.metrics.base import Metric, Outcome
 from semsim.seeds import stream
 from semsim.tasks.reconstruct import Reconstruct
 from semsim.types import Transmission
 
 Row = dict[str, Any]
-LEDGER = ("payload", "pilots", "feedback", "side_info")
 
 
 @dataclass(frozen=True)
@@ -55,41 +54,6 @@ class Stop:
             raise ValueError(f"ci95 must be > 0, half the width of an interval, got {self.ci95}")
 
 
-@dataclass
-class Point:
-    """What has been accumulated at one SNR."""
-
-    values: list[Moments]
-    power: Moments = field(default_factory=Moments)
-    uses: dict[str, float] = field(default_factory=lambda: dict.fromkeys(LEDGER, 0.0))
-    notes: dict[str, Moments] = field(default_factory=dict)
-    source_values: float = 0.0
-    batches: int = 0
-    seconds: float = 0.0
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return plain numbers; JSON keeps every bit of them."""
-        return {
-            **vars(self),
-            "uses": dict(self.uses),
-            "values": [dict(vars(m)) for m in self.values],
-            "power": dict(vars(self.power)),
-            "notes": {name: dict(vars(m)) for name, m in self.notes.items()},
-        }
-
-    @classmethod
-    def from_dict(cls, state: dict[str, Any]) -> Point:
-        """Undo :meth:`as_dict`."""
-        return cls(
-            **{
-                **state,
-                "values": [Moments(**m) for m in state["values"]],
-                "power": Moments(**state["power"]),
-                "notes": {name: Moments(**m) for name, m in state["notes"].items()},
-            }
-        )
-
-
 class Evaluation:
     """One link on one payload at several SNRs, a batch at a time.
 
@@ -103,7 +67,7 @@ class Evaluation:
         payload: Any,
         *,
         snr_db: Sequence[float],
-        metrics: Sequence[Metric],
+        metrics: Sequence[Metric | str],
         task: nn.Module | None = None,
         stop: Stop | None = None,
         seed: int = 0,
@@ -114,12 +78,12 @@ class Evaluation:
             raise ValueError("the payload is empty; there is nothing to send")
         if not snr_db or any(math.isnan(snr) for snr in snr_db):
             raise ValueError(f"snr_db takes one or more numbers in dB, got {list(snr_db)}")
-        self.link, self.payload, self.metrics = link, payload, list(metrics)
+        self.link, self.payload, self.metrics = link, payload, [_metric(m) for m in metrics]
         self.task = Reconstruct() if task is None else task
         self.stop, self.seed, self.batch_size = stop or Stop(), seed, batch_size
         self.max_items = self.stop.max_items or len(payload)
         self.device = device or device_of(link)
-        self.points = {float(snr): Point([Moments() for _ in metrics]) for snr in snr_db}
+        self.points = {float(snr): Tally([Moments() for _ in metrics]) for snr in snr_db}
 
     def items(self, snr_db: float) -> int:
         """Return how many items an SNR has seen."""
@@ -205,15 +169,15 @@ class Evaluation:
         """Return float64 [2 + metrics + notes, B]: finite, power, metrics, notes of each item."""
         size = len(outcome.source)
         rows = [
-            torch.isfinite(outcome.output.flatten(1)).all(dim=1),
-            sent.x.abs().square().sum(dim=1).mean(dim=1),
+            torch.isfinite(outcome.output.flatten(1).sum(dim=1)),  # cheaper than one by one
+            _power(sent.x),
             *(_per_item(metric(outcome), size, metric.name) for metric in self.metrics),
             *(_per_item(note, size, name) for name, note in sent.notes.items()),
         ]
         return torch.stack([row.double() for row in rows])
 
     @staticmethod
-    def _count(point: Point, sent: Transmission, source: Tensor) -> None:
+    def _count(point: Tally, sent: Transmission, source: Tensor) -> None:
         """Add up channel uses and source values."""
         for name in LEDGER:
             point.uses[name] += float(getattr(sent.ledger, name)) * len(source)
@@ -274,7 +238,7 @@ def evaluate(
     payload: Any,
     *,
     snr_db: Sequence[float],
-    metrics: Sequence[Metric],
+    metrics: Sequence[Metric | str],
     task: nn.Module | None = None,
     stop: Stop | None = None,
     seed: int = 0,
@@ -289,7 +253,7 @@ def evaluate(
             ``transmitter.uses_csi`` is False it also has ``encode``, called once per batch.
         payload: items (source, target), deterministic by index.
         snr_db: average received Es/N0 per receive antenna, in dB.
-        metrics: what to measure; the stop rule looks at the first.
+        metrics: what to measure, objects or kinds such as "psnr"; the stop rule looks at the first.
         task: what the estimate is good for; reconstruction by default.
         stop: how many items; the payload once by default.
         seed: decides fading and noise; the payload and the weights have seeds of their own.
@@ -323,6 +287,15 @@ def device_of(module: nn.Module) -> torch.device:
     return tensors[0].device if tensors else torch.device("cpu")
 
 
+def _metric(metric: Metric | str) -> Metric:
+    if not isinstance(metric, str):
+        return metric
+    from semsim import spec
+
+    built: Metric = spec.build(spec.parse("metric", metric))
+    return built
+
+
 def _load(payload: Any, indices: list[int]) -> list[Any]:
     if hasattr(payload, "__getitems__"):
         return payload.__getitems__(indices)
@@ -338,6 +311,12 @@ def _collate(items: list[Any], device: torch.device) -> tuple[Tensor, Tensor]:
     if isinstance(targets[0], Tensor):
         return source, torch.stack(targets).to(device)
     return source, torch.tensor(targets, device=device)
+
+
+def _power(x: Tensor) -> Tensor:
+    """Return mean |x|^2 summed over antennas of each item, [B], for x [B, T, N]."""
+    reals = torch.view_as_real(x).flatten(1)
+    return torch.linalg.vecdot(reals, reals) / x.shape[-1]
 
 
 def _per_item(values: Tensor, size: int, name: str) -> Tensor:

@@ -1,13 +1,15 @@
-"""Means over items and their 95 % intervals."""
+"""What is accumulated over items: means, their 95 % intervals, channel uses."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
+LEDGER = ("payload", "pilots", "feedback", "side_info")
 FIVE_SIGMA = 2.867e-7  #: one tail of a normal distribution beyond five standard deviations
 
 
@@ -80,3 +82,38 @@ class Moments:
         half = float(special.stdtrit(self.n - 1, 1 - tail)) * self.standard_error
         low = self.mean - half
         return (max(low, 0.0) if self.lowest >= 0 else low), self.mean + half
+
+
+@dataclass
+class Tally:
+    """What has been accumulated at one SNR."""
+
+    values: list[Moments]
+    power: Moments = field(default_factory=Moments)
+    uses: dict[str, float] = field(default_factory=lambda: dict.fromkeys(LEDGER, 0.0))
+    notes: dict[str, Moments] = field(default_factory=dict)
+    source_values: float = 0.0
+    batches: int = 0
+    seconds: float = 0.0
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain numbers; JSON keeps every bit of them."""
+        return {
+            **vars(self),
+            "uses": dict(self.uses),
+            "values": [dict(vars(m)) for m in self.values],
+            "power": dict(vars(self.power)),
+            "notes": {name: dict(vars(m)) for name, m in self.notes.items()},
+        }
+
+    @classmethod
+    def from_dict(cls, state: dict[str, Any]) -> Tally:
+        """Undo :meth:`as_dict`."""
+        return cls(
+            **{
+                **state,
+                "values": [Moments(**m) for m in state["values"]],
+                "power": Moments(**state["power"]),
+                "notes": {name: Moments(**m) for name, m in state["notes"].items()},
+            }
+        )

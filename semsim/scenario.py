@@ -21,6 +21,7 @@ from semsim import fields, spec
 from semsim.evaluation import Row, Stop, evaluate
 from semsim.expansion import choices_of, parse_sweep, set_key
 from semsim.link import Link
+from semsim.loading import load_weights, pick_device, weights_hash
 from semsim.mistakes import SpecError, known
 from semsim.results import COLUMNS
 from semsim.strict_yaml import read_yaml
@@ -194,12 +195,12 @@ class Scenario(BaseModel):
             f"csi_{end}": _construct_part(getattr(self.csi, end), f"csi.{end}")
             for end in ("rx", "tx")
         }
-        link_class = getattr(type(transmitter), "link_class", Link)
+        link_class: Any = getattr(type(transmitter), "link_class", Link)
         if receiver is None and link_class is Link:
             raise SpecError("receiver", f"missing; {self.transmitter.kind!r} has no other half")
         link = link_class(transmitter, channel, receiver, frontend=make("frontend"), **ends)
         if self.transmitter.weights or weights:
-            _load_weights(self.transmitter.weights or str(weights), transmitter, receiver)
+            load_weights(self.transmitter.weights or str(weights), transmitter, receiver)
         device = pick_device(self.device) if device is None else device
         metrics = [_construct_part(m, f"metrics[{i}]") for i, m in enumerate(self.metrics)]
         device = torch.device(device)
@@ -245,6 +246,11 @@ class Point:
     scenario: Scenario
     swept: dict[str, Any]
 
+    @property
+    def name(self) -> str:
+        """What to call it on the screen."""
+        return " | ".join(str(label) for label in self.swept.values()) or self.scenario.name
+
 
 @dataclass(frozen=True)
 class Built:
@@ -255,47 +261,6 @@ class Built:
     task: nn.Module
     metrics: list[Any]
     device: torch.device
-
-
-def pick_device(name: str) -> torch.device:
-    """Return the device of this name; ``auto`` is the GPU where there is one."""
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        torch.empty(0, device=name)
-        return torch.device(name)
-    except (RuntimeError, AssertionError):
-        raise SpecError("device", f"{name!r} is not available here; use cpu or auto") from None
-
-
-def weights_hash(name: str) -> str:
-    """Return the SHA-256 of shipped weights by name, or of a .safetensors file."""
-    from semsim import zoo
-
-    path = Path(name)
-    if path.suffix == ".safetensors":
-        if not path.is_file():
-            raise SpecError("transmitter.weights", f"no such file: {name}")
-        return _file_hash(path, path.stat().st_mtime_ns)
-    if name not in zoo.names():
-        hint = known(zoo.names(), name)
-        raise SpecError("transmitter.weights", f"no weights are called {name!r}; {hint}")
-    return str(zoo.card(name)["sha256"])
-
-
-@functools.lru_cache
-def _file_hash(path: Path, changed_ns: int) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
-def _load_weights(name: str, transmitter: nn.Module, receiver: nn.Module | None) -> None:
-    from semsim import zoo
-
-    weights_hash(name)
-    try:
-        zoo.load(name, transmitter, receiver)
-    except (ValueError, OSError) as error:
-        raise SpecError("transmitter.weights", " ".join(str(error).split())) from error
 
 
 def _construct(scenario: Scenario, key: str) -> Any:

@@ -14,18 +14,19 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from semsim.evaluation import Evaluation, Row
-from semsim.evaluation import Point as Tally
 from semsim.figures import draw, draw_strips, take_pictures
+from semsim.intervals import Tally
+from semsim.loading import pick_device, weights_hash
 from semsim.mistakes import SpecError
+from semsim.preflight import preflight, quicker
 from semsim.results import Journal, frame, provenance, write_atomic, write_rows
-from semsim.scenario import Built, Point, Scenario, pick_device, weights_hash
+from semsim.scenario import Built, Point, Scenario
 from semsim.trained import own_weights
 
 if TYPE_CHECKING:
     from pandas import DataFrame
 
 CHECKPOINT_S = 5.0  #: seconds between checkpoints within a link
-QUICK_ITEMS = 4
 LABELLED = ("transmitter", "channel", "payload")
 
 
@@ -122,49 +123,6 @@ def results_folder(scenario: Scenario, out: str | Path | None = None) -> Path:
     return Path(out) if out is not None else Path("results") / scenario.name
 
 
-def quicker(scenario: Scenario) -> Scenario:
-    """Return the same scenario with a few items at the first and last SNR, and another name."""
-    values = scenario.to_dict()
-    snrs = scenario.points()[0].scenario.snr_db
-    ends = sorted({snrs[0], snrs[-1]})
-    few = {"min_items": 1, "max_items": min(QUICK_ITEMS, scenario.stop.max_items or QUICK_ITEMS)}
-    return Scenario.parse({**values, "name": f"{scenario.name}-quick", "snr_db": ends, "stop": few})
-
-
-def preflight(points: list[Point], device: torch.device) -> list[list[Row]]:
-    """Build every link and send one item through each, before anything is written."""
-    rows = []
-    for point in points:
-        try:
-            rows.append(point.scenario.check(point.scenario.build(device)))
-        except SpecError as error:
-            if not point.swept:
-                raise
-            at = ", ".join(f"{path} = {label}" for path, label in point.swept.items())
-            raise SpecError(error.path, f"{error.message} (in the sweep, at {at})") from error
-    return rows
-
-
-def preflight_report(scenario: Scenario, device: torch.device) -> list[str]:
-    """Return what a run would do, link by link, after sending one item through each."""
-    points, seconds, lines = scenario.points(), 0.0, []
-    for point in points:
-        preflight([point], device)
-        built = point.scenario.build(device)
-        row = point.scenario.check(built)[0]  # the first item also paid for imports and caches
-        uses = {n[5:]: row[n] for n in row if n.startswith("uses_") and row[n]}
-        ledger = " + ".join(f"{value:g} {name}" for name, value in uses.items())
-        items = point.scenario.stop_rule().max_items or len(built.payload)
-        seconds += row["seconds"] * items * len(point.scenario.snr_db)
-        lines.append(
-            f"  {_name(point)}: {sum(uses.values()):g} channel uses per item ({ledger}), "
-            f"CBR {row['cbr']:.4g}, power {row['power']:.4g}, at most {items} items per SNR"
-        )
-    snrs = ", ".join(f"{snr:g}" for snr in points[0].scenario.snr_db)
-    head = f"{scenario.name}: {len(points)} link(s) at snr_db {snrs} on {device}"
-    return [head, *lines, f"  item by item this would take {seconds:.0f} s; batches may be faster"]
-
-
 def collect(points: list[Point], journal: Journal) -> list[Row]:
     """Return the finished rows of these points, under the labels they have now."""
     rows = []
@@ -190,10 +148,6 @@ def to_yaml(scenario: Scenario) -> str:
     text = io.StringIO()
     YAML(typ="safe", pure=True).dump(scenario.to_dict(), text)
     return text.getvalue()
-
-
-def _name(point: Point) -> str:
-    return " | ".join(str(v) for v in point.swept.values()) or point.scenario.name
 
 
 def _pending(point: Point, journal: Journal) -> list[float]:
@@ -226,7 +180,7 @@ def _run_point(
     saved = journal.checkpoint(uid)
     if {float(snr) for snr in saved} == set(pending):
         evaluation.points = {snr: Tally.from_dict(saved[repr(snr)]) for snr in pending}
-    keeper = _Keeper(journal, uid, Progress(_name(point), count, index, evaluation), listener)
+    keeper = _Keeper(journal, uid, Progress(point.name, count, index, evaluation), listener)
     try:
         evaluation.run(keeper)
     except KeyboardInterrupt:

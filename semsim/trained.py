@@ -9,8 +9,9 @@ import torch
 
 from semsim import spec
 from semsim.fields import train_spec
+from semsim.loading import pick_device
 from semsim.mistakes import SpecError
-from semsim.scenario import Scenario, pick_device
+from semsim.scenario import Scenario
 
 
 def train_all(
@@ -34,7 +35,7 @@ def train_all(
         weights = own_weights(point.scenario, folder, where, progress=progress)
         if weights is not None and weights not in done:
             done.add(weights)
-            yield f"{' | '.join(map(str, point.swept.values())) or scenario.name}: {weights}"
+            yield f"{point.name}: {weights}"
 
 
 def own_weights(

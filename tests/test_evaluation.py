@@ -72,6 +72,14 @@ def test_beyond_its_size_the_payload_comes_again_with_new_noise() -> None:
     assert twice[0]["value"] != once[0]["value"]
 
 
+def test_a_metric_may_be_named() -> None:
+    options: dict[str, Any] = {"snr_db": [3.0]}
+    named = evaluate(link(), ToyPayload(), metrics=["toy_parts:Error"], **options)
+    assert without_seconds(named) == without_seconds(
+        evaluate(link(), ToyPayload(), metrics=[Error()], **options)
+    )
+
+
 def test_a_transmitter_that_does_not_see_the_snr_encodes_once_per_batch() -> None:
     sender = link()
     evaluate(sender, ToyPayload(items=40), snr_db=[0.0, 1.0, 2.0], metrics=[Error()], batch_size=10)

@@ -1,0 +1,54 @@
+"""Devices and weights by name."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from semsim.mistakes import SpecError, known
+
+
+def pick_device(name: str) -> torch.device:
+    """Return the device of this name; ``auto`` is the GPU where there is one."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        torch.empty(0, device=name)
+        return torch.device(name)
+    except (RuntimeError, AssertionError):
+        raise SpecError("device", f"{name!r} is not available here; use cpu or auto") from None
+
+
+def weights_hash(name: str) -> str:
+    """Return the SHA-256 of shipped weights by name, or of a .safetensors file."""
+    from semsim import zoo
+
+    path = Path(name)
+    if path.suffix == ".safetensors":
+        if not path.is_file():
+            raise SpecError("transmitter.weights", f"no such file: {name}")
+        return _file_hash(path, path.stat().st_mtime_ns)
+    if name not in zoo.names():
+        hint = known(zoo.names(), name)
+        raise SpecError("transmitter.weights", f"no weights are called {name!r}; {hint}")
+    return str(zoo.card(name)["sha256"])
+
+
+@functools.lru_cache
+def _file_hash(path: Path, changed_ns: int) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def load_weights(name: str, transmitter: nn.Module, receiver: nn.Module | None) -> None:
+    """Load weights into both ends of a codec; what does not fit is told with the key."""
+    from semsim import zoo
+
+    weights_hash(name)
+    try:
+        zoo.load(name, transmitter, receiver)
+    except (ValueError, OSError) as error:
+        raise SpecError("transmitter.weights", " ".join(str(error).split())) from error

@@ -1,0 +1,54 @@
+"""Before a run: build every link, send one item through each, say what would run."""
+
+from __future__ import annotations
+
+import torch
+
+from semsim.evaluation import Row
+from semsim.mistakes import SpecError
+from semsim.scenario import Point, Scenario
+
+QUICK_ITEMS = 4
+
+
+def quicker(scenario: Scenario) -> Scenario:
+    """Return the same scenario with a few items at the first and last SNR, and another name."""
+    values = scenario.to_dict()
+    snrs = scenario.points()[0].scenario.snr_db
+    ends = sorted({snrs[0], snrs[-1]})
+    few = {"min_items": 1, "max_items": min(QUICK_ITEMS, scenario.stop.max_items or QUICK_ITEMS)}
+    return Scenario.parse({**values, "name": f"{scenario.name}-quick", "snr_db": ends, "stop": few})
+
+
+def preflight(points: list[Point], device: torch.device) -> list[list[Row]]:
+    """Build every link and send one item through each, before anything is written."""
+    rows = []
+    for point in points:
+        try:
+            rows.append(point.scenario.check(point.scenario.build(device)))
+        except SpecError as error:
+            if not point.swept:
+                raise
+            at = ", ".join(f"{path} = {label}" for path, label in point.swept.items())
+            raise SpecError(error.path, f"{error.message} (in the sweep, at {at})") from error
+    return rows
+
+
+def preflight_report(scenario: Scenario, device: torch.device) -> list[str]:
+    """Return what a run would do, link by link, after sending one item through each."""
+    points, seconds, lines = scenario.points(), 0.0, []
+    for point in points:
+        preflight([point], device)
+        built = point.scenario.build(device)
+        row = point.scenario.check(built)[0]  # the first item also paid for imports and caches
+        uses = {n[5:]: row[n] for n in row if n.startswith("uses_") and row[n]}
+        ledger = " + ".join(f"{value:g} {name}" for name, value in uses.items())
+        items = point.scenario.stop_rule().max_items or len(built.payload)
+        seconds += row["seconds"] * items * len(point.scenario.snr_db)
+        lines.append(
+            f"  {point.name}: {sum(uses.values()):g} channel uses per item ({ledger}), "
+            f"CBR {row['cbr']:.4g}, power {row['power']:.4g}, at most {items} items per SNR"
+        )
+    snrs = ", ".join(f"{snr:g}" for snr in points[0].scenario.snr_db)
+    head = f"{scenario.name}: {len(points)} link(s) at snr_db {snrs} on {device}"
+    return [head, *lines, f"  item by item this would take {seconds:.0f} s; batches may be faster"]
