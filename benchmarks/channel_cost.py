@@ -47,6 +47,13 @@ def ours(channel: Channel, x: Tensor, n0: Tensor) -> Work:
     return work
 
 
+def ours_drawn(channel: Channel, x: Tensor, n0: Tensor) -> Work:
+    """Send only, through a state drawn before: the one block's work and nothing else."""
+    generator = stream(1, "ours")
+    state = channel.draw(len(x), x.shape[-1], generator)
+    return lambda: channel(x, state, n0, generator)
+
+
 def by_hand(x: Tensor, n0: Tensor, num_rx: int, gains: int) -> Work:
     """Draw and send in plain torch; ``gains`` per item, 0 for AWGN."""
     generator = stream(1, "hand")
@@ -111,11 +118,12 @@ def cases(batch: int, uses: int) -> dict[str, dict[str, Work]]:
         return torch.randn(batch, antennas, uses, generator=stream(1, "x"), dtype=torch.complex64)
 
     works: dict[str, dict[str, Work]] = {}
-    works["AWGN"] = {
-        "semsim": ours(AWGN(), signal(1), n0),
-        "sionna": raw_awgn(signal(1), n0),
-        "torch": by_hand(signal(1), n0, 1, 0),
-    }
+    for name, work in (("AWGN", ours_drawn), ("AWGN, with draw", ours)):
+        works[name] = {
+            "semsim": work(AWGN(), signal(1), n0),
+            "sionna": raw_awgn(signal(1), n0),
+            "torch": by_hand(signal(1), n0, 1, 0),
+        }
     for antennas, coherence in ((1, "block"), (1, "symbol"), (4, "block"), (4, "symbol")):
         x = signal(antennas)
         channel = Rayleigh(antennas, antennas, coherence=coherence)

@@ -126,7 +126,7 @@ def add_noise(y: Tensor, n0: Tensor, generator: torch.Generator) -> Tensor:
         n0: noise power per complex symbol of each item, [B], linear.
         generator: on the device of y.
     """
-    block = _awgn(device_key(y.device), precision_of(y.dtype))
+    block = _awgn(y.device, y.dtype)
     with drawing_from(generator):
         return block(y, n0)
 
@@ -210,9 +210,10 @@ def _response(impulse: tuple[Tensor, Tensor], grid: Grid) -> Tensor:
 
 
 @cache
-def _awgn(device: str, precision: Precision) -> Any:
+def _awgn(device: torch.device, dtype: torch.dtype) -> Any:
     with torch.inference_mode(False):  # a block made under inference would refuse gradients later
-        return sionna_phy().channel.AWGN(precision=precision, device=device)
+        block = sionna_phy().channel.AWGN
+        return block(precision=precision_of(dtype), device=device_key(device))
 
 
 @cache
