@@ -23,6 +23,8 @@ from torch import Tensor
 from semsim.phy.mcs import MCS_TABLE
 
 COUNTS_FILE = Path(__file__).with_name("bler_counts.csv")
+_FIT_ROUNDS = 30
+_FAR = 5.0  # widths from the middle: beyond, no point has weight
 COLUMNS = ("mcs", "coded_bits", "snr_db", "blocks", "errors")
 
 
@@ -110,23 +112,26 @@ def _fits() -> dict[int, dict[int, tuple[float, float]]]:
 
 
 def fit_waterfall(points: list[Count]) -> tuple[float, float] | None:
-    """Return middle and width of the Q curve through the counts; None without two useful points.
+    """Return middle and width of the Q curve most likely behind the counts, dB.
 
-    Weighted least squares on the probit scale, each point with its binomial information.
+    Binomial regression with a probit link by iteratively reweighted least squares. None without two
+    SNRs at which some blocks were lost and some were not.
+
+    Source: McCullagh, Nelder, Generalized linear models (1989), section 2.5.
     """
-    normal = torch.distributions.Normal(0.0, 1.0)
-    snr, probit, weight = [], [], []
-    for point in points:
-        rate = (point.errors + 0.5) / (point.blocks + 1)  # keeps 0 and 1 finite
-        if 0.003 < rate < 0.997:
-            value = float(normal.icdf(torch.tensor(1 - rate)))
-            density = math.exp(-(value**2) / 2) / math.sqrt(2 * math.pi)
-            snr.append(point.snr_db)
-            probit.append(value)
-            weight.append(density * math.sqrt(point.blocks / (rate * (1 - rate))))
-    if len(snr) < 2:
+    from scipy import special
+
+    if sum(0 < point.errors < point.blocks for point in points) < 2:
         return None
-    slope, offset = np.polyfit(snr, probit, 1, w=weight)
+    snr_db, blocks, errors = np.array([(p.snr_db, p.blocks, p.errors) for p in points]).T
+    rate = (errors + 0.5) / (blocks + 1)  # keeps 0 and 1 finite
+    score = special.ndtri(1 - rate)
+    for _ in range(_FIT_ROUNDS):
+        density = np.exp(-(score**2) / 2) / math.sqrt(2 * math.pi)
+        rate = special.ndtr(-score)
+        weight = density * np.sqrt(blocks / (rate * (1 - rate)))
+        slope, offset = np.polyfit(snr_db, score + (rate - errors / blocks) / density, 1, w=weight)
+        score = (slope * snr_db + offset).clip(-_FAR, _FAR)
     return float(-offset / slope), float(1 / slope)
 
 
