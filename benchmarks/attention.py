@@ -4,8 +4,8 @@
 
 POOL is made by make_pool.py cifar; DATA holds cifar10_lossless3000.npz, whose last 1,000 images
 test. A small network (width 32, depth 2) at CBR 1/6, trained on SNR 0 to 20 dB. Runs that are in
-the CSV are not repeated. Differences to ``none`` are paired by seed; intervals are 95 % by Student's
-t. Writes benchmarks/results/attention.{csv,md}.
+the CSV are not repeated. Differences to ``none`` are paired by seed; intervals are 95 % by
+Student's t. Writes benchmarks/results/attention.{csv,md}.
 """
 
 from __future__ import annotations

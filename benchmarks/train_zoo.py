@@ -20,13 +20,14 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import torch.distributed
 from torch import Tensor, nn
 
 from channels.base import CSI, complex_normal
 from semsim import zoo
 from semsim.codecs.deepjscc import DeepJSCCReceiver, DeepJSCCTransmitter
 from semsim.nn import muon
+
+MEET_EVERY = 30.0  # seconds between averagings of the processes of one run
 
 
 @dataclass
@@ -81,14 +82,14 @@ class Trainer:
         self.optimisers = make_optimisers(self.net, recipe)
         self.generator = torch.Generator().manual_seed(recipe.seed + 1 + rank)
         self.steps = 0
-        self.seconds = self.agreed = 0.0
+        self.seconds = 0.0
+        self.meetings = 0
 
     def step(self, images: Tensor, progress: float) -> float:
         recipe = self.recipe
         scale = min(1.0, progress / recipe.warmup) * 0.5 * (1 + math.cos(math.pi * progress))
         loss = self.loss(images)
         loss.backward()
-        self.share_gradients()
         nn.utils.clip_grad_norm_(self.net.parameters(), recipe.clip)
         for optimiser in self.optimisers:
             for group in optimiser.param_groups:
@@ -98,22 +99,9 @@ class Trainer:
         self.steps += 1
         decay = min(recipe.ema, (1 + self.steps) / (10 + self.steps))
         with torch.no_grad():
-            mine = [v for v in self.net.state_dict().values()]
+            mine = list(self.net.state_dict().values())
             torch._foreach_lerp_(list(self.average.values()), mine, 1 - decay)
         return loss.item()
-
-    def share_gradients(self) -> None:
-        """Average gradients and the clock over the processes of the run."""
-        self.agreed = self.seconds
-        if self.world == 1:
-            return
-        gradients = [p.grad for p in self.net.parameters() if p.grad is not None]
-        flat = torch.cat([*(g.flatten() for g in gradients), torch.tensor([self.seconds])])
-        torch.distributed.all_reduce(flat)
-        *parts, seconds = (flat / self.world).split([*(g.numel() for g in gradients), 1])
-        for gradient, part in zip(gradients, parts, strict=True):
-            gradient.copy_(part.view(gradient.shape))
-        self.seconds = self.agreed = seconds.item()
 
     def loss(self, images: Tensor) -> Tensor:
         tx, rx = self.net["transmitter"], self.net["receiver"]
@@ -217,7 +205,6 @@ def resume(trainer: Trainer, out: Path) -> None:
     if trainer.rank == 0:
         trainer.generator.set_state(state["generator"])
     trainer.steps, trainer.seconds = state["steps"], state["seconds"]
-    trainer.agreed = trainer.seconds
     print(f"resumed at step {trainer.steps}, {trainer.seconds / 60:.1f} min", flush=True)
 
 
@@ -225,24 +212,53 @@ def run(recipe: Recipe, minutes: float, out: Path, every: float, clock=time.perf
     """Train until ``minutes`` of training have passed; validation is not counted."""
     out.mkdir(parents=True, exist_ok=True)
     rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
-    if world > 1:
-        torch.distributed.init_process_group("gloo")
     trainer = Trainer(recipe, rank, world)
     resume(trainer, out)
     pool = Pool(recipe.pool, [recipe.seed, rank, trainer.steps])
     print(json.dumps(asdict(recipe)), sum(p.numel() for p in trainer.net.parameters()), flush=True)
     losses: list[float] = []
+    meeting = trainer.seconds + MEET_EVERY
     last, shown = clock(), trainer.seconds
-    while trainer.agreed < 60 * minutes:  # the same on every process
+    while trainer.seconds < 60 * minutes:
         losses.append(trainer.step(pool.batch(recipe.batch), trainer.seconds / (60 * minutes)))
         now = clock()
         trainer.seconds += now - last
         last = now
+        if world > 1 and trainer.seconds > meeting:
+            meet(trainer, out)
+            meeting += MEET_EVERY
         if rank == 0 and trainer.seconds - shown > every:
             report(trainer, pool, losses, out)
             last, shown = clock(), trainer.seconds
     if rank == 0:
         report(trainer, pool, losses, out, snrs=(0, 5, 10, 15, 20))
+
+
+def meet(trainer: Trainer, out: Path) -> None:
+    """Average the weights with those of the other processes of this run (local SGD).
+
+    Each process takes the steps it can in MEET_EVERY seconds and meets the others through files,
+    since on a busy machine an exchange per step would wait longer than it computes.
+    """
+    folder = Path("/dev/shm") / out.name
+    folder.mkdir(exist_ok=True)
+    trainer.meetings += 1
+    mine = {"net": trainer.net.state_dict(), "average": trainer.average, "steps": trainer.steps}
+    path = folder / f"{trainer.meetings}.{trainer.rank}"
+    torch.save(mine, path.with_suffix(".part"))
+    os.replace(path.with_suffix(".part"), path)
+    (folder / f"{trainer.meetings - 2}.{trainer.rank}").unlink(missing_ok=True)
+    others = [folder / f"{trainer.meetings}.{r}" for r in range(trainer.world)]
+    start = time.perf_counter()
+    while not all(p.exists() for p in others):
+        time.sleep(0.1)
+        if time.perf_counter() - start > 120:
+            raise SystemExit("another process of this run is gone")
+    states = [torch.load(p, weights_only=True) for p in others]
+    with torch.no_grad():
+        for key, value in trainer.net.state_dict().items():
+            value.copy_(sum(s["net"][key] for s in states) / trainer.world)
+            trainer.average[key] = sum(s["average"][key] for s in states) / trainer.world
 
 
 def report(
@@ -251,8 +267,9 @@ def report(
     save(trainer, out)
     curve = validate(trainer, pool.valid, snrs)
     mean = -10 * sum(losses) / max(len(losses), 1)
-    print(f"{time.strftime('%H:%M:%S')} {trainer.seconds / 60:6.2f} min step {trainer.steps} "
-          f"images {trainer.steps * trainer.recipe.batch} train {mean:.2f} dB valid {curve}", flush=True)  # fmt: skip
+    now, images = time.strftime("%H:%M:%S"), trainer.steps * trainer.recipe.batch
+    done = f"{trainer.seconds / 60:6.2f} min step {trainer.steps} images {images}"
+    print(f"{now} {done} train {mean:.2f} dB valid {curve}", flush=True)
     losses.clear()
 
 
