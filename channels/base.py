@@ -26,7 +26,8 @@ class ChannelState:
     Args:
         h: gain from transmit to receive antenna, [B, R, T, N], or [B, R, T, 1] where it is the same
             for all uses; complex.
-        coherence: channel uses over which ``h`` stays constant (all of them for block fading).
+        coherence: channel uses over which ``h`` stays constant (all of them for block fading); over
+            OFDM, uses over which it nearly stays, so that pilots need not be in every one.
         interference: power received beside the signal, linear, per receive antenna.
         stages: states of the stages of a cascade, in order of passage.
     """
