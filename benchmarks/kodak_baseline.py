@@ -1,6 +1,6 @@
 """The classical baseline on Kodak: an image codec at capacity, and with 5G LDPC and QAM.
 
-    python benchmarks/kodak_baseline.py --data DIR [--codecs hevc avif] [--cbr 1/16]
+    python benchmarks/kodak_baseline.py --data DIR [--codecs hevc avif] [--snr-db 1 4 7 10 13]
 
 DIR holds the 24 images as PNG files, or the pack ``kodak24.npz``; $SEMSIM_DATA is its default.
 AWGN, PSNR on 8-bit values, mean over images. Every scheme is run twice: the first time encodes what
@@ -16,7 +16,7 @@ import itertools
 import os
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
@@ -79,22 +79,24 @@ def batches(images: list[np.ndarray]) -> Iterator[Tensor]:
         yield torch.from_numpy(same).permute(0, 3, 1, 2) / 255
 
 
-def schemes(codec: CodecName, cbr: str, fixed: bool) -> dict[str, Link]:
+def schemes(codec: CodecName, cbr: str, fixed: Sequence[int]) -> dict[str, Link]:
     """Return the links to compare."""
     links: dict[str, Link] = {
         "bound": BoundLink(BoundTransmitter(cbr, codec=codec), AWGN()),
         "separate": SeparateLink(SeparateTransmitter(cbr, codec=codec), AWGN()),
     }
-    for mcs in FIXED_MCS if fixed else ():
+    for mcs in fixed:
         transmitter = SeparateTransmitter(cbr, codec=codec, mcs=mcs)
         links[f"separate, MCS {mcs}"] = SeparateLink(transmitter, AWGN())
     return links
 
 
-def sweep(name: str, codec: str, link: Link, images: list[np.ndarray]) -> list[dict]:
+def sweep(
+    name: str, codec: str, link: Link, images: list[np.ndarray], snrs_db: list[float]
+) -> list[dict]:
     """Send all images at all SNRs."""
     rows = []
-    for snr_db in SNRS_DB:
+    for snr_db in snrs_db:
         values: list[float] = []
         decoded: list[float] = []
         chosen: Counter[int] = Counter()
@@ -120,13 +122,15 @@ def sweep(name: str, codec: str, link: Link, images: list[np.ndarray]) -> list[d
     return rows
 
 
-def timed(name: str, codec: str, link: Link, images: list[np.ndarray]) -> list[Row]:
+def timed(
+    name: str, codec: str, link: Link, images: list[np.ndarray], snrs_db: list[float]
+) -> list[Row]:
     """Sweep twice and time both."""
     wall, cpu = time.perf_counter(), time.process_time()
-    rows = sweep(name, codec, link, images)
+    rows = sweep(name, codec, link, images, snrs_db)
     first_s, first_cpu_s = time.perf_counter() - wall, time.process_time() - cpu
     wall = time.perf_counter()
-    again = sweep(name, codec, link, images)
+    again = sweep(name, codec, link, images, snrs_db)
     warm_s = time.perf_counter() - wall
     if again != rows:
         raise SystemExit(f"{name} with {codec} is not repeatable")
@@ -143,17 +147,18 @@ def write(rows: list[Row], name: str, command: str) -> None:
         for row in rows:
             rounded = {key: round(getattr(row, key), 4) for key in ("psnr_db", "ci_low", "ci_high")}
             writer.writerow({**asdict(row), **rounded})
+    snrs_db = sorted({row.snr_db for row in rows})
+    heads = " | ".join(f"{snr_db:g} dB" for snr_db in snrs_db)
     lines = [
         "# Classical baseline on Kodak, AWGN",
         "",
         f"PSNR in dB, mean over {rows[0].images} images, CBR {rows[0].cbr:.4f}. `{command}`",
         "",
-        "| scheme | codec | " + " | ".join(f"{snr:g} dB" for snr in SNRS_DB)
-        + " | first run, s (CPU s) | warm, s |",
-        "|---|---|" + "---|" * (len(SNRS_DB) + 2),
-    ]  # fmt: skip
-    for start in range(0, len(rows), len(SNRS_DB)):
-        part = rows[start : start + len(SNRS_DB)]
+        f"| scheme | codec | {heads} | first run, s (CPU s) | warm, s |",
+        "|---|---|" + "---|" * (len(snrs_db) + 2),
+    ]
+    for start in range(0, len(rows), len(snrs_db)):
+        part = rows[start : start + len(snrs_db)]
         values = " | ".join(f"{row.psnr_db:.2f}" for row in part)
         first = f"{part[0].first_s:.0f} ({part[0].first_cpu_s:.0f})"
         lines.append(
@@ -168,6 +173,8 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=os.environ.get("SEMSIM_DATA"))
     parser.add_argument("--codecs", nargs="+", default=["hevc", "avif"])
     parser.add_argument("--cbr", default="1/16")
+    parser.add_argument("--snr-db", type=float, nargs="+", default=SNRS_DB)
+    parser.add_argument("--fixed-mcs", type=int, nargs="*", default=FIXED_MCS, help="first codec's")
     parser.add_argument("--images", type=int, help="only the first so many")
     parser.add_argument("--name", default="kodak_baseline", help="of the files in results/")
     args = parser.parse_args()
@@ -177,8 +184,9 @@ def main() -> None:
     command = f"python benchmarks/kodak_baseline.py --codecs {' '.join(args.codecs)}"
     rows: list[Row] = []
     for number, codec in enumerate(args.codecs):
-        for name, link in schemes(codec, args.cbr, fixed=number == 0).items():
-            rows += timed(name, codec, link, images)
+        fixed = () if number else args.fixed_mcs
+        for name, link in schemes(codec, args.cbr, fixed).items():
+            rows += timed(name, codec, link, images, sorted(args.snr_db))
             write(rows, args.name, f"{command} --cbr {args.cbr}")
 
 
