@@ -125,13 +125,14 @@ def run(
 
 
 @app.command()
-def train(file: File, out: Out = None, device: Device = None) -> None:
+def train(file: File, out: Out = None, quick: Quick = False, device: Device = None) -> None:
     """Train what the scenario's train key says; a run finds the weights in the same folder."""
     with _plain_errors():
+        from semsim.preflight import quicker
         from semsim.scenario import Scenario
         from semsim.trained import train_all
 
-        scenario = Scenario.load(file)
+        scenario = quicker(Scenario.load(file)) if quick else Scenario.load(file)
         folder = out or Path("results") / scenario.name
         with _told_how_to_go_on(folder):
             for line in train_all(scenario, folder, device, progress=sys.stderr.isatty()):

@@ -8,14 +8,17 @@ from semsim.evaluation import Row
 from semsim.mistakes import SpecError
 from semsim.scenario import Point, Scenario
 
-QUICK_ITEMS = 4
+QUICK_ITEMS, QUICK_STEPS = 4, 4
 
 
 def quicker(scenario: Scenario) -> Scenario:
-    """Return the same scenario with a few items at the first and last SNR, and another name."""
+    """Return the scenario with few items, two SNRs and few training steps, under another name."""
     values = scenario.to_dict()
     snrs = scenario.points()[0].scenario.snr_db
     ends = sorted({snrs[0], snrs[-1]})
+    if "train" in values:
+        train = {k: v for k, v in values["train"].items() if k != "minutes"}
+        values["train"] = {**train, "steps": QUICK_STEPS}
     few = {"min_items": 1, "max_items": min(QUICK_ITEMS, scenario.stop.max_items or QUICK_ITEMS)}
     return Scenario.parse({**values, "name": f"{scenario.name}-quick", "snr_db": ends, "stop": few})
 

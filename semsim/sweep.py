@@ -112,9 +112,10 @@ def figures(folder: Path, scenario: Scenario, points: list[Point]) -> list[Path]
     for point in points:
         found = {s: _picture_folder(folder, point) / f"{s:g}.png" for s in point.scenario.snr_db}
         if all(path.is_file() for path in found.values()):
-            own = labels(point)
-            rest = [str(v) for k, v in point.swept.items() if k != "transmitter"]
-            schemes.setdefault(", ".join(rest), {})[str(own["transmitter"])] = found
+            apart = [k for k in swept if k == "channel" or k.startswith("payload")]
+            panel = ", ".join(str(point.swept[k]) for k in apart)
+            scheme = ", ".join(str(point.swept[k]) for k in swept if k not in apart)
+            schemes.setdefault(panel, {})[scheme or str(labels(point)["transmitter"])] = found
     return files + draw_strips(folder, schemes)
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from semsim.mistakes import SpecError
+from semsim.preflight import quicker
 from semsim.results import read_rows
 from semsim.scenario import Scenario
 from semsim.strict_yaml import parse_yaml
@@ -187,6 +188,12 @@ def test_weights_that_change_during_a_run_split_no_results(monkeypatch: pytest.M
     monkeypatch.setattr("semsim.scenario.load_weights", lambda *_: None)
     part = {"kind": "toy_parts:ToyTransmitter", "weights": "toy.safetensors"}
     assert len(run(toy(transmitter=part), "out")) == 2 * 2 * 2
+
+
+def test_quick_also_trains_little() -> None:
+    train = {"payload": {"kind": "synthetic"}, "minutes": 60}
+    few = quicker(toy(train=train)).train
+    assert (few.steps, few.minutes) == (4, None)
 
 
 @pytest.mark.slow
