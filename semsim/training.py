@@ -248,13 +248,17 @@ def _fit(
     with warnings.catch_warnings(), torch.random.fork_rng(enabled=device.type == "cpu"):
         warnings.filterwarnings("ignore", module="lightning")
         torch.manual_seed(state.seed)
+        torch.set_flush_denormal(True)  # or tiny gradients make the backward pass four times slower
         trainer = lightning.Trainer(
             accelerator="gpu" if device.type == "cuda" else "cpu", devices=1, max_epochs=1,
             gradient_clip_val=state.spec.clip, logger=logger(folder, name="log"),
             enable_checkpointing=False, enable_progress_bar=progress,
             enable_model_summary=False, log_every_n_steps=20, barebones=False,
         )  # fmt: skip
-        trainer.fit(lightning_module(state, watch), loader)
+        try:
+            trainer.fit(lightning_module(state, watch), loader)
+        finally:
+            torch.set_flush_denormal(False)
 
 
 def _write_weights(state: State, folder: Path) -> Path | None:
