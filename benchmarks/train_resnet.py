@@ -145,6 +145,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
     torch.set_num_threads(1)
+    torch.set_flush_denormal(True)
     run(args.data, args.minutes, args.out)
 
 
