@@ -11,12 +11,14 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from torch import Tensor, nn
 
+T = TypeVar("T", bound=nn.Module)
+R = TypeVar("R", bound=nn.Module)
 WEIGHTS = Path(__file__).parent / "weights"
 RETRAIN = "train it again with semsim train, or name other weights"
 
@@ -48,11 +50,29 @@ def load(name: str | Path, transmitter: nn.Module, receiver: nn.Module | None) -
     load_parts(name, parts)
 
 
+def pair(
+    name: str | Path, transmitter: Callable[..., T], receiver: Callable[..., R]
+) -> tuple[T, R]:
+    """Return both ends as they were trained: constructed by the spec in the file, loaded, in eval.
+
+    Args:
+        name: shipped weights, or a .safetensors file.
+        transmitter, receiver: the classes, such as ``DeepJSCCTransmitter``.
+    """
+    _, specs = _read(_path(name), None)
+    missing = sorted({"transmitter", "receiver"} - specs.keys())
+    if missing:
+        raise ValueError(f"weights {name!r} hold no {' and no '.join(missing)}; {RETRAIN}")
+    ends = transmitter(**specs["transmitter"]), receiver(**specs["receiver"])
+    load(name, *ends)
+    for end in ends:
+        end.eval()
+    return ends
+
+
 def load_parts(name: str | Path, parts: Mapping[str, nn.Module]) -> None:
     """Load weights into modules, each under its own prefix, such as ``{"network": resnet}``."""
-    path = Path(name) if str(name).endswith(".safetensors") else _shipped(str(name))
-    if not path.is_file():
-        raise ValueError(f"no weights at {path}; give a .safetensors file or one of {names()}")
+    path = _path(name)
     shipped = path.parent == WEIGHTS
     tensors, specs = _read(path, card(path.stem)["sha256"] if shipped else None)
     for prefix, part in parts.items():
@@ -101,6 +121,13 @@ def _write(path: Path, content: bytes) -> None:
     half = path.with_name(path.name + ".part")
     half.write_bytes(content)
     half.replace(path)
+
+
+def _path(name: str | Path) -> Path:
+    path = Path(name) if str(name).endswith(".safetensors") else _shipped(str(name))
+    if not path.is_file():
+        raise ValueError(f"no weights at {path}; give a .safetensors file or one of {names()}")
+    return path
 
 
 def _shipped(name: str) -> Path:
