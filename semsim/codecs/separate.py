@@ -16,7 +16,6 @@ import dataclasses
 import hashlib
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 import numpy as np
@@ -26,9 +25,9 @@ from torch import Tensor, nn
 from channels.base import CSI, Channel
 from channels.csi import CSISource
 from channels.units import n0_to_snr_db
-from semsim.codecs.image_codecs import CodecName, Headers, Pixels, psnr_of_mse
+from semsim.codecs.envelope import Plan, best_plan
+from semsim.codecs.image_codecs import CodecName, Headers, Pixels
 from semsim.codecs.outage import Outlook, delivered, with_hidden_noise
-from semsim.codecs.rd_cache import Coded
 from semsim.codecs.stills import (
     Fallback,
     Stills,
@@ -48,8 +47,6 @@ from semsim.seeds import stream
 from semsim.types import Transmission
 
 Engine = Literal["bler", "ldpc"]
-_HOPELESS = 0.01  # a row that delivers less often is not worth an encoding
-_MAX_SLOPE_DB = 10.0  # no codec here gains more PSNR from twice the bits
 
 
 class SeparateTransmitter(nn.Module):
@@ -165,15 +162,6 @@ class SeparateLink(Link):
 SeparateTransmitter.link_class = SeparateLink
 
 
-@dataclass(frozen=True)
-class _Plan:
-    """What the transmitter settled on for one image."""
-
-    image: Pixels
-    cut: Segmentation
-    coded: Coded | None  # None where nothing fits
-
-
 class _Passage:
     """One batch on its way: both ends of the link, with the plans that they share."""
 
@@ -184,7 +172,7 @@ class _Passage:
         self.transmitter: SeparateTransmitter = link.transmitter  # type: ignore[assignment]
         self.images = pixels_of(source)
         self.generator = generator
-        self.plans: list[_Plan] = []
+        self.plans: list[Plan] = []
         self.symbols = torch.empty(0)
         self.scrambling: list[np.ndarray] = []
         self.decoded: list[bool] = []
@@ -241,7 +229,7 @@ class _Passage:
         n0 = csi.n0[item, :, :num_symbols].cpu()
         return [float(delivered(n0, cut)) for cut in cuts]
 
-    def _modulate(self, plan: _Plan) -> Tensor:
+    def _modulate(self, plan: Plan) -> Tensor:
         """Return [1, K]: coded blocks, then padding; random symbols where bits do not matter."""
         points = qam_points(plan.cut.mcs.bits_per_symbol)
         shape = (1, self.symbols.shape[-1])
@@ -257,7 +245,7 @@ class _Passage:
             symbols[0, : len(coded)] = coded
         return symbols
 
-    def _look_up(self, item: int, plan: _Plan, y: Tensor, n0: Tensor) -> Pixels | None:
+    def _look_up(self, item: int, plan: Plan, y: Tensor, n0: Tensor) -> Pixels | None:
         """Draw the fate of the blocks from their error rates at the noise they met."""
         n0 = with_hidden_noise(y, self.symbols[item, 0].cpu(), n0, plan.cut.symbols_per_block)
         chance = torch.rand((), generator=self.generator, dtype=torch.float64)
@@ -265,7 +253,7 @@ class _Passage:
             return None
         return self.transmitter.stills.decode(plan.coded, plan.image)
 
-    def _decode(self, item: int, plan: _Plan, y: Tensor, n0: Tensor) -> Pixels | None:
+    def _decode(self, item: int, plan: Plan, y: Tensor, n0: Tensor) -> Pixels | None:
         """Decode all blocks and the image in them."""
         grid = (plan.cut.blocks, plan.cut.symbols_per_block)
         used = math.prod(grid)
@@ -273,46 +261,12 @@ class _Passage:
         if not bool(good.all()):
             return None
         bits = payload.reshape(-1).numpy().astype(np.uint8) ^ self.scrambling[item]
-        return self.transmitter.stills.unpack(np.packbits(bits).tobytes(), *plan.image.shape[:2])
-
-
-def best_plan(
-    stills: Stills, image: Pixels, cuts: Sequence[Segmentation], odds: Sequence[float]
-) -> _Plan:
-    """Return the row with the largest expected PSNR, and the image coded for it.
-
-    Args:
-        stills: codec and policies.
-        image: what is sent.
-        cuts: the rows to choose from, segmented.
-        odds: for each, the probability that all its blocks arrive.
-    """
-    lost_db = stills.lost_psnr(image)
-    best, best_db = _Plan(image, cuts[0], None), lost_db
-    known: list[tuple[int, float]] = []  # (payload bits, PSNR) of what was encoded
-    order = sorted(zip(cuts, odds, strict=True), key=lambda row: -row[1] * row[0].payload)
-    for cut, odd in order:
-        limit_db = _limit_db(cut.payload, known)
-        alone = len(cuts) == 1
-        if not alone and (odd < _HOPELESS or odd * limit_db + (1 - odd) * lost_db <= best_db):
-            continue
-        coded = stills.fit(image, cut.payload)
-        if coded is None:
-            continue
-        psnr_db = psnr_of_mse(coded.mse)
-        known.append((cut.payload, psnr_db))
-        expected_db = odd * psnr_db + (1 - odd) * lost_db
-        if alone or expected_db > best_db:
-            best, best_db = _Plan(image, cut, coded), expected_db
-    return best
-
-
-def _limit_db(payload: int, known: Sequence[tuple[int, float]]) -> float:
-    """Return what no image of this payload exceeds, by those already coded: saves encodings."""
-    limits = [
-        psnr_db + max(0.0, _MAX_SLOPE_DB * math.log2(payload / other)) for other, psnr_db in known
-    ]
-    return min(limits, default=math.inf)
+        size = plan.image.shape[:2]
+        try:
+            image = self.transmitter.stills.unpack(np.packbits(bits).tobytes(), *size)
+        except Exception:  # a short CRC passes one wrong block in 65536; codecs choke in many ways
+            return None
+        return image if image.shape == plan.image.shape else None
 
 
 def _beside(generator: torch.Generator) -> torch.Generator:

@@ -14,9 +14,10 @@ from channels.csi import NoCSI, PerfectCSI, PilotCSI
 from channels.fading import Rayleigh
 from channels.impairments import Clipping
 from semsim.codecs.bound import BoundLink, BoundTransmitter
+from semsim.codecs.envelope import best_plan
 from semsim.codecs.image_codecs import psnr_of_mse
 from semsim.codecs.outage import delivered, with_hidden_noise
-from semsim.codecs.separate import SeparateLink, SeparateTransmitter, best_plan
+from semsim.codecs.separate import SeparateLink, SeparateTransmitter
 from semsim.codecs.stills import pixels_of
 from semsim.phy.bler import waterfall
 from semsim.phy.frontend import SVD, NoFrontEnd
