@@ -5,6 +5,7 @@
 DIR holds the 24 images as PNG files, or the pack ``kodak24.npz``; $SEMSIM_DATA is its default.
 AWGN, PSNR on 8-bit values, mean over images. Every scheme is run twice: the first time encodes what
 is not in the cache ($SEMSIM_CACHE, or ~/.cache/semsim), the second is the time from warm caches.
+With --cold the cache is a new folder, deleted afterwards, and the first time is reported too.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import csv
 import io
 import itertools
 import os
+import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -56,6 +58,7 @@ class Row:
     first_s: float
     first_cpu_s: float
     warm_s: float
+    warm_cpu_s: float
 
 
 def load_images(folder: Path) -> list[np.ndarray]:
@@ -129,16 +132,16 @@ def timed(
     wall, cpu = time.perf_counter(), time.process_time()
     rows = sweep(name, codec, link, images, snrs_db)
     first_s, first_cpu_s = time.perf_counter() - wall, time.process_time() - cpu
-    wall = time.perf_counter()
+    wall, cpu = time.perf_counter(), time.process_time()
     again = sweep(name, codec, link, images, snrs_db)
-    warm_s = time.perf_counter() - wall
+    warm_s, warm_cpu_s = time.perf_counter() - wall, time.process_time() - cpu
     if again != rows:
         raise SystemExit(f"{name} with {codec} is not repeatable")
-    times = [round(seconds, 1) for seconds in (first_s, first_cpu_s, warm_s)]
+    times = [round(seconds, 1) for seconds in (first_s, first_cpu_s, warm_s, warm_cpu_s)]
     return [Row(*row.values(), *times) for row in rows]
 
 
-def write(rows: list[Row], name: str, command: str) -> None:
+def write(rows: list[Row], name: str, command: str, cold: bool) -> None:
     """Write all rows as CSV and PSNR over SNR as Markdown."""
     RESULTS.mkdir(exist_ok=True)
     with (RESULTS / f"{name}.csv").open("w", newline="") as file:
@@ -154,16 +157,15 @@ def write(rows: list[Row], name: str, command: str) -> None:
         "",
         f"PSNR in dB, mean over {rows[0].images} images, CBR {rows[0].cbr:.4f}. `{command}`",
         "",
-        f"| scheme | codec | {heads} | first run, s (CPU s) | warm, s |",
-        "|---|---|" + "---|" * (len(snrs_db) + 2),
+        f"| scheme | codec | {heads} |{' cold, s (CPU s) |' * cold} warm, s (CPU s) |",
+        "|---|---|" + "---|" * (len(snrs_db) + 1 + cold),
     ]
     for start in range(0, len(rows), len(snrs_db)):
         part = rows[start : start + len(snrs_db)]
         values = " | ".join(f"{row.psnr_db:.2f}" for row in part)
-        first = f"{part[0].first_s:.0f} ({part[0].first_cpu_s:.0f})"
-        lines.append(
-            f"| {part[0].scheme} | {part[0].codec} | {values} | {first} | {part[0].warm_s:.1f} |"
-        )
+        first = f" {part[0].first_s:.0f} ({part[0].first_cpu_s:.0f}) |" * cold
+        warm = f"{part[0].warm_s:.0f} ({part[0].warm_cpu_s:.0f})"
+        lines.append(f"| {part[0].scheme} | {part[0].codec} | {values} |{first} {warm} |")
     (RESULTS / f"{name}.md").write_text("\n".join(lines) + "\n")
 
 
@@ -177,9 +179,18 @@ def main() -> None:
     parser.add_argument("--fixed-mcs", type=int, nargs="*", default=FIXED_MCS, help="first codec's")
     parser.add_argument("--images", type=int, help="only the first so many")
     parser.add_argument("--name", default="kodak_baseline", help="of the files in results/")
+    parser.add_argument("--cold", action="store_true", help="start from an empty cache")
     args = parser.parse_args()
     if args.data is None:
         parser.error("say where the images are: --data DIR, or $SEMSIM_DATA")
+    with tempfile.TemporaryDirectory() as empty:
+        if args.cold:
+            os.environ["SEMSIM_CACHE"] = empty
+        compare(args)
+
+
+def compare(args: argparse.Namespace) -> None:
+    """Run all schemes and write after each."""
     images = load_images(args.data)[: args.images]
     command = f"python benchmarks/kodak_baseline.py --codecs {' '.join(args.codecs)}"
     rows: list[Row] = []
@@ -187,7 +198,7 @@ def main() -> None:
         fixed = () if number else args.fixed_mcs
         for name, link in schemes(codec, args.cbr, fixed).items():
             rows += timed(name, codec, link, images, sorted(args.snr_db))
-            write(rows, args.name, f"{command} --cbr {args.cbr}")
+            write(rows, args.name, f"{command} --cbr {args.cbr}", args.cold)
 
 
 if __name__ == "__main__":

@@ -9,8 +9,8 @@
 | jpeg     | JPEG                      | progressive, optimised Huffman tables, 4:2:0          |
 
 HEVC intra is what BPG holds. Its file format, HEIF, spends some 380 bytes on boxes that depend on
-the size and the step alone, AVIF some 280. With ``headers="minimal"`` they stay at home: the
-receiver encodes a grey image of that size at that step and puts the stream into its container.
+the size and the chroma offsets alone, AVIF some 280. With ``headers="minimal"`` they stay at home:
+the receiver encodes a grey image of that size and puts the stream into its container.
 """
 
 from __future__ import annotations
@@ -45,14 +45,15 @@ class ImageCodec:
         steps: quality steps 0 to steps - 1, by rising quality.
         settings: all that decides the bytes of a step, versions included; a cache key.
         save: writes a Pillow image at a step.
-        boxed: whether the file is an ISO base media container around the stream.
+        containers: how many different ISO base media containers files of one size have, step s that
+            of step s mod containers; 0 where the stream is the file.
     """
 
     name: str
     steps: int
     settings: str
     save: Callable[[Image.Image, int], bytes]
-    boxed: bool
+    containers: int
 
     def encode(self, image: Pixels, step: int) -> bytes:
         """Return the file of an image [H, W, 3] at a quality step."""
@@ -77,16 +78,16 @@ class ImageCodec:
 
     def strip(self, file: bytes) -> bytes:
         """Return the elementary stream of a file."""
-        if not self.boxed:
+        if not self.containers:
             return file
         start = _media_data(file)
         return file[start + _prefix(self.name) :]
 
     def rebuild(self, stream: bytes, step: int, height: int, width: int) -> bytes:
         """Return the file again, from its stream, the step and the image's size."""
-        if not self.boxed:
+        if not self.containers:
             return stream
-        template = _template(self.name, step, height, width)
+        template = _template(self.name, step % self.containers, height, width)
         start = _media_data(template)
         old = len(template) - start
         if _prefix(self.name):
@@ -173,7 +174,7 @@ def _pillow(name: str, settings: str, steps: int, options: Callable[[int], dict]
         image.save(file, format=name.upper(), **options(step))
         return file.getvalue()
 
-    return ImageCodec(name, steps, f"{name} {version} {settings}", save, name == "avif")
+    return ImageCodec(name, steps, f"{name} {version} {settings}", save, int(name == "avif"))
 
 
 def _jpeg() -> ImageCodec:
@@ -221,7 +222,7 @@ def _hevc() -> ImageCodec:
 
     version = f"libheif {pillow_heif.libheif_version()} {x265}"
     settings = f"hevc {version} 4:4:4 {fixed} {_CHROMA_QP}"
-    return ImageCodec("hevc", 51 * len(_CHROMA_QP), settings, save, True)
+    return ImageCodec("hevc", 51 * len(_CHROMA_QP), settings, save, len(_CHROMA_QP))
 
 
 _MAKERS: dict[str, Callable[[], ImageCodec]] = {

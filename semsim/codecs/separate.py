@@ -207,16 +207,29 @@ class _Passage:
                 "separate detects each stream by itself and needs a front end that separates "
                 "them, got frontend none; use lmmse, zf, svd or rzf"
             )
-        stills = self.transmitter.stills
         read = self._look_up if self.transmitter.engine == "bler" else self._decode
-        images = []
+        jobs = []
         for item, plan in enumerate(self.plans):
-            image = None
-            if plan.coded is not None:
-                image = read(item, plan, y[item, 0].cpu(), csi.n0[item, 0].cpu())
-            self.decoded.append(image is not None)
-            images.append(stills.lost(plan.image) if image is None else image)
-        return sources_of(images, like=y.real.new_empty(0, *shape))
+            message = read(item, plan, y[item, 0].cpu(), csi.n0[item, 0].cpu())
+            jobs.append((plan.image, message))
+        images = each(lambda job: self._shown(*job), jobs)
+        self.decoded = [image is not None for image in images]
+        lost = self.transmitter.stills.lost
+        shown = [
+            lost(plan.image) if image is None else image
+            for plan, image in zip(self.plans, images, strict=True)
+        ]
+        return sources_of(shown, like=y.real.new_empty(0, *shape))
+
+    def _shown(self, sent: Pixels, message: bytes | None) -> Pixels | None:
+        """Return the image in a message; None where there is none."""
+        if message is None:
+            return None
+        try:
+            image = self.transmitter.stills.unpack(message, *sent.shape[:2])
+        except Exception:  # a short CRC passes one wrong block in 65536; codecs choke in many ways
+            return None
+        return image if image.shape == sent.shape else None
 
     def _odds(self, cuts: Sequence[Segmentation], csi: CSI, item: int) -> list[float]:
         """Return how likely an image arrives, per row, as far as the transmitter knows."""
@@ -245,28 +258,25 @@ class _Passage:
             symbols[0, : len(coded)] = coded
         return symbols
 
-    def _look_up(self, item: int, plan: Plan, y: Tensor, n0: Tensor) -> Pixels | None:
-        """Draw the fate of the blocks from their error rates at the noise they met."""
+    def _look_up(self, item: int, plan: Plan, y: Tensor, n0: Tensor) -> bytes | None:
+        """Return the message if the draw from its blocks' error rates at this noise says so."""
         n0 = with_hidden_noise(y, self.symbols[item, 0].cpu(), n0, plan.cut.symbols_per_block)
         chance = torch.rand((), generator=self.generator, dtype=torch.float64)
         if plan.coded is None or chance >= delivered(n0[None], plan.cut):
             return None
-        return self.transmitter.stills.decode(plan.coded, plan.image)
+        return self.transmitter.stills.pack(plan.coded, plan.image)
 
-    def _decode(self, item: int, plan: Plan, y: Tensor, n0: Tensor) -> Pixels | None:
-        """Decode all blocks and the image in them."""
+    def _decode(self, item: int, plan: Plan, y: Tensor, n0: Tensor) -> bytes | None:
+        """Return the message if all its blocks can be decoded; zeros follow it."""
+        if plan.coded is None:
+            return None
         grid = (plan.cut.blocks, plan.cut.symbols_per_block)
         used = math.prod(grid)
         payload, good = ldpc_demodulate(y[:used].view(grid), n0[:used].view(grid), plan.cut)
         if not bool(good.all()):
             return None
         bits = payload.reshape(-1).numpy().astype(np.uint8) ^ self.scrambling[item]
-        size = plan.image.shape[:2]
-        try:
-            image = self.transmitter.stills.unpack(np.packbits(bits).tobytes(), *size)
-        except Exception:  # a short CRC passes one wrong block in 65536; codecs choke in many ways
-            return None
-        return image if image.shape == plan.image.shape else None
+        return np.packbits(bits).tobytes()
 
 
 def _beside(generator: torch.Generator) -> torch.Generator:
