@@ -192,12 +192,17 @@ def _run_point(
         raise
     keeper.save()  # pictures take time too
     take_pictures(built.link, built.payload, pending, scenario.seed, _picture_folder(folder, point))
+    _keep(journal, point, built, evaluation)
+    journal.drop_checkpoint(uid)
+
+
+def _keep(journal: Journal, point: Point, built: Built, evaluation: Evaluation) -> None:
+    """Write the rows of one link to the journal, a file for each SNR."""
     rows = evaluation.rows()
-    for snr in pending:
-        own = {"uid": scenario.uid(snr), **labels(point)}
+    for snr in evaluation.points:
+        own = {"uid": point.scenario.uid(snr), **labels(point)}
         own["payload"] = point.swept.get("payload", getattr(built.payload, "name", own["payload"]))
         journal.finish(own["uid"], [{**row, **own} for row in rows if row["snr_db"] == snr])
-    journal.drop_checkpoint(uid)
 
 
 def _evaluation(scenario: Scenario, built: Built, snrs: list[float]) -> Evaluation:
