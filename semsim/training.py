@@ -9,6 +9,7 @@ training that was stopped and resumed is bit for bit the one that was not.
 from __future__ import annotations
 
 import contextlib
+import logging
 import math
 import signal
 import threading
@@ -242,23 +243,33 @@ def _fit(
     from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
     logger = {"csv": CSVLogger, "tensorboard": TensorBoardLogger}[state.spec.log]
-    loader = torch.utils.data.DataLoader(
-        Batches(payload, state.spec, state.seed, state.steps), batch_size=None
-    )
-    with warnings.catch_warnings(), torch.random.fork_rng(enabled=device.type == "cpu"):
-        warnings.filterwarnings("ignore", module="lightning")
-        torch.manual_seed(state.seed)
-        torch.set_flush_denormal(True)  # or tiny gradients make the backward pass four times slower
+    batches = Batches(payload, state.spec, state.seed, state.steps)
+    loader = torch.utils.data.DataLoader(batches, batch_size=None)
+    with _alone(state.seed):
         trainer = lightning.Trainer(
             accelerator="gpu" if device.type == "cuda" else "cpu", devices=1, max_epochs=1,
             gradient_clip_val=state.spec.clip, logger=logger(folder, name="log"),
             enable_checkpointing=False, enable_progress_bar=progress,
-            enable_model_summary=False, log_every_n_steps=20, barebones=False,
+            enable_model_summary=False, log_every_n_steps=20,
         )  # fmt: skip
+        trainer.fit(lightning_module(state, watch), loader)
+
+
+@contextlib.contextmanager
+def _alone(seed: int) -> Iterator[None]:
+    """Seed torch and quieten Lightning for a while, and leave no trace of either."""
+    chatter = logging.getLogger("lightning.pytorch")
+    level = chatter.level
+    with warnings.catch_warnings(), torch.random.fork_rng():
+        warnings.filterwarnings("ignore", module="lightning")
+        chatter.setLevel(logging.ERROR)
+        torch.manual_seed(seed)
+        torch.set_flush_denormal(True)  # or tiny gradients make the backward pass four times slower
         try:
-            trainer.fit(lightning_module(state, watch), loader)
+            yield
         finally:
             torch.set_flush_denormal(False)
+            chatter.setLevel(level)
 
 
 def _write_weights(state: State, folder: Path) -> Path | None:
