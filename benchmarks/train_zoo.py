@@ -44,18 +44,21 @@ class Recipe:
     ema: float = 0.999
     clip: float = 1.0
     seed: int = 0
+    near: float = 0.3  # share of items with an SNR close to 10 dB, where the zoo is compared
     start: str | None = None  # checkpoint to start from where shapes agree
 
 
-def draw_noise(batch: int, symbols: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+def draw_noise(
+    batch: int, symbols: int, near: float, generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
     """Return n0 known to the transmitter [B] and n0 per received symbol [B, K].
 
     Two thirds AWGN; the rest block Rayleigh, half of it on two streams of unequal gain, as a linear
     front end over 2 x 2 antennas leaves them.
     """
     snr_db = torch.empty(batch).uniform_(-2, 22, generator=generator)
-    near = torch.rand(batch, generator=generator) < 0.3
-    snr_db = torch.where(near, torch.empty(batch).normal_(10, 2, generator=generator), snr_db)
+    close = torch.rand(batch, generator=generator) < near
+    snr_db = torch.where(close, torch.empty(batch).normal_(10, 2, generator=generator), snr_db)
     n0 = 10 ** (-snr_db / 10)
     gain = complex_normal((batch, 2), generator).abs().square().clamp_min(1e-2)
     kind = torch.rand(batch, generator=generator)
@@ -99,7 +102,7 @@ class Trainer:
             optimiser.step()
             optimiser.zero_grad(set_to_none=True)
         self.steps += 1
-        decay = min(recipe.ema, (1 + self.steps) / (10 + self.steps))
+        decay = min(recipe.ema, (1 + self.steps) / (4 + self.steps))
         with torch.no_grad():
             mine = list(self.net.state_dict().values())
             torch._foreach_lerp_(list(self.average.values()), mine, 1 - decay)
@@ -108,7 +111,9 @@ class Trainer:
     def loss(self, images: Tensor) -> Tensor:
         tx, rx = self.net["transmitter"], self.net["receiver"]
         shape = tuple(images.shape[1:])
-        n0, n0_symbol = draw_noise(len(images), tx.num_symbols(shape), self.generator)
+        n0, n0_symbol = draw_noise(
+            len(images), tx.num_symbols(shape), self.recipe.near, self.generator
+        )
         x = tx(images, CSI(None, n0))
         y = x + n0_symbol.sqrt()[:, None] * complex_normal(tuple(x.shape), self.generator)
         estimate = rx(y, CSI(None, n0_symbol[:, None]), shape)
@@ -204,6 +209,8 @@ def resume(trainer: Trainer, out: Path) -> None:
     trainer.average = state["average"]
     for optimiser, saved in zip(trainer.optimisers, state["optimisers"], strict=True):
         optimiser.load_state_dict(saved)
+        for group in optimiser.param_groups:
+            group["peak"] = trainer.recipe.lr
     if trainer.rank == 0:
         trainer.generator.set_state(state["generator"])
     trainer.steps, trainer.seconds = state["steps"], state["seconds"]
@@ -312,7 +319,7 @@ PLANS: dict[str, Recipe] = {
         {"cbr": "1/12", "width": 96}, "cifar", batch=48, lr=2e-3, start="deepjscc-cifar-1-6"
     ),
     "deepjscc-photo-1-16": Recipe(
-        {"cbr": "1/16", "stride": 8, "width": 64}, "photo", batch=5, lr=2e-3
+        {"cbr": "1/16", "stride": 8, "width": 64}, "photo", batch=5, lr=2e-3, near=0.5
     ),
 }
 
