@@ -258,8 +258,9 @@ def meet(trainer: Trainer, out: Path) -> None:
     trainer.meetings += 1
     mine = {"net": trainer.net.state_dict(), "average": trainer.average, "steps": trainer.steps}
     path = folder / f"{trainer.meetings}.{trainer.rank}"
-    torch.save(mine, path.with_suffix(".part"))
-    os.replace(path.with_suffix(".part"), path)
+    half = path.with_name(path.name + ".part")
+    torch.save(mine, half)
+    os.replace(half, path)
     (folder / f"{trainer.meetings - 2}.{trainer.rank}").unlink(missing_ok=True)
     others = [folder / f"{trainer.meetings}.{r}" for r in range(trainer.world)]
     start = time.perf_counter()
