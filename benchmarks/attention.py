@@ -19,7 +19,7 @@ import numpy as np
 import pandas
 import torch
 from torch import Tensor
-from zoo_psnr import cifar
+from zoo_psnr import cifar, count_multiply_adds
 
 from channels import AWGN
 from semsim import Link, evaluate
@@ -65,8 +65,13 @@ def one_run(kind: str, seed: int, steps: int, patches: Patches, test: object) ->
         train(link, patches, Reconstruct("log_mse"), spec, folder=folder, seed=seed)
     seconds = time.process_time() - start
     rows = evaluate(link, test, snr_db=SNRS, metrics=[PSNR()], seed=7, batch_size=100)
-    parameters = sum(p.numel() for p in link.parameters())
-    facts = {"attention": kind, "seed": seed, "steps": steps, "parameters": parameters}
+    facts = {
+        "attention": kind,
+        "seed": seed,
+        "steps": steps,
+        "parameters": sum(p.numel() for p in link.parameters()),
+        "multiply_adds": count_multiply_adds(link.transmitter, link.receiver, (3, 32, 32)),
+    }
     return [
         {**facts, "cpu_seconds": round(seconds, 1), "snr_db": r["snr_db"], "psnr_db": r["value"]}
         for r in rows
@@ -76,8 +81,10 @@ def one_run(kind: str, seed: int, steps: int, patches: Patches, test: object) ->
 def summary(rows: pandas.DataFrame) -> str:
     """A markdown table: means, and paired differences to none with their intervals."""
     lines = [
-        "| attention | parameters | CPU s | " + " | ".join(f"{s:g} dB" for s in SNRS) + " |",
-        "|---|---|---|" + "---|" * len(SNRS),
+        "| attention | parameters | multiply-adds | CPU s | "
+        + " | ".join(f"{s:g} dB" for s in SNRS)
+        + " |",
+        "|---|---|---|---|" + "---|" * len(SNRS),
     ]
     table = rows.pivot_table(index=["attention", "seed"], columns="snr_db", values="psnr_db")
     for kind in [k for k in ATTENTION if k in table.index.get_level_values(0)]:
@@ -90,9 +97,8 @@ def summary(rows: pandas.DataFrame) -> str:
             cells.append(f"{mean:.2f}{extra}")
         own = rows[rows["attention"] == kind]
         lines.append(
-            f"| {kind} | {own['parameters'].iloc[0]:,} | {own['cpu_seconds'].mean():.0f} | "
-            + " | ".join(cells)
-            + " |"
+            f"| {kind} | {own['parameters'].iloc[0]:,} | {own['multiply_adds'].iloc[0]:,} | "
+            f"{own['cpu_seconds'].mean():.0f} | " + " | ".join(cells) + " |"
         )
     return "\n".join(lines) + "\n"
 

@@ -11,6 +11,11 @@ import torch
 from torch import Tensor, nn
 
 
+def _wide(x: Tensor) -> Tensor:
+    """Return x in at least fp32, for statistics under autocast."""
+    return x if x.dtype == torch.float64 else x.float()
+
+
 class SE(nn.Module):
     """Squeeze and excitation: weights from the channel means through two dense layers.
 
@@ -71,9 +76,8 @@ class SimAM(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return x [B, C, H, W] scaled per item, channel and pixel."""
-        square = (x.float() - x.float().mean(dim=(2, 3), keepdim=True)).square()
-        if x.dtype == torch.float64:
-            square = (x - x.mean(dim=(2, 3), keepdim=True)).square()
+        wide = _wide(x)
+        square = (wide - wide.mean(dim=(2, 3), keepdim=True)).square()
         divisor = max(x.shape[2] * x.shape[3] - 1, 1)  # one pixel: its deviation is 0 anyway
         variance = square.sum(dim=(2, 3), keepdim=True) / divisor
         return x * torch.sigmoid(square / (4 * (variance + self.regulariser)) + 0.5).to(x.dtype)
@@ -105,13 +109,12 @@ class PFCA(nn.Module):
 
     def weights(self, x: Tensor) -> Tensor:
         """Return the weights [B, C], each in (sigmoid(1/2), 1)."""
-        wide = torch.float64 if x.dtype == torch.float64 else torch.float32
-        mean = x.to(wide).mean(dim=(2, 3))
+        mean = _wide(x).mean(dim=(2, 3))
         square = (mean - mean.mean(dim=1, keepdim=True)).square()
         variance = square.sum(dim=1, keepdim=True) / max(x.shape[1] - 1, 1)
         floor: Tensor | float = self.regulariser
         if self.relative:
-            tiny = torch.finfo(wide).tiny
+            tiny = torch.finfo(mean.dtype).tiny
             floor = self.regulariser * mean.square().mean(dim=1, keepdim=True) + tiny
         return torch.sigmoid(square / (4 * (variance + floor)) + 0.5)
 
