@@ -85,7 +85,7 @@ def test_decoding_errs_as_often_as_the_curves_say(index: int, coded_bits: int) -
 
 def test_the_waterfalls_lie_above_capacity_and_rise_with_the_rate() -> None:
     rows = measured_mcs()
-    assert len(rows) >= 12
+    assert rows == tuple(sorted(MCS_TABLE))
     grid = torch.arange(-10.0, 35.0, 0.01)
     for index in rows:
         mcs = mcs_by_index(index)
