@@ -12,7 +12,7 @@ from channels.fading import common_coherence
 
 
 class Erasure(nn.Module):
-    """Lose each packet of ``packet_uses`` channel uses with probability ``rate``.
+    """Lose packets of channel uses whole, each with the same probability.
 
         x ──► channel ──► · e ──► y        e = 0 for all uses of a lost packet, 1 otherwise
 

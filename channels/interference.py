@@ -13,7 +13,7 @@ from channels.units import db_to_linear
 
 
 class Interference(nn.Module):
-    """Add a co-channel signal that arrives ``sir_db`` below the wanted one, on average.
+    """Add a co-channel signal that arrives weaker than the wanted one by the SIR, on average.
 
         x ──► channel ──► + ──► y
                           ▲

@@ -243,7 +243,7 @@ class UMi(GridChannel):
 
 
 class UMa(UMi):
-    """Urban macrocell: as :class:`UMi`, from a base station above the roofs."""
+    """Urban macrocell: as the microcell (umi), from a base station above the roofs."""
 
     _scenario: Literal["umi", "uma"] = "uma"
     _median_delay_spread_s = 363e-9  # table 7.7.3-2, normal delay profile at 6 GHz

@@ -36,7 +36,7 @@ class PSNR:
 
 
 class PSNROfMSE:
-    """PSNR of the MSE over all images: never above ``psnr`` (Jensen), ruled by the worst images."""
+    """PSNR of the MSE over all images: never above psnr (Jensen), ruled by the worst images."""
 
     name, unit = "psnr_of_mse", "dB"
     better: Literal["higher", "lower"] = "higher"

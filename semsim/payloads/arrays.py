@@ -11,7 +11,7 @@ from semsim.payloads.images import StackedImages, window
 
 
 class Arrays(StackedImages):
-    """An .npz file with ``x``, uint8 [N, H, W, 3], and optionally ``y``, integers [N].
+    """An .npz file with images x, uint8 [N, H, W, 3], and optionally classes y, integers [N].
 
     Args:
         path: the file, as ``numpy.savez`` writes it; pickled objects in it are refused.
