@@ -22,7 +22,7 @@ COLUMNS = (
     "scenario", "transmitter", "channel", "payload", "snr_db", "metric", "value", "ci_low",
     "ci_high", "n", "cbr", "power", "seed", "seconds", "unit", "better",
 )  # fmt: skip
-PACKAGES = ("torch", "sionna-no-rt", "sionna", "numpy", "pillow", "pillow-heif", "torchmetrics")
+PACKAGES = ("torch", "sionna-no-rt", "sionna", "numpy", "pillow", "pillow-heif")
 
 
 class Journal:
@@ -154,8 +154,10 @@ def provenance(text: str, uids: list[str], weights: dict[str, str], device: str)
 
 
 def _git_commit() -> str | None:
-    """Return the commit of the source tree, "-dirty" where it was changed; None outside of git."""
-    here = Path(__file__).parent
+    """Return the commit of semsim's own source tree, "-dirty" where it was changed, or None."""
+    here = Path(__file__).parents[1]
+    if not (here / ".git").exists():
+        return None  # installed: a repository further up is the user's and not semsim's
     command = ["git", "-C", str(here), "describe", "--always", "--dirty", "--abbrev=40"]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=5, check=True)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-HEAVY = ["sionna", "matplotlib", "lightning", "pandas", "torchmetrics", "skimage", "pillow_heif"]
+HEAVY = ["sionna", "matplotlib", "lightning", "pandas", "skimage", "pillow_heif"]
 
 
 def run_python(code: str) -> str:
