@@ -156,7 +156,8 @@ class Rician(Rayleigh):
         tx_correlation: float = 0.0,
         rx_correlation: float = 0.0,
     ) -> None:
-        check_range("k_db", k_db, low=-math.inf, high=math.inf, hint="a common value is 10 dB")
+        if not (isinstance(k_db, float) and math.isinf(k_db)):
+            check_range("k_db", k_db, low=-300.0, high=300.0, hint="no scattering is .inf")
         super().__init__(
             num_tx,
             num_rx,

@@ -52,7 +52,7 @@ def _plain_errors() -> Iterator[None]:
     """Tell the user's mistakes in one sentence: exit code 2, no traceback."""
     try:
         yield
-    except (ValueError, FileNotFoundError, PermissionError) as error:
+    except (ValueError, OSError) as error:
         typer.echo(f"semsim: {' '.join(str(error).split())}", err=True)
         raise typer.Exit(2) from None
 
@@ -80,8 +80,10 @@ def list_parts(family: Family = None) -> None:
             raise SpecError("", f"no family is called {family!r}; {known(names, family)}")
         for name in [family] if family else names:
             typer.secho(name, bold=True)
-            for kind, about in lines(name):
-                typer.echo(f"  {kind:<16}{about}")
+            parts = list(lines(name))
+            width = max(len(kind) for kind, _ in parts)
+            for kind, about in parts:
+                typer.echo(f"  {kind:<{width}}  {about}".rstrip())
 
 
 @app.command()

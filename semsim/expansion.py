@@ -26,9 +26,9 @@ def choices_of(choices: Any) -> Iterator[tuple[Any, Any]]:
     if isinstance(choices, Mapping):
         yield from choices.items()
         return
-    kinds = [c.get("kind") if isinstance(c, Mapping) else c for c in choices]
+    kinds = [c.get("kind", "") if isinstance(c, Mapping) else c for c in choices]
     for choice, kind in zip(choices, kinds, strict=True):
-        if isinstance(choice, Mapping) and kinds.count(kind) > 1:
+        if isinstance(choice, Mapping) and (kinds.count(kind) > 1 or not kind):
             rest = " ".join(f"{k}={v}" for k, v in choice.items() if k != "kind")
             yield f"{kind} {rest}".strip(), choice
         else:

@@ -7,13 +7,11 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import pydantic
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
 from semsim import spec
 from semsim.evaluation import Stop
 from semsim.mistakes import SpecError
-
-CLOSED = ConfigDict(extra="forbid", frozen=True)
 
 
 def part_of_kind(family: str, kind: str) -> Any:
@@ -24,7 +22,7 @@ def part_of_kind(family: str, kind: str) -> Any:
 class Ends(BaseModel):
     """What each end knows of the channel."""
 
-    model_config = CLOSED
+    model_config = spec.CLOSED
     rx: spec.nested("csi") = part_of_kind("csi", "perfect")  # type: ignore[valid-type]
     tx: spec.nested("csi") = part_of_kind("csi", "none")  # type: ignore[valid-type]
 
@@ -32,7 +30,7 @@ class Ends(BaseModel):
 class Plot(BaseModel):
     """One figure: a metric over a column of the rows, a line for each value of another column."""
 
-    model_config = CLOSED
+    model_config = spec.CLOSED
     x: str = "snr_db"
     y: str
     by: str | None = None

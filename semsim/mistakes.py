@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import difflib
+import traceback
 import types
 import typing
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
+from pathlib import Path
 from typing import Annotated, Any, Literal, Union
 
 from pydantic import BaseModel, PlainValidator
@@ -66,8 +68,16 @@ def explain(model: type[BaseModel], mistake: Any) -> SpecError:
     wanted = describe(field.annotation, field.metadata)
     if mistake["type"] == "missing":
         return SpecError(key, f"missing; it must be {wanted}")
+    rule = _RULES.get(mistake["type"], "").format(**mistake.get("ctx", {}))
     got = mistake["input"]
-    return SpecError(join_path(key, *indices), f"must be {wanted}, got {got!r}")
+    return SpecError(join_path(key, *indices), f"must be {wanted}{rule}, got {got!r}")
+
+
+_RULES = {
+    "greater_than_equal": " of at least {ge}",
+    "string_pattern_mismatch": " of letters, digits, dots, - and _ that starts with one of the "
+    "first two",
+}  #: by pydantic's name of the mistake: what else the type of a field asks for
 
 
 def describe(annotation: Any, metadata: Sequence[Any] = ()) -> str:
@@ -94,6 +104,20 @@ def describe(annotation: Any, metadata: Sequence[Any] = ()) -> str:
     if any(isinstance(m, PlainValidator) for m in metadata):
         return "a part, {kind: NAME, ...}"
     return getattr(annotation, "__name__", str(annotation))
+
+
+def blame_argument(names: Container[str], text: str) -> SpecError:
+    """Return the complaint of a constructor at the argument that its first word names, if any."""
+    first, _, rest = text.partition(" ")
+    name = first.strip("'\"`,:")
+    return SpecError(name, rest) if rest and name in names else SpecError("", text)
+
+
+def unforeseen(error: Exception) -> str:
+    """Return an exception that nobody meant for users: its type, its text, where it came from."""
+    at = traceback.extract_tb(error.__traceback__)[-1]
+    where = f"{Path(at.filename).name}:{at.lineno}, in {at.name}"
+    return f"{type(error).__name__}: {' '.join(str(error).split())} ({where})"
 
 
 def sentence(error: Exception) -> str:

@@ -6,14 +6,13 @@ import functools
 import hashlib
 import itertools
 import json
-import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, PlainValidator, WithJsonSchema
+from pydantic import BaseModel, Field, PlainValidator, WithJsonSchema
 from torch import nn
 
 import semsim
@@ -22,7 +21,7 @@ from semsim.evaluation import Row, Stop, evaluate
 from semsim.expansion import choices_of, parse_sweep, set_key
 from semsim.link import Link
 from semsim.loading import load_weights, pick_device, weights_hash
-from semsim.mistakes import SpecError, known
+from semsim.mistakes import SpecError, known, unforeseen
 from semsim.results import COLUMNS
 from semsim.strict_yaml import read_yaml
 
@@ -39,11 +38,11 @@ def _check_root(path: str) -> None:
 class Scenario(BaseModel):
     """One link written down, with what is sent, what is measured and at which SNRs.
 
-    The keys of the YAML file are the fields; ``docs`` of each part are its constructor's. With
-    ``sweep`` it stands for many links, one for each combination: see :meth:`points`.
+    The keys of the YAML file are the fields; the keys of a part are its constructor's arguments.
+    With ``sweep`` it stands for many links, one for each combination: see :meth:`points`.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True)
+    model_config = spec.CLOSED
 
     name: str = Field(default="scenario", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     seed: Annotated[int, Field(strict=True, ge=0)] = 0
@@ -232,11 +231,7 @@ class Scenario(BaseModel):
                 return SpecError(f"metrics[{index}]", text)
         if isinstance(error, ValueError):
             return SpecError("", f"the first item does not get through: {text}")
-        frame = traceback.extract_tb(error.__traceback__)[-1]
-        where = f"{Path(frame.filename).name}:{frame.lineno}, in {frame.name}"
-        return SpecError(
-            "", f"the first item does not get through: {type(error).__name__}: {text} ({where})"
-        )
+        return SpecError("", f"the first item does not get through: {unforeseen(error)}")
 
 
 @dataclass(frozen=True)

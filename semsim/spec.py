@@ -26,10 +26,22 @@ from typing import Annotated, Any, Literal, TypeVar, Union
 import pydantic
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainValidator, WithJsonSchema
 
-from semsim.mistakes import SpecError, cause_of, explain, known, sentence
+from semsim.mistakes import (
+    SpecError,
+    blame_argument,
+    cause_of,
+    explain,
+    known,
+    sentence,
+    unforeseen,
+)
 from semsim.tables import FAMILIES
 
 Model = TypeVar("Model", bound=BaseModel)
+#: of every mapping in a scenario; .inf stays what it is
+CLOSED = ConfigDict(
+    extra="forbid", frozen=True, protected_namespaces=(), ser_json_inf_nan="constants"
+)
 _FRACTION = re.compile(r"\s*([+-]?\d+(?:\.\d+)?)\s*/\s*(\d+(?:\.\d+)?)\s*")
 _NESTED = {
     "Channel": "channel",
@@ -64,6 +76,8 @@ def resolve(family: str, kind: str) -> Callable[..., object]:
             f"{kind!r} needs the module {module_name!r}, which cannot be imported ({error}); is it "
             "installed, or in the folder from which you run semsim?",
         ) from error
+    except Exception as error:  # the user's module may raise anything
+        raise SpecError("kind", f"{kind!r} cannot be imported: {unforeseen(error)}") from error
     part = getattr(module, name, None)
     if not callable(part):
         raise SpecError("kind", f"the module {module_name!r} has no class {name!r}")
@@ -114,8 +128,9 @@ def build(part: BaseModel) -> Any:
     except SpecError:
         raise
     except (ValueError, TypeError, OSError, ImportError) as error:
-        first = str(error).split(" ")[0].strip("'\"`,:=")
-        raise SpecError(first if first in made else "", sentence(error)) from error
+        raise blame_argument(made, sentence(error)) from error
+    except Exception as error:  # a part from outside may raise anything
+        raise SpecError("", f"cannot be made: {unforeseen(error)}") from error
 
 
 def constructor_fields(part: BaseModel) -> list[str]:
@@ -139,8 +154,7 @@ def settings_model(part: type) -> type[BaseModel]:
     """Return the closed model of a value object; a pydantic model is its own."""
     if issubclass(part, BaseModel):
         return part
-    config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
-    return pydantic.create_model(part.__name__, __config__=config, **fields_of(part, "payload"))
+    return pydantic.create_model(part.__name__, __config__=CLOSED, **fields_of(part, "payload"))
 
 
 def parse_settings(part: type, value: object) -> BaseModel:
@@ -164,8 +178,7 @@ def build_settings(part: type, parsed: BaseModel) -> Any:
     try:
         return part(**{k: build(v) if isinstance(v, BaseModel) else v for k, v in values.items()})
     except ValueError as error:
-        first = str(error).split(" ")[0]
-        raise SpecError(first if first in values else "", sentence(error)) from error
+        raise blame_argument(values, sentence(error)) from error
 
 
 def nested(family: str) -> Any:
@@ -187,7 +200,7 @@ def model_of(family: str, kind: str) -> type[BaseModel]:
         fields["weights"] = (str | None, Field(default=None, description=about))
     model = pydantic.create_model(
         re.sub(r"\W", "_", f"{family}_{kind}"),
-        __config__=ConfigDict(extra="forbid", frozen=True, protected_namespaces=()),
+        __config__=CLOSED,
         __doc__=(inspect.getdoc(part) or "").split("\n\n")[0],
         **fields,
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 import time
@@ -72,6 +73,20 @@ def test_list_shows_each_kind_with_a_line_on_it() -> None:
     assert "rayleigh" in channels
     assert "transmitter" not in channels
     assert "deepjscc" in call("list")
+
+
+def test_list_is_plain_text_with_a_gap_before_each_line() -> None:
+    said = call("list")
+    assert "`" not in said
+    kinds = [line for line in said.splitlines() if line.startswith(" ")]
+    assert all(re.fullmatch(r"  \S+(  +\S.*)?", line) for line in kinds)
+
+
+def test_a_file_in_the_place_of_the_results_folder_is_named() -> None:
+    result = CliRunner().invoke(app, ["run", "toy.yaml", "--out", "toy.yaml"])
+    assert result.exit_code == 2
+    assert "toy.yaml" in result.stderr
+    assert Path("toy.yaml").read_text() == TOY
 
 
 def test_list_of_an_unknown_family_says_which_there_are() -> None:

@@ -55,19 +55,31 @@ MISTAKES = {
     "null part": (changed("{kind: toy_parts:ToyChannel}", ""), "channel: a channel is written"),
     "own rule": (
         changed("ToyPayload}", "ToyPayload, items: 0}"),
-        "payload.items: items must be at least 1, got 0",
+        "payload.items: must be at least 1, got 0",
     ),
     "no folder": (
         changed("{kind: toy_parts:ToyPayload}", "{kind: folder, path: nowhere}"),
-        "payload.path: path nowhere is not a folder",
+        "payload.path: nowhere is not a folder",
     ),
     "cbr": (
         changed("{kind: toy_parts:ToyTransmitter}", "{kind: deepjscc, cbr: 1/7}"),
-        "transmitter.cbr: cbr 1/7 is not possible with",
+        "transmitter.cbr: 1/7 is not possible with",
     ),
     "odd channel": (
         changed("{kind: toy_parts:ToyChannel}", "{kind: rayleigh, num_tx: 0}"),
-        "channel.num_tx: ",
+        "channel.num_tx: is a whole number of 1 or more, got 0",
+    ),
+    "k beyond numbers": (
+        changed("{kind: toy_parts:ToyChannel}", "{kind: rician, k_db: 4000}"),
+        "channel.k_db: lies in [-300, 300], got 4000",
+    ),
+    "too large": (
+        changed("{kind: toy_parts:ToyTransmitter}", "{kind: deepjscc, cbr: 1/6, width: 900000000}"),
+        "transmitter: cannot be made: RuntimeError: ",
+    ),
+    "broken module": (
+        changed("toy_parts:ToyChannel", ".toy_parts:ToyChannel"),
+        "channel.kind: '.toy_parts:ToyChannel' cannot be imported: TypeError: ",
     ),
     "channel for one": (
         changed("{kind: toy_parts:ToyChannel}", "{kind: rayleigh, coherence: sometimes}"),
@@ -97,13 +109,13 @@ MISTAKES = {
     ),
     "sweep too deep": (BASE + "sweep: {seed.x: [1]}", "seed: must be an integer, got"),
     "sweep value": (BASE + "sweep: {channel.gain: [1, x]}", "(in the sweep, at channel.gain = x)"),
-    "seed": (BASE + "seed: -1", "seed: "),
+    "seed": (BASE + "seed: -1", "seed: must be an integer of at least 0, got -1"),
     "seed fraction": (BASE + "seed: 1.5", "seed: must be an integer, got 1.5"),
-    "batch size": (BASE + "batch_size: 0", "batch_size: "),
-    "name": (changed("name: toy", "name: ../toy"), "name: "),
+    "batch size": (BASE + "batch_size: 0", "batch_size: must be an integer of at least 1, got 0"),
+    "name": (changed("name: toy", "name: ../toy"), "name: must be a word of letters, digits, dots"),
     "device": (BASE + "device: tpu9", "device: 'tpu9' is not available here; use cpu or auto"),
     "stop key": (BASE + "stop: {ci: 1}", "stop.ci: no such key; did you mean 'ci95'?"),
-    "stop rule": (BASE + "stop: {ci95: 0}", "stop.ci95: ci95 must be > 0"),
+    "stop rule": (BASE + "stop: {ci95: 0}", "stop.ci95: must be > 0"),
     "stop list": (BASE + "stop: [1]", "stop: must be a mapping"),
     "plot": (
         changed("toy_parts:Error", "psnr") + "plots: [{y: snr}]",
@@ -120,7 +132,7 @@ MISTAKES = {
     ),
     "train rule": (
         BASE + "train: {payload: toy_parts:ToyPayload, lr: 0}",
-        "train.lr: lr must be > 0, got 0",
+        "train.lr: must be > 0, got 0",
     ),
     "csi": (BASE + "csi: {kind: pilots}", "csi.kind: say at which end: csi: {rx:"),
     "csi key": (BASE + "csi: {rx: {kind: pilots, per_blok: 1}}", "csi.rx.per_blok: no such key"),
@@ -260,6 +272,16 @@ def test_parts_of_one_kind_in_a_list_are_told_apart_by_their_keys() -> None:
     kind = "toy_parts:ToyChannel"
     points = toy(sweep={"channel": [{"kind": kind, "gain": 1}, {"kind": kind, "gain": 2}]}).points()
     assert [p.swept["channel"] for p in points] == [f"{kind} gain=1", f"{kind} gain=2"]
+
+
+def test_mappings_without_a_kind_are_told_apart_by_their_keys() -> None:
+    points = toy(sweep={"csi": [{"rx": "perfect"}, {"rx": "pilots"}]}).points()
+    assert [p.swept["csi"] for p in points] == ["rx=perfect", "rx=pilots"]
+
+
+def test_infinity_stays_what_it_is() -> None:
+    (point,) = toy(channel={"kind": "rician", "k_db": float("inf")}).points()
+    assert point.scenario.channel.k_db == float("inf")
 
 
 def test_snrs_may_stand_in_the_sweep() -> None:

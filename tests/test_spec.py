@@ -108,7 +108,7 @@ def test_a_part_holds_other_parts() -> None:
         ),
         ("payload", {"kind": PAYLOAD, "items": 1.5}, "items: must be an integer, got 1.5"),
         ("payload", {"kind": PAYLOAD, "mixed": "yes"}, "mixed: must be true or false, got 'yes'"),
-        ("payload", {"kind": PAYLOAD, "items": 0}, "items: items must be at least 1, got 0"),
+        ("payload", {"kind": PAYLOAD, "items": 0}, "items: must be at least 1, got 0"),
         (
             "transmitter",
             {"kind": TRANSMITTER, "mode": "odd"},

@@ -123,6 +123,7 @@ def test_a_wrong_argument_is_refused(arguments: dict[str, object], says: str) ->
         Rician(3.0, **arguments)
 
 
-def test_a_k_that_is_no_number_is_refused() -> None:
-    with pytest.raises(ValueError, match="k_db lies in"):
-        Rician(math.nan)
+@pytest.mark.parametrize("k_db", [math.nan, 4000, True])
+def test_a_k_that_is_no_number_of_decibels_is_refused(k_db: float) -> None:
+    with pytest.raises(ValueError, match=r"k_db lies in \[-300, 300\]"):
+        Rician(k_db)
