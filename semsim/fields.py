@@ -28,13 +28,18 @@ class Ends(BaseModel):
 
 
 class Plot(BaseModel):
-    """One figure: a metric over a column of the rows, a line for each value of another column."""
+    """One figure: a metric over a column of the rows, a line for each value of another column.
+
+    ``theory`` maps labels to closed forms, which lie beneath it dashed; ``published`` is a CSV file
+    of published values, such as benchmarks/published.csv, which lie beneath it in grey.
+    """
 
     model_config = spec.CLOSED
     x: str = "snr_db"
     y: str
     by: str | None = None
-    theory: dict[str, str] = Field(default_factory=dict)
+    theory: dict[str, str | dict[str, Any]] = Field(default_factory=dict)
+    published: str | None = None
 
 
 def parse_ends(value: object) -> BaseModel:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import inspect
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
+from semsim.mistakes import SpecError, known, sentence
 from semsim.results import read_rows, write_atomic
 from semsim.seeds import stream
 
@@ -24,10 +26,14 @@ def draw(
     x: str = "snr_db",
     y: str | None = None,
     by: str | None = None,
-    theory: Mapping[str, str] | None = None,
+    theory: Mapping[str, str | Mapping[str, Any]] | None = None,
+    published: str | None = None,
     rows: DataFrame | None = None,
+    suffix: str = "",
 ) -> list[Path]:
     """Draw one figure per metric, or of the metric ``y`` alone; return the files.
+
+    No line mixes links: what neither ``x`` nor ``by`` tells apart gets panels of its own.
 
     Args:
         folder: the results folder.
@@ -35,24 +41,67 @@ def draw(
         x: column along the horizontal axis.
         y: metric; all of them where None.
         by: column with one line per value; all swept columns together where None.
-        theory: label to a closed form of ``semsim.phy.theory`` over the SNR, drawn dashed.
+        theory: label to a closed form, see :func:`closed_form`, drawn dashed.
+        published: CSV file of published values, see :func:`semsim.plots.published`, in grey.
         rows: rows to draw instead of those in the folder.
+        suffix: of the files' names, where several figures share metric and axis.
     """
     from semsim import plots
 
     rows = read_rows(folder) if rows is None else rows
     panel = "channel" if rows["channel"].nunique() > 1 and "channel" not in (x, by) else None
-    apart = [c for c in swept if c in rows and c not in (x, panel)]
+    apart = _mixed(rows, (x, by, panel), (*swept, "snr_db"))
     if by is None:
-        rows = rows.assign(scheme=_together(rows, apart))
-        by = "scheme"
-    curves = {label: _closed_form(name) for label, name in (theory or {}).items()}
+        rows, by = rows.assign(scheme=_together(rows, apart)), "scheme"
+    elif apart:
+        whole = [panel, *apart] if panel else apart
+        rows, panel = rows.assign(panel=_together(rows, whole)), "panel"
+    curves = {label: closed_form(wish) for label, wish in (theory or {}).items()}
     files = []
     for metric in [y] if y else list(dict.fromkeys(rows["metric"])):
-        path = folder / f"{metric}_over_{x}.png"
-        plots.plot_rows(rows, path, x=x, y=metric, by=by, panel=panel, theory=curves)
+        reference = None
+        if published is not None:
+            cbrs = () if x == "cbr" else rows["cbr"].unique()
+            payload = str(rows["payload"].iloc[0])
+            reference = plots.published(published, payload=payload, metric=metric, cbrs=cbrs)
+        path = folder / f"{metric}_over_{x}{suffix}.png"
+        plots.plot_rows(
+            rows, path, x=x, y=metric, by=by, panel=panel, theory=curves, reference=reference
+        )
         files.append(path)
     return files
+
+
+def check_plot(plot: Any, columns: Sequence[str], metrics: Sequence[str]) -> None:
+    """Refuse a figure of columns, metrics, closed forms or files that there will not be.
+
+    Args:
+        plot: x, y, by, theory and published, as for :func:`draw`.
+        columns: those that the rows will have.
+        metrics: names of the metrics in the rows; empty where they are not known yet.
+    """
+    for key in ("x", "by"):
+        name = getattr(plot, key)
+        if name is not None and name not in columns:
+            raise SpecError(key, f"the rows have no column {name!r}; {known(columns, name)}")
+    if metrics and plot.y not in metrics:
+        raise SpecError("y", f"{plot.y!r} is not among the metrics; {known(metrics, plot.y)}")
+    if plot.theory and plot.x != "snr_db":
+        raise SpecError("theory", f"closed forms are over snr_db, but x is {plot.x!r}")
+    for label, wish in plot.theory.items():
+        try:
+            closed_form(wish)([10.0])
+        except ValueError as error:
+            raise SpecError(f"theory.{label}", str(error)) from error
+    if plot.published is not None:
+        from semsim.plots import published
+
+        try:
+            table = published(plot.published, payload="", metric=plot.y)
+        except (ValueError, OSError) as error:
+            raise SpecError("published", sentence(error)) from error
+        if plot.x not in table:
+            raise SpecError("published", f"{plot.published} has no column {plot.x!r} for x")
 
 
 def draw_strips(folder: Path, schemes: dict[str, dict[str, dict[float, Path]]]) -> list[Path]:
@@ -78,14 +127,18 @@ def draw_strips(folder: Path, schemes: dict[str, dict[str, dict[float, Path]]]) 
 
 
 def take_pictures(
-    link: nn.Module, payload: Any, snrs: Sequence[float], seed: int, folder: Path
+    link: nn.Module,
+    payload: Any,
+    snrs: Sequence[float],
+    *,
+    seed: int,
+    folder: Path,
+    device: torch.device,
 ) -> None:
     """Send the payload's first item at each SNR and keep what arrives, where these are images."""
     source = payload[0][0]
     if source.dim() != 3 or len(source) != 3:
         return
-    tensors = [*link.parameters(), *link.buffers()]
-    device = tensors[0].device if tensors else torch.device("cpu")
     save_picture(folder / "sent.png", source)
     link.eval()
     for snr in snrs:
@@ -115,29 +168,56 @@ def load_picture(path: Path) -> Tensor:
         return torch.from_numpy(np.array(image)).permute(2, 0, 1).float() / 255
 
 
+def closed_form(wish: str | Mapping[str, Any]) -> Callable[[Any], Any]:
+    """Return a closed form of ``semsim.phy.theory`` as a function of many SNRs in dB.
+
+    Args:
+        wish: its name, such as ``qam_ber_awgn``, or {form: NAME, ...} with further arguments, such
+            as ``{form: qam_ber_rician, k_db: 10, order: 16}``.
+    """
+    import numpy as np
+
+    from semsim.phy import theory
+
+    forms = {
+        name: form
+        for name, form in vars(theory).items()
+        if inspect.isfunction(form) and "snr_db" in inspect.signature(form).parameters
+    }
+    arguments = {"form": wish} if isinstance(wish, str) else dict(wish)
+    name = arguments.pop("form", None)
+    if name not in forms:
+        raise ValueError(f"no closed form is called {name!r}; {known(forms, name)}")
+    try:
+        inspect.signature(forms[name]).bind(snr_db=0.0, **arguments)
+    except TypeError as error:
+        raise ValueError(f"{name}: {error}; write {{form: {name}, ...}}") from error
+    return lambda snrs: np.array([float(forms[name](snr_db=float(s), **arguments)) for s in snrs])
+
+
+def _mixed(rows: DataFrame, fixed: Sequence[str | None], columns: Sequence[str]) -> list[str]:
+    """Return those of ``columns`` that differ among rows which agree in the fixed ones."""
+    groups = rows.groupby([c for c in ("metric", *fixed) if c in rows], dropna=False)
+    free = [c for c in columns if c in rows and c not in fixed]
+    return [c for c in free if groups[c].nunique(dropna=False).max() > 1]
+
+
 def _together(rows: DataFrame, columns: Sequence[str]) -> Any:
-    """Return one label per row out of several columns; the transmitter where nothing is swept."""
+    """Return one label per row out of several columns; the transmitter where there are none."""
     if not columns:
         return rows["transmitter"]
-    words = [
-        rows[c].map(str) if c == "transmitter" else c.split(".")[-1] + " " + rows[c].map(str)
-        for c in columns
-    ]
+    words = [_words(rows, column) for column in columns]
     joined = words[0]
     for word in words[1:]:
         joined = joined + ", " + word
     return joined
 
 
-def _closed_form(name: str) -> Any:
-    import numpy as np
-
-    from semsim.phy import theory
-
-    form = getattr(theory, name, None)
-    if not callable(form):
-        raise ValueError(f"plots: theory: semsim.phy.theory has no closed form {name!r}")
-    return lambda snrs: np.array([float(form(float(snr))) for snr in snrs])
+def _words(rows: DataFrame, column: str) -> Any:
+    if column == "snr_db":
+        return rows[column].map("{:g} dB".format)
+    values = rows[column].map(str)
+    return values if column in ("transmitter", "channel") else f"{column.split('.')[-1]} " + values
 
 
 def _file_name(label: str) -> str:

@@ -5,7 +5,7 @@ Schemes differ in colour and marker; bounds and theory are dashed, published val
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 
 __all__ = ["plot_rows", "published", "strip"]
+
+PUBLISHED = ("system", "payload", "channel", "cbr", "snr_db", "metric", "value")
 
 
 def plot_rows(
@@ -84,7 +86,7 @@ def plot_rows(
 
 
 def published(
-    path: str | Path, *, payload: str, metric: str = "psnr", cbr: float | None = None
+    path: str | Path, *, payload: str, metric: str = "psnr", cbrs: Collection[float] = ()
 ) -> DataFrame:
     """Read published values for :func:`plot_rows`; ``benchmarks/published.csv`` holds them.
 
@@ -92,14 +94,17 @@ def published(
         path: the CSV file.
         payload: data set, such as ``kodak``; a row's payload may say more, such as ``kodak24``.
         metric: what was measured.
-        cbr: keep values whose CBR is within 3 % of this one; None keeps all.
+        cbrs: keep values whose CBR is within 3 % of one of these; all where empty.
     """
     import pandas as pd
 
     table = pd.read_csv(path, comment="#")
+    missing = [name for name in PUBLISHED if name not in table]
+    if missing:
+        raise ValueError(f"{path} has no column {missing[0]!r}; it needs {', '.join(PUBLISHED)}")
     keep = table["payload"].map(payload.lower().startswith) & (table["metric"] == metric)
-    if cbr is not None:
-        keep &= (table["cbr"] / cbr - 1).abs() < 0.03
+    if len(cbrs):
+        keep &= table["cbr"].map(lambda value: any(abs(value / cbr - 1) < 0.03 for cbr in cbrs))
     return table[keep]
 
 

@@ -19,6 +19,7 @@ import semsim
 from semsim import fields, spec
 from semsim.evaluation import Row, Stop, evaluate
 from semsim.expansion import choices_of, parse_sweep, set_key
+from semsim.figures import check_plot
 from semsim.link import Link
 from semsim.loading import load_weights, pick_device, weights_hash
 from semsim.mistakes import SpecError, known, unforeseen
@@ -111,16 +112,13 @@ class Scenario(BaseModel):
     def check_plots(self) -> None:
         """Refuse figures of columns or metrics that the rows will not have."""
         columns = [*COLUMNS, *self.sweep]
-        kinds = [metric.kind for metric in self.metrics or ()]
+        parts = [spec.resolve("metric", metric.kind) for metric in self.metrics or ()]
+        names: list[Any] = [getattr(part, "name", None) for part in parts]
         for index, plot in enumerate(self.plots):
-            for key in ("x", "by"):
-                name = getattr(plot, key)
-                if name is not None and name not in columns:
-                    message = f"the rows have no column {name!r}; {known(columns, name)}"
-                    raise SpecError(f"plots[{index}].{key}", message)
-            if plot.y not in kinds and not any(":" in kind for kind in kinds):
-                message = f"{plot.y!r} is not among the metrics; {known(kinds, plot.y)}"
-                raise SpecError(f"plots[{index}].y", message)
+            try:
+                check_plot(plot, columns, [] if None in names else names)
+            except SpecError as error:
+                raise error.under("plots", index) from error
 
     def receiver_spec(self) -> BaseModel | None:
         """Return the receiver; of the transmitter's kind it takes over arguments of the same name.

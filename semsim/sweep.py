@@ -106,8 +106,13 @@ def figures(folder: Path, scenario: Scenario, points: list[Point]) -> list[Path]
     """Draw the figures and strips of a finished run; return the files."""
     swept = list(scenario.sweep)
     rows = frame(collect(points, Journal(folder)))
-    wishes = [plot.model_dump() for plot in scenario.plots] or [{}]
-    files = [file for wish in wishes for file in draw(folder, swept, rows=rows, **wish)]
+    files: list[Path] = []
+    drawn: list[tuple[Any, Any]] = []
+    for wish in [plot.model_dump() for plot in scenario.plots] or [{}]:
+        drawn.append((wish.get("x"), wish.get("y")))
+        again = drawn.count(drawn[-1])
+        suffix = f"_{again}" if again > 1 else ""
+        files += draw(folder, swept, rows=rows, suffix=suffix, **wish)
     schemes: dict[str, dict[str, dict[float, Path]]] = {}
     for point in points:
         found = {s: _picture_folder(folder, point) / f"{s:g}.png" for s in point.scenario.snr_db}
@@ -191,7 +196,10 @@ def _run_point(
         journal.drop_checkpoint(uid)
         raise
     keeper.save()  # pictures take time too
-    take_pictures(built.link, built.payload, pending, scenario.seed, _picture_folder(folder, point))
+    pictures = _picture_folder(folder, point)
+    take_pictures(
+        built.link, built.payload, pending, seed=scenario.seed, folder=pictures, device=built.device
+    )
     _keep(journal, point, built, evaluation)
     journal.drop_checkpoint(uid)
 

@@ -107,7 +107,7 @@ def test_published_values_lie_beneath_in_the_panel_of_their_channel(tmp_path: Pa
         "B,kodak,awgn,0.125,10,psnr,35,log,here\n"
         "B,cifar10,awgn,0.0625,10,psnr,35,log,here\n"
     )
-    reference = published(path, payload="kodak24", cbr=1 / 16)
+    reference = published(path, payload="kodak24", cbrs=[1 / 16])
     assert list(reference["system"]) == ["A", "B"]
     figure = plot_rows(rows(), reference=reference)
     assert legend(figure)[-2:] == ["A (published)", "B (published)"]
@@ -121,7 +121,7 @@ def test_published_values_lie_beneath_in_the_panel_of_their_channel(tmp_path: Pa
 
 def test_the_shipped_published_values_are_plausible() -> None:
     path = Path(__file__).parents[2] / "benchmarks" / "published.csv"
-    kodak = published(path, payload="kodak", cbr=1 / 16)
+    kodak = published(path, payload="kodak", cbrs=[1 / 16])
     at_10 = kodak[(kodak["snr_db"] == 10) & (kodak["channel"] == "awgn")].set_index("system")[
         "value"
     ]

@@ -1,0 +1,97 @@
+"""Which rows go into which figure, and what lies beneath them."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from semsim.figures import closed_form, draw
+from semsim.phy import theory
+from semsim.scenario import Scenario
+from semsim.sweep import run
+
+SWEPT = ("channel", "csi.rx", "transmitter.cbr")
+
+
+def rows() -> pd.DataFrame:
+    """Return the rows of a sweep over channel, CSI and CBR at two SNRs."""
+    table = []
+    for channel, csi, cbr, snr in itertools.product(
+        ("AWGN", "Rayleigh"), ("perfect", "pilots"), (1 / 12, 1 / 6), (0.0, 10.0)
+    ):
+        row = {"transmitter": "deepjscc", "channel": channel, "csi.rx": csi}
+        row |= {"transmitter.cbr": f"1/{1 / cbr:g}", "cbr": cbr, "snr_db": snr, "payload": "kodak"}
+        table.append(row | {"metric": "psnr", "value": 30.0, "ci_low": 29.0, "ci_high": 31.0})
+    return pd.DataFrame(table)
+
+
+@pytest.fixture
+def drawn(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    """Collect what would be drawn."""
+    calls: list[dict[str, Any]] = []
+    monkeypatch.setattr(
+        "semsim.plots.plot_rows", lambda rows, path, **how: calls.append({"rows": rows, **how})
+    )
+    return calls
+
+
+@pytest.mark.parametrize("by", [None, "transmitter", "csi.rx", "channel"])
+@pytest.mark.parametrize("x", ["snr_db", "cbr", "csi.rx"])
+def test_no_line_mixes_links(
+    x: str, by: str | None, drawn: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    if x == by:
+        pytest.skip("one column cannot be both")
+    draw(tmp_path, SWEPT, x=x, by=by, rows=rows())
+    (how,) = drawn
+    lines = how["rows"].groupby([c for c in (how["panel"], how["by"], x) if c])
+    assert lines.size().max() == 1
+
+
+def test_panels_say_what_they_hold(drawn: list[dict[str, Any]], tmp_path: Path) -> None:
+    draw(tmp_path, SWEPT, x="cbr", by="channel", rows=rows())
+    draw(tmp_path, SWEPT, x="cbr", rows=rows())
+    assert set(drawn[0]["rows"]["panel"]) == {
+        f"rx {csi}, {snr} dB" for csi in ("perfect", "pilots") for snr in (0, 10)
+    }
+    assert set(drawn[1]["rows"]["scheme"]) == set(drawn[0]["rows"]["panel"])
+    assert drawn[1]["panel"] == "channel"
+
+
+def test_published_values_come_from_a_file_at_the_cbrs_of_the_rows(
+    drawn: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    path = tmp_path / "published.csv"
+    head = "system,payload,channel,cbr,snr_db,metric,value\n"
+    path.write_text(head + "A,kodak,awgn,0.167,10,psnr,33\nB,kodak,awgn,0.5,10,psnr,40\n")
+    draw(tmp_path, SWEPT, rows=rows(), published=str(path))
+    draw(tmp_path, SWEPT, x="cbr", rows=rows(), published=str(path))
+    assert list(drawn[0]["reference"]["system"]) == ["A"]
+    assert list(drawn[1]["reference"]["system"]) == ["A", "B"]
+
+
+def test_a_closed_form_takes_further_arguments() -> None:
+    curve = closed_form({"form": "qam_ber_rician", "k_db": 3, "order": 16})
+    assert curve([0.0, 7.0]).tolist() == [theory.qam_ber_rician(s, 3, 16) for s in (0.0, 7.0)]
+    assert closed_form("awgn_capacity")([10.0])[0] == theory.awgn_capacity(10.0)
+
+
+def test_a_scenario_may_draw_one_metric_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    values = {
+        "payload": "toy_parts:ToyPayload",
+        "transmitter": "toy_parts:ToyTransmitter",
+        "channel": "toy_parts:ToyChannel",
+        "metrics": ["toy_parts:Error"],
+        "snr_db": [0, 10],
+        "plots": [{"y": "error"}, {"y": "error", "theory": {"capacity": "awgn_capacity"}}],
+    }
+    run(Scenario.parse(values), "out")
+    names = {path.name for path in Path("out").glob("*.png")}
+    assert names == {"error_over_snr_db.png", "error_over_snr_db_2.png"}
