@@ -8,6 +8,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from semsim.results import write_atomic
+
 if TYPE_CHECKING:
     from pandas import DataFrame
 
@@ -54,8 +56,7 @@ def write_report(
     text = (
         f'<!doctype html><html lang="en"><head>{head}</head><body>{"".join(parts)}</body></html>\n'
     )
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    Path(path).write_text(text, encoding="utf-8")
+    write_atomic(Path(path), text)
     return Path(path)
 
 

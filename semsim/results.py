@@ -120,7 +120,7 @@ def read_rows(folder: str | Path, *, current: bool = True) -> DataFrame:
     if not path.is_file():
         raise ValueError(f"{folder} holds no rows.parquet; give a folder that `semsim run` wrote")
     table = pd.read_parquet(path)
-    uids = (_read_json(Path(folder) / "provenance.json") or {}).get("uids")
+    uids = read_provenance(folder).get("uids")
     if current and uids:
         table = table[table["uid"].isin(uids)].dropna(axis="columns", how="all")
     return table.reset_index(drop=True)
@@ -128,7 +128,12 @@ def read_rows(folder: str | Path, *, current: bool = True) -> DataFrame:
 
 def swept_columns(folder: str | Path) -> list[str]:
     """Return the columns that tell the links of a results folder apart."""
-    return list((_read_json(Path(folder) / "provenance.json") or {}).get("swept", []))
+    return list(read_provenance(folder).get("swept", []))
+
+
+def read_provenance(folder: str | Path) -> dict[str, Any]:
+    """Return where the rows of a results folder come from; empty where nothing says so."""
+    return _read_json(Path(folder) / "provenance.json") or {}
 
 
 def provenance(text: str, uids: list[str], weights: dict[str, str], device: str) -> dict[str, Any]:
