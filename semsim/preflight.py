@@ -7,6 +7,7 @@ import torch
 from semsim.evaluation import Row
 from semsim.mistakes import SpecError
 from semsim.scenario import Point, Scenario
+from semsim.trained import training_data, trains
 
 QUICK_ITEMS, QUICK_STEPS = 4, 4
 
@@ -25,10 +26,14 @@ def quicker(scenario: Scenario) -> Scenario:
 
 def preflight(points: list[Point], device: torch.device) -> list[list[Row]]:
     """Build every link and send one item through each, before anything is written."""
-    rows = []
+    rows, seen = [], set()
     for point in points:
+        scenario = point.scenario
         try:
-            rows.append(point.scenario.check(point.scenario.build(device)))
+            if trains(scenario) and scenario.training_hash() not in seen:
+                seen.add(scenario.training_hash())
+                training_data(scenario)
+            rows.append(scenario.check(scenario.build(device)))
         except SpecError as error:
             if not point.swept:
                 raise
@@ -40,8 +45,8 @@ def preflight(points: list[Point], device: torch.device) -> list[list[Row]]:
 def preflight_report(scenario: Scenario, device: torch.device) -> list[str]:
     """Return what a run would do, link by link, after sending one item through each."""
     points, seconds, lines = scenario.points(), 0.0, []
+    preflight(points, device)
     for point in points:
-        preflight([point], device)
         built = point.scenario.build(device)
         row = point.scenario.check(built)[0]  # the first item also paid for imports and caches
         uses = {n[5:]: row[n] for n in row if n.startswith("uses_") and row[n]}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -38,6 +39,23 @@ def train_all(
             yield f"{point.name}: {weights}"
 
 
+def trains(scenario: Scenario) -> bool:
+    """Tell whether a link trains weights of its own instead of loading finished ones."""
+    return scenario.train is not None and not scenario.transmitter.weights
+
+
+def training_data(scenario: Scenario) -> tuple[Any, Any]:
+    """Return what a scenario with ``train`` trains on and what it validates on, or None."""
+    made: dict[str, Any] = {"payload": None, "validation": None}
+    for key in made:
+        part = getattr(scenario.train, key)
+        try:
+            made[key] = part and spec.build(part)
+        except SpecError as error:
+            raise error.under("train", key) from error
+    return made["payload"], made["validation"]
+
+
 def own_weights(
     scenario: Scenario, folder: Path, device: torch.device, *, progress: bool = False
 ) -> Path | None:
@@ -45,7 +63,7 @@ def own_weights(
 
     None where the scenario trains nothing or names finished weights.
     """
-    if scenario.train is None or scenario.transmitter.weights:
+    if not trains(scenario):
         return None
     place = folder / "training" / scenario.training_hash()
     weights = place / "weights.safetensors"
@@ -54,14 +72,15 @@ def own_weights(
     from semsim.training import train
 
     built = scenario.build(device)
+    payload, validation = training_data(scenario)
     result = train(
         built.link,
-        spec.build(scenario.train.payload),
+        payload,
         built.task,
         train_spec(scenario.train),
         folder=place,
         seed=scenario.seed,
-        validation=scenario.train.validation and spec.build(scenario.train.validation),
+        validation=validation,
         device=device,
         progress=progress,
     )

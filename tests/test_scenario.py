@@ -125,10 +125,35 @@ MISTAKES = {
         BASE + "plots: [{y: toy_parts:Error, by: chanel}]",
         "plots[0].by: the rows have no column 'chanel'; did you mean 'channel'?",
     ),
+    "plot metric": (BASE + "plots: [{y: eror}]", "plots[0].y: 'eror' is not among the metrics"),
+    "closed form": (
+        BASE + "plots: [{y: error, theory: {QPSK: qam_ber}}]",
+        "plots[0].theory.QPSK: no closed form is called 'qam_ber'; did you mean 'qam_ber_",
+    ),
+    "closed form without k": (
+        BASE + "plots: [{y: error, theory: {QPSK: qam_ber_rician}}]",
+        "plots[0].theory.QPSK: qam_ber_rician: missing a required argument: 'k_db'",
+    ),
+    "theory over what": (
+        BASE + "plots: [{y: error, x: cbr, theory: {QPSK: qam_ber_awgn}}]",
+        "plots[0].theory: closed forms are over snr_db, but x is 'cbr'",
+    ),
+    "published": (
+        BASE + "plots: [{y: error, published: none.csv}]",
+        "plots[0].published: no such file or folder: none.csv",
+    ),
     "train": (BASE + "train: {steps: 3}", "train.payload: missing; it must be a part"),
     "train key": (
         BASE + "train: {payload: toy_parts:ToyPayload, stesp: 3}",
         "train.stesp: no such key; did you mean 'steps'?",
+    ),
+    "train on nothing": (
+        BASE + "train: {payload: {kind: folder, path: nowhere}}",
+        "train.payload.path: nowhere is not a folder",
+    ),
+    "validate on nothing": (
+        BASE + "train: {payload: toy_parts:ToyPayload, validation: {kind: arrays, path: no.npz}}",
+        "train.validation.path: no.npz is not a file",
     ),
     "train rule": (
         BASE + "train: {payload: toy_parts:ToyPayload, lr: 0}",
@@ -292,7 +317,7 @@ def test_snrs_may_stand_in_the_sweep() -> None:
 
 def test_the_uid_depends_on_what_decides_the_results_and_on_nothing_else() -> None:
     uid = toy().uid(0.0)
-    assert toy(name="other", device="cpu", plots=[{"y": "toy_parts:Error"}]).uid(0.0) == uid
+    assert toy(name="other", device="cpu", plots=[{"y": "error"}]).uid(0.0) == uid
     assert toy(payload={"kind": "toy_parts:ToyPayload", "items": 40}).uid(0.0) == uid  # the default
     assert toy(snr_db=[0.0]).uid(0.0) == uid
     assert toy().uid(10.0) != uid
