@@ -151,6 +151,7 @@ class Evaluation:
         """Send one batch at several SNRs; one transfer to the CPU for all of them."""
         source, target = _collate(items, self.device)
         start, symbols, gathered = time.perf_counter(), None, []
+        kept: dict[str, Tensor] = {}
         if not getattr(getattr(self.link, "transmitter", None), "uses_csi", True):
             symbols = self.link.encode(source)  # type: ignore[operator]
         shared = (time.perf_counter() - start) / len(snrs)
@@ -159,7 +160,7 @@ class Evaluation:
             generator = stream(self.seed, "link", index, device=self.device)
             sent = self.link.transmit(source, snr, generator, symbols=symbols)  # type: ignore[operator]
             output = self.task(sent.estimate)
-            gathered.append(self._measure(Outcome(output, source, target, sent), sent))
+            gathered.append(self._measure(Outcome(output, source, target, sent, kept), sent))
             self._count(self.points[snr], sent, source)
             self.points[snr].seconds += time.perf_counter() - start + shared
         for snr, values in zip(snrs, torch.stack(gathered).cpu().numpy(), strict=True):

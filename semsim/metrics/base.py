@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 from torch import Tensor
@@ -19,12 +19,15 @@ class Outcome:
         source: what was sent, [B, ...].
         target: what the task aims at: classes [B], or the source.
         transmission: the link's intermediates, where they are known.
+        kept: what metrics computed of the source alone and share, also with the same batch at
+            other SNRs.
     """
 
     output: Tensor
     source: Tensor
     target: Tensor
     transmission: Transmission | None = None
+    kept: dict[str, Tensor] = field(default_factory=dict)
 
 
 class Metric(Protocol):

@@ -28,7 +28,7 @@ class PSNR:
 
     def __call__(self, outcome: Outcome) -> Tensor:
         """Return the PSNR of each image in dB, [B]."""
-        return _psnr_db(mse_8bit(*images(outcome, self.name)))
+        return _psnr_db(mse_8bit(outcome, self.name))
 
     def combine(self, mean: float) -> float:
         """Return the mean itself."""
@@ -43,7 +43,7 @@ class PSNROfMSE:
 
     def __call__(self, outcome: Outcome) -> Tensor:
         """Return the MSE of each image in units of the last bit squared, [B]."""
-        return mse_8bit(*images(outcome, self.name))
+        return mse_8bit(outcome, self.name)
 
     def combine(self, mean: float) -> float:
         """Return the PSNR in dB that belongs to a mean MSE; falls as the MSE grows."""
@@ -58,8 +58,7 @@ class SSIM:
 
     def __call__(self, outcome: Outcome) -> Tensor:
         """Return the SSIM of each image, [B]."""
-        output, source = images(outcome, self.name, side=TAPS)
-        return ssim(round_8bit(output), round_8bit(source), peak=255.0)
+        return ssim(*images(outcome, self.name, side=TAPS), peak=255.0)
 
     def combine(self, mean: float) -> float:
         """Return the mean itself."""
@@ -74,8 +73,7 @@ class MSSSIM:
 
     def __call__(self, outcome: Outcome) -> Tensor:
         """Return the MS-SSIM of each image, [B]."""
-        output, source = images(outcome, self.name, side=LEAST_SIDE)
-        return ms_ssim(round_8bit(output), round_8bit(source), peak=255.0)
+        return ms_ssim(*images(outcome, self.name, side=LEAST_SIDE), peak=255.0)
 
     def combine(self, mean: float) -> float:
         """Return the mean itself."""
@@ -98,13 +96,16 @@ def round_8bit(image: Tensor) -> Tensor:
     return image.detach().to(torch.float32).clamp(0, 1).mul_(255).round_()
 
 
-def mse_8bit(output: Tensor, source: Tensor) -> Tensor:
+def mse_8bit(outcome: Outcome, name: str) -> Tensor:
     """Return the MSE of each image in units of the last bit squared, [B]."""
-    return round_8bit(output).sub_(round_8bit(source)).square_().flatten(1).mean(dim=1)
+    output, source = images(outcome, name)
+    return output.sub_(source).square_().flatten(1).mean(dim=1)
 
 
 def images(outcome: Outcome, name: str, side: int = 1) -> tuple[Tensor, Tensor]:
-    """Return output and source, or raise ValueError where they are no pair of images.
+    """Return output and source in 0 .. 255, or raise ValueError where they are no pair of images.
+
+    The source is rounded once for all metrics and SNRs; the output is a new tensor each time.
 
     Args:
         outcome: the batch.
@@ -127,7 +128,9 @@ def images(outcome: Outcome, name: str, side: int = 1) -> tuple[Tensor, Tensor]:
             f"{name} needs images of at least {side}x{side} pixels, got "
             f"{source.shape[-2]}x{source.shape[-1]}; use {'psnr' if side <= 11 else 'ssim'} instead"
         )
-    return output, source
+    if "source_8bit" not in outcome.kept:
+        outcome.kept["source_8bit"] = round_8bit(source)
+    return round_8bit(output), outcome.kept["source_8bit"]
 
 
 def _psnr_db(mse: Tensor) -> Tensor:

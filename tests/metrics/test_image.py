@@ -45,6 +45,16 @@ def test_psnr_equals_that_of_scikit_image_on_8_bit_values(photos: Tensor, sigma:
         )
 
 
+def test_rounding_the_source_once_for_all_snrs_and_metrics_changes_no_digit(photos: Tensor) -> None:
+    kept: dict[str, Tensor] = {}
+    for sigma in (0.1, 0.02):
+        alone = noisy(photos, sigma)
+        shared = Outcome(alone.output, photos, photos, kept=kept)
+        for metric in (PSNR(), PSNROfMSE(), SSIM(), MSSSIM()):
+            assert torch.equal(metric(shared), metric(Outcome(alone.output, photos, photos)))
+    assert torch.equal(kept["source_8bit"], (photos * 255).round())
+
+
 def test_psnr_of_equal_images_is_that_of_rounding_to_8_bits(photos: Tensor) -> None:
     assert pytest.approx(58.92, abs=0.005) == PSNR_CAP_DB
     values = PSNR()(Outcome(photos + 0.4 / 255, photos, photos))  # rounds back to the same bytes
