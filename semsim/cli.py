@@ -153,16 +153,22 @@ def train(file: File, out: Out = None, quick: Quick = False, device: Device = No
 @app.command()
 def plot(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="A results folder.")],
-    x: Annotated[str, typer.Option(help="Column along the horizontal axis.")] = "snr_db",
+    x: Annotated[str | None, typer.Option(help="Column along the horizontal axis.")] = None,
     y: Annotated[str | None, typer.Option(help="Metric; all of them by default.")] = None,
     by: Annotated[str | None, typer.Option(help="Column with one line per value.")] = None,
 ) -> None:
-    """Draw the rows of a results folder again."""
+    """Draw the rows of a results folder again, as the scenario says or as the options do."""
     with _plain_errors():
-        from semsim.figures import draw
-        from semsim.results import swept_columns
+        from semsim.figures import draw, draw_all
+        from semsim.results import read_provenance
 
-        for path in draw(folder, swept_columns(folder), x=x, y=y, by=by):
+        record = read_provenance(folder)
+        swept = record.get("swept", [])
+        if x or y or by:
+            files = draw(folder, swept, x=x or "snr_db", y=y, by=by)
+        else:
+            files = draw_all(folder, swept, record.get("plots", []))
+        for path in files:
             typer.echo(path)
 
 

@@ -72,6 +72,23 @@ def draw(
     return files
 
 
+def draw_all(
+    folder: Path,
+    swept: Sequence[str],
+    wishes: Sequence[Mapping[str, Any]],
+    rows: DataFrame | None = None,
+) -> list[Path]:
+    """Draw all figures that a scenario asks for, or one per metric; return the files."""
+    files: list[Path] = []
+    drawn: list[tuple[Any, Any]] = []
+    for wish in wishes or [{}]:
+        drawn.append((wish.get("x"), wish.get("y")))
+        again = drawn.count(drawn[-1])
+        suffix = f"_{again}" if again > 1 else ""
+        files += draw(folder, swept, rows=rows, suffix=suffix, **wish)
+    return files
+
+
 def check_plot(plot: Any, columns: Sequence[str], metrics: Sequence[str]) -> None:
     """Refuse a figure of columns, metrics, closed forms or files that there will not be.
 

@@ -126,11 +126,6 @@ def read_rows(folder: str | Path, *, current: bool = True) -> DataFrame:
     return table.reset_index(drop=True)
 
 
-def swept_columns(folder: str | Path) -> list[str]:
-    """Return the columns that tell the links of a results folder apart."""
-    return list(read_provenance(folder).get("swept", []))
-
-
 def read_provenance(folder: str | Path) -> dict[str, Any]:
     """Return where the rows of a results folder come from; empty where nothing says so."""
     return _read_json(Path(folder) / "provenance.json") or {}

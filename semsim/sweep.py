@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from semsim.evaluation import Evaluation, Row
-from semsim.figures import draw, draw_strips, take_pictures
+from semsim.figures import draw_all, draw_strips, take_pictures
 from semsim.intervals import Tally
 from semsim.loading import pick_device, weights_hash
 from semsim.mistakes import SpecError
@@ -106,13 +106,7 @@ def figures(folder: Path, scenario: Scenario, points: list[Point]) -> list[Path]
     """Draw the figures and strips of a finished run; return the files."""
     swept = list(scenario.sweep)
     rows = frame(collect(points, Journal(folder)))
-    files: list[Path] = []
-    drawn: list[tuple[Any, Any]] = []
-    for wish in [plot.model_dump() for plot in scenario.plots] or [{}]:
-        drawn.append((wish.get("x"), wish.get("y")))
-        again = drawn.count(drawn[-1])
-        suffix = f"_{again}" if again > 1 else ""
-        files += draw(folder, swept, rows=rows, suffix=suffix, **wish)
+    files = draw_all(folder, swept, [plot.model_dump() for plot in scenario.plots], rows)
     schemes: dict[str, dict[str, dict[float, Path]]] = {}
     for point in points:
         found = {s: _picture_folder(folder, point) / f"{s:g}.png" for s in point.scenario.snr_db}
@@ -267,7 +261,11 @@ def _write_header(
     uids = [point.scenario.uid(snr) for point in points for snr in point.scenario.snr_db]
     names = {point.scenario.transmitter.weights for point in points} - {None}
     weights = {name: weights_hash(name) for name in sorted(names)}
-    record = {**provenance(source, uids, weights, str(device)), "swept": list(scenario.sweep)}
+    shown = {
+        "swept": list(scenario.sweep),
+        "plots": [plot.model_dump() for plot in scenario.plots],
+    }
+    record = {**provenance(source, uids, weights, str(device)), **shown}
     write_atomic(folder / "scenario.yaml", source)
     write_atomic(folder / "provenance.json", json.dumps(record, indent=2))
 

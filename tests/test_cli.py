@@ -132,6 +132,17 @@ def test_plot_draws_again_by_another_column() -> None:
     assert "the rows hold no metric 'psnr'" in result.stderr
 
 
+def test_plot_without_options_draws_what_the_scenario_says() -> None:
+    plots = "plots: [{y: error, by: transmitter.mode, theory: {bound: awgn_capacity}}]\n"
+    Path("toy.yaml").write_text(TOY + plots)
+    call("run", "toy.yaml", "--out", "out")
+    figure = Path("out/error_over_snr_db.png")
+    before = figure.read_bytes()
+    figure.unlink()
+    assert call("plot", "out").split() == [str(figure)]
+    assert figure.read_bytes() == before
+
+
 def test_plot_of_no_results_says_what_to_give() -> None:
     result = CliRunner().invoke(app, ["plot", "nowhere"])
     assert result.exit_code == 2
