@@ -25,7 +25,9 @@ from channels.impairments import CarrierOffset, Clipping, PhaseNoise
 from channels.interference import Interference
 from channels.ofdm import CDL, TDL, UMa, UMi
 from channels.units import linear_to_db, snr_db_to_n0
+from semsim import spec
 from semsim.seeds import stream
+from semsim.tables import CHANNELS
 
 Maker = Callable[[Path], Channel]
 
@@ -76,6 +78,11 @@ def name(request: pytest.FixtureRequest) -> str:
 @pytest.fixture
 def channel(name: str, measured_file: Path) -> Channel:
     return FAMILY[name](measured_file)
+
+
+def test_every_row_of_the_table_is_in_the_family(measured_file: Path) -> None:
+    tested = {type(make(measured_file)) for make in FAMILY.values()}
+    assert tested == {spec.resolve("channel", kind) for kind in CHANNELS}
 
 
 def symbols(

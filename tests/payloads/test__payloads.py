@@ -12,8 +12,10 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
+from semsim import spec, tables
 from semsim.payloads.arrays import Arrays
 from semsim.payloads.bits import Bits
+from semsim.payloads.cifar import CIFAR10
 from semsim.payloads.folder import Folder
 from semsim.payloads.photos import Photos
 from semsim.payloads.synthetic import Synthetic
@@ -46,6 +48,14 @@ PAYLOADS: dict[str, Make] = {
     "dead leaves": lambda _: Synthetic(4, 16),
     "pink": lambda _: Synthetic(4, 16, texture="pink"),
 }
+
+
+def test_every_row_of_the_table_is_tested_here_or_in_a_file_of_its_own(tmp_path: Path) -> None:
+    tested: set[Any] = {CIFAR10}
+    for number, build in enumerate(PAYLOADS.values()):
+        (tmp_path / str(number)).mkdir()
+        tested.add(type(build(tmp_path / str(number))))
+    assert tested == {spec.resolve("payload", kind) for kind in tables.PAYLOADS}
 
 
 @pytest.fixture(params=PAYLOADS)

@@ -8,9 +8,11 @@ from torch import Tensor, nn
 
 from channels.base import CSI, ChannelState, complex_normal
 from channels.csi import FeedbackCSI, PilotCSI
+from semsim import spec
 from semsim.phy import theory
 from semsim.phy.frontend import LMMSE, RZF, SVD, ZF, NoFrontEnd
 from semsim.seeds import stream
+from semsim.tables import FRONTENDS
 
 FRONT_ENDS = [ZF(), LMMSE(), SVD(), SVD(water_filling=True), RZF()]
 ANTENNAS = [(1, 1), (2, 2), (4, 4), (1, 3), (2, 4), (4, 2)]
@@ -21,6 +23,11 @@ CASES = [
     if not (tx > rx and isinstance(front_end, ZF | LMMSE))
     and not (rx > tx and isinstance(front_end, RZF))
 ]
+
+
+def test_every_row_of_the_table_is_tested_here() -> None:
+    tested = {type(front_end) for front_end in FRONT_ENDS} | {NoFrontEnd}
+    assert tested == {spec.resolve("frontend", kind) for kind in FRONTENDS}
 
 
 def effective(h: Tensor, p: Tensor) -> Tensor:
