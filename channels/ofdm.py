@@ -15,7 +15,6 @@ nearly the same (correlation 0.9), 1 / (50 delay spread) in Hz, cut to a divisor
 
 from __future__ import annotations
 
-from abc import abstractmethod
 from typing import Literal
 
 import torch
@@ -66,9 +65,9 @@ class GridChannel(nn.Module):
         )
         self._coherence = _flat_subcarriers(self.grid, delay_spread_s)
 
-    @abstractmethod
     def _response(self, batch: int, symbols: int, generator: torch.Generator) -> Tensor:
         """Return gains [B, R, T, symbols, F], complex64."""
+        raise NotImplementedError
 
     def draw(self, batch: int, uses: int, generator: torch.Generator) -> ChannelState:
         """Draw h [B, R, T, N], one gain per resource element."""

@@ -53,7 +53,9 @@ def _plain_errors() -> Iterator[None]:
     try:
         yield
     except (ValueError, OSError) as error:
-        typer.echo(f"semsim: {' '.join(str(error).split())}", err=True)
+        from semsim.mistakes import sentence
+
+        typer.echo(f"semsim: {sentence(error)}", err=True)
         raise typer.Exit(2) from None
 
 

@@ -35,7 +35,8 @@ class Stop:
     Args:
         min_items: never stop on a goal before so many items.
         max_items: always stop here; the size of the payload where None. Beyond the payload's size
-            its items come again with new fading and noise.
+            its items come again with new fading and noise; intervals then speak of this payload
+            alone, not of other items like them.
         ci95: goal: half the width of the 95 % interval of the first metric, in its unit.
         errors: goal: so many items on which the first metric is not zero (for ber, bler).
     """

@@ -131,4 +131,6 @@ def parse_metrics(value: object) -> tuple[BaseModel, ...]:
             parsed.append(spec.parse("metric", item))
         except SpecError as error:
             raise error.under(index) from error
+        if parsed[-1] in parsed[:-1]:
+            raise SpecError("", f"names a metric twice: {item!r}").under(index)
     return tuple(parsed)

@@ -125,4 +125,6 @@ def sentence(error: Exception) -> str:
     text = " ".join(str(error).split())
     if isinstance(error, FileNotFoundError) and error.filename:
         return f"no such file or folder: {error.filename}"
+    if isinstance(error, OSError) and error.filename and error.strerror:
+        return f"{error.filename} cannot be used: {error.strerror.lower()}"
     return text or type(error).__name__

@@ -237,7 +237,7 @@ class _Keeper:
 
     def __call__(self, evaluation: Evaluation) -> None:
         # an interrupt may fall between two SNRs of a batch: only whole batches may be saved
-        self.state = {repr(snr): tally.as_dict() for snr, tally in evaluation.points.items()}
+        self.state = _state(evaluation)
         if time.monotonic() - self.saved_at > CHECKPOINT_S:
             self.save()
         if self.listener:

@@ -90,6 +90,10 @@ MISTAKES = {
         "metrics[0]: ber needs a payload of bits",
     ),
     "unknown metric": (changed("toy_parts:Error", "pnsr"), "metrics[0].kind: no metric is called"),
+    "metric twice": (
+        changed("[toy_parts:Error]", "[toy_parts:Error, {kind: toy_parts:Error}]"),
+        "metrics[1]: names a metric twice",
+    ),
     "no metrics": (changed("[toy_parts:Error]", "[]"), "metrics: is empty"),
     "snr nan": (changed("[0, 10]", "[0, .nan]"), "snr_db: must be a number in dB"),
     "snr word": (changed("[0, 10]", "high"), "snr_db: must be a number in dB or a list of them"),
