@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 
 COLUMNS = (
     "scenario", "transmitter", "channel", "payload", "snr_db", "metric", "value", "ci_low",
-    "ci_high", "n", "cbr", "power", "seed", "seconds", "unit", "better",
+    "ci_high", "n", "cbr", "power", "seed", "seconds", "unit", "better", "frontend", "csi_rx",
+    "csi_tx",
 )  # fmt: skip
 PACKAGES = ("torch", "sionna-no-rt", "sionna", "numpy", "pillow", "pillow-heif")
 

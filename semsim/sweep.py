@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
 CHECKPOINT_S = 5.0  #: seconds between checkpoints within a link
-LABELLED = ("transmitter", "channel", "payload")
+LABELLED = ("transmitter", "channel", "payload", "frontend")  #: parts whose kind is a column
 
 
 @dataclass(frozen=True)
@@ -138,7 +138,8 @@ def labels(point: Point) -> dict[str, Any]:
     """Return the columns that say which link a row belongs to."""
     scenario = point.scenario
     kinds = {name: getattr(scenario, name).kind for name in LABELLED}
-    return {"scenario": scenario.name, **kinds, **point.swept}
+    known = {"csi_rx": scenario.csi.rx.kind, "csi_tx": scenario.csi.tx.kind}
+    return {"scenario": scenario.name, **kinds, **known, **point.swept}
 
 
 def to_yaml(scenario: Scenario) -> str:

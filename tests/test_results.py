@@ -12,7 +12,8 @@ from semsim.results import COLUMNS, Journal, frame, provenance, read_rows, write
 ROW = {
     "scenario": "a", "transmitter": "t", "channel": "c", "payload": "p", "snr_db": 1.0,
     "metric": "m", "value": 0.1 + 0.2, "ci_low": 0.0, "ci_high": 1.0, "n": 3, "cbr": 1 / 6,
-    "power": 1.0, "seed": 0, "seconds": 0.5, "unit": "", "better": "higher", "uid": "x",
+    "power": 1.0, "seed": 0, "seconds": 0.5, "unit": "", "better": "higher", "frontend": "f",
+    "csi_rx": "r", "csi_tx": "t", "uid": "x",
 }  # fmt: skip
 
 

@@ -13,7 +13,7 @@ import pytest
 
 from semsim.mistakes import SpecError
 from semsim.preflight import quicker
-from semsim.results import read_rows
+from semsim.results import COLUMNS, read_rows
 from semsim.scenario import Scenario
 from semsim.strict_yaml import parse_yaml
 from semsim.sweep import results_folder, run
@@ -62,6 +62,9 @@ def in_a_process(code: str, **environment: str) -> subprocess.CompletedProcess[s
 def test_a_run_leaves_rows_provenance_and_the_scenario() -> None:
     rows = run("toy.yaml", "out")
     assert len(rows) == 2 * 2 * 2
+    assert set(COLUMNS) <= set(rows)
+    fair = rows[["frontend", "csi_rx", "csi_tx"]].drop_duplicates().values.tolist()
+    assert fair == [["lmmse", "perfect", "none"]]
     files = {path.name for path in Path("out").iterdir()}
     expected = {"rows.parquet", "rows.csv", "provenance.json", "scenario.yaml", "journal"}
     assert files >= expected | {"error_over_snr_db.png", "negative_over_snr_db.png"}
