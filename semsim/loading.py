@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -36,6 +37,19 @@ def weights_hash(name: str) -> str:
         hint = known(zoo.names(), name)
         raise SpecError("transmitter.weights", f"no weights are called {name!r}; {hint}")
     return str(zoo.card(name)["sha256"])
+
+
+def weights_of_task(task: Any) -> str | None:
+    """Return the SHA-256 of the weights that a task names; None where it names none."""
+    from semsim import zoo
+
+    name = getattr(task, "weights", None)
+    if not isinstance(name, str):
+        return None
+    path = Path(name)
+    if name in zoo.names() or (path.suffix == ".safetensors" and path.is_file()):
+        return weights_hash(name)
+    return None  # the task itself says what is wrong
 
 
 @functools.lru_cache

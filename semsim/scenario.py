@@ -21,7 +21,7 @@ from semsim.evaluation import Row, Stop, evaluate
 from semsim.expansion import choices_of, parse_sweep, set_key
 from semsim.figures import check_plot
 from semsim.link import Link
-from semsim.loading import load_weights, pick_device, weights_hash
+from semsim.loading import load_weights, pick_device, weights_hash, weights_of_task
 from semsim.mistakes import SpecError, known, unforeseen
 from semsim.results import COLUMNS
 from semsim.strict_yaml import read_yaml
@@ -163,6 +163,8 @@ class Scenario(BaseModel):
         content["weights"] = weights and weights_hash(weights)
         if self.train is not None and not weights:
             content["weights"] = self.training_hash()
+        if of_task := weights_of_task(self.task):
+            content["task_weights"] = of_task
         return {**content, "version": semsim.__version__}
 
     def uid(self, snr_db: float | None = None) -> str:
@@ -175,6 +177,8 @@ class Scenario(BaseModel):
         content = self.model_dump(mode="json", include=set(keys))
         receiver = self.receiver_spec()
         content["receiver"] = receiver and spec.dump(receiver)
+        if of_task := weights_of_task(self.task):
+            content["task_weights"] = of_task
         return _hash({**content, "version": semsim.__version__})
 
     def build(self, device: str | torch.device | None = None, weights: Path | None = None) -> Built:

@@ -331,6 +331,16 @@ def test_the_uid_depends_on_what_decides_the_results_and_on_nothing_else() -> No
     assert toy(frontend="zf").uid(0.0) != uid
 
 
+def test_the_uid_depends_on_the_weights_of_the_task(tmp_path: Path) -> None:
+    path = tmp_path / "net.safetensors"
+    uids = set()
+    for content in (b"a", b"bc"):
+        path.write_bytes(content)
+        scenario = toy(task={"kind": "classify", "weights": str(path)})
+        uids |= {scenario.uid(0.0), scenario.training_hash()}
+    assert len(uids) == 4
+
+
 def test_the_training_hash_is_shared_by_points_that_only_evaluate_apart() -> None:
     trained = toy().training_hash()
     assert toy(snr_db=[3], metrics=["psnr"], stop={"ci95": 1}).training_hash() == trained
