@@ -5,7 +5,15 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from semsim.nn.conv import Stage, analysis_layer, start_at_zero, synthesis_layer, upsample
+from semsim.nn.conv import (
+    Stage,
+    analysis_layer,
+    half_whitening,
+    position_filter,
+    start_at_zero,
+    synthesis_layer,
+    upsample,
+)
 
 
 def scale_widths(stride: int, patch: int, width: int) -> list[int]:
@@ -38,11 +46,12 @@ class ResidualEncoder(nn.Module):
         depth: residual blocks per scale.
         attention: see :mod:`semsim.nn.attention`.
         adaptive: whether the blocks see the SNR.
+        reach: positions on each side over which latents are decorrelated; 0 for none.
     """
 
     def __init__(
         self, channels: int, *, stride: int, patch: int, width: int, depth: int, attention: str,
-        adaptive: bool,
+        adaptive: bool, reach: int = 0,
     ) -> None:  # fmt: skip
         super().__init__()
         self.stride, self.patch = stride, patch
@@ -53,6 +62,9 @@ class ResidualEncoder(nn.Module):
         self.down = nn.ModuleList(nn.Conv2d(w, 2 * w, 2, stride=2) for w in widths[:-1])
         self.head = nn.Conv2d(widths[-1], channels, 3, padding=1)
         start_at_zero(self.head)
+        self.whiten: nn.Module = nn.Identity()
+        if reach:
+            self.whiten = position_filter(half_whitening(stride, channels, reach)[0])
 
     def forward(self, image: Tensor, snr_db: Tensor) -> Tensor:
         """Return the latent [B, channels, H/stride, W/stride] of image [B, 3, H, W] in [0, 1]."""
@@ -60,7 +72,8 @@ class ResidualEncoder(nn.Module):
         x = self.stem(nn.functional.pixel_unshuffle(image, self.patch))
         for index, stage in enumerate(self.stages):
             x = stage(x if index == 0 else self.down[index - 1](x), snr_db)
-        return self.linear(nn.functional.pixel_unshuffle(image, self.stride)) + self.head(x)
+        linear = self.linear(nn.functional.pixel_unshuffle(image, self.stride))
+        return self.whiten(linear + self.head(x))
 
 
 class ResidualDecoder(nn.Module):
@@ -72,7 +85,7 @@ class ResidualDecoder(nn.Module):
 
     def __init__(
         self, channels: int, *, stride: int, patch: int, width: int, depth: int, attention: str,
-        adaptive: bool,
+        adaptive: bool, reach: int = 0,
     ) -> None:  # fmt: skip
         super().__init__()
         self.stride, self.patch = stride, patch
@@ -85,6 +98,9 @@ class ResidualDecoder(nn.Module):
         self.up = nn.ModuleList(upsample(w, w // 2) for w in widths[:-1])
         self.head = nn.Conv2d(width, 3 * patch**2, 3, padding=1)
         start_at_zero(self.head)
+        self.restore: nn.Module = nn.Identity()
+        if reach:
+            self.restore = position_filter(half_whitening(stride, channels, reach)[1])
 
     def forward(self, latent: Tensor, trust: Tensor, snr_db: Tensor) -> Tensor:
         """Return the image [B, 3, H, W], about [0, 1] but not clamped.
@@ -94,6 +110,7 @@ class ResidualDecoder(nn.Module):
             trust: 1 / (1 + n0) of each complex symbol, [B, C / 2, h, w].
             snr_db: effective SNR per item, [B].
         """
+        latent = self.restore(latent)
         x = self.stem(torch.cat([latent, trust], dim=1))
         for index, stage in enumerate(self.stages):
             x = stage(x if index == 0 else self.up[index - 1](x), snr_db)

@@ -12,6 +12,7 @@ from semsim.nn.snr import AttentionFeature
 
 COLOUR_VARIANCE = (1.0, 0.06, 0.02)  # of luminance and two opponent colours in natural images
 LEAK = 0.1  # slope of the leaky ReLU below zero
+FAR = 12  # positions over which correlation is followed
 PIXEL_CORRELATION = 0.95  # between neighbours; the usual first-order model of a photo
 
 
@@ -123,4 +124,45 @@ def synthesis_layer(patch: int, count: int) -> nn.Conv2d:
     start_at_zero(layer)
     with torch.no_grad():
         layer.weight[:, :, 1, 1] = basis.T * gain
+    return layer
+
+
+def half_whitening(patch: int, count: int, reach: int) -> tuple[Tensor, Tensor]:
+    """Return filters over latent positions that leave each channel the root of its spectrum.
+
+    Neighbouring patches correlate too, in their mean above all. The best linear analog code sends
+    each spatial frequency with power in proportion to the root of its spectrum S, so the filter is
+    S^(-1/4); the receiver undoes it. Same image model as :func:`transform_basis`.
+
+    Args:
+        patch: side of the patch in pixels.
+        count: leading components.
+        reach: positions on each side; kernels are 2 reach + 1 wide.
+
+    Returns:
+        filter and inverse, [count, 1, 2 reach + 1, 2 reach + 1] each.
+    """
+    basis, _ = transform_basis(patch, count)
+    lags, far = torch.arange(-FAR, FAR + 1), 2 * FAR + 1
+    offset = torch.arange(patch)[:, None] - torch.arange(patch)[None]
+    lines = PIXEL_CORRELATION ** (offset + patch * lags[:, None, None]).abs().double()
+    parts = basis.double().view(count, 3, patch, patch)
+    correlation = torch.einsum("kcij,yim,xjn,kcmn->kyx", parts, lines, lines, parts)
+    spectrum = torch.fft.fft2(torch.fft.ifftshift(correlation, dim=(1, 2))).real.clamp_min(1e-3)
+    shape = (spectrum / spectrum.mean(dim=(1, 2), keepdim=True)) ** -0.25
+    kernels = [torch.fft.fftshift(torch.fft.ifft2(s).real, dim=(1, 2)) for s in (shape, 1 / shape)]
+    cut = slice(far // 2 - reach, far // 2 + reach + 1)
+    whiten, restore = (k[:, None, cut, cut].float() for k in kernels)
+    return whiten, restore
+
+
+def position_filter(kernel: Tensor) -> nn.Conv2d:
+    """Return a depthwise convolution that starts as ``kernel`` [C, 1, k, k] and keeps the size."""
+    channels, size = len(kernel), kernel.shape[-1]
+    layer = nn.Conv2d(
+        channels, channels, size, padding=size // 2, groups=channels, bias=False,
+        padding_mode="replicate",
+    )  # fmt: skip
+    with torch.no_grad():
+        layer.weight.copy_(kernel)
     return layer
