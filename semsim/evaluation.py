@@ -317,7 +317,7 @@ def _collate(items: list[Any], device: torch.device) -> tuple[Tensor, Tensor]:
 
 def _power(x: Tensor) -> Tensor:
     """Return mean |x|^2 summed over antennas of each item, [B], for x [B, T, N]."""
-    reals = torch.view_as_real(x).flatten(1)
+    reals = torch.view_as_real(x.resolve_conj()).flatten(1)
     return torch.linalg.vecdot(reals, reals) / x.shape[-1]
 
 

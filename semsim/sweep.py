@@ -184,8 +184,11 @@ def _run_point(
     keeper = _Keeper(journal, uid, Progress(point.name, count, index, evaluation), listener)
     try:
         evaluation.run(keeper)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, RuntimeError, MemoryError) as error:
         keeper.save()
+        if isinstance(error, MemoryError) or "memory" in str(error):
+            few = f"batches of {scenario.batch_size} items do not fit into memory; use smaller ones"
+            raise SpecError("batch_size", few) from error
         raise
     except ValueError:
         journal.drop_checkpoint(uid)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from semsim.mistakes import SpecError
 from semsim.preflight import quicker
@@ -158,6 +159,24 @@ def test_a_link_that_fails_its_trial_stops_the_run_before_anything_is_written() 
     with pytest.raises(SpecError, match=r"in the sweep, at receiver\.bad = nan"):
         run(toy(**bad), "out")
     assert not Path("out").exists()
+
+
+def test_a_batch_beyond_the_memory_names_the_key_and_keeps_what_is_done(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    run(toy(), "whole")
+
+    def full(self: object, y: torch.Tensor, csi: object, shape: tuple[int, ...]) -> torch.Tensor:
+        if len(y) > 4 and len(list(Path("out").glob("journal/*"))) == 2:
+            raise torch.OutOfMemoryError("out of memory")
+        return torch.view_as_real(y[:, 0]).flatten(1)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("toy_parts.ToyReceiver.forward", full)
+        with pytest.raises(SpecError, match="batch_size: batches of 8 items do not fit"):
+            run(toy(), "out")
+    run(toy(), "out")
+    assert digits("out") == digits("whole")
 
 
 def test_two_runs_at_once_do_not_share_a_folder() -> None:

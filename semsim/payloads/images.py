@@ -91,6 +91,7 @@ def open_image(path: Path) -> Image:
         ValueError: the file is damaged, no image, or has more than 8 bits per value.
     """
     from PIL import Image, UnidentifiedImageError
+    from PIL.Image import DecompressionBombError
 
     try:
         with Image.open(path) as image:
@@ -99,7 +100,7 @@ def open_image(path: Path) -> Image:
                     f"{path} holds {image.mode!r} pixels; convert it to 8 bits per value"
                 )
             return image.convert("RGB")
-    except (UnidentifiedImageError, OSError, SyntaxError) as error:
+    except (UnidentifiedImageError, OSError, SyntaxError, DecompressionBombError) as error:
         raise ValueError(
             f"{path} cannot be read as an image ({error}); replace or remove the file"
         ) from None

@@ -106,6 +106,15 @@ def test_a_damaged_image_is_named(tmp_path: Path) -> None:
         Folder(str(tmp_path))[0]
 
 
+def test_an_image_beyond_all_sizes_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save(tmp_path / "a.png", 10)
+    monkeypatch.setattr("PIL.Image.MAX_IMAGE_PIXELS", 100)
+    with pytest.raises(ValueError, match=r"a\.png cannot be read as an image .*exceeds limit"):
+        Folder(str(tmp_path))[0]
+
+
 def test_sixteen_bits_are_refused_not_clipped(tmp_path: Path) -> None:
     Image.fromarray(np.full((8, 8), 4000, np.uint16)).save(tmp_path / "a.png")
     with pytest.raises(ValueError, match="convert it to 8 bits"):
