@@ -72,8 +72,9 @@ class _Codec(nn.Module):
             )
         if spec["adaptive"] not in get_args(Adaptive):
             raise ValueError(f"adaptive is both, receiver or none, got {spec['adaptive']!r}")
-        if spec["depth"] < 1:
-            raise ValueError(f"depth must be at least 1, got {spec['depth']}")
+        for name, least in (("depth", 1), ("reach", 0)):
+            if spec[name] < least:
+                raise ValueError(f"{name} must be at least {least}, got {spec[name]}")
         if spec["preset"] == "bourtsoulatze2019":
             _check_2019(spec)
         scale_widths(spec["stride"], spec["patch"], spec["width"])

@@ -19,6 +19,7 @@ SMALL = {"width": 16, "depth": 1}
 PRESETS = [
     {**SMALL},
     {**SMALL, "stride": 8},
+    {**SMALL, "stride": 8, "patch": 8, "reach": 2},
     {**SMALL, "adaptive": "receiver", "attention": "pfca"},
     {"preset": "bourtsoulatze2019"},
 ]
@@ -150,6 +151,7 @@ def test_the_network_of_2019_has_the_layers_of_the_paper() -> None:
         ({"cbr": "1/6", "preset": "resnet"}, "residual or bourtsoulatze2019"),
         ({"cbr": "1/6", "stride": 6}, "power of two"),
         ({"cbr": "1/6", "depth": 0}, "depth must be at least 1"),
+        ({"cbr": "1/6", "reach": -1}, "reach must be at least 0"),
         (
             {"cbr": "1/6", "preset": "bourtsoulatze2019", "adaptive": "both"},
             "adaptive: none; write",

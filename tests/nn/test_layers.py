@@ -7,7 +7,13 @@ import torch
 
 from semsim import stream
 from semsim.nn.codec import scale_widths
-from semsim.nn.conv import analysis_layer, synthesis_layer, transform_basis
+from semsim.nn.conv import (
+    analysis_layer,
+    half_whitening,
+    position_filter,
+    synthesis_layer,
+    transform_basis,
+)
 from semsim.nn.gdn import GDN
 from semsim.nn.muon import Muon, groups, orthogonalise
 from semsim.nn.resnet import ResNet
@@ -102,3 +108,33 @@ def test_scales_that_do_not_halve_are_refused() -> None:
     assert scale_widths(16, 4, 8) == [8, 16, 32]
     with pytest.raises(ValueError, match="power of two"):
         scale_widths(12, 4, 8)
+
+
+def test_half_whitening_is_undone_by_its_inverse_and_leaves_the_root_of_the_spectrum() -> None:
+    whiten, restore = (position_filter(k) for k in half_whitening(8, 6, 12))
+    noise = torch.randn(1, 6, 64, 64, generator=stream(6, "noise"))
+    with torch.no_grad():
+        back = restore(whiten(noise))
+    inner = slice(26, 38)  # beyond the reach of the border
+    torch.testing.assert_close(back[..., inner, inner], noise[..., inner, inner], rtol=0, atol=0.02)
+    mean = whiten.weight.detach().sum(dim=(1, 2, 3))
+    assert mean[0] < 0.5  # the mean of a patch follows its neighbours: low frequencies shrink
+    centre = whiten.weight.detach()[:, 0, 12, 12]
+    assert (centre > 1).all()
+
+
+def test_half_whitening_lowers_the_correlation_of_neighbours() -> None:
+    steps = torch.randn(1, 1, 96, 96, generator=stream(7, "field"), dtype=torch.float64)
+    field = torch.zeros(1, 1, 96, 96, dtype=torch.float64)
+    for lag in range(12):  # a field whose correlation falls as 0.8^distance along both axes
+        for other in range(12):
+            field += 0.8 ** (lag + other) * steps.roll((lag, other), dims=(2, 3))
+    whiten = position_filter(half_whitening(8, 1, 4)[0]).double()
+    with torch.no_grad():
+        after = whiten(field)
+
+    def correlation(x: torch.Tensor) -> float:
+        return float((x[..., 1:] * x[..., :-1]).mean() / x.square().mean())
+
+    assert correlation(field) > 0.7
+    assert correlation(after) < 0.6 * correlation(field)
