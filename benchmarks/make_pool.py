@@ -27,10 +27,7 @@ def read_pack(path: Path) -> tuple[list[Image.Image], dict[str, np.ndarray]]:
     xz = "blob_xz" in pack.files
     blob = lzma.decompress(pack["blob_xz"].tobytes()) if xz else pack["blob"].tobytes()
     ends = pack["off"]
-    images = [
-        Image.open(io.BytesIO(blob[a:b])).convert("RGB")
-        for a, b in itertools.pairwise(ends)
-    ]
+    images = [Image.open(io.BytesIO(blob[a:b])).convert("RGB") for a, b in itertools.pairwise(ends)]
     return images, {k: pack[k] for k in pack.files if k not in ("blob", "blob_xz", "off")}
 
 
