@@ -52,6 +52,35 @@ def weights_of_task(task: Any) -> str | None:
     return None  # the task itself says what is wrong
 
 
+def data_hashes(content: Any) -> dict[str, str]:
+    """Return a hash for each file or folder that a ``path`` key names, at any depth.
+
+    A file's is its SHA-256, a folder's that of names, sizes and times of change, so that results
+    of data that have changed since are not taken for those of today.
+    """
+    if isinstance(content, list):
+        content = dict(enumerate(content))
+    if not isinstance(content, dict):
+        return {}
+    found = {}
+    for key, value in content.items():
+        if key == "path" and isinstance(value, str) and Path(value).exists():
+            found[value] = _data_hash(Path(value))
+        else:
+            found |= data_hashes(value)
+    return found
+
+
+def _data_hash(path: Path) -> str:
+    if path.is_file():
+        return _file_hash(path, path.stat().st_mtime_ns)
+    digest = hashlib.sha256()
+    for file in sorted(p for p in path.rglob("*") if p.is_file()):
+        facts = file.stat()
+        digest.update(f"{file.relative_to(path)} {facts.st_size} {facts.st_mtime_ns}\n".encode())
+    return digest.hexdigest()
+
+
 @functools.lru_cache
 def _file_hash(path: Path, changed_ns: int) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()

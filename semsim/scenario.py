@@ -21,7 +21,7 @@ from semsim.evaluation import Row, Stop, evaluate
 from semsim.expansion import choices_of, parse_sweep, set_key
 from semsim.figures import check_plot
 from semsim.link import Link
-from semsim.loading import load_weights, pick_device, weights_hash, weights_of_task
+from semsim.loading import data_hashes, load_weights, pick_device, weights_hash, weights_of_task
 from semsim.mistakes import SpecError, known, unforeseen
 from semsim.results import COLUMNS
 from semsim.strict_yaml import read_yaml
@@ -165,7 +165,7 @@ class Scenario(BaseModel):
             content["weights"] = self.training_hash()
         if of_task := weights_of_task(self.task):
             content["task_weights"] = of_task
-        return {**content, "version": semsim.__version__}
+        return {**content, "data": data_hashes(content), "version": semsim.__version__}
 
     def uid(self, snr_db: float | None = None) -> str:
         """Return the hash of the content, at one SNR where given; results are kept under it."""
@@ -179,7 +179,7 @@ class Scenario(BaseModel):
         content["receiver"] = receiver and spec.dump(receiver)
         if of_task := weights_of_task(self.task):
             content["task_weights"] = of_task
-        return _hash({**content, "version": semsim.__version__})
+        return _hash({**content, "data": data_hashes(content), "version": semsim.__version__})
 
     def build(self, device: str | torch.device | None = None, weights: Path | None = None) -> Built:
         """Construct the live parts of this one link on a device and load its weights.

@@ -384,3 +384,22 @@ def test_shipped_weights_bring_their_arguments_along() -> None:
 def test_a_scenario_that_was_never_checked_still_names_the_key() -> None:
     with pytest.raises(SpecError, match="metrics: missing; say what is measured"):
         Scenario.parse({k: v for k, v in parse_yaml(BASE).items() if k != "metrics"})
+
+
+def test_results_belong_to_the_data_they_were_made_from(tmp_path: Path) -> None:
+    from PIL import Image
+
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    Image.new("RGB", (16, 16), "red").save(folder / "a.png")
+    values = {
+        "payload": {"kind": "folder", "path": str(folder)},
+        "transmitter": {"kind": "analog", "cbr": "1/2"},
+        "channel": "awgn",
+        "metrics": ["psnr"],
+        "snr_db": [10],
+    }
+    before = Scenario.parse(values).uid(10.0)
+    assert Scenario.parse(values).uid(10.0) == before
+    Image.new("RGB", (16, 16), "blue").save(folder / "b.png")
+    assert Scenario.parse(values).uid(10.0) != before
