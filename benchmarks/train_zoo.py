@@ -320,7 +320,7 @@ PLANS: dict[str, Recipe] = {
         {"cbr": "1/12", "width": 96}, "cifar", batch=48, lr=2e-3, start="deepjscc-cifar-1-6"
     ),
     "deepjscc-photo-1-16": Recipe(
-        {"cbr": "1/16", "stride": 8, "width": 64}, "photo", batch=5, lr=2e-3, near=0.5
+        {"cbr": "1/16", "stride": 8, "width": 64, "reach": 4}, "photo", batch=8, lr=2e-3, near=0.5
     ),
 }
 
