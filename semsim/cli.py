@@ -113,8 +113,6 @@ def run(
     """Run a scenario into a results folder; what is already there is not run again."""
     with _plain_errors():
         from semsim.preflight import quicker
-        from semsim.report import write_report
-        from semsim.results import read_provenance
         from semsim.scenario import Scenario
         from semsim.sweep import results_folder
         from semsim.sweep import run as run_scenario
@@ -125,13 +123,6 @@ def run(
             rows = run_scenario(
                 file, out, quick=quick, fresh=fresh, device=device, listener=listener
             )
-        write_report(
-            rows,
-            folder / "report.html",
-            title=scenario.name,
-            figures=sorted(folder.glob("*.png")),
-            provenance=read_provenance(folder),
-        )
         _print_table(rows, list(scenario.sweep))
         for path in sorted(p for p in folder.iterdir() if p.is_file() and p.name[0] != "."):
             typer.echo(path)

@@ -19,7 +19,8 @@ from semsim.intervals import Tally
 from semsim.loading import pick_device, weights_hash
 from semsim.mistakes import SpecError
 from semsim.preflight import preflight, quicker
-from semsim.results import Journal, frame, provenance, write_atomic, write_rows
+from semsim.report import write_report
+from semsim.results import Journal, frame, provenance, read_provenance, write_atomic, write_rows
 from semsim.scenario import Built, Point, Scenario
 from semsim.trained import own_weights
 
@@ -99,7 +100,15 @@ def run(
             _run_point(point, index, len(points), folder, where, listener)
             write_rows(folder, [*_old_rows(journal, points), *collect(points, journal)])
     figures(folder, scenario, points)
-    return frame(collect(points, journal))
+    rows = frame(collect(points, journal))
+    write_report(
+        rows,
+        folder / "report.html",
+        title=scenario.name,
+        figures=sorted(folder.glob("*.png")),
+        provenance=read_provenance(folder),
+    )
+    return rows
 
 
 def figures(folder: Path, scenario: Scenario, points: list[Point]) -> list[Path]:

@@ -120,7 +120,7 @@ def test_run_of_images_leaves_strips_of_pictures() -> None:
     assert len(list(folder.glob("pictures/*/sent.png"))) == 2
     report = (folder / "report.html").read_text()
     assert report.count("data:image/png;base64,") == len(names)
-    assert "<h1>pictures</h1>" in report and "scenario_sha256" in report
+    assert "<h1>pictures-quick</h1>" in report and "scenario_sha256" in report
 
 
 def test_plot_draws_again_by_another_column() -> None:
