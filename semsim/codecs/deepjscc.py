@@ -148,7 +148,8 @@ class DeepJSCCTransmitter(_Codec):
         self.encoder: nn.Module = Encoder2019(self.channels)
         if preset == "residual":
             self.encoder = ResidualEncoder(self.channels, adaptive=self.uses_csi, **self.sizes())
-        self.encoder.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # faster convolutions on CPU and GPU
+        # convolutions are faster in this order, on CPU and GPU
+        self.encoder.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def num_symbols(self, shape: tuple[int, ...]) -> int:
         """Return the symbols for an image [3, H, W]; its sides are padded to the stride."""
