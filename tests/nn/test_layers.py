@@ -14,7 +14,6 @@ from semsim.nn.conv import (
     synthesis_layer,
     transform_basis,
 )
-from semsim.nn.gdn import GDN
 from semsim.nn.muon import Muon, groups, orthogonalise
 from semsim.nn.resnet import ResNet
 from semsim.nn.snr import AttentionFeature
@@ -37,15 +36,6 @@ def test_af_stays_finite_at_any_snr() -> None:
     module = AttentionFeature(16)
     snr_db = torch.tensor([float("-inf"), -300.0, 300.0])
     assert torch.isfinite(module(torch.ones(3, 16, 2, 2), snr_db)).all()
-
-
-def test_gdn_is_its_formula_and_its_inverse_undoes_a_diagonal_one() -> None:
-    x = torch.randn(2, 4, 3, 3, generator=stream(2, "x"), dtype=torch.float64)
-    module = GDN(4).double()
-    gamma, beta = module.root_gamma.square(), module.root_beta.square() + 1e-6
-    energy = beta[:, None, None] + torch.einsum("ij,bjhw->bihw", gamma, x**2)
-    torch.testing.assert_close(module(x), x / energy.sqrt())
-    assert torch.autograd.gradcheck(GDN(3, inverse=True).double(), (x[:, :3].requires_grad_(),))
 
 
 def test_the_transform_is_orthonormal_and_ordered() -> None:
