@@ -2,6 +2,7 @@
 
     python benchmarks/make_pool.py cifar --data DATA --out POOL.npz
     python benchmarks/make_pool.py photo --data DATA --out POOL.npz
+    python benchmarks/make_pool.py photo-large --data DATA --out POOL.npz
 
 DATA holds image packs: NAME.npz with ``blob`` (concatenated image files), ``off`` (their ends) and
 arrays such as ``split`` and ``name``. Read are bsds500 (folders train and test; val validates),
@@ -59,9 +60,15 @@ def tiles(
     return np.stack(found).transpose(0, 3, 1, 2)
 
 
+def centres(images: list[Image.Image]) -> np.ndarray:
+    """The middle 256 x 256 of every fourth image, upright or not: uint8 [N, 3, 256, 256]."""
+    crops = [np.asarray(i.crop((112, 32, 368, 288))) for i in images[::4]]
+    return np.stack(crops).transpose(0, 3, 1, 2)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("kind", choices=("cifar", "photo"))
+    parser.add_argument("kind", choices=("cifar", "photo", "photo-large"))
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
@@ -77,13 +84,14 @@ def main() -> None:
         cifar = cifar.transpose(0, 3, 1, 2)
         parts = [tiles(train, 32, 2, 4.5, 8, rng), tiles(small, 32, 1, 2, 3, rng), cifar[:1900]]
         weights, valid = (0.42, 0.18, 0.40), cifar[1900:]
+    elif args.kind == "photo-large":  # for the last minutes: whole photos are larger than crops
+        parts, weights, valid = [tiles(train, 320, 1, 1, 2, rng)], (1.0,), centres(held)
     else:
         # 128 pixels, so that most positions see no border, as in whole photos
         parts = [tiles(train, 128, 1, 1, 3, rng), tiles(train, 128, 1, 2.2, 5, rng),
                  tiles(small, 128, 1, 1, 1, rng)]  # fmt: skip
         weights = (0.65, 0.2, 0.15)  # photos as they are sent, mostly
-        crops = [np.asarray(i.crop((112, 32, 368, 288))) for i in held[::4]]
-        valid = np.stack(crops).transpose(0, 3, 1, 2)
+        valid = centres(held)
     print([p.shape for p in parts], valid.shape)
     arrays = {f"part{i}": p for i, p in enumerate(parts)}
     np.savez(args.out, weights=np.array(weights), valid=np.ascontiguousarray(valid), **arrays)
