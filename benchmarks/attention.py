@@ -90,8 +90,8 @@ def summary(rows: pandas.DataFrame) -> str:
     for kind in [k for k in ATTENTION if k in table.index.get_level_values(0)]:
         cells = []
         for snr in SNRS:
-            mean = table.loc[kind, snr].mean()
-            gain = (table.loc[kind, snr] - table.loc["none", snr]).dropna()
+            own_psnr, plain = table.xs(kind)[snr], table.xs("none")[snr]  # by seed
+            mean, gain = own_psnr.mean(), (own_psnr - plain).dropna()
             half = STUDENT_T * gain.std() / len(gain) ** 0.5
             extra = "" if kind == "none" else f" ({gain.mean():+.2f} ± {half:.2f})"
             cells.append(f"{mean:.2f}{extra}")
