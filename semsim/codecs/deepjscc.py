@@ -124,7 +124,8 @@ class DeepJSCCTransmitter(_Codec):
         width: channels at the finest scale; they double with each scale.
         depth: residual blocks per scale; the receiver has twice as many.
         reach: latent positions on each side over which neighbours are decorrelated before sending;
-            0 for none. Worth about 1 dB on photos at low rates.
+            0 for none. Under a Gaussian model of photos at CBR 1/16 and 10 dB, block-wise latents
+            lose 2 dB to jointly coded ones; what a trained network keeps of it was not ablated.
     """
 
     def __init__(
