@@ -86,12 +86,12 @@ def report(
 
 
 DATA = {
-    "cifar": "BSDS500 train and test photos shrunk 2 to 4.5 times, photos883 shrunk 1 to 2 times, "
-    "1,900 lossless CIFAR-10 images; 32 x 32",
-    "photo": "BSDS500 train and test photos at full size and shrunk up to 2.2 times, photos883; "
-    "128 x 128",
-    "photo-large": "BSDS500 train and test photos at full size, photos883; 128 x 128, in the end "
-    "320 x 320",
+    "cifar": "BSDS500 train and test photos shrunk 2 to 4.5 times, 883 photos of 128 px shrunk "
+    "1 to 2 times, 1,900 lossless CIFAR-10 images; 32 x 32",
+    "photo": "BSDS500 train and test photos at full size and shrunk up to 2.2 times, 883 photos of "
+    "128 px; 128 x 128",
+    "photo-large": "BSDS500 train and test photos at full size, 883 photos of 128 px; patches of "
+    "128 x 128, in the end 320 x 320",
 }
 
 PLANS: dict[str, Recipe] = {
