@@ -105,6 +105,7 @@ def mse_8bit(outcome: Outcome, name: str) -> Tensor:
 def images(outcome: Outcome, name: str, side: int = 1) -> tuple[Tensor, Tensor]:
     """Return output and source in 0 .. 255, or raise ValueError where they are no pair of images.
 
+    Where the task's output is no image (logits of a class), it is the estimate that the task saw.
     The source is rounded once for all metrics and SNRs; the output is a new tensor each time.
 
     Args:
@@ -118,10 +119,12 @@ def images(outcome: Outcome, name: str, side: int = 1) -> tuple[Tensor, Tensor]:
             f"{name} compares images [B, C, H, W], but the payload's items are "
             f"{list(source.shape[1:])}; for bits use ber or bler"
         )
+    if output.shape != source.shape and outcome.transmission is not None:
+        output = outcome.transmission.estimate
     if output.shape != source.shape:
         raise ValueError(
-            f"{name} compares the task's output with the image sent, {list(source.shape[1:])} per "
-            f"item, got {list(output.shape[1:])}; use task: {{kind: reconstruct}} or accuracy"
+            f"{name} compares what arrives with the image sent, {list(source.shape[1:])} per item, "
+            f"got {list(output.shape[1:])}; use a receiver of images, or another metric"
         )
     if min(source.shape[-2:]) < side:
         raise ValueError(

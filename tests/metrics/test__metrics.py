@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from semsim.metrics.base import Outcome
+from semsim.metrics.image import PSNR, PSNR_CAP_DB
 from semsim.seeds import stream
 from semsim.tables import METRICS
 from semsim.types import Ledger, Transmission
@@ -99,7 +100,7 @@ def test_ends_of_an_interval_may_lie_outside_the_range_or_be_unknown(name: str) 
         ("ber", image_outcome(1), "For images use psnr"),
         ("bler", image_outcome(1), "For images use psnr"),
         ("psnr", bit_outcome(1), "for bits use ber"),
-        ("ssim", logit_outcome(1), "use task: {kind: reconstruct} or accuracy"),
+        ("ssim", logit_outcome(1), "use a receiver of images"),
         ("ssim", image_outcome(1, side=8), "at least 11x11 pixels, got 8x8; use psnr"),
         ("ms_ssim", image_outcome(1, side=32), "at least 176x176 pixels, got 32x32; use ssim"),
         ("accuracy", image_outcome(1), "use task: {kind: classify}"),
@@ -111,3 +112,10 @@ def test_a_void_question_is_refused(name: str, outcome: Outcome, words: str) -> 
     with pytest.raises(ValueError) as error:
         make(name)(outcome)
     assert words in str(error.value)
+
+
+def test_psnr_beside_a_classifier_is_that_of_the_estimate_it_saw() -> None:
+    source = torch.rand(3, 3, 8, 8, generator=stream(9, "source"))
+    sent = Transmission(estimate=source, x=torch.ones(3, 1, 1), ledger=Ledger(payload=1))
+    outcome = Outcome(torch.zeros(3, 10), source, torch.zeros(3), sent)
+    assert torch.allclose(PSNR()(outcome), torch.tensor(PSNR_CAP_DB))
