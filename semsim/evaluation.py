@@ -171,7 +171,7 @@ class Evaluation:
         """Return float64 [2 + metrics + notes, B]: finite, power, metrics, notes of each item."""
         size = len(outcome.source)
         rows = [
-            torch.isfinite(outcome.output.flatten(1).sum(dim=1)),  # cheaper than one by one
+            torch.isfinite(_sum_per_item(outcome.output)),  # cheaper than one by one
             _power(sent.x),
             *(_per_item(metric(outcome), size, metric.name) for metric in self.metrics),
             *(_per_item(note, size, name) for name, note in sent.notes.items()),
@@ -319,6 +319,11 @@ def _power(x: Tensor) -> Tensor:
     """Return mean |x|^2 summed over antennas of each item, [B], for x [B, T, N]."""
     reals = torch.view_as_real(x.resolve_conj()).flatten(1)
     return torch.linalg.vecdot(reals, reals) / x.shape[-1]
+
+
+def _sum_per_item(values: Tensor) -> Tensor:
+    """Sum all but the first axis, without a copy in any memory order."""
+    return values.sum(dim=tuple(range(1, values.dim()))) if values.dim() > 1 else values
 
 
 def _per_item(values: Tensor, size: int, name: str) -> Tensor:

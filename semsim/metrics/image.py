@@ -99,7 +99,7 @@ def round_8bit(image: Tensor) -> Tensor:
 def mse_8bit(outcome: Outcome, name: str) -> Tensor:
     """Return the MSE of each image in units of the last bit squared, [B]."""
     output, source = images(outcome, name)
-    return output.sub_(source).square_().flatten(1).mean(dim=1)
+    return output.sub_(source).square_().mean(dim=(1, 2, 3))
 
 
 def images(outcome: Outcome, name: str, side: int = 1) -> tuple[Tensor, Tensor]:
@@ -132,7 +132,9 @@ def images(outcome: Outcome, name: str, side: int = 1) -> tuple[Tensor, Tensor]:
             f"{source.shape[-2]}x{source.shape[-1]}; use {'psnr' if side <= 11 else 'ssim'} instead"
         )
     if "source_8bit" not in outcome.kept:
-        outcome.kept["source_8bit"] = round_8bit(source)
+        # in the memory order of the output, or subtracting them is slow
+        like = torch.empty_like(output, dtype=torch.float32)
+        outcome.kept["source_8bit"] = like.copy_(round_8bit(source))
     return round_8bit(output), outcome.kept["source_8bit"]
 
 
