@@ -102,8 +102,10 @@ def parse_transmitter(value: object) -> BaseModel:
         return spec.parse("transmitter", value)
     from semsim import zoo
 
-    trained = zoo.card(weights)["spec"]["transmitter"] if weights in zoo.names() else {}
-    return spec.parse("transmitter", {**trained, **value})
+    specs = zoo.card(weights)["spec"] if weights in zoo.names() else {"transmitter": {}}
+    if "transmitter" not in specs:
+        raise SpecError("weights", f"{weights!r} are not those of a transmitter and its receiver")
+    return spec.parse("transmitter", {**specs["transmitter"], **value})
 
 
 def parse_snrs(value: object) -> tuple[float, ...]:

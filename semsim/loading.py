@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +54,7 @@ def weights_of_task(task: Any) -> str | None:
 
 
 def data_hashes(content: Any) -> dict[str, str]:
-    """Return a hash for each file or folder that a ``path`` key names, at any depth.
+    """Return a hash for each file or folder that a ``path`` key names, and each outside module.
 
     A file's is its SHA-256, a folder's that of names, sizes and times of change, so that results
     of data that have changed since are not taken for those of today.
@@ -66,6 +67,10 @@ def data_hashes(content: Any) -> dict[str, str]:
     for key, value in content.items():
         if key == "path" and isinstance(value, str) and Path(value).exists():
             found[value] = _data_hash(Path(value))
+        elif key == "kind" and isinstance(value, str) and ":" in value:
+            file = getattr(sys.modules.get(value.partition(":")[0]), "__file__", None)
+            if file:
+                found[value] = _data_hash(Path(file))
         else:
             found |= data_hashes(value)
     return found

@@ -44,11 +44,12 @@ def write_report(
         figures: picture files (.png, .svg, .jpg, .webp) to embed.
         provenance: what made the results: versions, hashes, device, command; may be nested.
     """
+    swept = (provenance or {}).get("swept", [])
     parts = [
         f"<h1>{html.escape(title)}</h1>",
         *(_figure(Path(figure)) for figure in figures),
         f"<h2>Results</h2><p>{len(rows)} rows; value with its 95 % interval.</p>",
-        f'<div class="wide">{_table(rows)}</div>',
+        f'<div class="wide">{_table(rows, swept)}</div>',
     ]
     if provenance:
         parts.append(f"<h2>Provenance</h2>{_mapping(provenance)}")
@@ -70,8 +71,8 @@ def _figure(path: Path) -> str:
     return f"<figure>{image}<figcaption>{name}</figcaption></figure>"
 
 
-def _table(rows: DataFrame) -> str:
-    columns = [column for column in SHOWN if column in rows]
+def _table(rows: DataFrame, swept: Sequence[str]) -> str:
+    columns = [column for column in dict.fromkeys((*swept, *SHOWN)) if column in rows]
     lines = ["<tr>" + "".join(f"<th>{html.escape(c)}</th>" for c in columns) + "</tr>"]
     for row in rows.to_dict("records"):
         lines.append("<tr>" + "".join(_cell(row, column) for column in columns) + "</tr>")

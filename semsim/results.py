@@ -52,12 +52,6 @@ class Journal:
         """Keep the rows of a point."""
         write_atomic(self.folder / f"{uid}.json", json.dumps(rows))
 
-    def all_rows(self) -> list[Row]:
-        """Return the rows of all finished points, oldest first."""
-        paths = [p for p in self.folder.glob("*.json") if not p.name.endswith(".part.json")]
-        paths.sort(key=lambda p: (p.stat().st_mtime_ns, p.name))
-        return [row for path in paths for row in _read_json(path) or []]
-
     def checkpoint(self, uid: str) -> dict[str, Any]:
         """Return what an interrupted link left behind; empty where there is nothing."""
         return _read_json(self.folder / f"{uid}.part.json") or {}
@@ -108,23 +102,14 @@ def write_rows(folder: Path, rows: Iterable[Row]) -> None:
     write_atomic(folder / "rows.csv", table.to_csv(index=False))
 
 
-def read_rows(folder: str | Path, *, current: bool = True) -> DataFrame:
-    """Return the rows of a results folder.
-
-    Args:
-        folder: what ``semsim run`` wrote.
-        current: only those of the scenario that ran last; else also what earlier versions left.
-    """
+def read_rows(folder: str | Path) -> DataFrame:
+    """Return the rows that ``semsim run`` wrote into a folder: those of its latest scenario."""
     import pandas as pd
 
     path = Path(folder) / "rows.parquet"
     if not path.is_file():
         raise ValueError(f"{folder} holds no rows.parquet; give a folder that `semsim run` wrote")
-    table = pd.read_parquet(path)
-    uids = read_provenance(folder).get("uids")
-    if current and uids:
-        table = table[table["uid"].isin(uids)].dropna(axis="columns", how="all")
-    return table.reset_index(drop=True)
+    return pd.read_parquet(path)
 
 
 def read_provenance(folder: str | Path) -> dict[str, Any]:

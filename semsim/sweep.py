@@ -98,7 +98,7 @@ def run(
         _write_header(folder, scenario, points, source, where)
         for index, point in enumerate(points):
             _run_point(point, index, len(points), folder, where, listener)
-            write_rows(folder, [*_old_rows(journal, points), *collect(points, journal)])
+            write_rows(folder, collect(points, journal))
     figures(folder, scenario, points)
     rows = frame(collect(points, journal))
     write_report(
@@ -129,7 +129,10 @@ def figures(folder: Path, scenario: Scenario, points: list[Point]) -> list[Path]
 
 def results_folder(scenario: Scenario, out: str | Path | None = None) -> Path:
     """Return where results go."""
-    return Path(out) if out is not None else Path("results") / scenario.name
+    folder = Path(out) if out is not None else Path("results") / scenario.name
+    if folder.is_file():
+        raise SpecError("", f"--out: {folder} is a file; give a folder")
+    return folder
 
 
 def collect(points: list[Point], journal: Journal) -> list[Row]:
@@ -163,12 +166,6 @@ def to_yaml(scenario: Scenario) -> str:
 def _pending(point: Point, journal: Journal) -> list[float]:
     scenario = point.scenario
     return [snr for snr in scenario.snr_db if journal.finished(scenario.uid(snr)) is None]
-
-
-def _old_rows(journal: Journal, points: list[Point]) -> list[Row]:
-    """Return rows of earlier versions of the scenario in the same folder."""
-    now = {point.scenario.uid(snr) for point in points for snr in point.scenario.snr_db}
-    return [row for row in journal.all_rows() if row["uid"] not in now]
 
 
 def _run_point(

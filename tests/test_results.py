@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
@@ -36,13 +35,6 @@ def test_a_column_of_numbers_and_words_becomes_words(tmp_path: Path) -> None:
     assert list(read_rows(tmp_path)["channel.coherence"]) == ["8", "block"]
 
 
-def test_only_rows_of_the_last_scenario_are_current(tmp_path: Path) -> None:
-    write_rows(tmp_path, [ROW, {**ROW, "uid": "y"}])
-    write_atomic(tmp_path / "provenance.json", json.dumps({"uids": ["y"]}))
-    assert list(read_rows(tmp_path)["uid"]) == ["y"]
-    assert list(read_rows(tmp_path, current=False)["uid"]) == ["x", "y"]
-
-
 def test_a_folder_without_rows_is_named() -> None:
     with pytest.raises(ValueError, match=r"nowhere holds no rows\.parquet"):
         read_rows("nowhere")
@@ -54,7 +46,6 @@ def test_the_journal_keeps_every_bit(tmp_path: Path) -> None:
     journal.save_checkpoint("u", {"1.0": {"mean": 1 / 3}})
     assert journal.finished("u") == [ROW]
     assert journal.checkpoint("u") == {"1.0": {"mean": 1 / 3}}
-    assert journal.all_rows() == [ROW]
     journal.drop_checkpoint("u")
     assert journal.checkpoint("u") == {}
     journal.clear()

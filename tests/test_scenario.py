@@ -403,3 +403,28 @@ def test_results_belong_to_the_data_they_were_made_from(tmp_path: Path) -> None:
     assert Scenario.parse(values).uid(10.0) == before
     Image.new("RGB", (16, 16), "blue").save(folder / "b.png")
     assert Scenario.parse(values).uid(10.0) != before
+
+
+def test_weights_of_a_classifier_are_no_transmitter() -> None:
+    transmitter = {"kind": "deepjscc", "weights": "resnet-cifar10"}
+    with pytest.raises(SpecError, match=r"transmitter\.weights: 'resnet-cifar10' are not those"):
+        Scenario.parse({"transmitter": transmitter, "channel": "awgn"})
+
+
+def test_results_belong_to_the_source_of_outside_parts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = tmp_path / "lab_of_this_test.py"
+    module.write_text("from channels import AWGN\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    values = {
+        "payload": {"kind": "bits", "count": 2, "length": 8},
+        "transmitter": {"kind": "uncoded", "bits_per_symbol": 2},
+        "channel": {"kind": "lab_of_this_test:AWGN"},
+        "metrics": ["ber"],
+        "snr_db": [10],
+    }
+    before = Scenario.parse(values).uid(10.0)
+    module.write_text("from channels import AWGN  # now another\n")
+    assert Scenario.parse(values).uid(10.0) != before
