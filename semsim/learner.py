@@ -200,7 +200,20 @@ def step_loss(state: State, source: Tensor, target: Tensor, step: int) -> Tensor
     with networks_in_bf16(networks if low_precision else [], source.device):
         generator = stream(state.seed, "train", step, device=source.device)
         output = task(link.transmit(source, snr_db, generator).estimate)
-    return task.loss(output, source, target)
+    loss = task.loss(output, source, target)
+    return loss + auxiliary_loss(link, state.progress())
+
+
+def auxiliary_loss(link: nn.Module, progress: float) -> Tensor | float:
+    """Return the sum of what the parts of a link ask of themselves, beside the task; 0 for most.
+
+    Args:
+        link: any module within it may define ``auxiliary_loss(progress)``, which returns a scalar
+            that depends on what the module kept from its latest forward pass.
+        progress: share of the training that is done, 0 to 1, for losses that come in phases.
+    """
+    asked = (getattr(module, "auxiliary_loss", None) for module in link.modules())
+    return sum(part(progress) for part in asked if part is not None)
 
 
 def lightning_module(state: State, after_step: Callable[[float], bool]) -> Any:

@@ -13,7 +13,7 @@ from torch import Tensor
 from channels import AWGN, Rayleigh
 from semsim import Link, stream
 from semsim.codecs.deepjscc import DeepJSCCReceiver, DeepJSCCTransmitter
-from semsim.learner import Batches, networks_in_bf16, rate
+from semsim.learner import Batches, auxiliary_loss, networks_in_bf16, rate
 from semsim.tasks.reconstruct import Reconstruct
 from semsim.training import TrainSpec, train
 
@@ -66,6 +66,40 @@ def test_training_lowers_the_loss(tmp_path: Path, optimiser: str) -> None:
     )  # fmt: skip
     assert result.steps == 40
     assert mse() < 0.7 * before
+
+
+class Asks(AWGN):
+    """A channel with a loss of its own: its one weight, by way of its latest forward pass."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.tensor(2.0))
+        self.seen: list[float] = []
+
+    def forward(self, x: Tensor, *rest: object) -> Tensor:
+        self.kept = self.weight.square()
+        return super().forward(x, *rest)
+
+    def auxiliary_loss(self, progress: float) -> Tensor:
+        self.seen.append(progress)
+        return self.kept
+
+
+@pytest.mark.parametrize("precision", ["32", "bf16"])
+def test_a_part_may_add_a_loss_that_knows_the_progress(tmp_path: Path, precision: str) -> None:
+    asks = Asks()
+    train(
+        small_link(asks), Blobs(), spec=spec(precision=precision, lr=1e-2, ema=0.0), folder=tmp_path
+    )
+    assert asks.seen == [step / 8 for step in range(8)]
+    assert asks.weight < 2  # nothing else reaches it
+
+
+def test_the_losses_of_all_parts_are_summed_and_most_links_have_none() -> None:
+    one, two = Asks(), Asks()
+    one.kept, two.kept = torch.tensor(3.0), torch.tensor(4.0)
+    assert auxiliary_loss(torch.nn.ModuleList([one, torch.nn.Sequential(two)]), 0.5) == 7
+    assert auxiliary_loss(small_link(), 0.5) == 0
 
 
 @pytest.mark.parametrize("optimiser", ["adamw", "muon"])
