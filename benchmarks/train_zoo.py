@@ -102,6 +102,7 @@ PLANS: dict[str, Recipe] = {
     "deepjscc-photo-1-16": Recipe(
         {"cbr": "1/16", "stride": 8, "width": 64, "reach": 4}, "photo", batch=8, lr=2e-3, near=0.5
     ),
+    "swin-cifar-1-6": Recipe({"cbr": "1/6"}, "cifar", batch=48, lr=3e-3, kind="swin_jscc"),
 }
 
 

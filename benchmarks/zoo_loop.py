@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from channels.base import CSI, complex_normal
-from semsim.codecs.deepjscc import DeepJSCCReceiver, DeepJSCCTransmitter
+from semsim import spec as parts
 from semsim.nn import muon
 
 MEET_EVERY = 30.0  # seconds between averagings of the processes of one run
@@ -21,7 +21,7 @@ MEET_EVERY = 30.0  # seconds between averagings of the processes of one run
 
 @dataclass
 class Recipe:
-    """One training run; ``spec`` goes to both ends."""
+    """One training run; ``spec`` goes to both ends of the codec ``kind``."""
 
     spec: dict[str, object]
     pool: str  # file of patches made by make_pool.py
@@ -33,6 +33,7 @@ class Recipe:
     seed: int = 0
     near: float = 0.3  # share of items with an SNR close to 10 dB, where the zoo is compared
     start: str | None = None  # checkpoint to start from where shapes agree
+    kind: str = "deepjscc"
 
 
 def draw_noise(
@@ -64,8 +65,8 @@ class Trainer:
         torch.manual_seed(recipe.seed)
         self.net = nn.ModuleDict(
             {
-                "transmitter": DeepJSCCTransmitter(**recipe.spec),
-                "receiver": DeepJSCCReceiver(**recipe.spec),
+                "transmitter": parts.resolve("transmitter", recipe.kind)(**recipe.spec),
+                "receiver": parts.resolve("receiver", recipe.kind)(**recipe.spec),
             }
         ).to(memory_format=torch.channels_last)
         if recipe.start:

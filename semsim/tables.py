@@ -41,6 +41,7 @@ FRONTENDS = {
 TRANSMITTERS = {
     "analog": "semsim.codecs.analog:AnalogTransmitter",
     "deepjscc": "semsim.codecs.deepjscc:DeepJSCCTransmitter",
+    "swin_jscc": "semsim.codecs.swin_jscc:SwinTransmitter",
     "uncoded": "semsim.codecs.uncoded:UncodedTransmitter",
     "separate": "semsim.codecs.separate:SeparateTransmitter",
     "bound": "semsim.codecs.bound:BoundTransmitter",
@@ -49,6 +50,7 @@ TRANSMITTERS = {
 RECEIVERS = {
     "analog": "semsim.codecs.analog:AnalogReceiver",
     "deepjscc": "semsim.codecs.deepjscc:DeepJSCCReceiver",
+    "swin_jscc": "semsim.codecs.swin_jscc:SwinReceiver",
     "uncoded": "semsim.codecs.uncoded:UncodedReceiver",
     "separate": "semsim.codecs.separate:SeparateReceiver",
     "bound": "semsim.codecs.bound:BoundReceiver",

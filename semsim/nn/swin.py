@@ -1,0 +1,296 @@
+"""Swin transformer parts of codecs: window attention, stages, changes of scale, ModNet."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+INIT_STD = 0.02  # of truncated-normal dense weights
+Attend = Callable[[int, int, Tensor], Tensor | None]  #: (stage, block, tokens) -> logits to add
+
+
+class WindowAttention(nn.Module):
+    """Multi-head self-attention within windows, with a learned bias for each relative position.
+
+    Args:
+        width: channels C of a token.
+        heads: attention heads; they divide ``width``.
+        window: side of the largest window in tokens; smaller grids use the middle of the table.
+    """
+
+    def __init__(self, width: int, heads: int, window: int) -> None:
+        super().__init__()
+        if width % heads:
+            raise ValueError(f"heads must divide the width, got {heads} heads at width {width}")
+        self.heads, self.window = heads, window
+        self.qkv = nn.Linear(width, 3 * width)
+        self.proj = nn.Linear(width, width)
+        self.bias = nn.Parameter(torch.zeros((2 * window - 1) ** 2, heads))
+        nn.init.trunc_normal_(self.bias, std=INIT_STD)
+
+    def forward(self, tokens: Tensor, side: tuple[int, int], extra: Tensor | None = None) -> Tensor:
+        """Attend within each window.
+
+        Args:
+            tokens: [M, N, C], M windows of N = height x width tokens.
+            side: the window's height and width in tokens.
+            extra: added to the logits, [m, 1 or heads, N, N] with m dividing M: windows of an item
+                lie side by side, so m = windows per item repeats for each item, or m = M.
+        """
+        count, length, width = tokens.shape
+        bias = self.bias[relative_index(*side, self.window).to(tokens.device)]  # [N, N, heads]
+        logits = bias.permute(2, 0, 1)[None]
+        if extra is not None:
+            logits = logits + extra
+            if 1 < len(logits) < count:
+                logits = logits.repeat(count // len(logits), 1, 1, 1)
+        qkv = self.qkv(tokens).view(count, length, 3, self.heads, width // self.heads)
+        q, k, v = (part.transpose(1, 2) for part in qkv.unbind(2))
+        mixed = nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=logits.to(q.dtype))
+        return self.proj(mixed.transpose(1, 2).reshape(count, length, width))
+
+
+class SwinBlock(nn.Module):
+    """Attention within windows and a two-layer network per token, each added to its input.
+
+        x ─┬─► LN ─► windows ─► attention ─► + ─┬─► LN ─► dense ─► GELU ─► dense ─► + ─►
+           └────────────────────────────────────┘└────────────────────────────────────┘
+
+    Windows of every second block are shifted by half a window; tokens that only meet by wrapping
+    around, and the padding of a grid that the window does not divide, are masked from each other.
+    Where the grid is no larger than the window, the grid is the window and nothing is shifted.
+
+    Args:
+        width: channels C.
+        heads: attention heads.
+        window: side of a window in tokens.
+        shift: tokens by which windows are shifted; 0 or half a window.
+        mlp_ratio: width of the hidden layer over ``width``.
+
+    Source: Liu and others, Swin Transformer, ICCV 2021.
+    """
+
+    #: norms whose only consumers are these dense layers, so that their scale can move there
+    low_memory_norms = {"norm1": ("attention.qkv",), "norm2": ("mlp.0",)}  # noqa: RUF012
+
+    def __init__(
+        self, width: int, heads: int, window: int, shift: int = 0, mlp_ratio: float = 4.0
+    ) -> None:
+        super().__init__()
+        if not 0 <= shift < window:
+            raise ValueError(f"shift must be in [0, window), got {shift} at window {window}")
+        self.window, self.shift = window, shift
+        self.norm1 = nn.LayerNorm(width)
+        self.attention = WindowAttention(width, heads, window)
+        self.norm2 = nn.LayerNorm(width)
+        hidden = int(mlp_ratio * width)
+        self.mlp = nn.Sequential(nn.Linear(width, hidden), nn.GELU(), nn.Linear(hidden, width))
+
+    def forward(self, x: Tensor, extra: Tensor | None = None) -> Tensor:
+        """Return tokens like x [B, H, W, C].
+
+        Args:
+            x: a grid of tokens.
+            extra: added to the attention logits of every head and window, [B, N, N], N the tokens
+                in a window; may hold -inf and carry a gradient.
+        """
+        layout = window_layout(x.shape[1], x.shape[2], self.window, self.shift)
+        tokens = layout.split(x)
+        logits = layout.mask(x.device)
+        if extra is not None:
+            own = extra[:, None].expand(-1, layout.windows, -1, -1)
+            own = own.reshape(-1, 1, *extra.shape[1:])
+            logits = own if logits is None else own + logits.repeat(len(x), 1, 1, 1)
+        tokens = tokens + self.attention(self.norm1(tokens), layout.side, logits)
+        tokens = tokens + self.mlp(self.norm2(tokens))
+        return layout.join(tokens)
+
+
+class SwinStage(nn.Module):
+    """Blocks at one scale, every second one with shifted windows.
+
+    Args:
+        width: channels.
+        depth: blocks.
+        heads: attention heads.
+        window: side of a window in tokens.
+        mlp_ratio: as in :class:`SwinBlock`.
+    """
+
+    def __init__(
+        self, width: int, depth: int, heads: int, window: int, mlp_ratio: float = 4.0
+    ) -> None:
+        super().__init__()
+        shifts = [window // 2 if i % 2 else 0 for i in range(depth)]
+        self.blocks = nn.ModuleList(SwinBlock(width, heads, window, s, mlp_ratio) for s in shifts)
+
+    def forward(self, x: Tensor, attend: Callable[[int, Tensor], Tensor | None]) -> Tensor:
+        """Return tokens like x [B, H, W, C]; ``attend(block, x)`` gives logits to add, or None."""
+        for index, block in enumerate(self.blocks):
+            x = block(x, attend(index, x))
+        return x
+
+
+class WindowLayout:
+    """How a grid of height x width tokens is cut into windows; see :func:`window_layout`."""
+
+    def __init__(self, height: int, width: int, window: int, shift: int) -> None:
+        self.grid = (height, width)
+        self.side = (min(window, height), min(window, width))
+        # a window as tall as the grid sees all of it, so shifting would change nothing
+        self.shift = tuple(
+            0 if s >= g else shift for s, g in zip(self.side, self.grid, strict=True)
+        )
+        self.padded = tuple(
+            math.ceil(g / s) * s for g, s in zip(self.grid, self.side, strict=True)
+        )
+        down, across = (p // s for p, s in zip(self.padded, self.side, strict=True))
+        self.windows = down * across
+        self._masks: dict[torch.device, Tensor | None] = {}
+
+    def split(self, x: Tensor) -> Tensor:
+        """Cut x [B, H, W, C] into windows [B * windows, N, C]."""
+        batch, channels = len(x), x.shape[-1]
+        (height, width), (tall, wide) = self.padded, self.side
+        if self.padded != self.grid:
+            x = nn.functional.pad(x, (0, 0, 0, width - x.shape[2], 0, height - x.shape[1]))
+        if any(self.shift):
+            x = x.roll((-self.shift[0], -self.shift[1]), (1, 2))
+        x = x.reshape(batch, height // tall, tall, width // wide, wide, channels)
+        return x.transpose(2, 3).reshape(-1, tall * wide, channels)
+
+    def join(self, tokens: Tensor) -> Tensor:
+        """Undo :meth:`split`."""
+        (height, width), (tall, wide) = self.padded, self.side
+        x = tokens.view(-1, height // tall, width // wide, tall, wide, tokens.shape[-1])
+        x = x.transpose(2, 3).reshape(-1, height, width, tokens.shape[-1])
+        if any(self.shift):
+            x = x.roll(self.shift, (1, 2))
+        return x[:, : self.grid[0], : self.grid[1]] if self.padded != self.grid else x
+
+    def mask(self, device: torch.device) -> Tensor | None:
+        """Return 0 or -inf for each pair of tokens, [windows, 1, N, N]; None where all may meet."""
+        if device not in self._masks:
+            self._masks[device] = self._make_mask(device)
+        return self._masks[device]
+
+    def _make_mask(self, device: torch.device) -> Tensor | None:
+        if not any(self.shift) and self.padded == self.grid:
+            return None
+        rows, columns = (
+            _regions(*sizes) for sizes in zip(self.grid, self.padded, self.side, self.shift)
+        )
+        region = (rows[:, None] * len(columns) + columns[None]).to(device)
+        still = WindowLayout(*self.padded, max(self.side), 0)
+        region = still.split(region[None, :, :, None])[..., 0]  # [windows, N]
+        apart = region[:, :, None] != region[:, None, :]
+        return torch.zeros(apart.shape, device=device).masked_fill(apart, -math.inf)[:, None]
+
+
+def _regions(size: int, padded: int, side: int, shift: int) -> Tensor:
+    """Return a number for each row after the shift; rows of one number are neighbours in truth."""
+    place = (torch.arange(padded) + shift) % padded  # where each row came from
+    region = (torch.arange(padded) >= padded - shift).long() if shift else torch.zeros_like(place)
+    return torch.where(place >= size, 2, region)
+
+
+@functools.lru_cache(256)
+def window_layout(height: int, width: int, window: int, shift: int) -> WindowLayout:
+    """Return the layout of a grid; kept, so that masks are made once per grid."""
+    return WindowLayout(height, width, window, shift)
+
+
+@functools.lru_cache(64)
+def relative_index(tall: int, wide: int, window: int) -> Tensor:
+    """Return where the bias of each pair of tokens lies in a table for ``window``, [N, N]."""
+    row, column = torch.arange(tall * wide) // wide, torch.arange(tall * wide) % wide
+    down = row[:, None] - row[None] + window - 1
+    across = column[:, None] - column[None] + window - 1
+    return down * (2 * window - 1) + across
+
+
+class PatchMerging(nn.Module):
+    """Halve height and width: each 2 x 2 tokens become one of another width.
+
+    Source: Swin Transformer; a normalisation and one dense layer without bias.
+    """
+
+    low_memory_norms = {"norm": ("reduce",)}  # noqa: RUF012
+
+    def __init__(self, before: int, after: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(4 * before)
+        self.reduce = nn.Linear(4 * before, after, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return [B, H / 2, W / 2, after] for x [B, H, W, before]."""
+        batch, height, width, channels = x.shape
+        x = x.view(batch, height // 2, 2, width // 2, 2 * channels).transpose(2, 3)
+        return self.reduce(self.norm(x.reshape(batch, height // 2, width // 2, 4 * channels)))
+
+
+class PatchSplitting(nn.Module):
+    """Double height and width: each token becomes 2 x 2 of another width.
+
+    Source: patch reverse merging of WITT; a normalisation and one dense layer without bias.
+    """
+
+    low_memory_norms = {"norm": ("expand",)}  # noqa: RUF012
+
+    def __init__(self, before: int, after: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(before)
+        self.expand = nn.Linear(before, 4 * after, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return [B, 2 H, 2 W, after] for x [B, H, W, before]."""
+        batch, height, width, _ = x.shape
+        x = self.expand(self.norm(x)).view(batch, height, width, 2, 2, -1)
+        return x.transpose(2, 3).reshape(batch, 2 * height, 2 * width, x.shape[-1])
+
+
+class ModNet(nn.Module):
+    """Scale the channels of tokens by what they hold and by one number, an SNR or a rate.
+
+        x ─► dense ─► · g1(number) ─► dense ─► · g2(number) ... dense ─► sigmoid ─► gate
+        x · gate ─►                      g = dense ─► ReLU ─► dense ─► ReLU ─► dense ─► sigmoid
+
+    Args:
+        width: channels of a token.
+        hidden: width within; the papers take 1.5 ``width``.
+        layers: how often the number comes in; the papers take 7.
+        unit: what the number is divided by; the papers feed raw dB and channel counts, unit 1.
+
+    The gate is computed from detached tokens, so gradients reach earlier layers only through the
+    product. Source: Yang and others, WITT, ICASSP 2023, and SwinJSCC, IEEE TCCN 2024.
+    """
+
+    def __init__(self, width: int, hidden: int, layers: int, *, unit: float = 1.0) -> None:
+        super().__init__()
+        self.unit = unit
+        ends = [hidden] * layers + [width]
+        self.enter = nn.Linear(width, hidden)
+        self.mix = nn.ModuleList(nn.Linear(hidden, end) for end in ends[1:])
+        self.number = nn.ModuleList(
+            nn.Sequential(
+                nn.Linear(1, hidden), nn.ReLU(), nn.Linear(hidden, hidden), nn.ReLU(),
+                nn.Linear(hidden, hidden), nn.Sigmoid(),
+            )
+            for _ in range(layers)
+        )  # fmt: skip
+
+    def gate(self, x: Tensor, number: Tensor) -> Tensor:
+        """Return the gate [B, H, W, width] in [0, 1] for x [B, H, W, width] and number [B]."""
+        number = (number.to(x.dtype) / self.unit)[:, None]
+        gate = self.enter(x.detach())
+        for mix, scale in zip(self.mix, self.number, strict=True):
+            gate = mix(gate * scale(number)[:, None, None])
+        return torch.sigmoid(gate)
+
+    def forward(self, x: Tensor, number: Tensor) -> Tensor:
+        """Return x [B, H, W, width] times its gate; number [B]."""
+        return x * self.gate(x, number)
