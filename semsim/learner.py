@@ -101,6 +101,23 @@ def networks_in_bf16(modules: Sequence[nn.Module], device: torch.device) -> Iter
             handle.remove()
 
 
+@contextlib.contextmanager
+def low_memory_if(wanted: bool, link: nn.Module, task: nn.Module, folder: Path) -> Iterator[None]:
+    """Convert link and task for a while, and report; they leave in the layout they came in."""
+    if not wanted:
+        yield
+        return
+    from semsim.nn.lowmem import low_memory, restore
+
+    nets = nn.ModuleDict({"link": link, "task": task})
+    report = low_memory(nets)
+    (folder / "low_memory.txt").write_text(f"{report}\n", encoding="utf-8")
+    try:
+        yield
+    finally:
+        restore(nets)
+
+
 def rate(progress: float, warmup: float) -> float:
     """Return the learning rate relative to its peak; ``progress`` runs from 0 to 1."""
     rise = min(1.0, progress / warmup) if warmup else 1.0
@@ -174,8 +191,9 @@ class State:
             raise ValueError(
                 f"{path} is no whole checkpoint ({type(error).__name__}); delete it to start anew"
             ) from error
-        mine = {"seed": self.seed, "spec": asdict(self.spec)}
-        if any(content[key] != value for key, value in mine.items()):
+        # settings that are younger than the checkpoint had what is now their default
+        theirs = {**asdict(type(self.spec)()), **content["spec"]}
+        if (content["seed"], theirs) != (self.seed, asdict(self.spec)):
             raise ValueError(
                 f"{path} belongs to a training with other settings; choose another folder, or "
                 "delete it to start anew"

@@ -22,7 +22,7 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from semsim.learner import Batches, State, lightning_module
+from semsim.learner import Batches, State, lightning_module, low_memory_if
 from semsim.tasks.reconstruct import Reconstruct
 
 CHECKPOINT = "checkpoint.pt"
@@ -43,6 +43,8 @@ class TrainSpec:
         crop: side of random square crops of images; null for whole items.
         flip: mirror half of the images.
         precision: ``32``, or ``bf16``: the networks under autocast, the channel always in fp32.
+        memory: ``low`` keeps less for the backward pass, see :mod:`semsim.nn.lowmem`; outputs are
+            the same, gradients of GELU and SiLU approximate. ``low_memory.txt`` says what changed.
         ema: decay of the average of the weights that is kept in the end; 0 keeps the last.
         clip: largest norm of the gradient.
         val_every: steps between validations, where there is a payload for them.
@@ -62,6 +64,7 @@ class TrainSpec:
     crop: int | None = None
     flip: bool = True
     precision: Literal["32", "bf16"] = "32"
+    memory: Literal["normal", "low"] = "normal"
     ema: float = 0.999
     clip: float = 1.0
     val_every: int = 1000
@@ -145,18 +148,19 @@ def train(
     task, spec, folder = task or Reconstruct(), spec or TrainSpec(), Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     link.to(device), task.to(device)
-    state = State(link, task, spec, seed)
-    if resume and (folder / CHECKPOINT).is_file():
-        state.load(folder / CHECKPOINT)
-    watch = _Watch(state, folder, validation)
-    with _interruptible(watch):
-        if state.progress() < 1:
-            _fit(state, payload, watch, folder, torch.device(device), progress)
-    state.save(folder / CHECKPOINT)
-    if watch.interrupted:
-        raise KeyboardInterrupt
-    state.nets.load_state_dict(state.average)
-    state.nets.eval()
+    with low_memory_if(spec.memory == "low", link, task, folder):
+        state = State(link, task, spec, seed)
+        if resume and (folder / CHECKPOINT).is_file():
+            state.load(folder / CHECKPOINT)
+        watch = _Watch(state, folder, validation)
+        with _interruptible(watch):
+            if state.progress() < 1:
+                _fit(state, payload, watch, folder, torch.device(device), progress)
+        state.save(folder / CHECKPOINT)
+        if watch.interrupted:
+            raise KeyboardInterrupt
+        state.nets.load_state_dict(state.average)
+        state.nets.eval()
     recent = watch.losses[-100:]
     loss = sum(recent) / len(recent) if recent else math.nan
     weights = _write_weights(state, folder)
