@@ -11,7 +11,7 @@ from channels.base import CSI, Channel, ChannelState
 from channels.csi import CSISource, NoCSI, PerfectCSI
 from channels.units import snr_db_to_n0
 from semsim.phy.frontend import LMMSE, FrontEnd
-from semsim.types import Ledger, Receiver, Transmission, Transmitter
+from semsim.types import Ledger, Receiver, Transmission, Transmitter, WithSideInfo
 
 
 class Link(nn.Module):
@@ -61,7 +61,7 @@ class Link(nn.Module):
         """Return the receiver's estimate of the source; arguments as in :meth:`transmit`."""
         return self.transmit(source, snr_db, generator).estimate
 
-    def encode(self, source: Tensor) -> Tensor:
+    def encode(self, source: Tensor) -> Tensor | WithSideInfo:
         """Return the symbols [B, 1, K] of a transmitter that does not look at the channel.
 
         A sweep calls this once per batch and passes the result to :meth:`transmit` at each SNR.
@@ -78,7 +78,7 @@ class Link(nn.Module):
         source: Tensor,
         snr_db: float | Tensor,
         generator: torch.Generator,
-        symbols: Tensor | None = None,
+        symbols: Tensor | WithSideInfo | None = None,
     ) -> Transmission:
         """Send one batch and keep every intermediate.
 
@@ -98,6 +98,9 @@ class Link(nn.Module):
         precoder = self.frontend.precoder(csi_tx, self.channel.num_tx, self.channel.num_rx)
         if symbols is None:
             symbols = self.transmitter(source, self._seen_by_transmitter(csi_tx, precoder, uses))
+        side_info = {}
+        if isinstance(symbols, WithSideInfo):
+            symbols, side_info["side_info"] = symbols
         _check_symbols(symbols, batch, self.transmitter.num_symbols(shape))
         x = _apply(precoder, _split(symbols, self.num_streams))
         y = self.channel(x, state, n0, generator)
@@ -108,7 +111,7 @@ class Link(nn.Module):
         else:
             received = streams
         return Transmission(
-            estimate=self.receiver(received, csi_after, shape),
+            estimate=self.receiver(received, csi_after, shape, **side_info),
             x=x,
             ledger=self._ledger(state, uses, shape, n0),
             symbols=symbols,
@@ -119,8 +122,13 @@ class Link(nn.Module):
         )
 
     def _seen_by_transmitter(self, csi: CSI, precoder: Tensor, uses: int) -> CSI:
-        """Return the noise that the front end will leave, as far as the transmitter knows."""
+        """Return the noise that the front end will leave, as far as the transmitter knows.
+
+        A transmitter that says ``sees_channel = True`` gets what its end believes, h included.
+        """
         if csi.h is None or not self.transmitter.uses_csi:
+            return csi
+        if getattr(self.transmitter, "sees_channel", False):
             return csi
         silence = csi.h.new_zeros(csi.h.shape[0], csi.h.shape[1], uses)
         _, after = self.frontend.combine(silence, _behind(csi, precoder))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from torch import Tensor
 
@@ -50,6 +50,17 @@ class Transmission:
     notes: dict[str, Tensor] = field(default_factory=dict)
 
 
+class WithSideInfo(NamedTuple):
+    """Symbols, and what the receiver must know to read them.
+
+    Side information arrives without errors and is charged: the transmitter's
+    ``side_info_bits(shape)`` says how many bits an item takes.
+    """
+
+    symbols: Tensor  #: [B, 1, K], complex
+    side_info: Tensor  #: [B, ...]
+
+
 class Transmitter(Protocol):
     """Source in, complex symbols of unit mean power per item out."""
 
@@ -59,7 +70,7 @@ class Transmitter(Protocol):
         """Return how many complex symbols K an item of this shape (without batch) costs."""
         ...
 
-    def __call__(self, source: Tensor, csi: CSI) -> Tensor:
+    def __call__(self, source: Tensor, csi: CSI) -> Tensor | WithSideInfo:
         """Return symbols [B, 1, K], complex64, mean |x|^2 = 1 per item."""
         ...
 
@@ -75,5 +86,7 @@ class Receiver(Protocol):
             csi: h None and n0 [B, 1, K], the noise left per symbol; behind ``frontend: none``
                 y is [B, R, N] as received and csi holds h.
             shape: the source's shape without batch, known at both ends.
+
+        Behind a transmitter with side information it is called with ``side_info`` as well.
         """
         ...

@@ -38,7 +38,7 @@ from semsim.phy.frontend import FrontEnd
 from semsim.phy.power import unit_power
 from semsim.phy.theory import mimo_capacity
 from semsim.seeds import stream
-from semsim.types import Transmission
+from semsim.types import Transmission, WithSideInfo
 
 _REALISATIONS = 16384  # of an ergodic mean; its standard error is about 0.01 bit
 
@@ -128,7 +128,7 @@ class BoundLink(Link):
         source: Tensor,
         snr_db: float | Tensor,
         generator: torch.Generator,
-        symbols: Tensor | None = None,
+        symbols: Tensor | WithSideInfo | None = None,
     ) -> Transmission:
         """Send one batch of images; arguments as in :meth:`semsim.link.Link.transmit`."""
         if symbols is not None:

@@ -44,7 +44,7 @@ from semsim.phy.ldpc import Segmentation, ldpc_demodulate, ldpc_modulate, segmen
 from semsim.phy.mcs import mcs_by_index
 from semsim.phy.qam import qam_points
 from semsim.seeds import stream
-from semsim.types import Transmission
+from semsim.types import Transmission, WithSideInfo
 
 Engine = Literal["bler", "ldpc"]
 
@@ -141,7 +141,7 @@ class SeparateLink(Link):
         source: Tensor,
         snr_db: float | Tensor,
         generator: torch.Generator,
-        symbols: Tensor | None = None,
+        symbols: Tensor | WithSideInfo | None = None,
     ) -> Transmission:
         """Send one batch of images; arguments as in :meth:`semsim.link.Link.transmit`."""
         if symbols is not None:
