@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from fractions import Fraction
 from typing import Any, Literal, get_args
 
@@ -14,6 +15,7 @@ from semsim.codecs.deepjscc import latent_channels, pad_to_stride, to_latent, to
 from semsim.nn.snr import SNR_RANGE_DB, SNR_SCALE_DB
 from semsim.nn.swin_codec import SwinDecoder, SwinEncoder, SwinSizes
 from semsim.phy.power import unit_power
+from semsim.types import WithSideInfo
 
 Preset = Literal["tiny", "cifar", "small", "base", "large"]
 Adaptive = Literal["both", "receiver", "none"]
@@ -21,7 +23,7 @@ Adaptive = Literal["both", "receiver", "none"]
 _HR = (128, 192, 256, 320)  # widths of the networks for photos
 #: Sizes by name. ``tiny`` is this project's, for CPUs; the others are those of WITT and SwinJSCC.
 PRESETS = {
-    "tiny": SwinSizes(4, (128,), (5,), (7,), 8, mod_layers=1, mod_ratio=1.0, linear=3),
+    "tiny": SwinSizes(4, (96,), (2,), (4,), 8, mod_layers=1, mod_ratio=1.0, linear=3, local=True),
     "cifar": SwinSizes(2, (128, 256), (2, 4), (2, 4), 2),
     "small": SwinSizes(2, _HR, (2, 2, 2, 2), (2, 2, 2, 2), 8),
     "base": SwinSizes(2, _HR, (2, 2, 6, 2), (2, 2, 6, 2), 8),
@@ -44,26 +46,44 @@ class _Codec(nn.Module):
         self.sizes = dataclasses.replace(preset, **own)
         self.stride = self.sizes.stride
         self.channels = latent_channels(spec["cbr"], self.stride)
+        #: latent channels of each rate that one network serves, rising; none where it serves one
+        self.rates = sorted({latent_channels(rate, self.stride) for rate in spec["rates"]})
         is_tiny = spec["preset"] == "tiny"
         self.heatmap = is_tiny if spec["heatmap"] is None else bool(spec["heatmap"])
-        #: the arguments, as kept with weights
-        self.spec = {**spec, "cbr": str(Fraction(self.channels, 6 * self.stride**2))}
-        self.spec |= {k: list(v) for k, v in own.items() if isinstance(v, tuple)}
-        #: arguments of both networks that depend on the preset
+        if self.rates:
+            self._check_rates(spec)
+        self.spec = self._kept(spec, own)
         self.trust_channels = self.channels // 2 if self.heatmap else 0
         self.snr_unit = SNR_SCALE_DB if is_tiny else 1.0
+
+    def _check_rates(self, spec: dict[str, Any]) -> None:
+        if self.channels not in self.rates:
+            raise ValueError(f"cbr {spec['cbr']} must be one of rates, got {list(spec['rates'])}")
+        width = self.sizes.widths[-1]
+        if self.rates[-1] > width:
+            raise ValueError(
+                f"rates need up to {self.rates[-1]} channels, but the last of widths is {width}"
+            )
+        if spec["heatmap"] or spec["linear"] is not None:
+            raise ValueError("heatmap and linear need a fixed rate; leave them out, or rates")
+        self.heatmap = False
+        self.sizes = dataclasses.replace(self.sizes, linear=None)
+
+    def _kept(self, spec: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
+        """Return the arguments as kept with weights; one file serves all of ``rates``."""
+        whole = 6 * self.stride**2
+        kept = {**spec, "cbr": str(Fraction(self.channels, whole))}
+        kept |= {k: list(v) for k, v in own.items() if isinstance(v, tuple)}
+        kept["rates"] = [str(Fraction(c, whole)) for c in self.rates]
+        if self.rates:
+            del kept["cbr"]
+        return kept
 
     def grid(self, shape: tuple[int, ...]) -> tuple[int, int]:
         """Return the latent's height and width for an image of this shape [3, H, W]."""
         if len(shape) != 3 or shape[0] != 3:
             raise ValueError(f"swin_jscc carries images of shape [3, H, W], got {list(shape)}")
         return -(-shape[1] // self.stride), -(-shape[2] // self.stride)
-
-    def trust(self, csi: CSI, batch: int, grid: tuple[int, int]) -> Tensor:
-        """Return 1 / (1 + n0) of each symbol, [B, C / 2, h, w]; n0 is [B] or [B, 1, K]."""
-        symbols = self.channels // 2 * grid[0] * grid[1]
-        trust = 1 / (1 + csi.n0.reshape(batch, -1)[:, :symbols])
-        return trust.expand(-1, symbols).reshape(batch, self.channels // 2, *grid)
 
 
 _SIZES = ("patch", "widths", "depths", "decoder_depths", "window", "linear")
@@ -77,6 +97,9 @@ class SwinTransmitter(_Codec):
     """Image to complex symbols of unit power.
 
         image ─► pad to the stride ─► SwinEncoder ─► pair halves of the channels ─► unit power ─► x
+
+    With ``rates``, a second ModNet scales the channels by what they hold and by the rate; those with
+    the largest sum of gates over the image are sent, and which they are is side information.
 
     Args:
         cbr: complex symbols per source value, a number or a fraction such as "1/16"; a multiple of
@@ -96,6 +119,8 @@ class SwinTransmitter(_Codec):
         linear: positions on each side over which a linear path beside the network decorrelates
             latents, see :func:`semsim.nn.conv.half_whitening`; 0 for the path alone. Only ``tiny``
             has such a path by default.
+        rates: CBRs that one network serves, ``cbr`` being the one at work; it is trained on all of
+            them, one drawn per batch.
 
     Source: Yang, Wang, Dai, Qin, Niu, Zhang, WITT, ICASSP 2023; Yang and others, SwinJSCC, IEEE
     TCCN 2024. Found in their code: presets, block, ModNet, raw dB into it. Ours: ``tiny``, the
@@ -115,30 +140,76 @@ class SwinTransmitter(_Codec):
         decoder_depths: tuple[int, ...] | None = None,
         window: int | None = None,
         linear: int | None = None,
+        rates: tuple[float | str, ...] = (),
     ) -> None:
         super().__init__(
             {"cbr": cbr, "preset": preset, "adaptive": adaptive, "heatmap": heatmap, "patch": patch,
              "widths": widths, "depths": depths, "decoder_depths": decoder_depths,
-             "window": window, "linear": linear}
+             "window": window, "linear": linear, "rates": rates}
         )  # fmt: skip
         sees_snr = adaptive == "both"
         self.uses_csi = sees_snr or self.heatmap
         self.encoder = SwinEncoder(
-            self.channels, self.sizes, snr_unit=self.snr_unit if sees_snr else None,
-            heatmap=self.trust_channels,
+            None if self.rates else self.channels, self.sizes,
+            snr_unit=self.snr_unit if sees_snr else None, heatmap=self.trust_channels,
         )  # fmt: skip
+        if self.rates:
+            unit = self.sizes.widths[-1] if preset == "tiny" else 1.0
+            self.rate = self.sizes.mod_net(unit)
 
     def num_symbols(self, shape: tuple[int, ...]) -> int:
         """Return the symbols for an image [3, H, W]; its sides are padded to the stride."""
         height, width = self.grid(shape)
-        return self.channels // 2 * height * width
+        return self._sent() // 2 * height * width
 
-    def forward(self, source: Tensor, csi: CSI) -> Tensor:
-        """Return symbols [B, 1, K] for source [B, 3, H, W] in [0, 1]."""
+    def _sent(self) -> int:
+        """Return how many channels go out: in training on several rates, all of them."""
+        return self.sizes.widths[-1] if self.rates and self.training else self.channels
+
+    def side_info_bits(self, shape: tuple[int, ...]) -> float:
+        """Return the bits that say which channels of an image are sent: log2 of the choices."""
+        if not self.rates:
+            return 0.0
+        return math.log2(math.comb(self.sizes.widths[-1], self.channels))
+
+    def forward(self, source: Tensor, csi: CSI) -> Tensor | WithSideInfo:
+        """Return symbols [B, 1, K] for source [B, 3, H, W] in [0, 1].
+
+        With ``rates`` also which channels are sent, [B, width], bool.
+        """
         grid = self.grid(tuple(source.shape[1:]))
-        trust = self.trust(csi, len(source), grid) if self.heatmap else None
-        image = pad_to_stride(source, self.stride)
-        return unit_power(to_symbols(self.encoder(image, _snr(csi), trust)))
+        trust = self._heatmap(csi, grid) if self.heatmap else None
+        latent = self.encoder(pad_to_stride(source, self.stride), _snr(csi), trust)
+        if not self.rates:
+            return unit_power(to_symbols(latent))
+        return self._send_some(latent)
+
+    def _heatmap(self, csi: CSI, grid: tuple[int, int]) -> Tensor:
+        """Return 1 / (1 + n0) of each symbol, [B, C / 2, h, w]; n0 is [B] or [B, 1, >= K]."""
+        pairs, batch = self.channels // 2, len(csi.n0)
+        symbols = pairs * grid[0] * grid[1]
+        n0 = csi.n0.reshape(batch, -1)[:, :symbols].expand(-1, symbols)
+        return (1 / (1 + n0)).reshape(batch, pairs, *grid)
+
+    def _send_some(self, latent: Tensor) -> WithSideInfo:
+        """Send the channels of latent [B, width, h, w] that weigh most at the rate at work."""
+        channels = self.channels
+        if self.training:
+            channels = self.rates[int(torch.randint(len(self.rates), ()))]
+        tokens = latent.permute(0, 2, 3, 1)
+        number = torch.full((len(latent),), float(channels), device=latent.device)
+        gate = self.rate.gate(tokens, number)
+        best = gate.sum(dim=(1, 2)).sort(dim=1, descending=True, stable=True).indices
+        chosen = torch.zeros_like(best, dtype=torch.bool).scatter_(1, best[:, :channels], True)
+        latent = (tokens * gate).permute(0, 3, 1, 2)
+        if self.training:  # all channels go out, the silent ones as zeros, so that K stays
+            share = channels / latent.shape[1]
+            x = unit_power(to_symbols(latent * chosen[:, :, None, None])) * share**0.5
+        else:
+            x = unit_power(
+                to_symbols(latent[chosen].view(len(latent), channels, *latent.shape[2:]))
+            )
+        return WithSideInfo(x, chosen)
 
 
 class SwinReceiver(_Codec):
@@ -163,28 +234,48 @@ class SwinReceiver(_Codec):
         decoder_depths: tuple[int, ...] | None = None,
         window: int | None = None,
         linear: int | None = None,
+        rates: tuple[float | str, ...] = (),
     ) -> None:
         super().__init__(
             {"cbr": cbr, "preset": preset, "adaptive": adaptive, "heatmap": heatmap, "patch": patch,
              "widths": widths, "depths": depths, "decoder_depths": decoder_depths,
-             "window": window, "linear": linear}
+             "window": window, "linear": linear, "rates": rates}
         )  # fmt: skip
         self.decoder = SwinDecoder(
-            self.channels, self.sizes, snr_unit=None if adaptive == "none" else self.snr_unit,
-            heatmap=self.trust_channels,
+            None if self.rates else self.channels, self.sizes,
+            snr_unit=None if adaptive == "none" else self.snr_unit, heatmap=self.trust_channels,
         )  # fmt: skip
 
-    def forward(self, y: Tensor, csi: CSI, shape: tuple[int, ...]) -> Tensor:
-        """Return the image [B, *shape] for y [B, 1, K]; clamped to [0, 1] unless training."""
+    def forward(
+        self, y: Tensor, csi: CSI, shape: tuple[int, ...], side_info: Tensor | None = None
+    ) -> Tensor:
+        """Return the image [B, *shape] for y [B, 1, K]; clamped to [0, 1] unless training.
+
+        ``side_info`` is needed with ``rates``: which channels were sent, [B, width], bool.
+        """
         grid = self.grid(shape)
-        expected = self.channels // 2 * grid[0] * grid[1]
+        channels = self.channels
+        if self.rates and side_info is None:
+            raise ValueError("a swin_jscc receiver with rates needs a transmitter with rates")
+        if self.rates and self.training:
+            channels = self.sizes.widths[-1]
+        expected = channels // 2 * grid[0] * grid[1]
         if csi.h is not None or y.shape[1:] != (1, expected):
             raise ValueError(
                 f"the swin_jscc receiver takes equalised symbols [B, 1, {expected}] for an image "
                 f"{list(shape)}, got {list(y.shape)}; use a front end such as lmmse"
             )
-        trust = self.trust(csi, len(y), grid)
-        latent = to_latent(y[:, 0] * trust.flatten(1), self.channels, *grid)
-        image = self.decoder(latent, _snr(csi), trust if self.heatmap else None)
-        image = image[..., : shape[1], : shape[2]]
+        trust = (1 / (1 + csi.n0.reshape(len(y), -1))).expand(-1, expected)
+        latent = to_latent(y[:, 0] * trust, channels, *grid)
+        if side_info is not None:
+            latent = self._place(latent, side_info)
+        heatmap = trust.reshape(len(y), channels // 2, *grid) if self.heatmap else None
+        image = self.decoder(latent, _snr(csi), heatmap)[..., : shape[1], : shape[2]]
         return image if self.training else image.clamp(0, 1)
+
+    def _place(self, latent: Tensor, chosen: Tensor) -> Tensor:
+        """Put the channels of latent [B, C, h, w] where ``chosen`` [B, width] says, else zero."""
+        if latent.shape[1] == chosen.shape[1]:
+            return latent * chosen[:, :, None, None]
+        whole = latent.new_zeros(*chosen.shape, *latent.shape[2:])
+        return whole.masked_scatter(chosen[:, :, None, None], latent)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 
 import torch
@@ -34,6 +35,7 @@ class SwinSizes:
         mod_ratio: its hidden width over the last of ``widths``.
         linear: whether a linear transform carries the latent past the network, which then starts
             at zero, and how many latent positions around are decorrelated; None for no such path.
+        local: whether two 3 x 3 convolutions precede each block.
     """
 
     patch: int
@@ -44,6 +46,7 @@ class SwinSizes:
     mod_layers: int = 7
     mod_ratio: float = 1.5
     linear: int | None = None
+    local: bool = False
 
     def __post_init__(self) -> None:
         if not len(self.widths) == len(self.depths) == len(self.decoder_depths) > 0:
@@ -72,7 +75,7 @@ class SwinSizes:
     def stages(self, depths: tuple[int, ...]) -> list[SwinStage]:
         """Return one stage per scale, finest first."""
         return [
-            SwinStage(w, d, w // HEAD_WIDTH, self.window)
+            SwinStage(w, d, w // HEAD_WIDTH, self.window, local=self.local)
             for w, d in zip(self.widths, depths, strict=True)
         ]
 
@@ -112,7 +115,7 @@ class SwinEncoder(nn.Module):
         widths = sizes.widths
         self.embed = nn.Linear(3 * sizes.patch**2, widths[0])
         self.stages = nn.ModuleList(sizes.stages(sizes.depths))
-        pairs = zip(widths[:-1], widths[1:], strict=True)
+        pairs = itertools.pairwise(widths)
         self.merge = nn.ModuleList(PatchMerging(before, after) for before, after in pairs)
         self.norm = nn.LayerNorm(widths[-1])
         self.snr = None if snr_unit is None else sizes.mod_net(snr_unit)
@@ -173,6 +176,8 @@ class SwinDecoder(nn.Module):
             └─► linear transform (where sizes.linear is given) ─────────────────────────┘
     """
 
+    low_memory_norms = {"norm": ("head",)}  # noqa: RUF012
+
     def __init__(
         self, channels: int | None, sizes: SwinSizes, *, snr_unit: float | None, heatmap: int = 0
     ) -> None:
@@ -183,11 +188,10 @@ class SwinDecoder(nn.Module):
         self.enter = nn.Linear(given + heatmap, widths[-1])
         self.snr = None if snr_unit is None else sizes.mod_net(snr_unit)
         self.stages = nn.ModuleList(sizes.stages(sizes.decoder_depths)[::-1])
-        pairs = zip(widths[:0:-1], widths[-2::-1], strict=True)
+        pairs = itertools.pairwise(widths[::-1])
         self.split = nn.ModuleList(PatchSplitting(before, after) for before, after in pairs)
         self.norm = nn.LayerNorm(widths[0])
         self.head = nn.Linear(widths[0], 3 * sizes.patch**2, bias=False)
-        self.low_memory_norms = {"norm": ("head",)}
         start_dense(self)
         self.linear: nn.Module | None = None
         if sizes.linear is not None and channels is not None:
