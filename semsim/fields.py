@@ -108,6 +108,28 @@ def parse_transmitter(value: object) -> BaseModel:
     return spec.parse("transmitter", {**specs["transmitter"], **value})
 
 
+def parse_stage(
+    receiver: BaseModel, transmitter: Any, other_half: Callable[[], BaseModel | None]
+) -> BaseModel:
+    """Return a receiver; one that wraps another, its ``codec``, with what was left out filled in.
+
+    Args:
+        receiver: as written.
+        transmitter: shipped weights of it bring along the other arguments of the stage.
+        other_half: makes the codec, where none is written.
+    """
+    if "codec" not in type(receiver).model_fields:
+        return receiver
+    from semsim import zoo
+
+    weights = transmitter.weights
+    trained = zoo.card(weights)["spec"].get("receiver", {}) if weights in zoo.names() else {}
+    stage = {k: v for k, v in trained.items() if k in type(receiver).model_fields and k != "codec"}
+    own = receiver.model_dump(mode="json", exclude_unset=True)
+    codec = own.get("codec") or other_half()
+    return spec.validate(type(receiver), {**stage, **own, "codec": codec})
+
+
 def parse_snrs(value: object) -> tuple[float, ...]:
     """Return SNRs in dB, from one number or a list."""
     values = value if isinstance(value, list | tuple) else [value]

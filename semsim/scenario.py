@@ -128,7 +128,8 @@ class Scenario(BaseModel):
         half = self.transmitter.kind.replace("Transmitter", "Receiver")
         kind = half if self.receiver is None else self.receiver.kind
         if kind != half:
-            return self.receiver
+            alone = self.model_copy(update={"receiver": None})
+            return fields.parse_stage(self.receiver, self.transmitter, alone.receiver_spec)
         is_outside = ":" in kind and kind != self.transmitter.kind
         if kind not in spec.FAMILIES["receiver"] and not is_outside:
             return self.receiver
@@ -196,15 +197,15 @@ class Scenario(BaseModel):
             f"csi_{end}": _construct_part(getattr(self.csi, end), f"csi.{end}")
             for end in ("rx", "tx")
         }
-        link_class: Any = getattr(type(transmitter), "link_class", Link)
+        classes = [getattr(type(end), "link_class", None) for end in (receiver, transmitter)]
+        link_class: Any = next(filter(None, classes), Link)
         if receiver is None and link_class is Link:
             raise SpecError("receiver", f"missing; {self.transmitter.kind!r} has no other half")
         link = link_class(transmitter, channel, receiver, frontend=make("frontend"), **ends)
         if self.transmitter.weights or weights:
             load_weights(self.transmitter.weights or str(weights), transmitter, receiver)
-        device = pick_device(self.device) if device is None else device
+        device = torch.device(pick_device(self.device) if device is None else device)
         metrics = [_construct_part(m, f"metrics[{i}]") for i, m in enumerate(self.metrics)]
-        device = torch.device(device)
         return Built(link.to(device), make("payload"), make("task").to(device), metrics, device)
 
     def stop_rule(self) -> Stop:

@@ -54,6 +54,7 @@ RECEIVERS = {
     "uncoded": "semsim.codecs.uncoded:UncodedReceiver",
     "separate": "semsim.codecs.separate:SeparateReceiver",
     "bound": "semsim.codecs.bound:BoundReceiver",
+    "latent_denoiser": "semsim.codecs.latent_denoiser:LatentDenoiser",
 }
 
 PAYLOADS = {

@@ -1,0 +1,354 @@
+"""The latent denoiser: its score, its steps, what it leaves alone, and how its stages train."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from channels import AWGN, Rayleigh
+from channels.base import CSI, complex_normal
+from semsim import Link, Scenario, stream, zoo
+from semsim.codecs.deepjscc import DeepJSCCReceiver, DeepJSCCTransmitter
+from semsim.codecs.latent_denoiser import (
+    DenoisingLink,
+    LatentDenoiser,
+    latent_loss,
+    similarity,
+)
+from semsim.mistakes import SpecError
+from semsim.nn.denoise import ResidualDenoiser, ScorePredictor
+from semsim.phy.power import unit_power
+from semsim.training import TrainSpec, train
+
+SMALL = {"cbr": "1/6", "width": 16, "depth": 1}
+NETWORK = {"width": 8, "depth": 3, "max_steps": 3}
+
+
+def images(*shape: int) -> Tensor:
+    return torch.rand(shape, generator=stream(1, "images", shape))
+
+
+def shake(*modules: nn.Module) -> None:
+    """Fill weights that start at zero, so that every path carries something."""
+    for module in modules:
+        for p in module.parameters():
+            if not p.any():
+                p.data.copy_(0.05 * torch.randn(p.shape, generator=stream(3, "shake")))
+
+
+def ends(**arguments: object) -> tuple[DeepJSCCTransmitter, LatentDenoiser]:
+    torch.manual_seed(2)
+    codec = DeepJSCCReceiver(**SMALL)
+    receiver = LatentDenoiser(codec, **{**NETWORK, **arguments})
+    transmitter = DeepJSCCTransmitter(**SMALL)
+    shake(transmitter, receiver)
+    return transmitter, receiver
+
+
+def noise(snr_db: float, *shape: int) -> Tensor:
+    return torch.full(shape, 10 ** (-snr_db / 10))
+
+
+def received(snr_db: float, batch: int = 4, symbols: int = 512) -> tuple[Tensor, CSI]:
+    generator = stream(5, "received", snr_db, batch)
+    n0 = noise(snr_db, batch, 1, symbols)
+    x = unit_power(complex_normal((batch, 1, symbols), generator))
+    return x + n0.sqrt() * complex_normal(tuple(x.shape), generator), CSI(None, n0)
+
+
+@pytest.mark.parametrize("snr_db", [-10.0, -5.0, 0.0, 5.0, 10.0, 15.0])
+@pytest.mark.parametrize("fading", [False, True])
+def test_the_first_score_is_the_mean_cosine_over_many_draws(snr_db: float, fading: bool) -> None:
+    generator, items, symbols = stream(6, "score", snr_db, fading), 200, 2048
+    n0 = noise(snr_db, items, 1, symbols)
+    if fading:  # a 2 x 2 front end leaves unequal noise on its two streams
+        gain = complex_normal((items, 1, 2), generator).abs().square().clamp_min(1e-3)
+        n0 = n0 / gain.repeat(1, 1, symbols // 2)
+    x = unit_power(complex_normal((items, 1, symbols), generator))
+    y = (x + n0.sqrt() * complex_normal(tuple(x.shape), generator)) / (1 + n0)
+    cosine = nn.functional.cosine_similarity(
+        torch.view_as_real(x).flatten(1), torch.view_as_real(y).flatten(1)
+    )
+    error = cosine - similarity(n0)
+    # five standard errors, and the bias of a ratio, which is of the order of 1 / symbols
+    assert error.mean().abs() < 5 * error.std() / math.sqrt(items) + 1 / symbols
+
+
+def test_over_awgn_the_score_is_the_published_function_of_the_snr() -> None:
+    snr = 10 ** (torch.tensor([-10.0, 0.0, 20.0]) / 10)
+    torch.testing.assert_close(similarity(1 / snr), (snr / (1 + snr)).sqrt())
+    torch.testing.assert_close(
+        similarity((1 / snr)[:, None, None].expand(-1, 1, 7)), (snr / (1 + snr)).sqrt()
+    )
+
+
+def test_over_fast_rayleigh_the_score_is_that_of_the_closed_form() -> None:
+    gain = complex_normal((400_000,), stream(7, "gain")).abs().square()
+    # E[g / (1 + g)] = 1 - e E1(1) for an exponential gain at 0 dB; g / (1 + g) lies in [0, 1], so
+    # five standard errors of its mean are below 5 * 0.5 / sqrt(400,000)
+    assert abs(similarity(1 / gain[None]).item() ** 2 - (1 - math.e * 0.219383934)) < 0.004
+
+
+@pytest.mark.parametrize("channel", [AWGN(), Rayleigh(num_tx=2, num_rx=2)])
+def test_no_steps_give_the_plain_codec_bit_for_bit(channel: nn.Module) -> None:
+    transmitter, receiver = ends(steps=0)
+    source, snr_db = images(4, 3, 32, 32), torch.tensor([-10.0, 0.0, 10.0, 20.0])
+    for mode in (True, False):
+        denoising = DenoisingLink(transmitter, channel, receiver).train(mode)
+        plain = Link(transmitter, channel, receiver.codec).train(mode)
+        with torch.no_grad():
+            one = denoising(source, snr_db, stream(8, "noise"))
+            assert torch.equal(one, plain(source, snr_db, stream(8, "noise")))
+
+
+def test_items_whose_plan_is_no_step_are_left_alone_beside_others() -> None:
+    _, receiver = ends(delta=0.02)
+    receiver.eval()
+    low, high = received(-5.0, 2), received(30.0, 2)
+    y = torch.cat([low[0], high[0]])
+    csi = CSI(None, torch.cat([low[1].n0, high[1].n0]))
+    _, steps = receiver.plan(similarity(csi.n0))
+    assert (steps > 0).tolist() == [True, True, False, False]
+    cleaned, plain = receiver(y, csi, (3, 32, 32)), receiver.codec(y, csi, (3, 32, 32))
+    assert torch.equal(cleaned[2:], plain[2:])
+    assert not torch.equal(cleaned[:2], plain[:2])
+
+
+def test_one_network_serves_every_step() -> None:
+    short, long = (LatentDenoiser(DeepJSCCReceiver(**SMALL), max_steps=m) for m in (1, 6))
+    assert sum(p.numel() for p in short.parameters()) == sum(p.numel() for p in long.parameters())
+
+
+def test_the_number_of_steps_follows_the_prediction_and_falls_with_the_snr() -> None:
+    _, receiver = ends(max_steps=6)
+    scores, steps = receiver.plan(similarity(noise(0.0, 1) * 10 ** torch.linspace(1, -3, 30)))
+    gains = scores.diff(dim=1)
+    assert (gains > 0).all()
+    assert (scores < 1).all()
+    assert (steps.diff() <= 0).all()
+    assert steps[0] == 6
+    assert steps[-1] == 0
+    for gain, count in zip(gains, steps.tolist(), strict=True):
+        assert (gain[:count] >= receiver.delta).all()
+        assert count == 6 or gain[count] < receiver.delta
+
+
+def test_the_network_runs_as_often_as_planned() -> None:
+    _, receiver = ends(delta=0.05)
+    receiver.eval()
+    items: list[int] = []
+    receiver.network.register_forward_hook(lambda module, args, out: items.append(len(args[0])))
+    n0 = torch.cat([received(s, 1)[1].n0 for s in (-10.0, 0.0, 10.0, 20.0)])
+    y = torch.cat([received(s, 1)[0] for s in (-10.0, 0.0, 10.0, 20.0)])
+    receiver(y, CSI(None, n0), (3, 32, 32))
+    steps = receiver.plan(similarity(n0))[1]
+    assert sum(items) == steps.sum()
+    assert len(items) == steps.max()
+
+
+def test_each_step_adds_its_residual() -> None:
+    _, receiver = ends()
+    latent, trust = torch.randn(2, 16, 8, 8), torch.full((2, 8, 8, 8), 0.5)
+    scores, steps = torch.tensor([[0.5, 0.6, 0.7]] * 2), torch.tensor([2, 2])
+    z0, z1, z2 = receiver.refine(latent, trust, scores, steps)
+    torch.testing.assert_close(z1, z0 + receiver.network(z0, trust, scores[:, 0]))
+    torch.testing.assert_close(z2, z1 + receiver.network(z1, trust, scores[:, 1]))
+
+
+def test_a_fresh_network_changes_no_latent() -> None:
+    network = ResidualDenoiser(16, width=8, depth=3)
+    r = network(torch.randn(2, 16, 4, 4), torch.rand(2, 8, 4, 4), torch.tensor([0.1, 0.9]))
+    assert not r.any()
+
+
+def test_the_codec_is_told_the_equivalent_noise() -> None:
+    _, receiver = ends(steps=2)
+    seen: list[CSI] = []
+    receiver.codec.register_forward_pre_hook(lambda module, args: seen.append(args[1]))
+    y, csi = received(0.0)
+    flat = CSI(None, csi.n0[:, 0, 0])
+    receiver(y, flat, (3, 32, 32))
+    score = receiver.plan(similarity(flat.n0))[0][:, 2]
+    torch.testing.assert_close(seen[0].n0, (1 - score**2) / score**2)
+    uneven = CSI(None, csi.n0 * torch.tensor([0.3, 3.0]).repeat(256))
+    receiver(y, uneven, (3, 32, 32))
+    score = receiver.plan(similarity(uneven.n0))[0][:, 2]
+    torch.testing.assert_close(similarity(seen[1].n0), score)
+    assert (seen[1].n0 < uneven.n0).all()
+
+
+def test_items_of_a_batch_do_not_see_each_other() -> None:
+    _, receiver = ends()
+    y = torch.cat([received(s, 1)[0] for s in (-5.0, 3.0, 12.0)])
+    n0 = torch.cat([received(s, 1)[1].n0 for s in (-5.0, 3.0, 12.0)])
+    together = receiver(y, CSI(None, n0), (3, 32, 32))
+    alone = receiver(y[1:2], CSI(None, n0[1:2]), (3, 32, 32))
+    torch.testing.assert_close(together[1:2], alone, rtol=1e-4, atol=1e-5)
+
+
+def test_what_was_sent_does_not_reach_the_estimate() -> None:
+    _, receiver = ends()
+    y, csi = received(-5.0)
+    estimates = []
+    for sent in (None, torch.zeros_like(y), 7 * y):
+        receiver.sent = sent
+        estimates.append(receiver(y, csi, (3, 32, 32)))
+    assert torch.equal(estimates[0], estimates[1])
+    assert torch.equal(estimates[0], estimates[2])
+
+
+def test_gradients_reach_every_parameter_of_the_joint_stage() -> None:
+    transmitter, receiver = ends(stage=3)
+    link = DenoisingLink(transmitter, Rayleigh(num_tx=2, num_rx=2), receiver).train()
+    source = images(4, 3, 32, 32)
+    mse = (link(source, 0.0, stream(4, "noise")) - source).square().mean()
+    (mse + receiver.auxiliary_loss(0.0)).backward()
+    assert [n for n, p in link.named_parameters() if p.grad is None or not p.grad.any()] == []
+
+
+class Flat(torch.utils.data.Dataset):
+    """A few images in memory."""
+
+    name = "flat"
+
+    def __len__(self) -> int:
+        return 8
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        image = images(8, 3, 16, 16)[index]
+        return image, image
+
+
+@pytest.mark.parametrize(
+    ("stage", "moves"),
+    [(1, {"transmitter", "codec"}), (2, {"denoiser"}), (3, {"transmitter", "codec", "denoiser"})],
+)
+def test_each_stage_trains_what_it_says(stage: int, moves: set[str], tmp_path: Path) -> None:
+    transmitter, receiver = ends(stage=stage)
+    parts = {
+        "transmitter": transmitter,
+        "codec": receiver.codec,
+        "denoiser": nn.ModuleList([receiver.network, receiver.predictor]),
+    }
+    before = {k: [p.clone() for p in part.parameters()] for k, part in parts.items()}
+    link = DenoisingLink(transmitter, AWGN(), receiver)
+    spec = TrainSpec(steps=2, batch_size=2, lr=1e-2, snr_db=(-10.0, 15.0), ema=0.0)
+    train(link, Flat(), spec=spec, folder=tmp_path)
+    moved = {
+        k
+        for k, part in parts.items()
+        if any(not torch.equal(a, b) for a, b in zip(before[k], part.parameters(), strict=True))
+    }
+    assert moved == moves
+
+
+def test_the_loss_of_a_perfect_trajectory_is_that_of_its_scores() -> None:
+    from semsim.codecs.latent_denoiser import Trajectory
+
+    clean = torch.randn(3, 4, 5, 5, generator=stream(9, "clean"))
+    walk = Trajectory([0.1 * clean, clean, clean], torch.tensor([[0.5, 0.8, 1.0]] * 3))
+    torch.testing.assert_close(latent_loss(walk, clean), torch.tensor(0.2**2))
+
+
+def test_training_outside_its_link_is_refused() -> None:
+    transmitter, receiver = ends()
+    link = Link(transmitter, AWGN(), receiver).train()
+    link(images(2, 3, 16, 16), 0.0, stream(4, "noise"))
+    with pytest.raises(ValueError, match="DenoisingLink"):
+        receiver.auxiliary_loss(0.0)
+
+
+def test_symbols_of_any_codec_pass_as_a_line() -> None:
+    class Sum(nn.Module):
+        def forward(self, y: Tensor, csi: CSI, shape: tuple[int, ...]) -> Tensor:
+            return y.real.sum(dim=2)
+
+    receiver = LatentDenoiser(Sum(), **NETWORK)
+    assert receiver.layout == "line"
+    y, csi = received(0.0, symbols=33)
+    assert receiver(y, csi, (1,)).shape == (4, 1)
+    with pytest.raises(ValueError, match="Sum offers line"):
+        LatentDenoiser(Sum(), layout="grid")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"max_steps": 0}, "max_steps must be at least 1, got 0"),
+        ({"steps": 7}, "0 to max_steps, 6, or null, got 7"),
+        ({"stage": 4}, "1, 2 or 3, got 4"),
+        ({"width": 12}, "a multiple of 8, got 12"),
+        ({"depth": 2}, "at least 3"),
+        ({"layout": "rows"}, "grid or line, got 'rows'"),
+        ({"codec": None}, "codec is missing"),
+    ],
+)
+def test_arguments_that_cannot_be_met_are_refused(arguments: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        LatentDenoiser(**{"codec": DeepJSCCReceiver(**SMALL), **arguments})
+
+
+def test_symbols_that_do_not_fit_are_refused() -> None:
+    _, receiver = ends()
+    with pytest.raises(ValueError, match="equalised symbols"):
+        receiver(torch.zeros(1, 2, 512, dtype=torch.complex64), received(0.0)[1], (3, 32, 32))
+    y, csi = received(0.0, symbols=100)
+    with pytest.raises(ValueError, match=r"has 512 symbols, got 100; .*layout: line"):
+        receiver(y, csi, (3, 32, 32))
+
+
+def test_the_predictor_starts_close_to_no_gain() -> None:
+    first = torch.tensor([0.3, 0.7, 1.0])
+    scores = ScorePredictor(4)(first)
+    torch.testing.assert_close(scores[:, 0], first)
+    assert ((1 - scores[:2, 1]) / (1 - first[:2]) > 0.8).all()  # sigmoid(-2 + little) is 0.12
+    torch.testing.assert_close(scores[2], torch.ones(5))
+
+
+def scenario(receiver: object, **transmitter: object) -> Scenario:
+    return Scenario.parse(
+        {
+            "payload": {"kind": "photos", "crop": 32},
+            "transmitter": {"kind": "deepjscc", **transmitter},
+            "receiver": receiver,
+            "channel": {"kind": "awgn"},
+            "metrics": ["psnr"],
+            "snr_db": 0,
+        }
+    )
+
+
+def test_a_scenario_puts_it_before_the_other_half_of_the_transmitter() -> None:
+    short = scenario("latent_denoiser", cbr="1/6", width=16)
+    codec = {"kind": "deepjscc", "cbr": "1/6", "width": 16}
+    long = scenario({"kind": "latent_denoiser", "codec": codec}, cbr="1/6", width=16)
+    assert short.receiver_spec() == long.receiver_spec()
+    assert short.uid() == long.uid()
+    built = short.build(device="cpu")
+    assert isinstance(built.link, DenoisingLink)
+    assert isinstance(built.link.receiver.codec, DeepJSCCReceiver)
+    assert short.check(built)[0]["value"] > 0
+
+
+def test_a_mistake_in_a_scenario_names_its_key() -> None:
+    with pytest.raises(SpecError, match=r"receiver\.step: .*did you mean 'steps'"):
+        scenario({"kind": "latent_denoiser", "step": 1}, cbr="1/6").receiver_spec()
+
+
+def test_weights_bring_the_sizes_of_the_stage(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    transmitter, receiver = ends()
+    zoo.export(tmp_path / "cleaner.safetensors", transmitter, receiver)
+    monkeypatch.setattr(zoo, "WEIGHTS", tmp_path)
+    short = scenario({"kind": "latent_denoiser", "steps": 2}, weights="cleaner")
+    assert short.receiver_spec().width == NETWORK["width"]
+    assert short.receiver_spec().steps == 2
+    made = short.build(device="cpu").link.receiver
+    torch.testing.assert_close(made.state_dict(), receiver.state_dict())
+    again = zoo.pair("cleaner", DeepJSCCTransmitter, LatentDenoiser.around(DeepJSCCReceiver))[1]
+    torch.testing.assert_close(again.state_dict(), receiver.state_dict())
