@@ -1,4 +1,4 @@
-"""SNR awareness: the attention-feature module of ADJSCC."""
+"""SNR awareness: the attention-feature module of ADJSCC and the ModNet of WITT."""
 
 from __future__ import annotations
 
@@ -37,3 +37,46 @@ class AttentionFeature(nn.Module):
         context = torch.cat([x.mean(dim=(2, 3)), snr], dim=1)
         scale = torch.sigmoid(self.excite(torch.relu(self.squeeze(context))))
         return x * scale[:, :, None, None]
+
+
+class ModNet(nn.Module):
+    """Scale the channels of tokens by what they hold and by one number, an SNR or a rate.
+
+        x ─► dense ─► · g1(number) ─► dense ─► · g2(number) ... dense ─► sigmoid ─► gate
+        x · gate ─►                      g = dense ─► ReLU ─► dense ─► ReLU ─► dense ─► sigmoid
+
+    Args:
+        width: channels of a token.
+        hidden: width within; the papers take 1.5 ``width``.
+        layers: how often the number comes in; the papers take 7.
+        unit: what the number is divided by; the papers feed raw dB and channel counts, unit 1.
+
+    The gate is computed from detached tokens, so gradients reach earlier layers only through the
+    product. Source: Yang and others, WITT, ICASSP 2023, and SwinJSCC, IEEE TCCN 2024.
+    """
+
+    def __init__(self, width: int, hidden: int, layers: int, *, unit: float = 1.0) -> None:
+        super().__init__()
+        self.unit = unit
+        ends = [hidden] * layers + [width]
+        self.enter = nn.Linear(width, hidden)
+        self.mix = nn.ModuleList(nn.Linear(hidden, end) for end in ends[1:])
+        self.number = nn.ModuleList(
+            nn.Sequential(
+                nn.Linear(1, hidden), nn.ReLU(), nn.Linear(hidden, hidden), nn.ReLU(),
+                nn.Linear(hidden, hidden), nn.Sigmoid(),
+            )
+            for _ in range(layers)
+        )  # fmt: skip
+
+    def gate(self, x: Tensor, number: Tensor) -> Tensor:
+        """Return the gate [B, H, W, width] in [0, 1] for x [B, H, W, width] and number [B]."""
+        number = (number.to(x.dtype) / self.unit)[:, None]
+        gate = self.enter(x.detach())
+        for mix, scale in zip(self.mix, self.number, strict=True):
+            gate = mix(gate * scale(number)[:, None, None])
+        return torch.sigmoid(gate)
+
+    def forward(self, x: Tensor, number: Tensor) -> Tensor:
+        """Return x [B, H, W, width] times its gate; number [B]."""
+        return x * self.gate(x, number)

@@ -237,19 +237,29 @@ def _regions(size: int, padded: int, shift: int) -> Tensor:
     return torch.where(place >= size, 2, region)
 
 
-@functools.lru_cache(256)
+_kept_layout = functools.lru_cache(256)(WindowLayout)
+
+
 def window_layout(height: int, width: int, window: int, shift: int) -> WindowLayout:
     """Return the layout of a grid; kept, so that masks are made once per grid."""
-    return WindowLayout(height, width, window, shift)
+    make = WindowLayout if torch.compiler.is_compiling() else _kept_layout
+    return make(height, width, window, shift)
 
 
-@functools.lru_cache(64)
 def relative_index(tall: int, wide: int, window: int) -> Tensor:
     """Return where the bias of each pair of tokens lies in a table for ``window``, [N, N]."""
+    make = _relative_index if torch.compiler.is_compiling() else _kept_index
+    return make(tall, wide, window)
+
+
+def _relative_index(tall: int, wide: int, window: int) -> Tensor:
     row, column = torch.arange(tall * wide) // wide, torch.arange(tall * wide) % wide
     down = row[:, None] - row[None] + window - 1
     across = column[:, None] - column[None] + window - 1
     return down * (2 * window - 1) + across
+
+
+_kept_index = functools.lru_cache(64)(_relative_index)
 
 
 class PatchMerging(nn.Module):
@@ -290,46 +300,3 @@ class PatchSplitting(nn.Module):
         batch, height, width, _ = x.shape
         x = self.expand(self.norm(x)).view(batch, height, width, 2, 2, -1)
         return x.transpose(2, 3).reshape(batch, 2 * height, 2 * width, x.shape[-1])
-
-
-class ModNet(nn.Module):
-    """Scale the channels of tokens by what they hold and by one number, an SNR or a rate.
-
-        x ─► dense ─► · g1(number) ─► dense ─► · g2(number) ... dense ─► sigmoid ─► gate
-        x · gate ─►                      g = dense ─► ReLU ─► dense ─► ReLU ─► dense ─► sigmoid
-
-    Args:
-        width: channels of a token.
-        hidden: width within; the papers take 1.5 ``width``.
-        layers: how often the number comes in; the papers take 7.
-        unit: what the number is divided by; the papers feed raw dB and channel counts, unit 1.
-
-    The gate is computed from detached tokens, so gradients reach earlier layers only through the
-    product. Source: Yang and others, WITT, ICASSP 2023, and SwinJSCC, IEEE TCCN 2024.
-    """
-
-    def __init__(self, width: int, hidden: int, layers: int, *, unit: float = 1.0) -> None:
-        super().__init__()
-        self.unit = unit
-        ends = [hidden] * layers + [width]
-        self.enter = nn.Linear(width, hidden)
-        self.mix = nn.ModuleList(nn.Linear(hidden, end) for end in ends[1:])
-        self.number = nn.ModuleList(
-            nn.Sequential(
-                nn.Linear(1, hidden), nn.ReLU(), nn.Linear(hidden, hidden), nn.ReLU(),
-                nn.Linear(hidden, hidden), nn.Sigmoid(),
-            )
-            for _ in range(layers)
-        )  # fmt: skip
-
-    def gate(self, x: Tensor, number: Tensor) -> Tensor:
-        """Return the gate [B, H, W, width] in [0, 1] for x [B, H, W, width] and number [B]."""
-        number = (number.to(x.dtype) / self.unit)[:, None]
-        gate = self.enter(x.detach())
-        for mix, scale in zip(self.mix, self.number, strict=True):
-            gate = mix(gate * scale(number)[:, None, None])
-        return torch.sigmoid(gate)
-
-    def forward(self, x: Tensor, number: Tensor) -> Tensor:
-        """Return x [B, H, W, width] times its gate; number [B]."""
-        return x * self.gate(x, number)

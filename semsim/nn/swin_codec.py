@@ -9,14 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from semsim.nn.conv import analysis_layer, half_whitening, position_filter, synthesis_layer
-from semsim.nn.swin import (
-    INIT_STD,
-    Attend,
-    ModNet,
-    PatchMerging,
-    PatchSplitting,
-    SwinStage,
-)
+from semsim.nn.snr import ModNet
+from semsim.nn.swin import INIT_STD, Attend, PatchMerging, PatchSplitting, SwinStage
 
 HEAD_WIDTH = 32  # channels per attention head, as in every Swin transformer
 
