@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from channels.awgn import AWGN
     from channels.base import CSI, Channel, ChannelState
     from channels.cascade import Cascade
-    from channels.csi import FeedbackCSI, NoCSI, PerfectCSI, PilotCSI
+    from channels.csi import FeedbackCSI, MismatchedCSI, NoCSI, PerfectCSI, PilotCSI
     from channels.dataset import Measured
     from channels.erasure import Erasure
     from channels.fading import Rayleigh, Rician
@@ -27,6 +27,7 @@ _HOME = {
     "ChannelState": "base",
     "Cascade": "cascade",
     "FeedbackCSI": "csi",
+    "MismatchedCSI": "csi",
     "NoCSI": "csi",
     "PerfectCSI": "csi",
     "PilotCSI": "csi",
@@ -57,6 +58,7 @@ __all__ = [
     "FeedbackCSI",
     "Interference",
     "Measured",
+    "MismatchedCSI",
     "NoCSI",
     "PerfectCSI",
     "PhaseNoise",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from dataclasses import dataclass
 from typing import Literal, Protocol
@@ -220,6 +221,33 @@ class FeedbackCSI(nn.Module):
     def _correlation(self) -> float:
         phase = torch.tensor(2 * math.pi * self.doppler_hz * self.delay_s, dtype=torch.float64)
         return float(torch.special.bessel_j0(phase))
+
+
+class MismatchedCSI(nn.Module):
+    """Believe in a channel that is not there: h ~ CN(0, 1) of another draw, with the true noise.
+
+    A control: what a link gains by CSI it must lose by this. h is drawn beside ``generator``, from
+    a seed made of its state, so fading and noise are those of the same link with another source.
+    """
+
+    def forward(
+        self,
+        state: ChannelState,
+        n0: Tensor,
+        generator: torch.Generator,
+        received: CSI | None = None,
+    ) -> CSI:
+        """Return white gains [B, R, T, 1 or N], constant per block, and n0 [B], linear."""
+        digest = hashlib.sha256(generator.get_state().numpy().tobytes()).digest()
+        beside = torch.Generator(generator.device)
+        beside.manual_seed(int.from_bytes(digest[:8], "little") >> 1)
+        blocks = _block_means(state)
+        h = complex_normal(tuple(blocks.shape), beside, blocks.dtype)
+        return CSI(_per_use(h, state), n0 + state.interference)
+
+    def overhead(self, state: ChannelState, uses: int, num_tx: int) -> Overhead:
+        """Return no cost, as for the truth that it stands against."""
+        return Overhead()
 
 
 def _count_blocks(state: ChannelState, uses: int) -> int:

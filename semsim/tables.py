@@ -27,6 +27,7 @@ CSI_SOURCES = {
     "perfect": "channels.csi:PerfectCSI",
     "pilots": "channels.csi:PilotCSI",
     "feedback": "channels.csi:FeedbackCSI",
+    "mismatched": "channels.csi:MismatchedCSI",
     "none": "channels.csi:NoCSI",
 }
 
@@ -41,6 +42,7 @@ FRONTENDS = {
 TRANSMITTERS = {
     "analog": "semsim.codecs.analog:AnalogTransmitter",
     "deepjscc": "semsim.codecs.deepjscc:DeepJSCCTransmitter",
+    "lcfsc": "semsim.codecs.lcfsc.codec:LCFSCTransmitter",
     "swin_jscc": "semsim.codecs.swin_jscc:SwinTransmitter",
     "uncoded": "semsim.codecs.uncoded:UncodedTransmitter",
     "separate": "semsim.codecs.separate:SeparateTransmitter",
@@ -50,6 +52,7 @@ TRANSMITTERS = {
 RECEIVERS = {
     "analog": "semsim.codecs.analog:AnalogReceiver",
     "deepjscc": "semsim.codecs.deepjscc:DeepJSCCReceiver",
+    "lcfsc": "semsim.codecs.lcfsc.codec:LCFSCReceiver",
     "swin_jscc": "semsim.codecs.swin_jscc:SwinReceiver",
     "uncoded": "semsim.codecs.uncoded:UncodedReceiver",
     "separate": "semsim.codecs.separate:SeparateReceiver",

@@ -1,0 +1,345 @@
+"""LCFSC: a Swin codec whose encoder lets the MIMO channel choose what attends to what."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from fractions import Fraction
+from typing import Any, Literal, get_args
+
+import torch
+from torch import Tensor, nn
+
+from channels.base import CSI
+from semsim.codecs.deepjscc import latent_channels, pad_to_stride, to_latent, to_symbols
+from semsim.codecs.lcfsc.estimator import NoisePurifier
+from semsim.codecs.lcfsc.fusion import CSIFusion, Sources, mask_logits, random_scores
+from semsim.codecs.lcfsc.ratio import RELEASE_RATIOS, RatioGenerator
+from semsim.nn.swin import Attend
+from semsim.nn.swin_codec import SwinDecoder, SwinEncoder, SwinSizes
+from semsim.phy.power import unit_power
+
+Preset = Literal["tiny", "release"]
+Fusion = Literal["masked", "none", "random", "concat"]
+SNR_UNIT_DB = 20.0  #: brings the usual range of SNR to about one
+
+
+class _Size:
+    """The sizes of one preset.
+
+    Args:
+        swin: of encoder and decoder.
+        stage: encoder stage whose odd blocks are masked.
+        fusion: width of the dense layers of a fusion.
+        posterior: hidden widths of the ratio's q.
+    """
+
+    def __init__(
+        self, swin: SwinSizes, stage: int, fusion: int, posterior: tuple[int, int]
+    ) -> None:
+        self.swin, self.stage, self.fusion, self.posterior = swin, stage, fusion, posterior
+
+    def masked_blocks(self) -> list[int]:
+        """Return the blocks of the stage that are masked: those with shifted windows."""
+        return list(range(1, self.swin.depths[self.stage], 2))
+
+
+PRESETS = {
+    "tiny": _Size(
+        SwinSizes(
+            patch=4, widths=(64,), depths=(4,), decoder_depths=(4,), window=8, mod_layers=2,
+            mod_ratio=1.0, linear=4,
+        ),
+        stage=0, fusion=64, posterior=(128, 64),
+    ),
+    "release": _Size(
+        SwinSizes(
+            patch=2, widths=(128, 192, 256, 320), depths=(2, 2, 6, 2),
+            decoder_depths=(2, 2, 6, 2), window=8, mod_layers=3, mod_ratio=1.0,
+        ),
+        stage=2, fusion=512, posterior=(648, 128),
+    ),
+}  # fmt: skip
+
+
+class _Ends(nn.Module):
+    """What both ends must agree on: the rate, the sizes, the antennas."""
+
+    def __init__(self, spec: dict[str, Any]) -> None:
+        super().__init__()
+        if spec["preset"] not in PRESETS:
+            raise ValueError(f"preset is {' or '.join(PRESETS)}, got {spec['preset']!r}")
+        for name in ("num_tx", "num_rx"):
+            if spec[name] < 1:
+                raise ValueError(f"{name} must be at least 1, got {spec[name]}")
+        self.size = PRESETS[spec["preset"]]
+        self.stride = self.size.swin.stride
+        self.channels = latent_channels(spec["cbr"], self.stride)
+        self.antennas = (spec["num_rx"], spec["num_tx"])
+        self.facts = 2 * spec["num_rx"] * spec["num_tx"] + 1  #: numbers that describe a channel
+        #: the arguments, as kept with weights
+        self.spec = {**spec, "cbr": str(Fraction(self.channels, 6 * self.stride**2))}
+
+    def grid(self, shape: tuple[int, ...]) -> tuple[int, int]:
+        """Return the latent's height and width for an image of this shape [3, H, W]."""
+        if len(shape) != 3 or shape[0] != 3:
+            raise ValueError(f"lcfsc carries images of shape [3, H, W], got {list(shape)}")
+        return -(-shape[1] // self.stride), -(-shape[2] // self.stride)
+
+    def channel_facts(self, h: Tensor | None, n0: Tensor) -> Tensor:
+        """Return [Re H, Im H, SNR / 20 dB], [B, facts], for h [B, R, T, 1] and n0 [B], linear."""
+        if h is None:
+            raise ValueError(
+                "lcfsc fuses the channel into the encoder and its transmitter knows none; set "
+                "csi.tx to perfect, pilots or feedback, or fusion: none"
+            )
+        if h.shape[1:] != (*self.antennas, 1):
+            rows, columns = self.antennas
+            raise ValueError(
+                f"lcfsc takes one channel matrix per image, h [B, {rows}, {columns}, 1] for num_rx "
+                f"{rows} and num_tx {columns}, got {list(h.shape)}; set num_rx and num_tx to those "
+                "of the channel, and its coherence to block"
+            )
+        matrix = torch.view_as_real(h.resolve_conj()).movedim(-1, 1).flatten(1)
+        snr = CSI(None, n0).effective_snr_db() / SNR_UNIT_DB
+        return torch.cat([matrix, snr[:, None].to(matrix.dtype)], dim=1)
+
+
+class LCFSCTransmitter(_Ends):
+    """Image to complex symbols of unit power, by a Swin encoder with channel-dependent masks.
+
+        image ─► Swin encoder ─► ModNet(average SNR) ─► pair halves of the channels ─► unit power ─► x
+                     ▲ masks in every second block
+        H, SNR ─► (npn) ─► fusion with the tokens ─► scores ─► mask the share `ratio`
+
+    The ModNet sees the average SNR alone, so that H enters by the masks and nowhere else.
+
+    Args:
+        cbr: complex symbols per source value over all antennas, a number or a fraction.
+        preset: "tiny", one stage of width 64 for 64 x 64 images on a CPU with a linear path beside
+            it, or "release", the sizes of the authors' code for 128 x 128.
+        num_tx, num_rx: antennas of the channel; H is one matrix per image.
+        fusion: "masked"; "none", the plain codec; and two controls: "random" masks random pairs,
+            "concat" puts H and the SNR beside the tokens (invasive).
+        sources: what the score of a mask sees.
+        ratio: "learned", by the variational autoencoder, or a fixed share of pairs to mask.
+        candidates: ratios between which "learned" weighs; the release's by default.
+        passes: how often the ratio is refined; each costs one pass of the encoder without gradient.
+        npn: whether H is cleaned before use, for a channel known from pilots.
+    """  # noqa: E501 - the diagram
+
+    sees_channel = True  #: H itself, not only the noise that the front end will leave
+
+    def __init__(
+        self,
+        cbr: float | str = "1/16",
+        *,
+        preset: Preset = "tiny",
+        num_tx: int = 8,
+        num_rx: int = 8,
+        fusion: Fusion = "masked",
+        sources: Sources = "both",
+        ratio: float | Literal["learned"] = "learned",
+        candidates: tuple[float, ...] = RELEASE_RATIOS,
+        passes: int = 1,
+        npn: bool = False,
+    ) -> None:
+        super().__init__(
+            {"cbr": cbr, "preset": preset, "num_tx": num_tx, "num_rx": num_rx, "fusion": fusion,
+             "sources": sources, "ratio": ratio, "candidates": list(candidates), "passes": passes,
+             "npn": npn}
+        )  # fmt: skip
+        _check(self.spec)
+        self.uses_csi = True
+        heatmap = self.facts if fusion == "concat" else 0
+        self.encoder = SwinEncoder(
+            self.channels, self.size.swin, snr_unit=SNR_UNIT_DB, heatmap=heatmap
+        )
+        self.fusions = nn.ModuleDict()
+        self.ratios: RatioGenerator | None = None
+        with torch.random.fork_rng([]):  # the backbone and all that follows start as without fusion
+            self._add_fusion()
+            self.estimator = NoisePurifier() if npn else None
+
+    def _add_fusion(self) -> None:
+        size, spec = self.size, self.spec
+        if spec["fusion"] == "masked":
+            width = size.swin.widths[size.stage]
+            for block in size.masked_blocks():
+                self.fusions[str(block)] = CSIFusion(
+                    width, self.facts, window=size.swin.window, hidden=size.fusion,
+                    sources=spec["sources"],
+                )  # fmt: skip
+        if spec["fusion"] in ("masked", "random") and spec["ratio"] == "learned":
+            self.ratios = RatioGenerator(
+                self.channels, self.facts, candidates=spec["candidates"], hidden=size.posterior
+            )
+
+    def num_symbols(self, shape: tuple[int, ...]) -> int:
+        """Return the symbols for an image [3, H, W]; its sides are padded to the stride."""
+        height, width = self.grid(shape)
+        return self.channels // 2 * height * width
+
+    def forward(self, source: Tensor, csi: CSI) -> Tensor:
+        """Return symbols [B, 1, K].
+
+        Args:
+            source: [B, 3, H, W] in [0, 1].
+            csi: h [B, R, T, 1] and n0 [B], linear; h may be None for ``fusion="none"``.
+        """
+        self.grid(tuple(source.shape[1:]))
+        image = pad_to_stride(source, self.stride)
+        return unit_power(to_symbols(self._latent(image, self._clean(csi))))
+
+    def masking(self, source: Tensor, csi: CSI) -> tuple[Tensor, Tensor | None]:
+        """Return the masking ratio [B] of each image, and y [B, choices] where it is learned."""
+        image, csi = pad_to_stride(source, self.stride), self._clean(csi)
+        facts = self.channel_facts(csi.h, csi.n0)
+        if self.ratios is None:
+            fixed = self.spec["ratio"] if self.spec["fusion"] in ("masked", "random") else 0.0
+            return facts.new_full((len(facts),), fixed), None
+        choice = self._choice(image, csi, facts, self.ratios)
+        return self.ratios.ratio(choice), choice
+
+    def _clean(self, csi: CSI) -> CSI:
+        if self.estimator is None or csi.h is None:
+            return csi
+        return replace(csi, h=self.estimator(csi.h[..., 0], csi.n0)[..., None])
+
+    def _latent(self, image: Tensor, csi: CSI) -> Tensor:
+        snr_db = CSI(None, csi.n0).effective_snr_db()
+        if self.spec["fusion"] == "none":
+            return self.encoder(image, snr_db)
+        facts = self.channel_facts(csi.h, csi.n0)
+        if self.spec["fusion"] == "concat":
+            height, width = (s // self.stride for s in image.shape[-2:])
+            return self.encoder(
+                image, snr_db, facts[:, :, None, None].expand(-1, -1, height, width)
+            )
+        if self.ratios is None:
+            ratio = facts.new_full((len(facts),), self.spec["ratio"])
+        else:
+            ratio = self.ratios.ratio(self._choice(image, csi, facts, self.ratios))
+        return self.encoder(image, snr_db, attend=self._attend(facts, ratio))
+
+    def _choice(self, image: Tensor, csi: CSI, facts: Tensor, ratios: RatioGenerator) -> Tensor:
+        """Return y: what the encoder would send under the last y decides on the next."""
+        snr_db = CSI(None, csi.n0).effective_snr_db()
+        choice = ratios.first_choice(len(image))
+        for _ in range(self.spec["passes"]):
+            with torch.no_grad():
+                attend = self._attend(facts, ratios.ratio(choice))
+                would_send = unit_latent(self.encoder(image, snr_db, attend=attend))
+            choice = ratios(would_send, facts, choice)
+        return choice
+
+    def _attend(self, facts: Tensor, ratio: Tensor) -> Attend:
+        """Return what the encoder adds to the logits of the masked blocks."""
+        size = self.size
+
+        def logits(stage: int, block: int, x: Tensor) -> Tensor | None:
+            if stage != size.stage or block not in size.masked_blocks():
+                return None
+            window = size.swin.window
+            if min(x.shape[1:3]) < window:
+                least = window * self.stride // 2 ** (len(size.swin.widths) - 1 - stage)
+                raise ValueError(
+                    f"lcfsc masks windows of {window} x {window} tokens and needs images of at "
+                    f"least {least} x {least} pixels; scale them up or set fusion: none"
+                )
+            return mask_logits(self._scores(block, x, facts), ratio)
+
+        return logits
+
+    def _scores(self, block: int, x: Tensor, facts: Tensor) -> Tensor:
+        if self.spec["fusion"] == "random":
+            tokens = torch.cat([x.mean(dim=(1, 2)), facts], dim=1)
+            return random_scores(tokens, self.size.swin.window**2)
+        return self.fusions[str(block)](x, facts)
+
+
+class LCFSCReceiver(_Ends):
+    """Received symbols to image.
+
+        y, n0 ─► · trust = 1 / (1 + n0) ─► unpair ─► Swin decoder(latent, trust, SNR) ─► crop ─► image
+
+    Behind ``frontend: none``, the release's receiver, y [B, R, N] is taken stream by stream as it
+    came, which needs as many receive as transmit antennas. Arguments as in
+    :class:`LCFSCTransmitter`.
+
+    Args:
+        cbr, preset, num_tx, num_rx: as in :class:`LCFSCTransmitter`.
+        beside: what the decoder sees beside the symbols: "trust", how much each can be trusted, or
+            "channel", H and the SNR as well, which only ``frontend: none`` leaves to it.
+    """  # noqa: E501 - the diagram
+
+    def __init__(
+        self,
+        cbr: float | str = "1/16",
+        *,
+        preset: Preset = "tiny",
+        num_tx: int = 8,
+        num_rx: int = 8,
+        beside: Literal["trust", "channel"] = "trust",
+    ) -> None:
+        super().__init__(
+            {"cbr": cbr, "preset": preset, "num_tx": num_tx, "num_rx": num_rx, "beside": beside}
+        )
+        if beside not in ("trust", "channel"):
+            raise ValueError(f"beside is trust or channel, got {beside!r}")
+        planes = self.channels // 2 + (self.facts if beside == "channel" else 0)
+        self.decoder = SwinDecoder(
+            self.channels, self.size.swin, snr_unit=SNR_UNIT_DB, heatmap=planes
+        )
+
+    def forward(self, y: Tensor, csi: CSI, shape: tuple[int, ...]) -> Tensor:
+        """Return the image [B, *shape]; clamped to [0, 1] unless training.
+
+        Args:
+            y: [B, 1, K] after a front end, with n0 [B, 1, K]; or [B, R, N] with h and n0 [B].
+            csi: as above.
+            shape: the image's, [3, H, W].
+        """
+        height, width = self.grid(shape)
+        symbols = self.channels // 2 * height * width
+        streams = self._symbols(y, csi, symbols)
+        trust = (1 / (1 + csi.n0.reshape(len(y), -1))).expand(-1, symbols)
+        latent = to_latent(streams * trust, self.channels, height, width)
+        trust = trust.reshape(len(y), self.channels // 2, height, width)
+        if self.spec["beside"] == "channel":
+            facts = self.channel_facts(csi.h, csi.n0)[:, :, None, None]
+            trust = torch.cat([trust, facts.expand(-1, -1, height, width)], dim=1)
+        image = self.decoder(latent, csi.effective_snr_db(), trust)
+        image = image[..., : shape[1], : shape[2]]
+        return image if self.training else image.clamp(0, 1)
+
+    def _symbols(self, y: Tensor, csi: CSI, symbols: int) -> Tensor:
+        """Return [B, K], symbol k from stream k mod R."""
+        if csi.h is not None:
+            if self.antennas[0] != self.antennas[1]:
+                raise ValueError(
+                    "behind frontend none lcfsc takes each receive antenna for a stream and needs "
+                    f"num_rx = num_tx, got {self.antennas[0]} and {self.antennas[1]}; use lmmse"
+                )
+            y = y.transpose(1, 2).reshape(len(y), 1, -1)[..., :symbols]
+        if y.shape[1:] != (1, symbols):
+            raise ValueError(
+                f"the lcfsc receiver takes [B, 1, {symbols}] symbols for this image, got "
+                f"{list(y.shape)}; cbr and preset must be those of the transmitter"
+            )
+        return y[:, 0]
+
+
+def unit_latent(latent: Tensor) -> Tensor:
+    """Return the latent [B, C, h, w] at the power it is sent with: mean square 1/2 per real."""
+    return latent / (2 * latent.square().mean(dim=(1, 2, 3), keepdim=True) + 1e-12).sqrt()
+
+
+def _check(spec: dict[str, Any]) -> None:
+    for name, kind in (("fusion", Fusion), ("sources", Sources)):
+        if spec[name] not in get_args(kind):
+            raise ValueError(f"{name} is {', '.join(get_args(kind))}, got {spec[name]!r}")
+    ratio = spec["ratio"]
+    if ratio != "learned" and (isinstance(ratio, str) or not 0 <= ratio <= 1):
+        raise ValueError(f"ratio is learned or a share between 0 and 1, got {ratio!r}")
+    if spec["passes"] < 1:
+        raise ValueError(f"passes must be at least 1, got {spec['passes']}")

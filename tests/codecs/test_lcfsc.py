@@ -1,0 +1,243 @@
+"""LCFSC as a codec: rate, what sees the channel, gradients, the MIMO chain, the shipped weights."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from channels import CSI, MismatchedCSI, NoCSI, PerfectCSI, PilotCSI, Rayleigh
+from channels.base import complex_normal
+from semsim import Link, stream
+from semsim.codecs.lcfsc.codec import LCFSCReceiver, LCFSCTransmitter
+from semsim.learner import auxiliary_loss
+from semsim.nn import muon
+from semsim.phy.frontend import LMMSE, SVD, ZF, NoFrontEnd
+
+SIZE = {"num_tx": 2, "num_rx": 2}
+MASKED = [
+    {},
+    {"ratio": 0.3},
+    {"ratio": 0.3, "sources": "csi"},
+    {"npn": True, "passes": 2},
+    {"fusion": "random"},
+    {"fusion": "concat"},
+]
+
+
+def images(*shape: int) -> torch.Tensor:
+    return torch.rand(shape, generator=stream(1, "images", shape))
+
+
+def transmitter(**arguments: object) -> LCFSCTransmitter:
+    torch.manual_seed(2)
+    return shaken(LCFSCTransmitter("1/16", **{**SIZE, **arguments}))
+
+
+def receiver(**arguments: object) -> LCFSCReceiver:
+    torch.manual_seed(3)
+    return shaken(LCFSCReceiver("1/16", **{**SIZE, **arguments}))
+
+
+def shaken(module: torch.nn.Module) -> torch.nn.Module:
+    """Fill weights that start at zero, so that every path carries something."""
+    generator = stream(3, "shake")
+    for p in module.parameters():
+        if not p.any():
+            p.data.copy_(0.05 * torch.randn(p.shape, generator=generator))
+    return module
+
+
+def csi(batch: int, snr_db: float = 10.0, antennas: int = 2) -> CSI:
+    h = complex_normal((batch, antennas, antennas, 1), stream(4, "h", batch, antennas))
+    return CSI(h, torch.full((batch,), 10 ** (-snr_db / 10)))
+
+
+@pytest.mark.parametrize("arguments", MASKED)
+def test_symbols_have_unit_power_and_cost_exactly_the_cbr(arguments: dict) -> None:
+    tx = transmitter(**arguments).eval()
+    x = tx(images(2, 3, 64, 64), csi(2))
+    assert x.shape == (2, 1, 3 * 64 * 64 // 16) and tx.num_symbols((3, 64, 64)) == 768
+    torch.testing.assert_close(x.abs().square().mean(dim=(1, 2)), torch.ones(2))
+
+
+@pytest.mark.parametrize("arguments", MASKED)
+def test_the_channel_moves_what_is_sent_and_items_do_not_see_each_other(arguments: dict) -> None:
+    tx, source, known = transmitter(**arguments).eval(), images(3, 3, 64, 64), csi(3)
+    together = tx(source, known)
+    alone = tx(source[1:2], CSI(known.h[1:2], known.n0[1:2]))
+    torch.testing.assert_close(together[1:2], alone, rtol=1e-3, atol=1e-4)
+    assert not torch.equal(together, tx(source, CSI(known.h.flip(0), known.n0)))
+
+
+@pytest.mark.parametrize("arguments", [{"fusion": "none"}, {"ratio": 0.0}])
+def test_without_a_mask_the_channel_enters_nowhere(arguments: dict) -> None:
+    tx, source, known = transmitter(**arguments).eval(), images(2, 3, 64, 64), csi(2)
+    assert torch.equal(tx(source, known), tx(source, CSI(known.h.flip(0), known.n0)))
+
+
+def test_a_ratio_of_zero_is_the_plain_codec() -> None:
+    plain, masked = transmitter(fusion="none"), transmitter(ratio=0.0)
+    masked.load_state_dict(plain.state_dict(), strict=False)
+    source, known = images(2, 3, 64, 64), csi(2)
+    torch.testing.assert_close(masked(source, known), plain(source, known), rtol=1e-4, atol=1e-5)
+
+
+def test_fusion_leaves_the_start_of_the_backbone_as_it_is() -> None:
+    torch.manual_seed(2)
+    plain = LCFSCTransmitter("1/16", **SIZE, fusion="none")
+    after_plain = torch.rand(1)
+    torch.manual_seed(2)
+    masked = LCFSCTransmitter("1/16", **SIZE)
+    assert torch.equal(after_plain, torch.rand(1))
+    state = masked.state_dict()
+    assert all(torch.equal(value, state[name]) for name, value in plain.state_dict().items())
+
+
+def test_ratios_move_with_image_channel_and_snr_and_stay_within_the_candidates() -> None:
+    tx, source = transmitter().eval(), images(4, 3, 64, 64)
+    base, choice = tx.masking(source, csi(4))
+    assert choice is not None and choice.shape == (4, 8)
+    assert base.min() > 0.001 and base.max() < 0.015
+    for changed in (
+        tx.masking(source.flip(0), csi(4)),
+        tx.masking(source, CSI(csi(4).h.flip(0), csi(4).n0)),
+        tx.masking(source, csi(4, 0.0)),
+    ):
+        assert (changed[0] != base).all()
+
+
+@pytest.mark.parametrize("arguments", MASKED)
+def test_gradients_reach_every_parameter_through_the_mimo_channel(arguments: dict) -> None:
+    tx, rx = transmitter(**arguments), receiver()
+    link = Link(tx, Rayleigh(**SIZE), rx, csi_tx=PilotCSI(per_block=2)).train()
+    source = images(2, 3, 64, 64)
+    loss = (link(source, 5.0, stream(5, "noise")) - source).square().mean()
+    (loss + auxiliary_loss(link, 1.0)).backward()
+    silent = [n for n, p in link.named_parameters() if p.grad is None or not p.grad.any()]
+    assert silent == []
+
+
+@pytest.mark.slow
+def test_every_weight_moves_when_the_link_is_trained() -> None:
+    tx, rx = transmitter(npn=True), receiver()
+    link = Link(tx, Rayleigh(**SIZE), rx, csi_tx=PilotCSI(per_block=2)).train()
+    before = {n: p.detach().clone() for n, p in link.named_parameters()}
+    optimiser = muon.Muon(muon.groups(link), lr=1e-3)
+    for step in range(3):
+        source = images(4, 3, 64, 64)
+        loss = (link(source, 5.0, stream(5, "noise", step)) - source).square().mean()
+        (loss + auxiliary_loss(link, 1.0)).backward()
+        optimiser.step()
+        optimiser.zero_grad()
+    still = [n for n, p in link.named_parameters() if torch.equal(p, before[n])]
+    assert still == []
+
+
+@pytest.mark.parametrize("frontend", [ZF(), SVD(), LMMSE()])
+def test_without_noise_the_chain_gives_back_the_symbols(frontend: torch.nn.Module) -> None:
+    channel = Rayleigh(num_tx=8, num_rx=8, tx_correlation=0.5, rx_correlation=0.5)
+    tx, rx = transmitter(num_tx=8, num_rx=8).eval(), receiver(num_tx=8, num_rx=8).eval()
+    link = Link(tx, channel, rx, csi_tx=PerfectCSI(), frontend=frontend)
+    sent = link.transmit(images(2, 3, 64, 64), 120.0, stream(6, "link"))
+    assert sent.symbols is not None and sent.received is not None
+    assert sent.ledger.payload == 768 / 8
+    torch.testing.assert_close(sent.received, sent.symbols, rtol=0, atol=1e-2)
+
+
+@pytest.mark.parametrize("beside", ["trust", "channel"])
+def test_behind_no_front_end_the_receiver_takes_the_signal_as_it_came(beside: str) -> None:
+    tx, rx = transmitter().eval(), receiver(beside=beside).eval()
+    link = Link(tx, Rayleigh(**SIZE), rx, csi_tx=PerfectCSI(), frontend=NoFrontEnd())
+    sent = link.transmit(images(2, 3, 64, 64), 10.0, stream(7, "link"))
+    assert sent.state is not None and sent.received is not None
+    noiseless = sent.state.h[..., 0] @ sent.x
+    noise = (sent.received - noiseless).abs().square().mean()
+    # 2 x 2 x 384 draws of an exponential with mean 0.1
+    assert abs(noise - 0.1) < 5 * 0.1 / math.sqrt(2 * 2 * 384)
+    known = CSI(sent.csi_rx.h * 0.5**0.5, sent.csi_rx.n0)
+    flipped = rx(sent.received, CSI(known.h.flip(0), known.n0), (3, 64, 64))
+    unchanged = torch.equal(flipped, rx(sent.received, known, (3, 64, 64)))
+    assert not unchanged  # its SNR moves with h either way
+
+
+def test_mismatched_csi_is_another_draw_over_the_same_channel() -> None:
+    class Deaf(torch.nn.Module):
+        uses_csi = True
+
+        def num_symbols(self, shape: tuple[int, ...]) -> int:
+            return 64
+
+        def forward(self, source: torch.Tensor, known: CSI) -> torch.Tensor:
+            return torch.ones(len(source), 1, 64, dtype=torch.complex64)
+
+    links = [
+        Link(Deaf(), Rayleigh(**SIZE), lambda y, known, shape: y.real, csi_tx=source)
+        for source in (PerfectCSI(), MismatchedCSI())
+    ]
+    right, wrong = (link.transmit(images(500, 4), 10.0, stream(8, "link")) for link in links)
+    assert torch.equal(right.estimate, wrong.estimate)
+    assert torch.equal(right.csi_tx.n0, wrong.csi_tx.n0)
+    product = (right.state.h.conj() * wrong.csi_tx.h).mean()
+    assert product.abs() < 5 / math.sqrt(500 * 4)  # independent of the truth
+    power = wrong.csi_tx.h.abs().square().mean()
+    assert abs(power - 1) < 5 / math.sqrt(500 * 4)
+
+
+def test_a_link_shows_the_transmitter_the_channel_that_its_end_believes_in() -> None:
+    class Curious(LCFSCTransmitter):
+        def forward(self, source: torch.Tensor, known: CSI) -> torch.Tensor:
+            self.seen = known
+            return super().forward(source, known)
+
+    tx = Curious("1/16", **SIZE, fusion="none")
+    link = Link(tx, Rayleigh(**SIZE), receiver(), csi_tx=PerfectCSI()).eval()
+    sent = link.transmit(images(2, 3, 32, 32), 10.0, stream(9, "link"))
+    assert torch.equal(tx.seen.h, sent.state.h)
+    torch.testing.assert_close(tx.seen.n0, torch.full((2,), 0.1))
+
+
+def test_the_release_has_its_sizes() -> None:
+    tx = LCFSCTransmitter("1/16", preset="release", fusion="none")
+    assert tx.channels == 96 and tx.num_symbols((3, 128, 128)) == 3072
+    backbone = [p.numel() for n, p in tx.encoder.named_parameters() if not n.startswith("snr.")]
+    assert 8.0e6 < sum(backbone) < 10.2e6
+    assert tx.size.masked_blocks() == [1, 3, 5]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"preset": "large"}, "tiny or release"),
+        ({"fusion": "film"}, "masked, none, random, concat"),
+        ({"sources": "image"}, "both, source, csi"),
+        ({"ratio": 1.5}, "between 0 and 1"),
+        ({"passes": 0}, "at least 1"),
+        ({"num_tx": 0}, "at least 1"),
+        ({"cbr": "1/7"}, "nearest"),
+        ({"candidates": (2.0,)}, "between 0 and 1"),
+    ],
+)
+def test_arguments_that_cannot_be_met_are_refused(arguments: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        LCFSCTransmitter(**arguments)
+
+
+def test_what_the_codec_cannot_take_is_refused_with_what_to_write() -> None:
+    tx, source = transmitter(ratio=0.1).eval(), images(2, 3, 64, 64)
+    with pytest.raises(ValueError, match=r"set csi\.tx to perfect"):
+        tx(source, CSI(None, torch.ones(2)))
+    with pytest.raises(ValueError, match=r"h \[B, 2, 2, 1\].*got \[2, 8, 8, 1\]"):
+        tx(source, csi(2, antennas=8))
+    with pytest.raises(ValueError, match="at least 32 x 32 pixels"):
+        tx(images(2, 3, 16, 16), csi(2))
+    with pytest.raises(ValueError, match=r"\[3, H, W\]"):
+        tx(images(2, 1, 64, 64), csi(2))
+    with pytest.raises(ValueError, match=r"\[B, 1, 768\]"):
+        receiver()(
+            torch.zeros(2, 1, 5, dtype=torch.complex64), CSI(None, torch.ones(2)), (3, 64, 64)
+        )
+    link = Link(tx, Rayleigh(**SIZE), receiver(), csi_tx=NoCSI())
+    with pytest.raises(ValueError, match=r"set csi\.tx"):
+        link(source, 10.0, stream(1, "link"))

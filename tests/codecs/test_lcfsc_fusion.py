@@ -1,0 +1,115 @@
+"""The mask of LCFSC: what it depends on, how much it masks, and that it can be learned."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from semsim import stream
+from semsim.codecs.lcfsc.fusion import CSIFusion, mask_logits, random_scores
+from semsim.nn.swin import SwinBlock
+
+FACTS, WIDTH, PAIRS = 9, 32, 64 * 64
+
+
+def normal(*shape: int, label: str = "normal") -> torch.Tensor:
+    return torch.randn(shape, generator=stream(1, label, shape))
+
+
+def fusion(**arguments: object) -> CSIFusion:
+    torch.manual_seed(2)
+    return CSIFusion(WIDTH, FACTS, hidden=16, **arguments)
+
+
+def test_scores_follow_the_image_and_the_channel() -> None:
+    score, x, facts = fusion(), normal(2, 16, 16, WIDTH), normal(2, FACTS)
+    base = mask_logits(score(x, facts), torch.full((2,), 0.3))
+    for changed in (score(x, facts.flip(0)), score(x.flip(0), facts)):
+        assert not torch.equal(base, mask_logits(changed, torch.full((2,), 0.3)))
+
+
+@pytest.mark.parametrize(("sources", "follows"), [("source", "image"), ("csi", "channel")])
+def test_a_score_of_one_source_ignores_the_other(sources: str, follows: str) -> None:
+    score, x, facts = fusion(sources=sources), normal(2, 16, 16, WIDTH), normal(2, FACTS)
+    base = score(x, facts)
+    assert torch.equal(base, score(x, facts.flip(0))) == (follows == "image")
+    assert torch.equal(base, score(x.flip(0), facts)) == (follows == "channel")
+
+
+@pytest.mark.parametrize("size", [(8, 8), (16, 16), (9, 21)])
+def test_scores_of_any_image_size_sum_to_one(size: tuple[int, int]) -> None:
+    scores = fusion()(normal(2, *size, WIDTH), normal(2, FACTS))
+    assert scores.shape == (2, 64, 64)
+    torch.testing.assert_close(scores.sum(dim=(1, 2)), torch.ones(2))
+
+
+@pytest.mark.parametrize("ratio", [0.0, 0.001, 0.0073, 0.015, 0.2, 0.9])
+def test_the_share_that_is_masked_is_the_ratio(ratio: float) -> None:
+    scores = normal(3, PAIRS).softmax(dim=1).view(3, 64, 64)
+    masked = mask_logits(scores, torch.full((3,), ratio)) < -20
+    share = masked.float().mean(dim=(1, 2))
+    assert (share - ratio).abs().max() <= 1 / PAIRS
+    assert not masked.diagonal(dim1=1, dim2=2).any()
+
+
+def test_a_ratio_of_one_leaves_every_position_itself() -> None:
+    added = mask_logits(normal(1, 64, 64).softmax(dim=2), torch.ones(1))
+    assert torch.equal(added == 0, torch.eye(64, dtype=torch.bool)[None])
+
+
+def test_the_lowest_scores_are_the_masked_ones_and_each_item_has_its_own() -> None:
+    scores = normal(2, 64, 64)
+    masked = mask_logits(scores, torch.tensor([0.1, 0.4])) < -20
+    apart = ~torch.eye(64, dtype=torch.bool)
+    for item in range(2):
+        assert scores[item][masked[item]].max() < scores[item][~masked[item] & apart].min()
+    assert masked[1].sum() == pytest.approx(4 * masked[0].sum(), abs=3)
+
+
+def test_masked_rows_sum_to_one_and_masked_pairs_get_no_weight() -> None:
+    added = mask_logits(normal(2, 64, 64), torch.full((2,), 0.5))
+    weights = (normal(2, 64, 64, label="logits") + added).softmax(dim=-1)
+    torch.testing.assert_close(weights.sum(dim=-1), torch.ones(2, 64))
+    # a kept logit stands at least 20.7 above; the spread of logits is below 9 with 8,192 of them
+    assert weights[added < -20].max() < torch.tensor(-20.7 + 9).exp()
+
+
+@pytest.mark.parametrize("shift", [0, 4])
+def test_a_ratio_of_zero_is_the_plain_block_to_the_digit(shift: int) -> None:
+    torch.manual_seed(3)
+    block, x = SwinBlock(WIDTH, 1, 8, shift), normal(2, 16, 16, WIDTH)
+    added = mask_logits(normal(2, 64, 64), torch.zeros(2))
+    assert torch.equal(block(x, added), block(x, torch.zeros(2, 64, 64)))
+    torch.testing.assert_close(block(x, added), block(x), rtol=1e-5, atol=1e-6)
+
+
+def test_gradients_reach_the_ratio_and_every_weight_of_the_score() -> None:
+    torch.manual_seed(3)
+    block, score = SwinBlock(WIDTH, 1, 8, 4), fusion()
+    x, facts = normal(2, 16, 16, WIDTH), normal(2, FACTS)
+    ratio = torch.full((2,), 0.01, requires_grad=True)
+    block(x, mask_logits(score(x, facts), ratio)).square().mean().backward()
+    assert ratio.grad is not None and (ratio.grad != 0).all() and ratio.grad.isfinite().all()
+    silent = [n for n, p in score.named_parameters() if p.grad is None or not p.grad.any()]
+    assert silent == []
+
+
+def test_scores_get_the_gradient_of_a_logit_up_to_their_standardisation() -> None:
+    scores = normal(1, 64, 64).requires_grad_()
+    upstream = normal(1, 64, 64, label="upstream")
+    (mask_logits(scores, torch.zeros(1)) * upstream).sum().backward()
+    standard = (scores - scores.mean()) / scores.square().mean().sub(scores.mean() ** 2).sqrt()
+    expected = torch.autograd.grad((standard * upstream).sum(), scores)[0]
+    torch.testing.assert_close(scores.grad, expected, rtol=1e-3, atol=1e-4)
+
+
+def test_random_scores_belong_to_the_item_and_not_to_its_batch() -> None:
+    items = normal(3, 5)
+    together = random_scores(items, 64)
+    assert torch.equal(together[1:2], random_scores(items[1:2], 64))
+    assert not torch.equal(together[0], together[1])
+
+
+def test_unknown_sources_are_refused() -> None:
+    with pytest.raises(ValueError, match="both, source or csi"):
+        fusion(sources="channel")
