@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import pytest
 import torch
@@ -38,7 +39,7 @@ def closed_form(x: Tensor, regulariser: float = 1e-4) -> Tensor:
 @pytest.mark.parametrize("shape", [(1, 8, 4, 4), (3, 64, 5, 7), (2, 2, 1, 1)])
 def test_pfca_is_its_closed_form(shape: tuple[int, ...]) -> None:
     x = features(*shape)
-    torch.testing.assert_close(PFCA()(x).double(), closed_form(x), rtol=0, atol=2e-6)
+    torch.testing.assert_close(PFCA()(x).double(), closed_form(x), rtol=0, atol=1e-6)
 
 
 def test_pfca_in_bf16_is_its_closed_form_within_the_format() -> None:
@@ -74,6 +75,14 @@ def test_pfca_ignores_a_common_shift_and_the_place_of_pixels() -> None:
     torch.testing.assert_close(PFCA().weights(x + 3.5), weights)
     moved = x.flatten(2)[:, :, torch.randperm(24, generator=stream(2, "pixels"))].view_as(x)
     torch.testing.assert_close(PFCA().weights(moved), weights)
+
+
+def test_pfca_hardly_sees_the_scale_where_lambda_is_small_beside_the_variance() -> None:
+    x = features(2, 64, 4, 4, dtype=torch.float64)
+    variance = x.mean(dim=(2, 3)).var(dim=1).min().item()
+    largest = 63 / 4  # of v, for 64 channels of which one stands out; sigmoid's slope is below 1/4
+    bound = largest * 1e-4 / variance / 4
+    torch.testing.assert_close(PFCA().weights(7 * x), PFCA().weights(x), rtol=0, atol=bound)
 
 
 def test_pfca_follows_a_permutation_of_channels() -> None:
@@ -191,6 +200,8 @@ def test_parameter_free_attention_leaves_the_state_dict_alone(kind: str) -> None
     plain = DeepJSCCTransmitter("1/6", width=16).state_dict()
     assert DeepJSCCTransmitter("1/6", width=16, attention=kind).state_dict().keys() == plain.keys()
     assert ResNet(attention_kind=kind).state_dict().keys() == ResNet().state_dict().keys()
+    counts = {sum(p.numel() for p in ResNet(attention_kind=k).parameters()) for k in ("none", kind)}
+    assert len(counts) == 1
 
 
 def test_every_residual_block_holds_one_module_before_its_addition() -> None:
@@ -204,6 +215,28 @@ def test_every_residual_block_holds_one_module_before_its_addition() -> None:
     nn.init.ones_(block.second.bias)  # a constant branch: all weights sigmoid(1/2)
     x = features(1, 8, 3, 3)
     torch.testing.assert_close(block(x, torch.zeros(1)), x + LEAST)
+
+
+def test_the_comparison_in_the_classifier_is_fair_and_complete(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[2] / "benchmarks"))
+    import attention_classifier as comparison
+    import pandas
+
+    networks = {kind: comparison.network_of(kind, 3) for kind in ATTENTION}
+    plain = networks["none"].state_dict()
+    for network in networks.values():
+        state = network.state_dict()
+        assert all(torch.equal(state[key], value) for key, value in plain.items())
+    rows = [
+        {"attention": kind, "seed": seed, "images": "clean", "accuracy": 0.5 + 0.01 * place,
+         "parameters": 10, "multiply_adds": 20, "latency": 1.0, "latency_low": 0.9,
+         "latency_high": 1.1}
+        for place, kind in enumerate(ATTENTION) for seed in comparison.SEEDS
+    ]  # fmt: skip
+    table = comparison.summary(pandas.DataFrame(rows))
+    assert "| pfca | 10 | 20 | 1.00 (0.90 to 1.10) | 54.0 (+4.0 ± 0.0) |" in table
 
 
 def test_an_unknown_kind_is_refused_with_the_known_ones() -> None:
