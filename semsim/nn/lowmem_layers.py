@@ -117,7 +117,6 @@ def times_slopes(gradient: Tensor, codes: Tensor, fit: Fit) -> Tensor:
     return slopes.view(gradient.shape).mul_(gradient).to(gradient.dtype)
 
 
-@functools.lru_cache(16)
 def _slopes_of_bytes(fit: Fit, dtype: torch.dtype, device: torch.device) -> Tensor:
     """Return the four slopes in each of the 256 bytes, [256, 4]."""
     codes = torch.arange(256)[:, None] >> torch.tensor([0, 2, 4, 6]) & 3
