@@ -9,8 +9,9 @@ an ``nn.Sequential``, or the class whose ``forward`` connects them declares
 
     low_memory_norms = {"norm1": ("attention.qkv",), "norm2": ("mlp.0",)}
 
-with the paths of norms and of their only consumers. Between the two may lie what treats each token
-alone and adds none, such as a permutation. Activations called as functions are out of reach.
+with the paths of norms and of their only consumers, dense layers that take nothing else. Between
+the two may lie what only moves tokens; padding with zeros after the norm is no such thing.
+Activations called as functions are out of reach.
 
 Source: see :mod:`semsim.nn.lowmem_layers`.
 """
