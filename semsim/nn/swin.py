@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -43,8 +44,8 @@ class WindowAttention(nn.Module):
                 lie side by side, so m = windows per item repeats for each item, or m = M.
         """
         count, length, width = tokens.shape
-        bias = self.bias[relative_index(*side, self.window).to(tokens.device)]  # [N, N, heads]
-        logits = bias.permute(2, 0, 1)[None]
+        index = relative_index(*side, self.window).to(tokens.device).view(-1)
+        logits = self.bias.T.contiguous().index_select(1, index).view(1, -1, length, length)
         if extra is not None:
             logits = logits + extra
             if 1 < len(logits) < count:
@@ -180,6 +181,19 @@ class SwinStage(nn.Module):
         return x
 
 
+class _Reorder(torch.autograd.Function):
+    """Permute tokens x [B, L, C] by ``order``; its gradient is a gather by the inverse, no sum."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, order: Tensor, inverse: Tensor) -> Tensor:
+        ctx.inverse = inverse
+        return x.index_select(1, order)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        return gradient.index_select(1, ctx.inverse), None, None
+
+
 class WindowLayout:
     """How a grid of height x width tokens is cut into windows; see :func:`window_layout`."""
 
@@ -192,31 +206,50 @@ class WindowLayout:
         self.padded = (down * self.side[0], across * self.side[1])
         self.windows = down * across
         self._masks: dict[torch.device, Tensor | None] = {}
+        self._orders: dict[torch.device, tuple[Tensor, Tensor]] = {}
 
     def split(self, x: Tensor) -> Tensor:
         """Cut x [B, H, W, C] into windows [B * windows, N, C]."""
         batch, channels = len(x), x.shape[-1]
-        (height, width), (tall, wide) = self.padded, self.side
         if self.padded != self.grid:
-            x = nn.functional.pad(x, (0, 0, 0, width - x.shape[2], 0, height - x.shape[1]))
-        if any(self.shift):
-            x = x.roll((-self.shift[0], -self.shift[1]), (1, 2))
-        x = x.reshape(batch, height // tall, tall, width // wide, wide, channels)
-        return x.transpose(2, 3).reshape(-1, tall * wide, channels)
+            down, right = self.padded[0] - x.shape[1], self.padded[1] - x.shape[2]
+            x = nn.functional.pad(x, (0, 0, 0, right, 0, down))
+        order, back = self.orders(x.device)
+        tokens = _Reorder.apply(x.reshape(batch, -1, channels), order, back)
+        return tokens.view(batch * self.windows, -1, channels)
 
     def join(self, tokens: Tensor) -> Tensor:
         """Undo :meth:`split`."""
-        (height, width), (tall, wide) = self.padded, self.side
-        x = tokens.view(-1, height // tall, width // wide, tall, wide, tokens.shape[-1])
-        x = x.transpose(2, 3).reshape(-1, height, width, tokens.shape[-1])
-        if any(self.shift):
-            x = x.roll(self.shift, (1, 2))
+        channels = tokens.shape[-1]
+        order, back = self.orders(tokens.device)
+        x = _Reorder.apply(tokens.reshape(-1, len(order), channels), back, order)
+        x = x.view(-1, *self.padded, channels)
         return x[:, : self.grid[0], : self.grid[1]] if self.padded != self.grid else x
+
+    def orders(self, device: torch.device) -> tuple[Tensor, Tensor]:
+        """Return which token of the padded grid comes where in the windows, and the inverse."""
+        if torch.compiler.is_compiling():
+            return self._make_orders(device)
+        if device not in self._orders:
+            with torch.inference_mode(False):  # or it could never serve a training
+                self._orders[device] = self._make_orders(device)
+        return self._orders[device]
+
+    def _make_orders(self, device: torch.device) -> tuple[Tensor, Tensor]:
+        (height, width), (tall, wide) = self.padded, self.side
+        place = torch.arange(height * width, device=device).view(height, width)
+        place = place.roll((-self.shift[0], -self.shift[1]), (0, 1))
+        windows = place.view(height // tall, tall, width // wide, wide).transpose(1, 2)
+        order = windows.reshape(-1)
+        return order, order.argsort()
 
     def mask(self, device: torch.device) -> Tensor | None:
         """Return 0 or -inf for each pair of tokens, [windows, 1, N, N]; None where all may meet."""
+        if torch.compiler.is_compiling():
+            return self._make_mask(device)
         if device not in self._masks:
-            self._masks[device] = self._make_mask(device)
+            with torch.inference_mode(False):  # or it could never serve a training
+                self._masks[device] = self._make_mask(device)
         return self._masks[device]
 
     def _make_mask(self, device: torch.device) -> Tensor | None:
@@ -248,8 +281,10 @@ def window_layout(height: int, width: int, window: int, shift: int) -> WindowLay
 
 def relative_index(tall: int, wide: int, window: int) -> Tensor:
     """Return where the bias of each pair of tokens lies in a table for ``window``, [N, N]."""
-    make = _relative_index if torch.compiler.is_compiling() else _kept_index
-    return make(tall, wide, window)
+    if torch.compiler.is_compiling():
+        return _relative_index(tall, wide, window)
+    with torch.inference_mode(False):  # or it could never serve a training
+        return _kept_index(tall, wide, window)
 
 
 def _relative_index(tall: int, wide: int, window: int) -> Tensor:

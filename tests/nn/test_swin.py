@@ -107,6 +107,13 @@ def test_gradients_reach_the_bias_and_extra_logits() -> None:
     assert extra.grad is not None and extra.grad.flatten(1).any(dim=1).all()
 
 
+def test_training_works_after_a_first_look_in_inference_mode() -> None:
+    block, x = fresh_block(5, 2), draw(1, 10, 10, 8)  # a grid that no other test has seen
+    with torch.inference_mode():
+        block(x)
+    block(x).sum().backward()
+
+
 def test_merging_and_splitting_change_the_scale() -> None:
     x = draw(2, 4, 6, 8)
     merged = PatchMerging(8, 12)(x)
