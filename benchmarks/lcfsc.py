@@ -1,13 +1,14 @@
 """What the channel at the transmitter is worth to LCFSC, by masks and by its controls; three seeds.
 
-    python benchmarks/lcfsc.py --data DATA --pool POOL.npz --runs RUNS [--steps 200] [--ablations]
+    python benchmarks/lcfsc.py --data DATA --pool POOL.npz --runs RUNS [--steps 100] [--ablations]
 
-POOL is made by make_pool.py photo; DATA holds bsds500.npz and set5_set14.npz. Every variant starts
-from the same backbone, sees the same crops of 64 x 64, channels and noise in the same steps, sends
-the same k at the same power, and has the same receiver behind LMMSE. Test: the middle of
+POOL is made by make_pool.py photo; DATA holds bsds500.npz and set5_set14.npz. Every variant
+goes on from one plain backbone per number of antennas and, by seed, sees the same crops of 64 x 64,
+channels and noise in the same steps; all send the same k at the same power and have the same
+receiver behind LMMSE. Test: the middle of
 each photo in BSDS500 val, halved in size, and of each of Set5 and Set14, over the same draws for
 all. Runs that are in the CSV are not repeated; one that was stopped goes on from RUNS. Several
-processes, each with its own --antennas, may share CSV and RUNS. Differences to
+processes, each with its own --antennas or --seeds, may share CSV and RUNS. Differences to
 ``plain`` are paired by seed; intervals are 95 % by Student's t. The classical baseline is separate
 coding, and its bound, behind SVD with water-filling. Writes benchmarks/results/lcfsc.{csv,md}.
 """
@@ -23,11 +24,11 @@ import pandas
 import torch
 from make_pool import read_pack
 from PIL import Image
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from zoo_psnr import Images
 
 from channels import MismatchedCSI, PerfectCSI, Rayleigh
-from channels.csi import CSISource
 from semsim import Link, evaluate
 from semsim.codecs.bound import BoundLink, BoundTransmitter
 from semsim.codecs.lcfsc.codec import LCFSCReceiver, LCFSCTransmitter
@@ -47,17 +48,18 @@ WIDE_RATIOS = [0.0, 0.1, 0.2, 0.3, 0.5, 0.6, 0.8, 1.0]  # the release's list for
 VARIANTS: dict[str, dict[str, object]] = {
     "plain": {"fusion": "none"},
     "masked": {"fusion": "masked"},
-    "masked, wide ratios": {"candidates": WIDE_RATIOS},
-    "random mask, wide ratios": {"fusion": "random", "candidates": WIDE_RATIOS},
+    "random mask": {"fusion": "random"},
     "concat": {"fusion": "concat"},
 }
 ABLATIONS: dict[str, dict[str, object]] = {
+    "masked, wide ratios": {"candidates": WIDE_RATIOS},
     "masked, ratio 0.1": {"ratio": 0.1},
     "masked, ratio 0.5": {"ratio": 0.5},
     "masked, CSI only, ratio 0.5": {"sources": "csi", "ratio": 0.5},
     "masked, source only, ratio 0.5": {"sources": "source", "ratio": 0.5},
-    "random mask, ratio 0.5": {"fusion": "random", "ratio": 0.5},
+    "random mask, wide ratios": {"fusion": "random", "candidates": WIDE_RATIOS},
 }
+WRONG = ", wrong CSI"
 STUDENT_T = 4.303  # 97.5 % point for two degrees of freedom
 
 
@@ -96,45 +98,57 @@ def test_crops(data: Path) -> Images:
     return Images(crops)
 
 
-def make_link(
-    antennas: int, arguments: dict[str, object], seed: int, csi_tx: CSISource | None = None
-) -> Link:
-    """A link whose backbone starts alike for every variant of a seed."""
+def make_link(antennas: int, arguments: dict[str, object], seed: int) -> Link:
+    """A fresh link with CSI at both ends."""
     size = {"num_tx": antennas, "num_rx": antennas}
     torch.manual_seed(seed)
-    start = LCFSCTransmitter(CBR, **size, fusion="none")
-    receiver = LCFSCReceiver(CBR, **size)
-    torch.manual_seed(seed + 1000)
     transmitter = LCFSCTransmitter(CBR, **size, **arguments)
-    transmitter.load_state_dict(start.state_dict(), strict=False)
-    return Link(transmitter, Rayleigh(**size), receiver, csi_tx=csi_tx or PerfectCSI())
+    receiver = LCFSCReceiver(CBR, **size)
+    return Link(transmitter, Rayleigh(**size), receiver, csi_tx=PerfectCSI())
+
+
+def go_on(link: Link, crops: Crops, folder: Path, *, steps: int, lr: float, seed: int) -> float:
+    """Train a link, or go on where its folder left off; return the CPU seconds."""
+    spec = TrainSpec(
+        steps=steps, batch_size=8, lr=lr, optimiser="muon", crop=SIDE, save_every=50, ema=0.99
+    )
+    start = time.process_time()
+    train(link, crops, Reconstruct("log_mse"), spec, folder=folder, seed=seed)
+    return round(time.process_time() - start, 1)
+
+
+def take_over(link: Link, weights: Path) -> None:
+    """Load the backbone of another variant; what is not in the file stays fresh."""
+    tensors = load_file(weights)
+    for name in ("transmitter", "receiver"):
+        own = {k[len(name) + 1 :]: v for k, v in tensors.items() if k.startswith(f"{name}.")}
+        getattr(link, name).load_state_dict(own, strict=False)
 
 
 def one_run(
-    antennas: int, variant: str, seed: int, steps: int, crops: Crops, test: Images, runs: Path
+    antennas: int, variant: str, seed: int, args: argparse.Namespace, crops: Crops, test: Images
 ) -> list[dict]:
     """Train one codec, measure it, and measure it again with the CSI of another draw."""
     arguments = {**VARIANTS, **ABLATIONS}[variant]
+    label = f"{antennas}x{antennas}"
+    start = args.runs / f"{label} start"
+    if not (start / "weights.safetensors").is_file():
+        plain = make_link(antennas, {"fusion": "none"}, 0)
+        go_on(plain, crops, start, steps=args.start, lr=3e-3, seed=0)
     link = make_link(antennas, arguments, seed)
-    spec = TrainSpec(
-        steps=steps, batch_size=8, lr=3e-3, optimiser="muon", crop=SIDE, save_every=50, ema=0.99
-    )
-    folder = runs / f"{antennas}x{antennas} {variant} {seed}"
-    start = time.process_time()
-    train(link, crops, Reconstruct("log_mse"), spec, folder=folder, seed=seed)
+    take_over(link, start / "weights.safetensors")
+    folder = args.runs / f"{label} {variant} {seed}"
     facts = {
         "antennas": antennas,
         "seed": seed,
-        "steps": steps,
-        "cpu_seconds": round(time.process_time() - start, 1),
+        "steps": args.start + args.steps,
+        "cpu_seconds": go_on(link, crops, folder, steps=args.steps, lr=2e-3, seed=seed + 100),
         "parameters": sum(p.numel() for p in link.parameters()),
     }
     rows = [{"variant": variant, **facts, **row} for row in measure(link, test)]
     if arguments.get("fusion", "masked") in ("masked", "concat"):
         link.csi_tx = MismatchedCSI()
-        rows += [
-            {"variant": f"{variant}, wrong CSI", **facts, **row} for row in measure(link, test)
-        ]
+        rows += [{"variant": variant + WRONG, **facts, **row} for row in measure(link, test)]
     return rows
 
 
@@ -198,34 +212,38 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--pool", type=Path, required=True)
     parser.add_argument("--runs", type=Path, required=True)
-    parser.add_argument("--steps", type=int, default=200)
+    parser.add_argument("--steps", type=int, default=100, help="of each variant")
+    parser.add_argument("--start", type=int, default=200, help="steps of the backbone before")
     parser.add_argument("--antennas", type=int, nargs="*", default=ANTENNAS)
+    parser.add_argument("--seeds", type=int, nargs="*", default=SEEDS)
     parser.add_argument("--ablations", action="store_true", help="the ablations over 2 x 2 as well")
     args = parser.parse_args()
     torch.set_num_threads(1)
     RESULTS.mkdir(exist_ok=True)
     path = RESULTS / "lcfsc.csv"
     crops, test = Crops(args.pool), test_crops(args.data)
-    for antennas, variant, seed in plan(args.antennas, args.ablations):
+    for antennas, variant, seed in plan(args.antennas, args.seeds, args.ablations):
         if done(path, antennas, variant, seed):
             continue
         if variant == "classical":
             new = classical(antennas, test)
         else:
-            new = one_run(antennas, variant, seed, args.steps, crops, test, args.runs)
+            new = one_run(antennas, variant, seed, args, crops, test)
         print(pandas.DataFrame(new).to_string(index=False, header=False), flush=True)
         pandas.concat([table(path), pandas.DataFrame(new)]).round(4).to_csv(path, index=False)
     rows = table(path)
-    (RESULTS / "lcfsc.md").write_text(HEADING.format(args.steps) + summary(rows), encoding="utf-8")
+    (RESULTS / "lcfsc.md").write_text(
+        HEADING.format(args.start, args.steps) + summary(rows), encoding="utf-8"
+    )
     print(summary(rows))
 
 
-def plan(antennas: list[int], ablations: bool) -> list[tuple[int, str, int]]:
+def plan(antennas: list[int], seeds: list[int], ablations: bool) -> list[tuple[int, str, int]]:
     """What to run, in this order: antennas, variant, seed."""
-    runs = [(n, v, s) for s in SEEDS for n in antennas for v in VARIANTS]
+    runs = [(n, v, s) for s in seeds for n in antennas for v in VARIANTS]
     runs += [(n, "classical", -1) for n in antennas]
     if ablations:
-        runs += [(2, v, s) for s in SEEDS for v in ABLATIONS]
+        runs += [(2, v, s) for s in seeds for v in ABLATIONS]
     return runs
 
 
@@ -246,7 +264,8 @@ def done(path: Path, antennas: int, variant: str, seed: int) -> bool:
 HEADING = (
     "PSNR in dB on 119 crops of 64 x 64 from held-out photos, CBR 1/16 over all antennas, i.i.d. "
     "block Rayleigh fading; mean over the seeds, in brackets the paired difference to plain with "
-    "its 95 % interval. {} steps of 8 crops each, LMMSE at the receiver, H known at both ends.\n"
+    "its 95 % interval. {} steps of 8 crops for the plain backbone, then {} for each variant; "
+    "LMMSE at the receiver, H known at both ends.\n"
 )
 
 if __name__ == "__main__":
