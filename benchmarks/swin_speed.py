@@ -26,7 +26,8 @@ from channels import AWGN, CSI
 from semsim import Link, Stop, evaluate
 from semsim.codecs.swin_jscc import SwinReceiver, SwinTransmitter
 from semsim.metrics.image import PSNR
-from semsim.nn.swin import SwinBlock, relative_index, window_layout
+from semsim.nn.swin import SwinBlock
+from semsim.nn.windows import relative_index, window_layout
 from semsim.payloads.synthetic import Synthetic
 
 RESULTS = Path(__file__).parent / "results"

@@ -10,8 +10,9 @@ from torch import Tensor, nn
 
 from semsim import stream
 from semsim.nn.snr import ModNet
-from semsim.nn.swin import PatchMerging, PatchSplitting, SwinBlock, attend, window_layout
+from semsim.nn.swin import PatchMerging, PatchSplitting, SwinBlock, attend
 from semsim.nn.swin_codec import SwinDecoder, SwinEncoder, SwinSizes
+from semsim.nn.windows import window_layout
 
 HR = (128, 192, 256, 320)
 
