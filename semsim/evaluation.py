@@ -151,21 +151,30 @@ class Evaluation:
     def _send(self, index: int, items: list[Any], snrs: list[float]) -> None:
         """Send one batch at several SNRs; one transfer to the CPU for all of them."""
         source, target = _collate(items, self.device)
-        start, symbols, gathered = time.perf_counter(), None, []
+        start, gathered = time.perf_counter(), []
         kept: dict[str, Tensor] = {}
-        if not getattr(getattr(self.link, "transmitter", None), "uses_csi", True):
-            symbols = self.link.encode(source)  # type: ignore[operator]
+        once = self._encode_once(source)
         shared = (time.perf_counter() - start) / len(snrs)
         for snr in snrs:
             start = time.perf_counter()
             generator = stream(self.seed, "link", index, device=self.device)
-            sent = self.link.transmit(source, snr, generator, symbols=symbols)  # type: ignore[operator]
+            sent = self.link.transmit(source, snr, generator, **once)  # type: ignore[operator]
             output = self.task(sent.estimate)
             gathered.append(self._measure(Outcome(output, source, target, sent, kept), sent))
             self._count(self.points[snr], sent, source)
             self.points[snr].seconds += time.perf_counter() - start + shared
         for snr, values in zip(snrs, torch.stack(gathered).cpu().numpy(), strict=True):
             self._add(snr, values, list(sent.notes))
+
+    def _encode_once(self, source: Tensor) -> dict[str, Any]:
+        """Return what all SNRs of a batch share: the symbols, or the part that sees no channel."""
+        transmitter = getattr(self.link, "transmitter", None)
+        if not getattr(transmitter, "uses_csi", True):
+            return {"symbols": self.link.encode(source)}  # type: ignore[operator]
+        features = getattr(transmitter, "features", None)
+        if not callable(features) or (shared := features(source)) is None:
+            return {}
+        return {"features": shared}
 
     def _measure(self, outcome: Outcome, sent: Transmission) -> Tensor:
         """Return float64 [2 + metrics + notes, B]: finite, power, metrics, notes of each item."""

@@ -79,6 +79,7 @@ class Link(nn.Module):
         snr_db: float | Tensor,
         generator: torch.Generator,
         symbols: Tensor | WithSideInfo | None = None,
+        features: Tensor | None = None,
     ) -> Transmission:
         """Send one batch and keep every intermediate.
 
@@ -87,6 +88,8 @@ class Link(nn.Module):
             snr_db: average received Es/N0 per receive antenna, in dB; a number, or [B].
             generator: draws fading, noise and whatever else is random, on the source's device.
             symbols: what :meth:`encode` returned for this source, to encode only once.
+            features: what ``transmitter.features`` returned for it, where the transmitter has that:
+                the part of its work that does not depend on the channel.
         """
         batch, shape = len(source), tuple(source.shape[1:])
         n0 = snr_db_to_n0(torch.as_tensor(snr_db, device=source.device, dtype=torch.float32))
@@ -97,7 +100,9 @@ class Link(nn.Module):
         csi_tx = self.csi_tx(state, n0, generator, csi_rx)
         precoder = self.frontend.precoder(csi_tx, self.channel.num_tx, self.channel.num_rx)
         if symbols is None:
-            symbols = self.transmitter(source, self._seen_by_transmitter(csi_tx, precoder, uses))
+            seen = self._seen_by_transmitter(csi_tx, precoder, uses)
+            shared = {} if features is None else {"features": features}
+            symbols = self.transmitter(source, seen, **shared)
         side_info = {}
         if isinstance(symbols, WithSideInfo):
             symbols, side_info["side_info"] = symbols

@@ -62,7 +62,11 @@ class WithSideInfo(NamedTuple):
 
 
 class Transmitter(Protocol):
-    """Source in, complex symbols of unit mean power per item out."""
+    """Source in, complex symbols of unit mean power per item out.
+
+    It may offer ``features(source) -> Tensor | None``, the part of its work that does not depend on
+    the channel, and take that as ``features``: a sweep then computes it once for all SNRs.
+    """
 
     uses_csi: bool  #: False where x does not depend on ``csi``: a sweep then encodes once
 

@@ -129,6 +129,7 @@ class BoundLink(Link):
         snr_db: float | Tensor,
         generator: torch.Generator,
         symbols: Tensor | WithSideInfo | None = None,
+        features: Tensor | None = None,
     ) -> Transmission:
         """Send one batch of images; arguments as in :meth:`semsim.link.Link.transmit`."""
         if symbols is not None:

@@ -172,14 +172,28 @@ class SwinTransmitter(_Codec):
             return 0.0
         return math.log2(math.comb(self.sizes.widths[-1], self.channels))
 
-    def forward(self, source: Tensor, csi: CSI) -> Tensor | WithSideInfo:
+    def features(self, source: Tensor) -> Tensor | None:
+        """Return what does not depend on the channel, [B, h, w, C]; None with a heatmap.
+
+        A sweep computes it once per batch and hands it to :meth:`forward` at each SNR.
+        """
+        if self.heatmap:
+            return None
+        self.grid(tuple(source.shape[1:]))
+        return self.encoder.features(pad_to_stride(source, self.stride))
+
+    def forward(
+        self, source: Tensor, csi: CSI, features: Tensor | None = None
+    ) -> Tensor | WithSideInfo:
         """Return symbols [B, 1, K] for source [B, 3, H, W] in [0, 1].
 
-        With ``rates`` also which channels are sent, [B, width], bool.
+        With ``rates`` also which channels are sent, [B, width], bool. ``features`` are those of
+        this source, where they are there already.
         """
         grid = self.grid(tuple(source.shape[1:]))
         trust = self._heatmap(csi, grid) if self.heatmap else None
-        latent = self.encoder(pad_to_stride(source, self.stride), _snr(csi), trust)
+        image = pad_to_stride(source, self.stride)
+        latent = self.encoder(image, _snr(csi), trust, features=features)
         if not self.rates:
             return unit_power(to_symbols(latent))
         return self._send_some(latent)

@@ -130,6 +130,7 @@ class SwinEncoder(nn.Module):
         trust: Tensor | None = None,
         *,
         attend: Attend = no_logits,
+        features: Tensor | None = None,
     ) -> Tensor:
         """Return the latent [B, channels, h, w].
 
@@ -138,20 +139,22 @@ class SwinEncoder(nn.Module):
             snr_db: effective SNR per item, [B].
             trust: 1 / (1 + n0) of each complex symbol, [B, heatmap, h, w].
             attend: logits to add in the blocks, see :data:`semsim.nn.swin.Attend`.
+            features: what :meth:`features` returned for this image, to compute it only once.
         """
-        image = image - 0.5
-        x = self.features(image, trust, attend)
+        x = self.features(image, trust, attend) if features is None else features
         if self.snr is not None:
             x = self.snr(x, snr_db)
         latent = self.head(x).permute(0, 3, 1, 2)
         if self.linear is None:
             return latent
-        unshuffled = nn.functional.pixel_unshuffle(image, self.sizes.stride)
+        unshuffled = nn.functional.pixel_unshuffle(image - 0.5, self.sizes.stride)
         return self.whiten(self.linear(unshuffled) + latent)
 
-    def features(self, image: Tensor, trust: Tensor | None, attend: Attend) -> Tensor:
-        """Return the tokens of the last scale, [B, h, w, C], for an image around 0."""
-        x = nn.functional.pixel_unshuffle(image, self.sizes.patch).permute(0, 2, 3, 1)
+    def features(
+        self, image: Tensor, trust: Tensor | None = None, attend: Attend = no_logits
+    ) -> Tensor:
+        """Return the tokens of the last scale, [B, h, w, C]; the SNR comes in behind them."""
+        x = nn.functional.pixel_unshuffle(image - 0.5, self.sizes.patch).permute(0, 2, 3, 1)
         x = self.embed(x)
         last = len(self.stages) - 1
         for index, stage in enumerate(self.stages):

@@ -10,8 +10,10 @@ import torch
 from channels import AWGN, Rayleigh
 from channels.base import CSI
 from channels.csi import PerfectCSI
-from semsim import Link, stream
+from semsim import Link, Stop, evaluate, stream
 from semsim.codecs.swin_jscc import SwinReceiver, SwinTransmitter
+from semsim.metrics.image import PSNR
+from semsim.payloads.synthetic import Synthetic
 from semsim.phy.frontend import SVD, ZF
 
 SMALL = {"widths": (32,), "depths": (1,), "decoder_depths": (2,), "window": 4}
@@ -207,3 +209,15 @@ def test_a_receiver_behind_no_front_end_says_what_to_use() -> None:
     _, receiver = pair(**SMALL)
     with pytest.raises(ValueError, match="front end such as lmmse"):
         receiver(torch.zeros(1, 2, 5, dtype=torch.complex64), csi(1), (3, 32, 32))
+
+
+def test_a_sweep_computes_the_features_once_and_gets_the_same_digits() -> None:
+    transmitter, receiver = pair(**SMALL, heatmap=False)
+    link = Link(transmitter, AWGN(), receiver).eval()
+    calls = []
+    transmitter.encoder.stages[0].register_forward_hook(lambda *_: calls.append(1))
+    arguments = {"metrics": [PSNR()], "batch_size": 4, "stop": Stop(4, 4)}
+    together = evaluate(link, Synthetic(count=4, size=32), snr_db=[0.0, 10.0], **arguments)
+    assert len(calls) == 1
+    alone = evaluate(link, Synthetic(count=4, size=32), snr_db=[10.0], **arguments)
+    assert together[1]["value"] == alone[0]["value"]
