@@ -2,7 +2,7 @@
 
     python benchmarks/lowmem.py --data DATA --pool POOL.npz --weights WEIGHTS [--steps 300]
 
-Three parts: the activations that one standard block keeps, beside the published accounting; those
+Three parts: the activations that one standard block keeps, beside the bytes expected of it; those
 of the Swin codec per preset; and fine-tuning a Swin codec, WEIGHTS (a name of the zoo or a
 .safetensors file), from AWGN to block Rayleigh fading with and without ``memory: low``: memory,
 step time as a ratio of interleaved steps, PSNR on the last 1,000 lossless CIFAR-10 images. POOL is
@@ -42,7 +42,7 @@ from lowmem_blocks import Block, units
 RESULTS = Path(__file__).parent / "results"
 CHOICES = {"normal": (False, False), "act": (True, False), "norm": (False, True),
            "low": (True, True)}  # fmt: skip
-#: setting: (dtype, autocast, frozen, published units for the four choices)
+#: setting: (dtype, autocast, frozen, units expected of the four choices)
 BLOCK = {
     "fp32": (torch.float32, False, False, (16.04, 12.29, 14.03, 10.28)),
     "bf16": (torch.bfloat16, False, False, (16.05, 12.55, 14.05, 10.55)),
@@ -58,13 +58,13 @@ SEEDS, SNRS, BATCH = (0, 1, 2), [1.0, 10.0, 19.0], 16
 def block_rows() -> list[dict]:
     """Units kept by one block, for each setting and choice."""
     rows = []
-    for setting, (dtype, autocast, frozen, published) in BLOCK.items():
+    for setting, (dtype, autocast, frozen, expected) in BLOCK.items():
         row: dict = {"part": "block", "setting": setting, "unit": "input elements"}
-        for (name, choice), stated in zip(CHOICES.items(), published, strict=True):
+        for (name, choice), stated in zip(CHOICES.items(), expected, strict=True):
             block = Block().to(dtype)
             low_memory(block, *choice)  # before freezing, which would keep the norms as they are
             block.requires_grad_(not frozen)
-            row[name], row[f"{name}_published"] = units(block, dtype, autocast), stated
+            row[name], row[f"{name}_expected"] = units(block, dtype, autocast), stated
         rows.append(row)
     return rows
 
@@ -172,11 +172,11 @@ def summary(rows: list[dict], args: argparse.Namespace) -> str:
     """Three markdown tables and what the converter says of a convolutional codec."""
     names = ["normal", "ReGELU2 only", "MS-LayerNorm only", "both"]
     lines = ["Activations kept for the backward pass by one pre-norm block (width 192, 196 tokens, "
-             "batch 4), in units of its input's elements; published values in brackets.", "",
+             "batch 4), in units of its input's elements; expected values in brackets.", "",
              f"| setting | {' | '.join(names)} |", "|---|---|---|---|---|"]  # fmt: skip
     for row in (r for r in rows if r["part"] == "block"):
         cells = [
-            f"{row[k]:.2f} ({'-' if row[f'{k}_published'] is None else row[f'{k}_published']})"
+            f"{row[k]:.2f} ({'-' if row[f'{k}_expected'] is None else row[f'{k}_expected']})"
             for k in CHOICES
         ]
         lines.append(f"| {row['setting']} | {' | '.join(cells)} |")
