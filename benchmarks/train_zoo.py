@@ -94,8 +94,6 @@ DATA = {
     "128 x 128, in the end 320 x 320",
 }
 
-SWIN_PHOTO = {"widths": [64, 128], "depths": [1, 3], "decoder_depths": [2, 4], "linear": 4}
-
 PLANS: dict[str, Recipe] = {
     "deepjscc-cifar-1-6": Recipe({"cbr": "1/6", "width": 96}, "cifar", batch=48, lr=3e-3),
     "deepjscc-cifar-1-12": Recipe(
@@ -106,19 +104,33 @@ PLANS: dict[str, Recipe] = {
     ),
     "swin-cifar-1-6": Recipe({"cbr": "1/6"}, "cifar", batch=48, lr=3e-3, kind="swin_jscc"),
     "swin-cifar-1-12": Recipe(
-        {"cbr": "1/12"}, "cifar", batch=48, lr=2e-3, start="swin-cifar-1-6", kind="swin_jscc"
+        {"cbr": "1/12"},
+        "cifar",
+        batch=48,
+        lr=2e-3,
+        start="swin-cifar-1-6",
+        kind="swin_jscc",
+        cut=True,
     ),
     "swin-photo-1-16": Recipe(
-        {"cbr": "1/16", **SWIN_PHOTO}, "photo", batch=8, lr=2e-3, near=0.5, kind="swin_jscc"
+        {"cbr": "1/16"},
+        "photo",
+        batch=6,
+        lr=2e-3,
+        near=0.5,
+        start="swin-cifar-1-6",
+        kind="swin_jscc",
+        cut=True,
     ),
     "swin-photo-1-24": Recipe(
-        {"cbr": "1/24", **SWIN_PHOTO},
-        "photo-large",
-        batch=2,
-        lr=1e-3,
+        {"cbr": "1/24"},
+        "photo",
+        batch=6,
+        lr=1.5e-3,
         near=0.5,
         start="swin-photo-1-16",
         kind="swin_jscc",
+        cut=True,
     ),
 }
 

@@ -34,6 +34,7 @@ class Recipe:
     near: float = 0.3  # share of items with an SNR close to 10 dB, where the zoo is compared
     start: str | None = None  # checkpoint to start from where shapes agree
     kind: str = "deepjscc"
+    cut: bool = False  # whether larger tensors of ``start`` are cut to size: its leading channels
 
 
 def draw_noise(
@@ -70,7 +71,7 @@ class Trainer:
             }
         ).to(memory_format=torch.channels_last)
         if recipe.start:
-            warm_start(self.net, recipe.start)
+            warm_start(self.net, recipe.start, cut=recipe.cut)
         self.average = {k: v.clone() for k, v in self.net.state_dict().items()}
         self.optimisers = make_optimisers(self.net, recipe)
         self.generator = torch.Generator().manual_seed(recipe.seed + 1 + rank)
@@ -115,14 +116,21 @@ def make_optimisers(net: nn.Module, recipe: Recipe) -> list[torch.optim.Optimize
     return [optimiser]
 
 
-def warm_start(net: nn.Module, path: str) -> None:
-    """Take over every tensor whose name and shape agree."""
+def warm_start(net: nn.Module, path: str, *, cut: bool) -> None:
+    """Take over every tensor whose name and shape agree, or, with ``cut``, the leading part."""
     from safetensors.torch import load_file
 
     old, new = load_file(path), net.state_dict()
-    same = {k: v for k, v in old.items() if k in new and new[k].shape == v.shape}
+    same = {k: v for k, v in old.items() if k in new and _fits(v, new[k], cut)}
+    same = {k: v[tuple(slice(n) for n in new[k].shape)] for k, v in same.items()}
     net.load_state_dict({**new, **same})
     print(f"warm start: {len(same)} of {len(new)} tensors from {path}", flush=True)
+
+
+def _fits(old: Tensor, new: Tensor, cut: bool) -> bool:
+    if not cut or old.dim() != new.dim():
+        return old.shape == new.shape
+    return all(a >= b for a, b in zip(old.shape, new.shape, strict=True))
 
 
 class Pool:

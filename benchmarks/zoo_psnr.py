@@ -23,7 +23,6 @@ from torch.utils.flop_counter import FlopCounterMode
 from channels import AWGN, Rayleigh
 from channels.base import CSI
 from semsim import Link, evaluate, zoo
-from semsim.codecs.deepjscc import DeepJSCCReceiver, DeepJSCCTransmitter
 from semsim.metrics.image import PSNR
 from semsim.nn.resnet import ResNet
 
@@ -74,13 +73,10 @@ def bundled(size: int) -> Images:
     return Images([p[50 : 50 + size, 100 : 100 + size] for p in photos])
 
 
-def ends(name: str) -> tuple[DeepJSCCTransmitter, DeepJSCCReceiver]:
-    """Build both ends as the card says and load the weights."""
-    spec = zoo.card(name)["spec"]
-    transmitter = DeepJSCCTransmitter(**spec["transmitter"])
-    receiver = DeepJSCCReceiver(**spec["receiver"])
-    zoo.load(name, transmitter, receiver)
-    return transmitter.eval(), receiver.eval()
+def ends(name: str) -> tuple[torch.nn.Module, torch.nn.Module]:
+    """Both ends as the card says, with their weights."""
+    parts = zoo.build(name)
+    return parts["transmitter"], parts["receiver"]
 
 
 def count_multiply_adds(
@@ -144,7 +140,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, default=os.environ.get("SEMSIM_DATA"))
     parser.add_argument("--cards", action="store_true", help="write the curves into the cards")
-    parser.add_argument("--names", nargs="*", default=zoo.names())
+    mine = [n for n in zoo.names() if n.startswith(("deepjscc", "swin", "resnet"))]
+    parser.add_argument("--names", nargs="*", default=mine)
     args = parser.parse_args()
     if args.data is None or not (Path(args.data) / "kodak24.npz").is_file():
         raise SystemExit("no data: give --data or SEMSIM_DATA, a folder with kodak24.npz; skipped")

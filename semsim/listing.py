@@ -25,7 +25,8 @@ def lines(family: str) -> Iterator[tuple[str, str]]:
 
         for name in zoo.names():
             card = zoo.card(name)
-            yield name, str(card.get("about") or card.get("data", ""))
+            kinds = dict.fromkeys(_kind(path) for path in card["classes"].values())
+            yield name, f"{' + '.join(kinds)}: {card.get('about') or card.get('data', '')}"
         return
     for kind in FAMILIES[family]:
         try:
@@ -33,6 +34,15 @@ def lines(family: str) -> Iterator[tuple[str, str]]:
         except SpecError as error:
             about = error.message
         yield kind, about.split("\n")[0]
+
+
+def _kind(path: str) -> str:
+    """Return the kind of a class "module:Class", or the class where no table has it."""
+    for table in FAMILIES.values():
+        for kind, row in table.items():
+            if row == path:
+                return kind
+    return path.partition(":")[2]
 
 
 def json_schema() -> dict[str, Any]:

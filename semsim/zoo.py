@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import difflib
 import hashlib
+import importlib
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -37,6 +38,20 @@ def card(name: str) -> dict[str, Any]:
         return dict(json.loads(path.read_text(encoding="utf-8")))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"the model card of {name!r} is damaged: {error}") from error
+
+
+def build(name: str) -> dict[str, nn.Module]:
+    """Return every part of shipped weights, such as transmitter and receiver, ready and in eval.
+
+    The classes are those that the model card names.
+    """
+    facts, parts = card(name), {}
+    for prefix, path in facts["classes"].items():
+        module, _, attribute = path.partition(":")
+        made = getattr(importlib.import_module(module), attribute)
+        parts[prefix] = made(**facts["spec"][prefix]).eval()
+    load_parts(name, parts)
+    return parts
 
 
 def load(name: str | Path, transmitter: nn.Module, receiver: nn.Module | None) -> None:
@@ -111,7 +126,9 @@ def export_parts(
     _write(path, content)
     digest = hashlib.sha256(content).hexdigest()
     parameters = sum(p.numel() for part in parts.values() for p in part.parameters())
-    facts = {"sha256": digest, "spec": specs, "parameters": parameters, **(card or {})}
+    classes = {p: f"{type(part).__module__}:{type(part).__qualname__}" for p, part in parts.items()}
+    facts = {"sha256": digest, "classes": classes, "spec": specs, "parameters": parameters}
+    facts |= card or {}
     _write(path.with_suffix(".json"), (json.dumps(facts, indent=2) + "\n").encode())
     return path
 
