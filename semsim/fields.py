@@ -108,26 +108,45 @@ def parse_transmitter(value: object) -> BaseModel:
     return spec.parse("transmitter", {**specs["transmitter"], **value})
 
 
-def parse_stage(
-    receiver: BaseModel, transmitter: Any, other_half: Callable[[], BaseModel | None]
-) -> BaseModel:
-    """Return a receiver; one that wraps another, its ``codec``, with what was left out filled in.
+def receiver_of(transmitter: Any, receiver: Any) -> BaseModel | None:
+    """Return the receiver of a transmitter, as far as written.
 
-    Args:
-        receiver: as written.
-        transmitter: shipped weights of it bring along the other arguments of the stage.
-        other_half: makes the codec, where none is written.
+    Of the transmitter's kind it takes over arguments of the same name. One that wraps another, its
+    ``codec``, wraps the transmitter's other half where it names none; shipped weights of such a
+    stage bring along the stage and its sizes.
     """
-    if "codec" not in type(receiver).model_fields:
-        return receiver
     from semsim import zoo
 
     weights = transmitter.weights
     trained = zoo.card(weights)["spec"].get("receiver", {}) if weights in zoo.names() else {}
-    stage = {k: v for k, v in trained.items() if k in type(receiver).model_fields and k != "codec"}
+    if receiver is None and "kind" in trained:
+        receiver = spec.parse("receiver", trained["kind"])
+    if receiver is None or "codec" not in type(receiver).model_fields:
+        return _other_half(transmitter, receiver)
+    own_keys = type(receiver).model_fields.keys() - {"codec", "kind"}
+    sizes = {k: v for k, v in trained.items() if k in own_keys}
     own = receiver.model_dump(mode="json", exclude_unset=True)
-    codec = own.get("codec") or other_half()
-    return spec.validate(type(receiver), {**stage, **own, "codec": codec})
+    codec = own.get("codec") or _other_half(transmitter, None)
+    return spec.validate(type(receiver), {**sizes, **own, "codec": codec})
+
+
+def _other_half(transmitter: Any, receiver: Any) -> BaseModel | None:
+    half = transmitter.kind.replace("Transmitter", "Receiver")
+    kind = half if receiver is None else receiver.kind
+    if kind != half:
+        return receiver
+    is_outside = ":" in kind and kind != transmitter.kind
+    if kind not in spec.FAMILIES["receiver"] and not is_outside:
+        return receiver
+    try:
+        model = spec.model_of("receiver", kind)
+    except SpecError as error:
+        message = f"missing, and no other half of {transmitter.kind!r} found: {error}"
+        raise SpecError("receiver", message) from error
+    inherited = transmitter.model_dump(mode="json")
+    own = {} if receiver is None else receiver.model_dump(mode="json", exclude_unset=True)
+    shared = {k: v for k, v in inherited.items() if k in model.model_fields and k != "kind"}
+    return spec.validate(model, {**shared, **own, "kind": kind})
 
 
 def parse_snrs(value: object) -> tuple[float, ...]:

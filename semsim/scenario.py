@@ -121,34 +121,11 @@ class Scenario(BaseModel):
                 raise error.under("plots", index) from error
 
     def receiver_spec(self) -> BaseModel | None:
-        """Return the receiver; of the transmitter's kind it takes over arguments of the same name.
+        """Return the receiver, with what the transmitter and its weights decide filled in.
 
         None where none is given and the transmitter has no other half in the table.
         """
-        half = self.transmitter.kind.replace("Transmitter", "Receiver")
-        kind = half if self.receiver is None else self.receiver.kind
-        if kind != half:
-            alone = self.model_copy(update={"receiver": None})
-            return fields.parse_stage(self.receiver, self.transmitter, alone.receiver_spec)
-        is_outside = ":" in kind and kind != self.transmitter.kind
-        if kind not in spec.FAMILIES["receiver"] and not is_outside:
-            return self.receiver
-        model = self._receiver_model(kind)
-        inherited = self.transmitter.model_dump(mode="json")
-        own = (
-            {}
-            if self.receiver is None
-            else self.receiver.model_dump(mode="json", exclude_unset=True)
-        )
-        shared = {k: v for k, v in inherited.items() if k in model.model_fields and k != "kind"}
-        return spec.validate(model, {**shared, **own, "kind": kind})
-
-    def _receiver_model(self, kind: str) -> type[BaseModel]:
-        try:
-            return spec.model_of("receiver", kind)
-        except SpecError as error:
-            message = f"missing, and no other half of {self.transmitter.kind!r} found: {error}"
-            raise SpecError("receiver", message) from error
+        return fields.receiver_of(self.transmitter, self.receiver)
 
     @functools.cached_property
     def content(self) -> dict[str, Any]:

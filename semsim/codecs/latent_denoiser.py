@@ -13,10 +13,11 @@ from channels.base import CSI
 from semsim.codecs.deepjscc import to_latent, to_symbols
 from semsim.link import Link
 from semsim.nn.denoise import ResidualDenoiser, ScorePredictor
-from semsim.types import Receiver, Transmission
+from semsim.types import Receiver, Transmission, WithSideInfo
 
 Stage = Literal[1, 2, 3]
 Layout = Literal["grid", "line"]
+Told = Literal["channel", "equivalent"]
 DELTA = 0.01  # least gain in similarity that is worth a step
 LATENT_WEIGHT = 0.1  # of the latent's loss beside the task's
 
@@ -57,24 +58,26 @@ class LatentDenoiser(nn.Module):
     are predicted to raise the similarity by ``delta``. It follows the channel alone and never looks
     at the latent. With T = 0 the codec gets what it would have got without this stage, bit for bit.
 
-    The codec is handed unbiased symbols z_T / w_T and their noise n0_T = 1 / w_T - 1, where the
-    error 1 - w of each symbol has shrunk in proportion until the mean of w_T is s_T^2; over AWGN
-    that is the equivalent SNR s_T^2 / (1 - s_T^2). Latents here are LMMSE estimates, of mean power
-    s_t^2, where the specification has unit power; the two differ by the factor s_t, which the
-    network takes out again.
+    The codec is handed unbiased symbols z_T / w and a noise 1 / w - 1. ``told: channel`` keeps the
+    channel's noise, so that a fresh denoiser changes nothing. ``told: equivalent``, as specified,
+    shrinks the error 1 - w of each symbol until the mean of w is s_T^2, over AWGN the equivalent
+    SNR s_T^2 / (1 - s_T^2); a codec must be trained for that (stage 3), since what a denoiser
+    leaves is not white noise. Latents here are LMMSE estimates, of mean power s_t^2, where the
+    specification has unit power; the two differ by the factor s_t, which the network takes out.
 
     Training has three stages: 1 trains the codec alone, 2 the denoiser before a frozen codec, 3 all
     of it. Stages 2 and 3 add to the task's loss a tenth of
 
-        sum over t of |z_t - z|^2 / (K (1 - s_0^2)) + (s_t - cos(z_t, z))^2,
+        mean over t of |z_t - z|^2 / (K (1 - s_0^2)) + (s_t - cos(z_t, z))^2,
 
     where 1 - s_0^2, the error before the first step, keeps low SNRs from drowning the high ones.
-    What was sent, z, they learn in a :class:`DenoisingLink`, which every scenario with this
-    receiver has. With that sum alone in stage 2 the frozen codec lost 2 dB, since a decoder shrinks
-    noisy latents by itself and so did it twice; hence the task's loss there too.
+    Item i of a batch is decoded after 1 + i mod max_steps steps, so that every step learns to be
+    the last. What was sent, z, they learn in a :class:`DenoisingLink`, which every scenario with
+    this receiver has. With the latent's loss alone in stage 2, as specified, the frozen codec lost
+    2 dB: it shrank a second time what was shrunk already.
 
-    Found: the recursion with one network, the score from the SNR alone, its predicted sequence, the
-    number of steps from it, three stages. Inferred: sizes, losses, rule and ``delta``.
+    Found: one network, the score from the SNR alone, its predicted sequence, the number of steps
+    from it, three stages. Inferred: sizes, losses, the rule and ``delta``.
 
     Args:
         codec: the receiver to wrap; in a scenario the other half of the transmitter by default.
@@ -86,6 +89,7 @@ class LatentDenoiser(nn.Module):
         max_steps: most steps; the same weights serve all of them.
         delta: least predicted gain in similarity for which a step is taken.
         steps: a fixed number of steps instead; 0 for the plain codec.
+        told: the noise that the codec is told: the ``channel``'s, or the ``equivalent`` one.
         stage: 1, 2 or 3; decides what is trained.
 
     Source: arXiv 2502.07319 (IEEE Wireless Commun. Lett. 14(5), 2025); no code is public.
@@ -103,24 +107,24 @@ class LatentDenoiser(nn.Module):
         max_steps: int = 6,
         delta: float = DELTA,
         steps: int | None = None,
+        told: Told = "channel",
         stage: Stage = 3,
     ) -> None:
         super().__init__()
         if codec is None:
-            raise ValueError(
-                "codec is missing: the receiver to wrap, such as codec: {kind: deepjscc, cbr: 1/6}"
-            )
+            raise ValueError("codec is missing: the receiver to wrap, such as {kind: deepjscc}")
         if max_steps < 1:
             raise ValueError(f"max_steps must be at least 1, got {max_steps}")
         if steps is not None and not 0 <= steps <= max_steps:
             raise ValueError(f"steps is 0 to max_steps, {max_steps}, or null, got {steps}")
+        if told not in get_args(Told):
+            raise ValueError(f"told is channel or equivalent, got {told!r}")
         if stage not in (1, 2, 3):
             raise ValueError(f"stage is 1, 2 or 3, got {stage}")
         self.codec: Any = codec  # a Receiver, maybe no Module
-        self.delta, self.steps, self.stage = delta, steps, stage
-        offered = (
-            "grid" if hasattr(self.codec, "grid") and hasattr(self.codec, "channels") else "line"
-        )
+        self.delta, self.steps, self.told, self.stage = delta, steps, told, stage
+        has_grid = hasattr(self.codec, "grid") and hasattr(self.codec, "channels")
+        offered = "grid" if has_grid else "line"
         self.layout = layout or offered
         if self.layout not in get_args(Layout) or (self.layout, offered) == ("grid", "line"):
             raise ValueError(
@@ -129,9 +133,10 @@ class LatentDenoiser(nn.Module):
         self.channels: int = self.codec.channels if self.layout == "grid" else 2  # type: ignore[attr-defined]
         self.network = ResidualDenoiser(self.channels, width=width, depth=depth)
         self.predictor = ScorePredictor(max_steps)
-        #: the arguments that decide shapes, as kept with weights
+        #: the kind, and the arguments that weights belong to
         self.spec: dict[str, Any] = {
-            "layout": self.layout, "width": width, "depth": depth, "max_steps": max_steps
+            "kind": "latent_denoiser", "layout": self.layout, "width": width, "depth": depth,
+            "max_steps": max_steps, "told": told,
         }  # fmt: skip
         if hasattr(self.codec, "spec"):
             self.spec["codec"] = self.codec.spec
@@ -140,7 +145,7 @@ class LatentDenoiser(nn.Module):
         for part in (self.network, self.predictor):
             part.requires_grad_(stage > 1)
         self.walk: Trajectory | None = None  # of the latest training step
-        self.sent: Tensor | None = None  # its symbols, [B, 1, K]
+        self.sent: Tensor | None = None  # in it, [B, 1, K]
 
     @classmethod
     def around(cls, codec: Callable[..., Receiver]) -> Callable[..., LatentDenoiser]:
@@ -150,7 +155,8 @@ class LatentDenoiser(nn.Module):
         """
 
         def make(**spec: Any) -> LatentDenoiser:
-            return cls(codec(**spec.pop("codec")), **spec)
+            sizes = {k: v for k, v in spec.items() if k not in ("kind", "codec")}
+            return cls(codec(**spec["codec"]), **sizes)
 
         return make
 
@@ -193,13 +199,16 @@ class LatentDenoiser(nn.Module):
             trust = 1 / (1 + csi.n0.reshape(len(y), -1))  # [B, 1] or [B, K]
             latent = self.to_grid(y * trust[:, None], shape)
             seen = trust.expand(-1, y.shape[-1]).reshape(latent[:, ::2].shape)
-            longest = torch.full_like(steps, self.predictor.max_steps)
-            latents = self.refine(latent, seen, scores, longest if learns else steps)
             if learns:
+                most = self.predictor.max_steps
+                steps = 1 + torch.arange(len(y), device=y.device) % most
+                latents = self.refine(latent, seen, scores, torch.full_like(steps, most))
                 self.walk = Trajectory(latents, scores)
+            else:
+                latents = self.refine(latent, seen, scores, steps)
             last = torch.stack(latents)[steps, torch.arange(len(y), device=y.device)]
-            reached = scores.detach().gather(1, steps[:, None])
-            y, csi = _cleaned(y, csi, last, reached, steps > 0)
+            reached = scores.detach().gather(1, steps[:, None]) if self.told != "channel" else None
+            y, csi = _handed_on(y, csi, last, steps > 0, reached)
         return self.codec(y, csi, shape)
 
     def to_grid(self, symbols: Tensor, shape: tuple[int, ...]) -> Tensor:
@@ -221,31 +230,33 @@ class LatentDenoiser(nn.Module):
         if self.walk is None or self.sent is None:
             raise ValueError(
                 "nothing to learn the latent from; train the latent denoiser in a DenoisingLink, "
-                "which tells it what was sent"
+                "which tells it what was sent, in training mode"
             )
         loss = latent_loss(self.walk, to_latent(self.sent, *self.walk.latents[0].shape[1:]))
         self.walk = self.sent = None
         return LATENT_WEIGHT * loss
 
 
-def _cleaned(
-    y: Tensor, csi: CSI, latent: Tensor, score: Tensor, changed: Tensor
+def _handed_on(
+    y: Tensor, csi: CSI, latent: Tensor, changed: Tensor, score: Tensor | None
 ) -> tuple[Tensor, CSI]:
-    """Return unbiased symbols and the noise left in them, as a codec's receiver takes them.
+    """Return unbiased symbols and their noise, as a codec's receiver takes them.
 
     Args:
         y: symbols as received, [B, 1, K], which items without a step keep, and their n0 too.
         csi: n0 [B] or [B, 1, K].
         latent: z_T, [B, C, h, w].
-        score: s_T, [B, 1].
         changed: which items took a step, [B].
+        score: s_T, [B, 1], that the noise is to be equivalent to; None for the channel's.
     """
-    before = csi.n0.reshape(len(y), -1)
-    share = (1 - score.square()) / (1 - similarity(csi.n0)[:, None].square()).clamp_min(1e-12)
-    left = 1 - (1 - 1 / (1 + before)) * share  # w_T, [B, 1] or [B, K]
-    symbols = torch.where(changed[:, None, None], to_symbols(latent) / left[:, None], y)
-    n0 = torch.where(changed[:, None], (1 - left) / left, before)
-    return symbols, CSI(None, n0.reshape(csi.n0.shape))
+    n0 = csi.n0.reshape(len(y), -1)
+    left = 1 / (1 + n0)  # [B, 1] or [B, K]
+    if score is not None:
+        before = 1 - similarity(csi.n0)[:, None].square()
+        left = 1 - (1 - left) * (1 - score.square()) / before.clamp_min(1e-12)
+        n0 = torch.where(changed[:, None], (1 - left) / left, n0)
+        csi = CSI(None, n0.reshape(csi.n0.shape))
+    return torch.where(changed[:, None, None], to_symbols(latent) / left[:, None], y), csi
 
 
 def latent_loss(walk: Trajectory, clean: Tensor) -> Tensor:
@@ -257,14 +268,11 @@ def latent_loss(walk: Trajectory, clean: Tensor) -> Tensor:
         error = (guess - clean).square().sum(dim=(1, 2, 3)) / scale
         true = nn.functional.cosine_similarity(guess.detach().flatten(1), clean.flatten(1))
         loss = loss + (error + (walk.scores[:, step] - true).square()).mean()
-    return loss
+    return loss / (len(walk.latents) - 1)
 
 
 class DenoisingLink(Link):
-    """A link that shows a latent denoiser, in training alone, which symbols were sent.
-
-    Over it ``stage`` 2 of the receiver freezes the transmitter too.
-    """
+    """Shows a latent denoiser, in training alone, what was sent; stage 2 freezes both ends."""
 
     receiver: Any
 
@@ -278,10 +286,11 @@ class DenoisingLink(Link):
         source: Tensor,
         snr_db: float | Tensor,
         generator: torch.Generator,
-        symbols: Any = None,
+        symbols: Tensor | WithSideInfo | None = None,
+        features: Tensor | None = None,
     ) -> Transmission:
         """Send one batch, as :meth:`Link.transmit`."""
-        sent = super().transmit(source, snr_db, generator, symbols)
+        sent = super().transmit(source, snr_db, generator, symbols, features)
         if self.training:
             self.receiver.sent = sent.symbols
         return sent

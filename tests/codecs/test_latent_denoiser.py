@@ -46,7 +46,7 @@ def ends(**arguments: object) -> tuple[DeepJSCCTransmitter, LatentDenoiser]:
     receiver = LatentDenoiser(codec, **{**NETWORK, **arguments})
     transmitter = DeepJSCCTransmitter(**SMALL)
     shake(transmitter, receiver)
-    return transmitter, receiver
+    return transmitter.eval(), receiver.eval()
 
 
 def noise(snr_db: float, *shape: int) -> Tensor:
@@ -165,8 +165,24 @@ def test_a_fresh_network_changes_no_latent() -> None:
     assert not r.any()
 
 
-def test_the_codec_is_told_the_equivalent_noise() -> None:
+def test_the_codec_is_told_the_noise_of_the_channel() -> None:
     _, receiver = ends(steps=2)
+    seen: list[tuple] = []
+    receiver.codec.register_forward_pre_hook(lambda module, args: seen.append(args[:2]))
+    y, csi = received(0.0)
+    uneven = CSI(None, csi.n0 * torch.tensor([0.3, 3.0]).repeat(256))
+    receiver(y, uneven, (3, 32, 32))
+    symbols, told = seen[0]
+    assert told is uneven
+    latent = receiver.to_grid(y / (1 + uneven.n0), (3, 32, 32))
+    trust = (1 / (1 + uneven.n0)).reshape(4, 8, 8, 8)
+    scores, steps = receiver.plan(similarity(uneven.n0))
+    last = receiver.refine(latent, trust, scores, steps)[2]
+    torch.testing.assert_close(receiver.to_grid(symbols / (1 + uneven.n0), (3, 32, 32)), last)
+
+
+def test_the_codec_can_be_told_the_equivalent_noise() -> None:
+    _, receiver = ends(steps=2, told="equivalent")
     seen: list[CSI] = []
     receiver.codec.register_forward_pre_hook(lambda module, args: seen.append(args[1]))
     y, csi = received(0.0)
@@ -178,7 +194,28 @@ def test_the_codec_is_told_the_equivalent_noise() -> None:
     receiver(y, uneven, (3, 32, 32))
     score = receiver.plan(similarity(uneven.n0))[0][:, 2]
     torch.testing.assert_close(similarity(seen[1].n0), score)
-    assert (seen[1].n0 < uneven.n0).all()
+
+
+def test_a_fresh_denoiser_changes_nothing() -> None:
+    torch.manual_seed(4)
+    receiver = LatentDenoiser(DeepJSCCReceiver(**SMALL), **NETWORK).eval()
+    y, csi = received(-5.0)
+    assert receiver.plan(similarity(csi.n0))[1].min() > 0
+    plain = receiver.codec(y, csi, (3, 32, 32))
+    torch.testing.assert_close(receiver(y, csi, (3, 32, 32)), plain)
+
+
+def test_in_training_every_step_learns_to_be_the_last() -> None:
+    transmitter, receiver = ends()
+    link = DenoisingLink(transmitter, AWGN(), receiver).train()
+    seen: list[Tensor] = []
+    receiver.codec.register_forward_pre_hook(lambda module, args: seen.append(args[0]))
+    sent = link.transmit(images(4, 3, 32, 32), 0.0, stream(4, "noise"))
+    assert len(receiver.walk.latents) == NETWORK["max_steps"] + 1
+    for item, step in enumerate([1, 2, 3, 1]):
+        mine = receiver.to_grid(seen[0] / 2, (3, 32, 32))[item]  # n0 is 1, so the trust is 1 / 2
+        torch.testing.assert_close(mine, receiver.walk.latents[step][item])
+    assert torch.equal(receiver.sent, sent.symbols)
 
 
 def test_items_of_a_batch_do_not_see_each_other() -> None:
@@ -235,7 +272,7 @@ def test_each_stage_trains_what_it_says(stage: int, moves: set[str], tmp_path: P
         "denoiser": nn.ModuleList([receiver.network, receiver.predictor]),
     }
     before = {k: [p.clone() for p in part.parameters()] for k, part in parts.items()}
-    link = DenoisingLink(transmitter, AWGN(), receiver)
+    link = DenoisingLink(transmitter, AWGN(), receiver).train()
     spec = TrainSpec(steps=2, batch_size=2, lr=1e-2, snr_db=(-10.0, 15.0), ema=0.0)
     train(link, Flat(), spec=spec, folder=tmp_path)
     moved = {
@@ -251,7 +288,7 @@ def test_the_loss_of_a_perfect_trajectory_is_that_of_its_scores() -> None:
 
     clean = torch.randn(3, 4, 5, 5, generator=stream(9, "clean"))
     walk = Trajectory([0.1 * clean, clean, clean], torch.tensor([[0.5, 0.8, 1.0]] * 3))
-    torch.testing.assert_close(latent_loss(walk, clean), torch.tensor(0.2**2))
+    torch.testing.assert_close(latent_loss(walk, clean), torch.tensor(0.2**2 / 2))
 
 
 def test_training_outside_its_link_is_refused() -> None:
@@ -281,6 +318,7 @@ def test_symbols_of_any_codec_pass_as_a_line() -> None:
         ({"max_steps": 0}, "max_steps must be at least 1, got 0"),
         ({"steps": 7}, "0 to max_steps, 6, or null, got 7"),
         ({"stage": 4}, "1, 2 or 3, got 4"),
+        ({"told": "both"}, "channel or equivalent, got 'both'"),
         ({"width": 12}, "a multiple of 8, got 12"),
         ({"depth": 2}, "at least 3"),
         ({"layout": "rows"}, "grid or line, got 'rows'"),
@@ -310,16 +348,14 @@ def test_the_predictor_starts_close_to_no_gain() -> None:
 
 
 def scenario(receiver: object, **transmitter: object) -> Scenario:
-    return Scenario.parse(
-        {
-            "payload": {"kind": "photos", "crop": 32},
-            "transmitter": {"kind": "deepjscc", **transmitter},
-            "receiver": receiver,
-            "channel": {"kind": "awgn"},
-            "metrics": ["psnr"],
-            "snr_db": 0,
-        }
-    )
+    values: dict[str, object] = {
+        "payload": {"kind": "photos", "crop": 32},
+        "transmitter": {"kind": "deepjscc", **transmitter},
+        "channel": {"kind": "awgn"},
+        "metrics": ["psnr"],
+        "snr_db": 0,
+    }
+    return Scenario.parse(values if receiver is None else {**values, "receiver": receiver})
 
 
 def test_a_scenario_puts_it_before_the_other_half_of_the_transmitter() -> None:
@@ -348,6 +384,7 @@ def test_weights_bring_the_sizes_of_the_stage(
     short = scenario({"kind": "latent_denoiser", "steps": 2}, weights="cleaner")
     assert short.receiver_spec().width == NETWORK["width"]
     assert short.receiver_spec().steps == 2
+    assert scenario(None, weights="cleaner").receiver_spec().kind == "latent_denoiser"
     made = short.build(device="cpu").link.receiver
     torch.testing.assert_close(made.state_dict(), receiver.state_dict())
     again = zoo.pair("cleaner", DeepJSCCTransmitter, LatentDenoiser.around(DeepJSCCReceiver))[1]
