@@ -15,7 +15,7 @@ from semsim.codecs.deepjscc import DeepJSCCReceiver, DeepJSCCTransmitter
 from semsim.metrics.image import PSNR
 
 SMALL = {"width": 16, "depth": 1}
-CODECS = [name for name in zoo.names() if name.startswith("deepjscc")]
+CODECS = [name for name in zoo.names() if "bundled_photos" in zoo.card(name)]
 
 
 def pair(cbr: str = "1/6", seed: int = 1, **arguments: object) -> tuple:
@@ -136,18 +136,19 @@ class BundledPhotos(torch.utils.data.Dataset):
         return self.images[index], self.images[index]
 
 
+@pytest.mark.parametrize("name", zoo.names())
+def test_shipped_weights_are_built_by_name_alone(name: str) -> None:
+    parts = zoo.build(name)
+    assert parts.keys() == zoo.card(name)["spec"].keys()
+    assert not any(part.training for part in parts.values())
+
+
 @pytest.mark.parametrize("name", CODECS)
 def test_shipped_weights_measure_what_their_card_says(name: str) -> None:
-    card = zoo.card(name)
-    ends = (
-        DeepJSCCTransmitter(**card["spec"]["transmitter"]),
-        DeepJSCCReceiver(**card["spec"]["receiver"]),
-    )
-    zoo.load(name, *ends)
-    claim = card["bundled_photos"]
+    ends, claim = zoo.build(name), zoo.card(name)["bundled_photos"]
     rows = evaluate(
-        Link(ends[0], AWGN(), ends[1]).eval(), BundledPhotos(claim["size"]), snr_db=[10.0],
-        metrics=[PSNR()], seed=7, batch_size=4,
+        Link(ends["transmitter"], AWGN(), ends["receiver"]), BundledPhotos(claim["size"]),
+        snr_db=[10.0], metrics=[PSNR()], seed=7, batch_size=4,
     )  # fmt: skip
     assert rows[0]["value"] == pytest.approx(claim["psnr_db"], abs=0.05)
 
@@ -155,5 +156,14 @@ def test_shipped_weights_measure_what_their_card_says(name: str) -> None:
 @pytest.mark.parametrize("path", sorted(zoo.WEIGHTS.glob("*.json")), ids=lambda p: p.stem)
 def test_every_card_is_complete(path: Path) -> None:
     card = json.loads(path.read_text())
-    needed = {"sha256", "spec", "parameters", "multiply_adds", "data", "steps", "minutes"}
+    needed = {
+        "sha256",
+        "classes",
+        "spec",
+        "parameters",
+        "multiply_adds",
+        "data",
+        "steps",
+        "minutes",
+    }
     assert needed | {"machine", "command", "measured"} <= card.keys()
