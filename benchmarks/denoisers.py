@@ -168,8 +168,7 @@ def times(codec: str, runs: Path, repeats: int = 15, batch: int = 16) -> pandas.
     receivers = {s: pair[1] for s, pair in made.items() if pair is not None}
     inner = receivers[SHIPPED]
     receivers["DnCNN"] = DnCNNReceiver(inner).eval()  # their time does not depend on the weights
-    receivers["diffusion, 20 steps in all"] = DiffusionReceiver(inner).eval()
-    receivers["diffusion, 200 steps in all"] = DiffusionReceiver(inner, stride=5).eval()
+    receivers["diffusion, 20 steps"] = DiffusionReceiver(inner).eval()
     for system, receiver in receivers.items():
         if system != SHIPPED:
             receiver.codec = Stub(receiver.codec)
