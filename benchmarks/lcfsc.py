@@ -2,15 +2,15 @@
 
     python benchmarks/lcfsc.py --data DATA --pool POOL.npz --runs RUNS [--steps 100] [--ablations]
 
-POOL is made by make_pool.py photo; DATA holds bsds500.npz and set5_set14.npz. Every variant
-goes on from one plain backbone per number of antennas and, by seed, sees the same crops of 64 x 64,
+POOL is made by make_pool.py photo; DATA holds bsds500.npz and set5_set14.npz. Every variant goes on
+from one plain backbone per number of antennas and, by seed, sees the same crops of 64 x 64,
 channels and noise in the same steps; all send the same k at the same power and have the same
-receiver behind LMMSE. Test: the middle of
-each photo in BSDS500 val, halved in size, and of each of Set5 and Set14, over the same draws for
-all. Runs that are in the CSV are not repeated; one that was stopped goes on from RUNS. Several
-processes, each with its own --antennas or --seeds, may share CSV and RUNS. Differences to
-``plain`` are paired by seed; intervals are 95 % by Student's t. The classical baseline is separate
-coding, and its bound, behind SVD with water-filling. Writes benchmarks/results/lcfsc.{csv,md}.
+receiver behind LMMSE. Test: the middle of each photo in BSDS500 val, halved in size, and of each of
+Set5 and Set14, over the same draws for all. Runs that are in the CSV are not repeated; one that was
+stopped goes on from RUNS. Several processes, each with its own --antennas, --seeds or --variants,
+may share CSV and RUNS. Differences to ``plain`` are paired by seed; intervals are 95 % by Student's
+t. The classical baseline is separate coding, and its bound, behind SVD with water-filling. Writes
+benchmarks/results/lcfsc.{csv,md}.
 """
 
 from __future__ import annotations
@@ -64,25 +64,44 @@ STUDENT_T = 4.303  # 97.5 % point for two degrees of freedom
 
 
 class Crops(torch.utils.data.Dataset):
-    """The patches of a pool of photos, each part as often as its weight says."""
+    """Patches of a pool of photos, from each part as many as its weight says; read from disk.
+
+    Args:
+        pool: file made by make_pool.py; its arrays are unpacked once, so that
+            processes share their pages.
+        folder: where to.
+        count: how many patches.
+    """
 
     name = "crops"
 
-    def __init__(self, path: Path, count: int = 12_000) -> None:
-        pack = np.load(path)
+    def __init__(self, pool: Path, folder: Path, count: int = 12_000) -> None:
         rng = np.random.default_rng(0)
-        parts = []
-        for index, share in enumerate(pack["weights"] / pack["weights"].sum()):
-            part = pack[f"part{index}"]
-            parts.append(part[rng.integers(0, len(part), round(share * count))])
-        self.patches = torch.from_numpy(np.concatenate(parts))
+        pack = np.load(pool)
+        shares = pack["weights"] / pack["weights"].sum()
+        self.parts = [unpacked(pack, f"part{i}", folder) for i in range(len(shares))]
+        self.places = [
+            (part, int(place))
+            for part, share in zip(self.parts, shares, strict=True)
+            for place in rng.integers(0, len(part), round(share * count))
+        ]
 
     def __len__(self) -> int:
-        return len(self.patches)
+        return len(self.places)
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
-        patch = self.patches[index].float() / 255
+        part, place = self.places[index]
+        patch = torch.from_numpy(part[place].astype(np.float32)) / 255
         return patch, patch
+
+
+def unpacked(pack: np.lib.npyio.NpzFile, key: str, folder: Path) -> np.ndarray:
+    """An array of a pack as a file that is read where it is touched."""
+    path = folder / f"{key}.npy"
+    if not path.is_file():
+        folder.mkdir(parents=True, exist_ok=True)
+        pack.zip.extract(f"{key}.npy", folder)  # type: ignore[union-attr]
+    return np.load(path, mmap_mode="r")
 
 
 def test_crops(data: Path) -> Images:
@@ -216,13 +235,14 @@ def main() -> None:
     parser.add_argument("--start", type=int, default=200, help="steps of the backbone before")
     parser.add_argument("--antennas", type=int, nargs="*", default=ANTENNAS)
     parser.add_argument("--seeds", type=int, nargs="*", default=SEEDS)
+    parser.add_argument("--variants", nargs="*", default=[*VARIANTS, "classical"])
     parser.add_argument("--ablations", action="store_true", help="the ablations over 2 x 2 as well")
     args = parser.parse_args()
     torch.set_num_threads(1)
     RESULTS.mkdir(exist_ok=True)
     path = RESULTS / "lcfsc.csv"
-    crops, test = Crops(args.pool), test_crops(args.data)
-    for antennas, variant, seed in plan(args.antennas, args.seeds, args.ablations):
+    crops, test = Crops(args.pool, args.runs / "pool"), test_crops(args.data)
+    for antennas, variant, seed in plan(args):
         if done(path, antennas, variant, seed):
             continue
         if variant == "classical":
@@ -238,12 +258,14 @@ def main() -> None:
     print(summary(rows))
 
 
-def plan(antennas: list[int], seeds: list[int], ablations: bool) -> list[tuple[int, str, int]]:
+def plan(args: argparse.Namespace) -> list[tuple[int, str, int]]:
     """What to run, in this order: antennas, variant, seed."""
-    runs = [(n, v, s) for s in seeds for n in antennas for v in VARIANTS]
-    runs += [(n, "classical", -1) for n in antennas]
-    if ablations:
-        runs += [(2, v, s) for s in seeds for v in ABLATIONS]
+    variants = [v for v in VARIANTS if v in args.variants]
+    runs = [(n, v, s) for s in args.seeds for n in args.antennas for v in variants]
+    if "classical" in args.variants:
+        runs += [(n, "classical", -1) for n in args.antennas]
+    if args.ablations:
+        runs += [(2, v, s) for s in args.seeds for v in ABLATIONS]
     return runs
 
 

@@ -79,7 +79,11 @@ def facts(name: str, link: Link, test: Images, antennas: int) -> dict[str, objec
             "metric": "mean per-image PSNR in dB, 8-bit",
             "by_snr_db": by_channel,
         },
-        "bundled_photos": {"size": SIDE, "snr_db": 10.0, "psnr_db": round(again[0]["value"], 3)},
+        "bundled_photos_over_fading": {
+            "size": SIDE,
+            "snr_db": 10.0,
+            "psnr_db": round(again[0]["value"], 3),
+        },
         **found,
     }
 
@@ -100,8 +104,10 @@ def one(name: str, args: argparse.Namespace, crops: Crops, test: Images) -> None
     label, folder = f"{antennas}x{antennas}", args.out / name
     before = [args.runs / f"{label} {kind}" for kind in ("start", f"{variant} 0")]
     take_over(link, before[-1] / "weights.safetensors")
-    go_on(link, crops, folder, steps=args.steps, lr=2e-3, seed=1000)
-    past = [json.loads((f / "weights.json").read_text()) for f in (*before, folder)]
+    if args.steps:
+        go_on(link, crops, folder, steps=args.steps, lr=2e-3, seed=1000)
+        before.append(folder)
+    past = [json.loads((f / "weights.json").read_text()) for f in before]
     card = {
         "data": DATA,
         "steps": sum(f["steps"] for f in past),
@@ -113,6 +119,7 @@ def one(name: str, args: argparse.Namespace, crops: Crops, test: Images) -> None
         f"benchmarks/train_lcfsc.py --data DATA --pool POOL.npz --runs RUNS --out OUT {name}",
         **facts(name, link, test, antennas),
     }
+    args.out.mkdir(parents=True, exist_ok=True)
     path = zoo.export(args.out / f"{name}.safetensors", link.transmitter, link.receiver, card)
     print(json.dumps(card["measured"]), card.get("ratio"), flush=True)
     if args.ship:
@@ -127,11 +134,11 @@ def main() -> None:
     parser.add_argument("--pool", type=Path, required=True)
     parser.add_argument("--runs", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--steps", type=int, default=400)
+    parser.add_argument("--steps", type=int, default=400, help="0 exports the start")
     parser.add_argument("--ship", action="store_true", help="copy to semsim/weights")
     args = parser.parse_args()
     torch.set_num_threads(1)
-    crops, test = Crops(args.pool), test_crops(args.data)
+    crops, test = Crops(args.pool, args.runs / "pool"), test_crops(args.data)
     for name in args.names:
         one(name, args, crops, test)
 

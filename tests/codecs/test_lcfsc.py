@@ -9,9 +9,10 @@ import torch
 
 from channels import CSI, MismatchedCSI, NoCSI, PerfectCSI, PilotCSI, Rayleigh
 from channels.base import complex_normal
-from semsim import Link, stream
+from semsim import Link, evaluate, stream, zoo
 from semsim.codecs.lcfsc.codec import LCFSCReceiver, LCFSCTransmitter
 from semsim.learner import auxiliary_loss
+from semsim.metrics.image import PSNR
 from semsim.nn import muon
 from semsim.phy.frontend import LMMSE, SVD, ZF, NoFrontEnd
 
@@ -241,3 +242,72 @@ def test_what_the_codec_cannot_take_is_refused_with_what_to_write() -> None:
     link = Link(tx, Rayleigh(**SIZE), receiver(), csi_tx=NoCSI())
     with pytest.raises(ValueError, match=r"set csi\.tx"):
         link(source, 10.0, stream(1, "link"))
+
+
+def shipped(name: str) -> tuple[LCFSCTransmitter, LCFSCReceiver]:
+    if name not in zoo.names():
+        pytest.skip(f"{name} is not shipped")
+    return zoo.pair(name, LCFSCTransmitter, LCFSCReceiver)
+
+
+def bundled(size: int) -> torch.Tensor:
+    data = pytest.importorskip("skimage.data")
+    photos = [data.astronaut(), data.chelsea(), data.coffee(), data.rocket()]
+    crops = [p[50 : 50 + size, 100 : 100 + size] for p in photos]
+    return torch.stack([torch.from_numpy(c.copy()).permute(2, 0, 1) / 255 for c in crops])
+
+
+@torch.no_grad()
+def psnr_db(name: str, antennas: int, known: torch.nn.Module) -> torch.Tensor:
+    """Per item of 4 photos over 8 channels each at 10 dB, the same for all names."""
+    tx, rx = shipped(name)
+    channel = Rayleigh(num_tx=antennas, num_rx=antennas)
+    source = bundled(64).repeat(8, 1, 1, 1)
+    estimate = Link(tx, channel, rx, csi_tx=known)(source, 10.0, stream(10, "shipped"))
+    return -10 * (estimate - source).square().mean(dim=(1, 2, 3)).log10()
+
+
+@pytest.mark.parametrize("antennas", [2, 8])
+def test_the_shipped_codec_does_as_well_as_its_plain_twin(antennas: int) -> None:
+    masked = psnr_db(f"lcfsc-{antennas}x{antennas}", antennas, PerfectCSI())
+    plain = psnr_db(f"lcfsc-plain-{antennas}x{antennas}", antennas, PerfectCSI())
+    assert masked.mean() > plain.mean() - 0.25  # a seed of so short a training moves it by 0.2 dB
+
+
+@pytest.mark.parametrize("antennas", [2, 8])
+def test_shipped_masks_of_the_release_ratios_hardly_tell_channels_apart(antennas: int) -> None:
+    known, mistaken = (
+        psnr_db(f"lcfsc-{antennas}x{antennas}", antennas, source)
+        for source in (PerfectCSI(), MismatchedCSI())
+    )
+    assert not torch.equal(known, mistaken)
+    assert (known - mistaken).abs().max() < 0.01  # as measured: ratios below 1.5 % decide little
+
+
+@pytest.mark.parametrize("antennas", [2, 8])
+@pytest.mark.parametrize("name", ["lcfsc", "lcfsc-plain"])
+def test_shipped_weights_measure_what_their_card_says(name: str, antennas: int) -> None:
+    name = f"{name}-{antennas}x{antennas}"
+    tx, rx = shipped(name)
+    claim = zoo.card(name)["bundled_photos_over_fading"]
+    photos = [(image, image) for image in bundled(claim["size"])]
+    channel = Rayleigh(num_tx=antennas, num_rx=antennas)
+    rows = evaluate(
+        Link(tx, channel, rx, csi_tx=PerfectCSI()), photos, snr_db=[claim["snr_db"]],
+        metrics=[PSNR()], seed=7, batch_size=4,
+    )  # fmt: skip
+    assert rows[0]["value"] == pytest.approx(claim["psnr_db"], abs=0.05)
+
+
+@pytest.mark.parametrize("antennas", [2, 8])
+def test_shipped_ratios_move_with_the_channel_and_the_image(antennas: int) -> None:
+    tx, _ = shipped(f"lcfsc-{antennas}x{antennas}")
+    source, known = bundled(64), csi(4, antennas=antennas)
+    base = tx.masking(source, known)[0]
+    other_h, other_snr = CSI(known.h.flip(0), known.n0), CSI(known.h, 0.1 * known.n0)
+    for changed in (
+        tx.masking(source, other_h),
+        tx.masking(source, other_snr),
+        tx.masking(source.flip(0), known),
+    ):
+        assert (changed[0] != base).any()
