@@ -3,108 +3,27 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from fractions import Fraction
 from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
 from channels.base import CSI
-from semsim.codecs.deepjscc import latent_channels, pad_to_stride, to_latent, to_symbols
+from semsim.codecs.deepjscc import pad_to_stride, to_latent, to_symbols
+from semsim.codecs.lcfsc.ends import Ends
 from semsim.codecs.lcfsc.estimator import NoisePurifier
 from semsim.codecs.lcfsc.fusion import CSIFusion, Sources, mask_logits, random_scores
 from semsim.codecs.lcfsc.ratio import RELEASE_RATIOS, RatioGenerator
+from semsim.nn.snr import SNR_SCALE_DB
 from semsim.nn.swin import Attend
-from semsim.nn.swin_codec import SwinDecoder, SwinEncoder, SwinSizes
+from semsim.nn.swin_codec import SwinDecoder, SwinEncoder
 from semsim.phy.power import unit_power
 
 Preset = Literal["tiny", "release"]
 Fusion = Literal["masked", "none", "random", "concat"]
-SNR_UNIT_DB = 20.0  #: brings the usual range of SNR to about one
 
 
-class _Size:
-    """The sizes of one preset.
-
-    Args:
-        swin: of encoder and decoder.
-        stage: encoder stage whose odd blocks are masked.
-        fusion: width of the dense layers of a fusion.
-        posterior: hidden widths of the ratio's q.
-    """
-
-    def __init__(
-        self, swin: SwinSizes, stage: int, fusion: int, posterior: tuple[int, int]
-    ) -> None:
-        self.swin, self.stage, self.fusion, self.posterior = swin, stage, fusion, posterior
-
-    def masked_blocks(self) -> list[int]:
-        """Return the blocks of the stage that are masked: those with shifted windows."""
-        return list(range(1, self.swin.depths[self.stage], 2))
-
-
-PRESETS = {
-    "tiny": _Size(
-        SwinSizes(
-            patch=4, widths=(64,), depths=(4,), decoder_depths=(4,), window=8, mod_layers=2,
-            mod_ratio=1.0, linear=4,
-        ),
-        stage=0, fusion=64, posterior=(128, 64),
-    ),
-    "release": _Size(
-        SwinSizes(
-            patch=2, widths=(128, 192, 256, 320), depths=(2, 2, 6, 2),
-            decoder_depths=(2, 2, 6, 2), window=8, mod_layers=3, mod_ratio=1.0,
-        ),
-        stage=2, fusion=512, posterior=(648, 128),
-    ),
-}  # fmt: skip
-
-
-class _Ends(nn.Module):
-    """What both ends must agree on: the rate, the sizes, the antennas."""
-
-    def __init__(self, spec: dict[str, Any]) -> None:
-        super().__init__()
-        if spec["preset"] not in PRESETS:
-            raise ValueError(f"preset is {' or '.join(PRESETS)}, got {spec['preset']!r}")
-        for name in ("num_tx", "num_rx"):
-            if spec[name] < 1:
-                raise ValueError(f"{name} must be at least 1, got {spec[name]}")
-        self.size = PRESETS[spec["preset"]]
-        self.stride = self.size.swin.stride
-        self.channels = latent_channels(spec["cbr"], self.stride)
-        self.antennas = (spec["num_rx"], spec["num_tx"])
-        self.facts = 2 * spec["num_rx"] * spec["num_tx"] + 1  #: numbers that describe a channel
-        #: the arguments, as kept with weights
-        self.spec = {**spec, "cbr": str(Fraction(self.channels, 6 * self.stride**2))}
-
-    def grid(self, shape: tuple[int, ...]) -> tuple[int, int]:
-        """Return the latent's height and width for an image of this shape [3, H, W]."""
-        if len(shape) != 3 or shape[0] != 3:
-            raise ValueError(f"lcfsc carries images of shape [3, H, W], got {list(shape)}")
-        return -(-shape[1] // self.stride), -(-shape[2] // self.stride)
-
-    def channel_facts(self, h: Tensor | None, n0: Tensor) -> Tensor:
-        """Return [Re H, Im H, SNR / 20 dB], [B, facts], for h [B, R, T, 1] and n0 [B], linear."""
-        if h is None:
-            raise ValueError(
-                "lcfsc fuses the channel into the encoder and its transmitter knows none; set "
-                "csi.tx to perfect, pilots or feedback, or fusion: none"
-            )
-        if h.shape[1:] != (*self.antennas, 1):
-            rows, columns = self.antennas
-            raise ValueError(
-                f"lcfsc takes one channel matrix per image, h [B, {rows}, {columns}, 1] for num_rx "
-                f"{rows} and num_tx {columns}, got {list(h.shape)}; set num_rx and num_tx to those "
-                "of the channel, and its coherence to block"
-            )
-        matrix = torch.view_as_real(h.resolve_conj()).movedim(-1, 1).flatten(1)
-        snr = CSI(None, n0).effective_snr_db() / SNR_UNIT_DB
-        return torch.cat([matrix, snr[:, None].to(matrix.dtype)], dim=1)
-
-
-class LCFSCTransmitter(_Ends):
+class LCFSCTransmitter(Ends):
     """Image to complex symbols of unit power, by a Swin encoder with channel-dependent masks.
 
         image ─► Swin encoder ─► ModNet(average SNR) ─► pair halves of the channels ─► unit power ─► x
@@ -152,7 +71,7 @@ class LCFSCTransmitter(_Ends):
         self.uses_csi = True
         heatmap = self.facts if fusion == "concat" else 0
         self.encoder = SwinEncoder(
-            self.channels, self.size.swin, snr_unit=SNR_UNIT_DB, heatmap=heatmap
+            self.channels, self.size.swin, snr_unit=SNR_SCALE_DB, heatmap=heatmap
         )
         self.fusions = nn.ModuleDict()
         self.ratios: RatioGenerator | None = None
@@ -257,7 +176,7 @@ class LCFSCTransmitter(_Ends):
         return self.fusions[str(block)](x, facts)
 
 
-class LCFSCReceiver(_Ends):
+class LCFSCReceiver(Ends):
     """Received symbols to image.
 
         y, n0 ─► · trust = 1 / (1 + n0) ─► unpair ─► Swin decoder(latent, trust, SNR) ─► crop ─► image
@@ -288,7 +207,7 @@ class LCFSCReceiver(_Ends):
             raise ValueError(f"beside is trust or channel, got {beside!r}")
         planes = self.channels // 2 + (self.facts if beside == "channel" else 0)
         self.decoder = SwinDecoder(
-            self.channels, self.size.swin, snr_unit=SNR_UNIT_DB, heatmap=planes
+            self.channels, self.size.swin, snr_unit=SNR_SCALE_DB, heatmap=planes
         )
 
     def forward(self, y: Tensor, csi: CSI, shape: tuple[int, ...]) -> Tensor:

@@ -1,0 +1,95 @@
+"""What both ends of LCFSC agree on: the sizes by preset, the rate, the antennas."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from channels.base import CSI
+from semsim.codecs.deepjscc import latent_channels
+from semsim.nn.snr import SNR_SCALE_DB
+from semsim.nn.swin_codec import SwinSizes
+
+
+class Size:
+    """The sizes of one preset.
+
+    Args:
+        swin: of encoder and decoder.
+        stage: encoder stage whose odd blocks are masked.
+        fusion: width of the dense layers of a fusion.
+        posterior: hidden widths of the ratio's q.
+    """
+
+    def __init__(
+        self, swin: SwinSizes, stage: int, fusion: int, posterior: tuple[int, int]
+    ) -> None:
+        self.swin, self.stage, self.fusion, self.posterior = swin, stage, fusion, posterior
+
+    def masked_blocks(self) -> list[int]:
+        """Return the blocks of the stage that are masked: those with shifted windows."""
+        return list(range(1, self.swin.depths[self.stage], 2))
+
+
+PRESETS = {
+    "tiny": Size(
+        SwinSizes(
+            patch=4, widths=(64,), depths=(4,), decoder_depths=(4,), window=8, mod_layers=2,
+            mod_ratio=1.0, linear=4,
+        ),
+        stage=0, fusion=64, posterior=(128, 64),
+    ),
+    "release": Size(
+        SwinSizes(
+            patch=2, widths=(128, 192, 256, 320), depths=(2, 2, 6, 2),
+            decoder_depths=(2, 2, 6, 2), window=8, mod_layers=3, mod_ratio=1.0,
+        ),
+        stage=2, fusion=512, posterior=(648, 128),
+    ),
+}  # fmt: skip
+
+
+class Ends(nn.Module):
+    """What both ends must agree on: the rate, the sizes, the antennas."""
+
+    def __init__(self, spec: dict[str, Any]) -> None:
+        super().__init__()
+        if spec["preset"] not in PRESETS:
+            raise ValueError(f"preset is {' or '.join(PRESETS)}, got {spec['preset']!r}")
+        for name in ("num_tx", "num_rx"):
+            if spec[name] < 1:
+                raise ValueError(f"{name} must be at least 1, got {spec[name]}")
+        self.size = PRESETS[spec["preset"]]
+        self.stride = self.size.swin.stride
+        self.channels = latent_channels(spec["cbr"], self.stride)
+        self.antennas = (spec["num_rx"], spec["num_tx"])
+        self.facts = 2 * spec["num_rx"] * spec["num_tx"] + 1  #: numbers that describe a channel
+        #: the arguments, as kept with weights
+        self.spec = {**spec, "cbr": str(Fraction(self.channels, 6 * self.stride**2))}
+
+    def grid(self, shape: tuple[int, ...]) -> tuple[int, int]:
+        """Return the latent's height and width for an image of this shape [3, H, W]."""
+        if len(shape) != 3 or shape[0] != 3:
+            raise ValueError(f"lcfsc carries images of shape [3, H, W], got {list(shape)}")
+        return -(-shape[1] // self.stride), -(-shape[2] // self.stride)
+
+    def channel_facts(self, h: Tensor | None, n0: Tensor) -> Tensor:
+        """Return [Re H, Im H, SNR / 20 dB], [B, facts], for h [B, R, T, 1] and n0 [B], linear."""
+        if h is None:
+            raise ValueError(
+                "lcfsc fuses the channel into the encoder and its transmitter knows none; set "
+                "csi.tx to perfect, pilots or feedback, or fusion: none"
+            )
+        if h.shape[1:] != (*self.antennas, 1):
+            rows, columns = self.antennas
+            raise ValueError(
+                f"lcfsc takes one channel matrix per image, h [B, {rows}, {columns}, 1] for num_rx "
+                f"{rows} and num_tx {columns}, got {list(h.shape)}; set num_rx and num_tx to those "
+                "of the channel, and its coherence to block"
+            )
+        matrix = torch.view_as_real(h.resolve_conj()).movedim(-1, 1).flatten(1)
+        snr = CSI(None, n0).effective_snr_db() / SNR_SCALE_DB
+        return torch.cat([matrix, snr[:, None].to(matrix.dtype)], dim=1)
