@@ -1,12 +1,13 @@
 """The latent denoiser against no denoiser, DnCNN and diffusion, before the same codec.
 
-    python benchmarks/denoisers.py --data DATA --runs RUNS --codecs deepjscc-cifar-1-6
+    python benchmarks/denoisers.py --data DATA --runs RUNS [--cards]
 
 RUNS is what train_denoiser.py wrote; what is not there is left out. PSNR is that of the last 1,000
 lossless CIFAR-10 images (the first ``--images`` of them), MS-SSIM that of the middles of the Kodak
 photos, 192 x 192 pixels, which CIFAR images are too small for. All systems see the same noise and
 fading, and gains are paired by image; intervals are 95 % over images. Writes
-benchmarks/results/denoisers.{csv,md}. What was measured is kept in RUNS and not measured again.
+benchmarks/results/denoisers.{csv,md}, and with ``--cards`` what the zoo's cards say was measured.
+Values per image are kept in RUNS and not measured again.
 """
 
 from __future__ import annotations
@@ -20,12 +21,12 @@ from typing import Any
 import numpy as np
 import pandas
 import torch
-from denoisers_report import report
+from denoisers_report import curves, report
 from latent_rivals import DiffusionReceiver, DnCNNReceiver
 from timing import interleaved, ratio
 from torch import Tensor, nn
-from train_denoiser import classes
-from zoo_psnr import Images, cifar, kodak
+from train_denoiser import PLANS, classes, start
+from zoo_psnr import Images, cifar, count_multiply_adds, kodak, write_card
 
 from channels import AWGN, Rayleigh
 from channels.base import CSI, complex_normal
@@ -34,19 +35,18 @@ from semsim.codecs.latent_denoiser import LatentDenoiser, similarity
 from semsim.metrics.image import MSSSIM, PSNR
 
 RESULTS = Path(__file__).parent / "results"
-SNRS = [-10.0, -7.0, -5.0, -3.0, 0.0, 3.0, 5.0, 10.0, 15.0]
+SNRS = [-10.0, -5.0, 0.0, 5.0, 10.0, 15.0]
 SOME = [-10.0, 0.0, 10.0]  # for what takes long
 CHANNELS = {"awgn": AWGN, "rayleigh block 2x2": lambda: Rayleigh(num_tx=2, num_rx=2)}
-SHIPPED, CONTROL, RESIDUAL = "codec as shipped", "codec trained on", "residual"
+SHIPPED, CONTROL, RESIDUAL = "codec as it was", "codec trained on", "residual, joint"
 #: system -> folder of the run below RUNS/CODEC, and what stands around the codec
 SYSTEMS: dict[str, tuple[str | None, Any]] = {
     SHIPPED: (None, None),
     CONTROL: ("control", None),
-    "codec trained on, 3 times": ("control-long", None),
+    "codec trained on, AWGN alone": ("control-awgn", None),
     "residual, codec frozen": ("residual/stage2", LatentDenoiser),
     RESIDUAL: ("residual/stage3", LatentDenoiser),
     "DnCNN, codec frozen": ("dncnn/stage2", DnCNNReceiver),
-    "DnCNN": ("dncnn/stage3", DnCNNReceiver),
     "diffusion": ("diffusion/stage3", DiffusionReceiver),
 }
 
@@ -55,16 +55,19 @@ def ends(codec: str, system: str, runs: Path) -> tuple[Any, Any] | None:
     """Return both ends of a system in evaluation mode; None where it is not trained."""
     folder, around = SYSTEMS[system]
     transmitter, receiver = classes(codec)
-    weights = codec if folder is None else str(runs / codec / folder / "weights.safetensors")
-    if folder is not None and not Path(weights).is_file():
-        return None
+    weights = start(codec, runs)
+    if folder is not None:
+        weights = str(runs / codec / folder / "weights.safetensors")
+        if not Path(weights).is_file():
+            return None
     if around is not None:
         receiver = functools.partial(_around, around, receiver)
     return zoo.pair(weights, transmitter, receiver)
 
 
 def _around(outer: Any, inner: Any, **spec: Any) -> nn.Module:
-    return outer(inner(**spec.pop("codec")), **{k: v for k, v in spec.items() if k != "kind"})
+    codec = {k: v for k, v in spec.pop("codec").items() if k != "class"}
+    return outer(inner(**codec), **{k: v for k, v in spec.items() if k != "kind"})
 
 
 class Recorded:
@@ -139,7 +142,7 @@ def _rows(codec: str, channel: str, values: dict[str, dict[str, np.ndarray]]) ->
         for index, snr in enumerate(SNRS):
             row: dict[str, Any] = {"codec": codec, "system": system, "channel": channel}
             row |= {"snr_db": snr, "psnr_db": found["psnr"][index].mean()}
-            for other, name in ((SHIPPED, "shipped"), (CONTROL, "control")):
+            for other, name in ((SHIPPED, "codec"), (CONTROL, "control")):
                 if other in values:
                     gain = found["psnr"][index] - values[other]["psnr"][index]
                     row[f"over_{name}_db"] = gain.mean()
@@ -244,6 +247,20 @@ def _mse(guess: Tensor, clean: Tensor) -> float:
     return float((guess - clean).square().mean()) * 2  # per complex symbol of unit power
 
 
+def facts(codec: str, runs: Path, rows: pandas.DataFrame) -> dict[str, Any]:
+    """What the zoo's card of a joint stage says of its measurement."""
+    made = ends(codec, RESIDUAL, runs)
+    if made is None:
+        raise SystemExit(f"{codec} has no joint stage below {runs}; run train_denoiser.py first")
+    plan = {str(s): _steps(made[1], torch.tensor([10 ** (-s / 10)])) for s in SNRS}
+    return {
+        "multiply_adds": count_multiply_adds(*made, (3, 32, 32)),  # at 10 dB
+        "multiply_adds_of": [3, 32, 32],
+        **curves(rows[rows["codec"] == codec], RESIDUAL, (CONTROL, SHIPPED)),
+        "denoising_steps_by_snr_db": plan,
+    }
+
+
 def middles(photos: Images, side: int = 192) -> Images:
     """The middle of each photo."""
     arrays = []
@@ -257,8 +274,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--runs", type=Path, required=True)
-    parser.add_argument("--codecs", nargs="+", required=True)
-    parser.add_argument("--images", type=int, default=500)
+    parser.add_argument("--codecs", nargs="+", default=list(PLANS))
+    parser.add_argument("--images", type=int, default=300)
+    parser.add_argument("--cards", action="store_true", help="write the curves into the cards")
     args = parser.parse_args()
     torch.set_num_threads(1)
     payloads = {"cifar": cifar(args.data)[0], "kodak": middles(kodak(args.data))}
@@ -267,6 +285,9 @@ def main() -> None:
     walks = pandas.concat([latents(c, args.runs, payloads["cifar"]) for c in args.codecs])
     RESULTS.mkdir(exist_ok=True)
     rows.round(4).to_csv(RESULTS / "denoisers.csv", index=False)
+    if args.cards:
+        for codec in args.codecs:
+            write_card(f"latent-denoiser-{codec}", facts(codec, args.runs, rows))
     text = __doc__.split("\n\n")[0] + "\n\n" + report(rows, clocks, walks)
     (RESULTS / "denoisers.md").write_text(text, encoding="utf-8")
     print(text)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pandas
 from timing import machine
-from train_denoiser import TUNE
+from train_denoiser import PLANS
 
 
 def table(rows: pandas.DataFrame, value: str, spread: str | None = None) -> str:
@@ -26,6 +28,20 @@ def table(rows: pandas.DataFrame, value: str, spread: str | None = None) -> str:
     return "\n".join(lines) + "\n"
 
 
+def curves(rows: pandas.DataFrame, system: str, beside: tuple[str, ...]) -> dict[str, Any]:
+    """The measured curves of one codec for a card: those of a system, and others beside it."""
+    found: dict[str, dict] = {}
+    for name in (system, *beside):
+        found[name] = {
+            channel: {str(r["snr_db"]): round(r["psnr_db"], 2) for r in part.to_dict("records")}
+            for channel, part in rows[rows["system"] == name].groupby("channel", sort=False)
+        }
+    on = f"CIFAR-10, first {rows['images'].iloc[0]} of the last 1,000 lossless images"
+    metric = "mean per-image PSNR in dB, 8-bit"
+    measured = {"on": on, "metric": metric, "by_snr_db": found.pop(system)}
+    return {"measured": measured, "beside": found}
+
+
 def report(rows: pandas.DataFrame, clocks: pandas.DataFrame, walks: pandas.DataFrame) -> str:
     """The whole of denoisers.md."""
     text = []
@@ -34,10 +50,12 @@ def report(rows: pandas.DataFrame, clocks: pandas.DataFrame, walks: pandas.DataF
             own = rows[(rows["codec"] == codec) & (rows["channel"] == channel)]
             text.append(f"## {codec}, {channel}: PSNR in dB, {own['images'].iloc[0]} images\n")
             text.append(table(own, "psnr_db"))
-            if "over_control_db" in own:
+            text.append("Gain over the codec as it was, in dB:\n")
+            text.append(table(own, "over_codec_db", "over_codec_ci95"))
+            if own["over_control_db"].notna().any():
                 text.append(
-                    f"Gain over the codec trained on for {TUNE['steps']} steps without a denoiser, "
-                    "on the same SNRs, in dB:\n"
+                    f"Gain over the codec trained on for {2 * PLANS[codec].steps} steps without a "
+                    "denoiser, on the same SNRs and channels, in dB:\n"
                 )
                 text.append(table(own, "over_control_db", "over_control_ci95"))
         own = rows[(rows["codec"] == codec) & (rows["channel"] == "awgn")]

@@ -1,8 +1,8 @@
 """Two other ways to clean a latent, for the comparison in denoisers.py: DnCNN and diffusion.
 
 Both are receivers around a codec's receiver, as ``LatentDenoiser`` is, start from the same LMMSE
-estimate, and hand the codec unbiased symbols with the noise of the channel; neither predicts what
-noise it leaves.
+estimate, and hand on the noise of the channel; neither predicts what noise it leaves. A codec that
+knows the SNR gets unbiased symbols, one that does not gets them at unit power.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from channels.base import CSI
 from semsim.codecs.deepjscc import to_latent, to_symbols
 from semsim.codecs.latent_denoiser import LATENT_WEIGHT, similarity
+from semsim.phy.power import unit_power
 
 STEPS = 1000  # of the diffusion, beta from 1e-4 to 0.02
 STRIDE = 50  # of the sampler: 2 evaluations of the U-Net at 15 dB, 10 at -10 dB
@@ -42,7 +43,9 @@ class _Around(nn.Module):
         latent = to_latent(y * trust, self.codec.channels, *self.codec.grid(shape))
         latent = self.clean(latent, similarity(csi.n0))
         self.cleaned = latent if self.training else None
-        return self.codec(to_symbols(latent) / trust, csi, shape)
+        cleaned = to_symbols(latent)
+        knows_snr = self.codec.spec["adaptive"] != "none"
+        return self.codec(cleaned / trust if knows_snr else unit_power(cleaned), csi, shape)
 
 
 class DnCNNReceiver(_Around):

@@ -1,18 +1,21 @@
-"""Train denoisers in front of a codec of the zoo, and the same codec without one, alike.
+"""Train denoisers in front of a codec, and the same codec without one, alike.
 
     python benchmarks/train_denoiser.py deepjscc-cifar-1-6 control --pools POOLS --out RUNS
     python benchmarks/train_denoiser.py deepjscc-cifar-1-6 residual --pools POOLS --out RUNS
 
-POOLS holds cifar.npz, made by make_pool.py. All see the same patches, SNRs of -10 to 15 dB and the
-same channels: two thirds AWGN, the rest block fading on two streams of unequal gain.
+POOLS holds cifar.npz, made by make_pool.py. ``deepjscc-cifar-1-6`` of the zoo knows the SNR at both
+ends. ``deepjscc2019-cifar-1-6`` does not, and is trained here, at 10 dB, when it is first needed.
+All see the same patches, SNRs of -10 to 15 dB and the same channels: two thirds AWGN, the rest
+block fading on two streams of unequal gain.
 
-    control     both ends of the codec go on training, without a denoiser
-    residual    stage 2, the latent denoiser before the frozen codec; stage 3, all of it
-    dncnn       the same two stages with a DnCNN
-    diffusion   a diffusion model of the latent; then the decoder alone behind it
+    control       both ends of the codec go on training, without a denoiser
+    control-awgn  the same over AWGN alone
+    residual      stage 2, the latent denoiser before the frozen codec; stage 3, all of it
+    dncnn         stage 2 with a DnCNN
+    diffusion     a diffusion model of the latent; then the decoder alone behind it
 
-``control`` takes as many steps as stage 3, and ``control-long`` three times as many, which is more
-than both stages together. A run that was stopped goes on where it was.
+The controls take as many steps as stages 2 and 3 together. A run that was stopped goes on where it
+was; with ``residual``, ``--export FOLDER`` writes the weights for the zoo and their card.
 """
 
 from __future__ import annotations
@@ -21,18 +24,19 @@ import argparse
 import functools
 import json
 import time
-from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from attention import Patches
 from latent_rivals import DiffusionReceiver, DnCNNReceiver
 from torch import Tensor, nn
 
+from channels import AWGN
 from channels.base import CSI, ChannelState, complex_normal
 from semsim import Link, spec, stream, zoo
-from semsim.codecs.deepjscc import to_latent
+from semsim.codecs.deepjscc import DeepJSCCReceiver, DeepJSCCTransmitter, to_latent
 from semsim.codecs.latent_denoiser import DenoisingLink, LatentDenoiser
 from semsim.learner import Batches, rate
 from semsim.nn.muon import Muon, groups
@@ -40,9 +44,33 @@ from semsim.tasks.reconstruct import Reconstruct
 from semsim.training import TrainResult, TrainSpec, train
 
 SNR_DB = (-10.0, 15.0)
-FRESH = {"steps": 600, "lr": 3e-3}  # of a denoiser before a frozen codec
-TUNE = {"steps": 600, "lr": 1e-3}  # of the codec, with a denoiser or without
-SIZES = {"width": 64, "depth": 8, "max_steps": 3}
+FRESH_LR = 3e-3  # of a denoiser before a frozen codec
+SIZES = {"width": 48, "depth": 6, "max_steps": 3}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How one codec and its denoisers are trained.
+
+    Args:
+        steps: of stage 2, and again of stage 3.
+        lr: of the codec, with a denoiser or without.
+        told: what the codec is told of the noise; see :class:`LatentDenoiser`.
+        network: arguments of a codec that is not in the zoo.
+    """
+
+    steps: int
+    lr: float
+    told: Literal["channel", "equivalent"]
+    network: dict[str, Any] | None = None
+
+
+PLANS = {
+    "deepjscc-cifar-1-6": Plan(300, 1e-3, "channel"),
+    "deepjscc2019-cifar-1-6": Plan(
+        400, 2e-3, "equivalent", {"cbr": "1/6", "preset": "bourtsoulatze2019"}
+    ),
+}
 
 
 class Mixture:
@@ -72,13 +100,33 @@ class Mixture:
 
 def classes(name: str) -> tuple[Any, Any]:
     """Return the classes of both ends of a codec of the zoo, whose kind starts its name."""
-    kind = {"swin": "swin_jscc"}.get(name.split("-")[0], name.split("-")[0])
+    start = name.split("-")[0]
+    kind = {"swin": "swin_jscc", "deepjscc2019": "deepjscc"}.get(start, start)
     return spec.resolve("transmitter", kind), spec.resolve("receiver", kind)
 
 
-def codec(name: str) -> tuple[Any, Any]:
-    """Return both ends as they are in the zoo, ready to be trained on."""
-    ends = zoo.pair(name, *classes(name))
+def start(name: str, runs: Path) -> str:
+    """Return the weights of a codec before any of this: of the zoo, or trained by :func:`first`."""
+    if PLANS[name].network is None:
+        return name
+    return str(runs / name / "codec" / "weights.safetensors")
+
+
+def first(name: str, patches: Patches, runs: Path) -> None:
+    """Train a codec that is not in the zoo, over AWGN at the one SNR of its paper's figures."""
+    torch.manual_seed(0)
+    network = PLANS[name].network or {}
+    link = Link(DeepJSCCTransmitter(**network), AWGN(), DeepJSCCReceiver(**network))
+    settings = TrainSpec(
+        steps=2500, batch_size=64, lr=3e-3, optimiser="muon", warmup=0.05, snr_db=10.0,
+        save_every=200,
+    )  # fmt: skip
+    train(link, patches, Reconstruct("log_mse"), settings, folder=runs / name / "codec")
+
+
+def codec(weights: str, name: str) -> tuple[Any, Any]:
+    """Return both ends as the weights have them, ready to be trained on."""
+    ends = zoo.pair(weights, *classes(name))
     for end in ends:
         end.train()
     return ends
@@ -97,55 +145,63 @@ def fit(link: nn.Module, patches: Patches, folder: Path, *, steps: int, lr: floa
     return result
 
 
-def control(name: str, patches: Patches, out: Path, more: int = 1) -> None:
-    """The codec alone, for as many steps as stage 3 or ``more`` times that."""
-    transmitter, receiver = codec(name)
-    plan = {**TUNE, "steps": more * TUNE["steps"]}
-    fit(Link(transmitter, Mixture(), receiver), patches, out, **plan)
+def control(name: str, patches: Patches, runs: Path, channel: Any, out: Path) -> None:
+    """The codec alone, for as many steps as stages 2 and 3 together."""
+    transmitter, receiver = codec(start(name, runs), name)
+    plan = PLANS[name]
+    fit(Link(transmitter, channel, receiver), patches, out, steps=2 * plan.steps, lr=plan.lr)
 
 
-def stages(name: str, patches: Patches, out: Path, around: Callable[..., Any]) -> None:
+def stages(
+    name: str, patches: Patches, runs: Path, out: Path, around: Any, last: int = 3
+) -> list[TrainResult]:
     """Stage 2, a denoiser before the frozen codec, and stage 3, all of it.
 
     Args:
-        name: the codec, weights of the zoo.
+        name: the codec.
         patches: what to train on.
-        out: folder of the run.
+        runs: folder of all runs.
+        out: folder of this run.
         around: makes the receiver from the codec's receiver and ``stage``.
+        last: 2 for stage 2 alone.
     """
     torch.manual_seed(0)
-    transmitter, receiver = codec(name)
+    plan, begin = PLANS[name], start(name, runs)
+    transmitter, receiver = codec(begin, name)
     link = DenoisingLink(transmitter, Mixture(), around(receiver, stage=2))
-    fit(link, patches, out / "stage2", **FRESH)
-    transmitter, receiver = codec(name)
+    done = [fit(link, patches, out / "stage2", steps=plan.steps, lr=FRESH_LR)]
+    if last == 2:
+        return done
+    transmitter, receiver = codec(begin, name)
     link = DenoisingLink(transmitter, Mixture(), around(receiver, stage=3))
     zoo.load(out / "stage2" / "weights.safetensors", link.transmitter, link.receiver)
-    fit(link, patches, out / "stage3", **TUNE)
+    return [*done, fit(link, patches, out / "stage3", steps=plan.steps, lr=plan.lr)]
 
 
-def diffusion(name: str, patches: Patches, out: Path) -> None:
+def diffusion(name: str, patches: Patches, runs: Path, out: Path) -> None:
     """The U-Net on clean latents, then the decoder alone behind it."""
     torch.manual_seed(0)
-    transmitter, receiver = codec(name)
+    plan, begin = PLANS[name], start(name, runs)
+    transmitter, receiver = codec(begin, name)
     rival = DiffusionReceiver(receiver, stage=2)
     done = out / "stage2" / "weights.safetensors"
     if not done.is_file():
         done.parent.mkdir(parents=True, exist_ok=True)
-        minutes = fit_noise(transmitter, rival, patches)
-        facts = {"steps": FRESH["steps"], "minutes": round(minutes, 2)}
+        minutes = fit_noise(transmitter, rival, patches, plan.steps)
+        facts = {"steps": plan.steps, "minutes": round(minutes, 2)}
         zoo.export(done, transmitter, rival, facts)
         print("stage2", facts, flush=True)
-    transmitter, receiver = codec(name)
+    transmitter, receiver = codec(begin, name)
     link = Link(transmitter, Mixture(), DiffusionReceiver(receiver, stage=3))
     zoo.load(done, link.transmitter, link.receiver)
     link.transmitter.requires_grad_(False)
     # sampling makes a step several times as long: about the same minutes as the other denoisers
-    fit(link, patches, out / "stage3", steps=TUNE["steps"] // 5, lr=TUNE["lr"])
+    fit(link, patches, out / "stage3", steps=plan.steps // 5, lr=plan.lr)
 
 
-def fit_noise(transmitter: Any, rival: DiffusionReceiver, patches: Patches) -> float:
+def fit_noise(transmitter: Any, rival: DiffusionReceiver, patches: Patches, steps: int) -> float:
     """Train the U-Net with the settings of :func:`fit`; return the minutes."""
-    settings = TrainSpec(batch_size=32, snr_db=SNR_DB, **FRESH)
+    settings = TrainSpec(batch_size=32, snr_db=SNR_DB, steps=steps, lr=FRESH_LR)
     optimiser = Muon(groups(rival.network), lr=settings.lr)
     generator, start = stream(0, "noise"), time.perf_counter()
     batches = Batches(patches, settings, 0, 0)
@@ -167,26 +223,56 @@ def fit_noise(transmitter: Any, rival: DiffusionReceiver, patches: Patches) -> f
     return (time.perf_counter() - start) / 60
 
 
+def export(name: str, out: Path, folder: Path) -> None:
+    """Write the joint stage for the zoo, with what its card says of the making."""
+    plan, own = PLANS[name], classes(name)
+    made = (own[0], LatentDenoiser.around(own[1]))
+    ends = zoo.pair(out / "stage3" / "weights.safetensors", *made)
+    done = [json.loads((out / s / "facts.json").read_text()) for s in ("stage2", "stage3")]
+    stages = (
+        f"{plan.steps} steps of the denoiser before the frozen codec, lr {FRESH_LR:g}; "
+        f"{plan.steps} of all of it, lr {plan.lr:g}; both on the task's loss and a tenth of the "
+        "latent's"
+    )
+    card = {
+        "data": zoo.card("deepjscc-cifar-1-6")["data"], "started_from": name, "stages": stages,
+        "steps": 2 * plan.steps, "batch": 32, "snr_db": SNR_DB,
+        "minutes": round(sum(d["minutes"] for d in done), 1),
+        "machine": "1 of 2 CPU cores shared with other work",
+        "command": f"python benchmarks/train_denoiser.py {name} residual --pools POOLS --out RUNS "
+        "--export FOLDER",
+    }  # fmt: skip
+    zoo.export(folder / f"latent-denoiser-{name}.safetensors", *ends, card)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("codec", help="weights of the zoo")
+    parser.add_argument("codec", choices=PLANS)
     parser.add_argument(
-        "what", choices=("control", "control-long", "residual", "dncnn", "diffusion")
+        "what", choices=("control", "control-awgn", "residual", "dncnn", "diffusion")
     )
     parser.add_argument("--pools", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--export", type=Path, help="where to write weights for the zoo")
     args = parser.parse_args()
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)
-    patches, out = Patches(args.pools / "cifar.npz"), args.out / args.codec / args.what
+    name, runs, out = args.codec, args.out, args.out / args.codec / args.what
+    patches = Patches(args.pools / "cifar.npz")
+    if PLANS[name].network and not Path(start(name, runs)).is_file():
+        first(name, patches, runs)
     if args.what.startswith("control"):
-        control(args.codec, patches, out, more=1 if args.what == "control" else 3)
+        channel = AWGN() if args.what == "control-awgn" else Mixture()
+        control(name, patches, runs, channel, out)
     elif args.what == "residual":
-        stages(args.codec, patches, out, functools.partial(LatentDenoiser, **SIZES))
+        around = functools.partial(LatentDenoiser, **SIZES, told=PLANS[name].told)
+        stages(name, patches, runs, out, around)
+        if args.export:
+            export(name, out, args.export)
     elif args.what == "dncnn":
-        stages(args.codec, patches, out, DnCNNReceiver)
+        stages(name, patches, runs, out, DnCNNReceiver, last=2)
     else:
-        diffusion(args.codec, patches, out)
+        diffusion(name, patches, runs, out)
 
 
 if __name__ == "__main__":

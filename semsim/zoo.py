@@ -47,11 +47,19 @@ def build(name: str) -> dict[str, nn.Module]:
     """
     facts, parts = card(name), {}
     for prefix, path in facts["classes"].items():
-        module, _, attribute = path.partition(":")
-        made = getattr(importlib.import_module(module), attribute)
-        parts[prefix] = made(**facts["spec"][prefix]).eval()
+        parts[prefix] = _made(path, facts["spec"][prefix]).eval()
     load_parts(name, parts)
     return parts
+
+
+def _made(path: str, spec: Mapping[str, Any]) -> Any:
+    """Construct a class, ``module:Class``, by a spec; parts nested in it say their own class."""
+    module, _, attribute = path.partition(":")
+    arguments = {k: v for k, v in spec.items() if k not in ("kind", "class")}
+    for key, value in arguments.items():
+        if isinstance(value, Mapping) and "class" in value:
+            arguments[key] = _made(value["class"], value)
+    return getattr(importlib.import_module(module), attribute)(**arguments)
 
 
 def load(name: str | Path, transmitter: nn.Module, receiver: nn.Module | None) -> None:

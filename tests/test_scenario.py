@@ -369,14 +369,21 @@ def test_a_receiver_of_the_same_kind_keeps_its_own_arguments_and_takes_the_rest(
 
 def test_shipped_weights_bring_their_arguments_along() -> None:
     from semsim import zoo
+    from semsim.tables import TRANSMITTERS
 
+    kinds = {path: kind for kind, path in TRANSMITTERS.items()}
     for name in zoo.names():
-        trained = zoo.card(name)["spec"].get("transmitter")
-        if trained is None:
+        card = zoo.card(name)
+        if "transmitter" not in card["spec"]:
             continue
-        scenario = toy(transmitter={"kind": "deepjscc", "weights": name})
-        assert scenario.transmitter.model_dump().items() >= trained.items()
-        other = toy(transmitter={"kind": "deepjscc", "weights": name, "width": 3})
+        kind = kinds[card["classes"]["transmitter"]]
+        scenario = toy(transmitter={"kind": kind, "weights": name})
+        trained = card["spec"]["transmitter"]
+        as_spec = type(scenario.transmitter).model_validate({"kind": kind, **trained})
+        assert scenario.transmitter.model_dump(exclude={"weights"}) == as_spec.model_dump(
+            exclude={"weights"}
+        )
+        other = toy(transmitter={"kind": kind, "weights": name, "cbr": "1/8"})
         with pytest.raises(SpecError, match=r"transmitter\.weights: weights .* were trained for"):
             other.build()
 

@@ -59,11 +59,12 @@ class LatentDenoiser(nn.Module):
     at the latent. With T = 0 the codec gets what it would have got without this stage, bit for bit.
 
     The codec is handed unbiased symbols z_T / w and a noise 1 / w - 1. ``told: channel`` keeps the
-    channel's noise, so that a fresh denoiser changes nothing. ``told: equivalent``, as specified,
-    shrinks the error 1 - w of each symbol until the mean of w is s_T^2, over AWGN the equivalent
-    SNR s_T^2 / (1 - s_T^2); a codec must be trained for that (stage 3), since what a denoiser
-    leaves is not white noise. Latents here are LMMSE estimates, of mean power s_t^2, where the
-    specification has unit power; the two differ by the factor s_t, which the network takes out.
+    channel's noise, so that a fresh denoiser changes nothing: for a codec that knows the SNR.
+    ``told: equivalent``, as specified, shrinks the error 1 - w of each symbol until the mean of w
+    is s_T^2, over AWGN the equivalent SNR s_T^2 / (1 - s_T^2): for a codec that does not, whose
+    symbols then keep a power near 1 at every SNR. A frozen codec that knows the SNR lost 2 dB so,
+    since what a denoiser leaves is not white noise. Latents here are LMMSE estimates of mean power
+    s_t^2, where the specification has unit power; the network divides by s_t.
 
     Training has three stages: 1 trains the codec alone, 2 the denoiser before a frozen codec, 3 all
     of it. Stages 2 and 3 add to the task's loss a tenth of
@@ -71,20 +72,20 @@ class LatentDenoiser(nn.Module):
         mean over t of |z_t - z|^2 / (K (1 - s_0^2)) + (s_t - cos(z_t, z))^2,
 
     where 1 - s_0^2, the error before the first step, keeps low SNRs from drowning the high ones.
-    Item i of a batch is decoded after 1 + i mod max_steps steps, so that every step learns to be
-    the last. What was sent, z, they learn in a :class:`DenoisingLink`, which every scenario with
-    this receiver has. With the latent's loss alone in stage 2, as specified, the frozen codec lost
-    2 dB: it shrank a second time what was shrunk already.
+    In stage 2 item i of a batch is decoded after 1 + i mod max_steps steps, so that every step
+    learns to be the last; in stage 3 after the steps of its plan. z, what was sent, they learn in a
+    :class:`DenoisingLink`, which every scenario with this receiver has. With the latent's loss
+    alone in stage 2, as specified, the frozen codec lost 2 dB: it shrank what was shrunk already.
 
-    Found: one network, the score from the SNR alone, its predicted sequence, the number of steps
-    from it, three stages. Inferred: sizes, losses, the rule and ``delta``.
+    Found: one network, scores and steps predicted from the SNR alone, three stages. Inferred: the
+    rest.
 
     Args:
         codec: the receiver to wrap; in a scenario the other half of the transmitter by default.
         layout: ``grid`` where the codec has ``channels`` and ``grid(shape)`` and pairs halves of
             the channels, as deepjscc and swin_jscc do; ``line`` takes the symbols of any codec as
             one row of pairs. By default grid where the codec offers one.
-        width: features of the denoiser, a multiple of 8.
+        width: features of the denoiser.
         depth: convolutions of the denoiser.
         max_steps: most steps; the same weights serve all of them.
         delta: least predicted gain in similarity for which a step is taken.
@@ -139,7 +140,8 @@ class LatentDenoiser(nn.Module):
             "max_steps": max_steps, "told": told,
         }  # fmt: skip
         if hasattr(self.codec, "spec"):
-            self.spec["codec"] = self.codec.spec
+            made_by = f"{type(codec).__module__}:{type(codec).__qualname__}"
+            self.spec["codec"] = {"class": made_by, **self.codec.spec}
         if isinstance(codec, nn.Module) and stage == 2:
             codec.requires_grad_(False)
         for part in (self.network, self.predictor):
@@ -149,14 +151,11 @@ class LatentDenoiser(nn.Module):
 
     @classmethod
     def around(cls, codec: Callable[..., Receiver]) -> Callable[..., LatentDenoiser]:
-        """Return what makes a denoiser and its codec from the spec in a file of weights.
-
-        For ``zoo.pair(name, DeepJSCCTransmitter, LatentDenoiser.around(DeepJSCCReceiver))``.
-        """
+        """Return what makes a denoiser and its codec from a spec, for :func:`zoo.pair`."""
 
         def make(**spec: Any) -> LatentDenoiser:
             sizes = {k: v for k, v in spec.items() if k not in ("kind", "codec")}
-            return cls(codec(**spec["codec"]), **sizes)
+            return cls(codec(**{k: v for k, v in spec["codec"].items() if k != "class"}), **sizes)
 
         return make
 
@@ -200,9 +199,10 @@ class LatentDenoiser(nn.Module):
             latent = self.to_grid(y * trust[:, None], shape)
             seen = trust.expand(-1, y.shape[-1]).reshape(latent[:, ::2].shape)
             if learns:
-                most = self.predictor.max_steps
-                steps = 1 + torch.arange(len(y), device=y.device) % most
-                latents = self.refine(latent, seen, scores, torch.full_like(steps, most))
+                most = torch.full_like(steps, self.predictor.max_steps)
+                if self.stage == 2:
+                    steps = 1 + torch.arange(len(y), device=y.device) % most
+                latents = self.refine(latent, seen, scores, most)
                 self.walk = Trajectory(latents, scores)
             else:
                 latents = self.refine(latent, seen, scores, steps)

@@ -205,8 +205,8 @@ def test_a_fresh_denoiser_changes_nothing() -> None:
     torch.testing.assert_close(receiver(y, csi, (3, 32, 32)), plain)
 
 
-def test_in_training_every_step_learns_to_be_the_last() -> None:
-    transmitter, receiver = ends()
+def test_before_a_frozen_codec_every_step_learns_to_be_the_last() -> None:
+    transmitter, receiver = ends(stage=2)
     link = DenoisingLink(transmitter, AWGN(), receiver).train()
     seen: list[Tensor] = []
     receiver.codec.register_forward_pre_hook(lambda module, args: seen.append(args[0]))
@@ -216,6 +216,28 @@ def test_in_training_every_step_learns_to_be_the_last() -> None:
         mine = receiver.to_grid(seen[0] / 2, (3, 32, 32))[item]  # n0 is 1, so the trust is 1 / 2
         torch.testing.assert_close(mine, receiver.walk.latents[step][item])
     assert torch.equal(receiver.sent, sent.symbols)
+
+
+def test_joint_training_hands_on_what_evaluation_would() -> None:
+    transmitter, receiver = ends(stage=3, delta=0.02)
+    seen: list[Tensor] = []
+    receiver.codec.register_forward_pre_hook(lambda module, args: seen.append(args[0]))
+    source, snr_db = images(4, 3, 32, 32), torch.tensor([-10.0, -5.0, 5.0, 20.0])
+    for mode in (True, False):
+        link = DenoisingLink(transmitter, AWGN(), receiver).train(mode)
+        link(source, snr_db, stream(4, "noise"))
+    torch.testing.assert_close(*seen)
+
+
+def test_a_denoiser_does_the_same_at_every_image_size() -> None:
+    """Away from the borders, which 3 x 3 convolutions see one position further in each."""
+    _, receiver = ends()
+    latent = torch.randn(1, 16, 24, 24, generator=stream(2, "latent"))
+    trust, score = torch.full((1, 8, 24, 24), 0.5), torch.tensor([0.7])
+    whole = receiver.network(latent, trust, score)
+    part = receiver.network(latent[..., :12, :12], trust[..., :12, :12], score)
+    reach = NETWORK["depth"]
+    torch.testing.assert_close(whole[..., : 12 - reach, : 12 - reach], part[..., :-reach, :-reach])
 
 
 def test_items_of_a_batch_do_not_see_each_other() -> None:
@@ -319,7 +341,7 @@ def test_symbols_of_any_codec_pass_as_a_line() -> None:
         ({"steps": 7}, "0 to max_steps, 6, or null, got 7"),
         ({"stage": 4}, "1, 2 or 3, got 4"),
         ({"told": "both"}, "channel or equivalent, got 'both'"),
-        ({"width": 12}, "a multiple of 8, got 12"),
+        ({"width": 0}, "at least 1 feature, got 0"),
         ({"depth": 2}, "at least 3"),
         ({"layout": "rows"}, "grid or line, got 'rows'"),
         ({"codec": None}, "codec is missing"),
