@@ -83,9 +83,9 @@ class DiffusionReceiver(_Around):
 
         x_t = z_0 / s_0 at unit variance, abar_t = s_0^2; then t, t - stride, ..., 0
 
-    Stage 2 trains the U-Net on clean latents (:meth:`noise_loss`), the rest frozen; stage 3 the
-    decoder alone behind it, as CDDM does. CDDM starts no earlier than the step of 10 dB, having
-    trained its codec 3 dB above the channel; here the step follows the channel at every SNR.
+    Stage 2 trains the U-Net on clean latents (:meth:`noise_loss`), the rest frozen. CDDM then
+    retrains the decoder behind it, and starts no earlier than the step of 10 dB, having trained its
+    codec 3 dB above the channel; here the decoder stays and the step follows the channel.
 
     Source: Wu and others, CDDM: Channel Denoising Diffusion Models for Wireless Semantic
     Communications, IEEE Trans. Wireless Commun. 23(9), 2024; networks from ``diffusers``.

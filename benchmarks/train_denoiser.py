@@ -12,7 +12,7 @@ block fading on two streams of unequal gain.
     control-awgn  the same over AWGN alone
     residual      stage 2, the latent denoiser before the frozen codec; stage 3, all of it
     dncnn         stage 2 with a DnCNN
-    diffusion     a diffusion model of the latent; then the decoder alone behind it
+    diffusion     a diffusion model of the latent, as many steps as stage 2
 
 The controls take as many steps as stages 2 and 3 together. A run that was stopped goes on where it
 was; with ``residual``, ``--export FOLDER`` writes the weights for the zoo and their card.
@@ -179,10 +179,10 @@ def stages(
 
 
 def diffusion(name: str, patches: Patches, runs: Path, out: Path) -> None:
-    """The U-Net on clean latents, then the decoder alone behind it."""
+    """The U-Net on clean latents, before a frozen codec."""
     torch.manual_seed(0)
-    plan, begin = PLANS[name], start(name, runs)
-    transmitter, receiver = codec(begin, name)
+    plan = PLANS[name]
+    transmitter, receiver = codec(start(name, runs), name)
     rival = DiffusionReceiver(receiver, stage=2)
     done = out / "stage2" / "weights.safetensors"
     if not done.is_file():
@@ -191,12 +191,6 @@ def diffusion(name: str, patches: Patches, runs: Path, out: Path) -> None:
         facts = {"steps": plan.steps, "minutes": round(minutes, 2)}
         zoo.export(done, transmitter, rival, facts)
         print("stage2", facts, flush=True)
-    transmitter, receiver = codec(begin, name)
-    link = Link(transmitter, Mixture(), DiffusionReceiver(receiver, stage=3))
-    zoo.load(done, link.transmitter, link.receiver)
-    link.transmitter.requires_grad_(False)
-    # sampling makes a step several times as long: about the same minutes as the other denoisers
-    fit(link, patches, out / "stage3", steps=plan.steps // 5, lr=plan.lr)
 
 
 def fit_noise(transmitter: Any, rival: DiffusionReceiver, patches: Patches, steps: int) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from typing import Any
 
 import pytest
 import torch
@@ -11,19 +12,18 @@ from torch import Tensor, nn
 from channels import AWGN
 from channels.base import CSI, complex_normal
 from semsim import Link, evaluate, stream, zoo
-from semsim.codecs.deepjscc import DeepJSCCReceiver, DeepJSCCTransmitter
 from semsim.codecs.latent_denoiser import LatentDenoiser, similarity
 from semsim.metrics.image import PSNR
 from semsim.payloads.photos import Photos
 
-NAME, CODEC = "latent-denoiser-deepjscc-cifar-1-6", "deepjscc-cifar-1-6"
-SNRS = [-10.0, -7.0, -5.0, -3.0, 0.0, 3.0, 5.0, 10.0, 15.0]
-SHAPE = (3, 32, 32)  # what it was trained on; its GroupNorm does not carry over to more
+CODECS = ("deepjscc-cifar-1-6", "deepjscc2019-cifar-1-6")
+SHAPE = (3, 32, 32)  # what they were trained on
 
 
 @functools.cache
-def ends() -> tuple[DeepJSCCTransmitter, LatentDenoiser]:
-    return zoo.pair(NAME, DeepJSCCTransmitter, LatentDenoiser.around(DeepJSCCReceiver))
+def ends(codec: str) -> tuple[Any, LatentDenoiser]:
+    parts: dict[str, Any] = zoo.build(f"latent-denoiser-{codec}")
+    return parts["transmitter"], parts["receiver"]
 
 
 def noise(snr_db: float, batch: int = 5) -> Tensor:
@@ -31,9 +31,11 @@ def noise(snr_db: float, batch: int = 5) -> Tensor:
 
 
 @torch.no_grad()
-def trajectory(snr_db: float, told_db: float | None = None) -> tuple[list[Tensor], Tensor, Tensor]:
+def trajectory(
+    codec: str, snr_db: float, told_db: float | None = None
+) -> tuple[list[Tensor], Tensor, Tensor]:
     """Latents of a whole trajectory, the clean one, and the scores that the network was told."""
-    transmitter, receiver = ends()
+    transmitter, receiver = ends(codec)
     payload = Photos(crop=32)
     images = torch.stack([payload[i][0] for i in range(5)])
     n0 = noise(snr_db)
@@ -46,33 +48,37 @@ def trajectory(snr_db: float, told_db: float | None = None) -> tuple[list[Tensor
     return receiver.refine(latent, trust, scores, most), receiver.to_grid(x, SHAPE), scores
 
 
-def test_steps_fall_with_the_snr_from_several_to_none() -> None:
-    steps = ends()[1].plan(similarity(10 ** (torch.linspace(-10, 15, 51) / -10)))[1]
+@pytest.mark.parametrize("codec", CODECS)
+def test_steps_fall_with_the_snr_from_several_to_none(codec: str) -> None:
+    steps = ends(codec)[1].plan(similarity(10 ** (torch.linspace(-10, 15, 51) / -10)))[1]
     assert (steps.diff() <= 0).all()
     assert steps[0] >= 2
     assert steps[-1] == 0
 
 
 @pytest.mark.parametrize("snr_db", [-10.0, -5.0, 0.0])
-def test_similarity_rises_and_ends_where_it_was_predicted(snr_db: float) -> None:
-    latents, clean, scores = trajectory(snr_db)
+@pytest.mark.parametrize("codec", CODECS)
+def test_similarity_rises_and_ends_where_it_was_predicted(codec: str, snr_db: float) -> None:
+    latents, clean, scores = trajectory(codec, snr_db)
     true = torch.stack(
         [nn.functional.cosine_similarity(z.flatten(1), clean.flatten(1)).mean() for z in latents]
     )
-    planned = int(ends()[1].plan(similarity(noise(snr_db)))[1][0])
+    planned = int(ends(codec)[1].plan(similarity(noise(snr_db)))[1][0])
     assert (true[: planned + 1].diff() > 0).all()
     assert abs(true[planned] - scores[:, planned].mean()) < 0.05  # as the specification asks
 
 
-def test_a_wrong_score_leaves_a_larger_error() -> None:
-    right, clean, _ = trajectory(-5.0)
-    wrong, _, _ = trajectory(-5.0, told_db=10.0)
+@pytest.mark.parametrize("codec", CODECS)
+def test_a_wrong_score_leaves_a_larger_error(codec: str) -> None:
+    right, clean, _ = trajectory(codec, -5.0)
+    wrong, _, _ = trajectory(codec, -5.0, told_db=10.0)
     errors = [(z[2] - clean).square().mean() for z in (right, wrong)]
     assert errors[0] < errors[1]
 
 
-def test_symbols_have_unit_power_and_the_snr_is_what_was_asked() -> None:
-    transmitter, _ = ends()
+@pytest.mark.parametrize("codec", CODECS)
+def test_symbols_have_unit_power_and_the_snr_is_what_was_asked(codec: str) -> None:
+    transmitter, _ = ends(codec)
     x = transmitter(torch.rand(8, 3, 64, 64, generator=stream(2, "images")), CSI(None, noise(0, 8)))
     torch.testing.assert_close(x.abs().square().mean(dim=(1, 2)), torch.ones(8))
     state = AWGN().draw(8, x.shape[2], stream(3, "state"))
@@ -81,14 +87,29 @@ def test_symbols_have_unit_power_and_the_snr_is_what_was_asked() -> None:
     assert abs(10 * left.abs().square().mean().log10()) < 0.1
 
 
-@pytest.mark.parametrize(("snr_db", "gain_db"), [(-10.0, 0.0), (-5.0, 0.0)])
-def test_it_beats_the_codec_that_it_started_from_at_low_snr(snr_db: float, gain_db: float) -> None:
-    plain = zoo.pair(CODEC, DeepJSCCTransmitter, DeepJSCCReceiver)
-    psnr = [
-        evaluate(
-            Link(pair[0], AWGN(), pair[1]).eval(), Photos(crop=32), snr_db=[snr_db],
-            metrics=[PSNR()], seed=7, batch_size=5,
-        )[0]["value"]
-        for pair in (ends(), plain)
-    ]  # fmt: skip
-    assert psnr[0] - psnr[1] > gain_db
+def psnr(transmitter: Any, receiver: Any, snr_db: float, crop: int = 32) -> float:
+    link = Link(transmitter, AWGN(), receiver).eval()
+    rows = evaluate(
+        link, Photos(crop=crop), snr_db=[snr_db], metrics=[PSNR()], seed=7, batch_size=5
+    )
+    return rows[0]["value"]
+
+
+@pytest.mark.parametrize(("snr_db", "crop"), [(-10.0, 32), (-5.0, 32), (-10.0, 128)])
+def test_it_beats_the_codec_that_it_started_from_at_low_snr(snr_db: float, crop: int) -> None:
+    """On larger photos than it was trained on only at -10 dB; at -5 dB it is 0.3 dB below."""
+    plain: dict[str, Any] = zoo.build(CODECS[0])
+    cleaned = psnr(*ends(CODECS[0]), snr_db, crop)
+    assert cleaned > psnr(plain["transmitter"], plain["receiver"], snr_db, crop)
+
+
+@pytest.mark.parametrize("snr_db", [-10.0, -5.0, 0.0])
+def test_a_decoder_blind_to_the_snr_needs_its_steps(snr_db: float) -> None:
+    transmitter, receiver = ends(CODECS[1])
+    cleaned = psnr(transmitter, receiver, snr_db)
+    receiver.steps = 0
+    try:
+        plain = psnr(transmitter, receiver, snr_db)
+    finally:
+        receiver.steps = None
+    assert cleaned > plain + 1
