@@ -126,7 +126,7 @@ def facts_of(
     )  # fmt: skip
     points = {
         c: {str(r["snr_db"]): round(float(r["value"]), 2) for r in rows if r["channel"] == c}  # type: ignore[arg-type]
-        for c in CHANNELS
+        for c in dict.fromkeys(str(r["channel"]) for r in rows)
     }
     return {
         "multiply_adds": count_multiply_adds(transmitter, receiver, shape),
@@ -142,6 +142,7 @@ def main() -> None:
     parser.add_argument("--cards", action="store_true", help="write the curves into the cards")
     mine = [n for n in zoo.names() if n.startswith(("deepjscc", "swin", "resnet"))]
     parser.add_argument("--names", nargs="*", default=mine)
+    parser.add_argument("--channels", nargs="*", choices=list(CHANNELS), default=list(CHANNELS))
     args = parser.parse_args()
     if args.data is None or not (Path(args.data) / "kodak24.npz").is_file():
         raise SystemExit("no data: give --data or SEMSIM_DATA, a folder with kodak24.npz; skipped")
@@ -159,7 +160,7 @@ def main() -> None:
         on, payload, shape = CIFAR, small, (3, 32, 32)
         if "photo" in name:
             on, payload, shape = "Kodak, 24 photos", kodak(Path(args.data)), (3, 512, 768)
-        rows = [row for channel in CHANNELS for row in curve(name, channel, payload)]
+        rows = [row for channel in args.channels for row in curve(name, channel, payload)]
         print(pandas.DataFrame(rows)[["weights", "channel", "snr_db", "value"]].to_string())
         if args.cards:
             write_card(name, facts_of(name, rows, on, shape))

@@ -171,10 +171,9 @@ class Evaluation:
         transmitter = getattr(self.link, "transmitter", None)
         if not getattr(transmitter, "uses_csi", True):
             return {"symbols": self.link.encode(source)}  # type: ignore[operator]
-        features = getattr(transmitter, "features", None)
-        if not callable(features) or (shared := features(source)) is None:
-            return {}
-        return {"features": shared}
+        before = getattr(type(transmitter), "before_channel", None)
+        shared = None if before is None else before(transmitter, source)
+        return {} if shared is None else {"features": shared}
 
     def _measure(self, outcome: Outcome, sent: Transmission) -> Tensor:
         """Return float64 [2 + metrics + notes, B]: finite, power, metrics, notes of each item."""

@@ -205,7 +205,7 @@ class State:
 
 
 def step_loss(state: State, source: Tensor, target: Tensor, step: int) -> Tensor:
-    """Return the loss of one step; SNR, fading and noise come from the seed and the step."""
+    """Return the loss of one step; all that is random comes from the seed and the step."""
     spec = state.spec
     link: Any = state.nets["link"]
     task: Any = state.nets["task"]
@@ -215,6 +215,8 @@ def step_loss(state: State, source: Tensor, target: Tensor, step: int) -> Tensor
     ends = [getattr(link, n, None) for n in ("transmitter", "receiver")]
     networks = [m for m in (*ends, task) if isinstance(m, nn.Module)] or [link]
     low_precision = spec.precision == "bf16"
+    # for what parts draw without a generator, such as a dropout or the rate of a Swin codec
+    torch.manual_seed(int(torch.randint(2**62, (), generator=stream(state.seed, "torch", step))))
     with networks_in_bf16(networks if low_precision else [], source.device):
         generator = stream(state.seed, "train", step, device=source.device)
         output = task(link.transmit(source, snr_db, generator).estimate)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 
 import torch
@@ -88,8 +89,8 @@ class Link(nn.Module):
             snr_db: average received Es/N0 per receive antenna, in dB; a number, or [B].
             generator: draws fading, noise and whatever else is random, on the source's device.
             symbols: what :meth:`encode` returned for this source, to encode only once.
-            features: what ``transmitter.features`` returned for it, where the transmitter has that:
-                the part of its work that does not depend on the channel.
+            features: what ``transmitter.before_channel`` returned for it, where the transmitter has
+                that: the part of its work that does not depend on the channel.
         """
         batch, shape = len(source), tuple(source.shape[1:])
         n0 = snr_db_to_n0(torch.as_tensor(snr_db, device=source.device, dtype=torch.float32))
@@ -106,6 +107,7 @@ class Link(nn.Module):
         side_info = {}
         if isinstance(symbols, WithSideInfo):
             symbols, side_info["side_info"] = symbols
+            _check_reads_side_info(self.receiver)
         _check_symbols(symbols, batch, self.transmitter.num_symbols(shape))
         x = _apply(precoder, _split(symbols, self.num_streams))
         y = self.channel(x, state, n0, generator)
@@ -161,6 +163,15 @@ def _check_symbols(symbols: Tensor, batch: int, num_symbols: int) -> None:
         raise ValueError(
             f"a transmitter returns complex symbols of shape [B, 1, K] = [{batch}, 1, "
             f"{num_symbols}] (K from its num_symbols), got {list(symbols.shape)} {symbols.dtype}"
+        )
+
+
+def _check_reads_side_info(receiver: Receiver) -> None:
+    takes = inspect.signature(getattr(type(receiver), "forward", receiver)).parameters
+    if "side_info" not in takes:
+        raise ValueError(
+            f"the transmitter sends side information, which {type(receiver).__name__} does not "
+            "take; its own receiver does"
         )
 
 

@@ -66,7 +66,7 @@ class Transmitter(Protocol):
 
     With ``sees_channel = True`` its CSI holds h as its end believes it, and n0 [B], even in front
     of a linear front end; without, the noise that the front end will leave on each symbol. It may
-    offer ``features(source) -> Tensor | None``, the part of its work that does not depend on
+    offer ``before_channel(source) -> Tensor | None``, the part of its work that does not depend on
     the channel, and take that as ``features``: a sweep then computes it once for all SNRs.
     """
 

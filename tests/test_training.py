@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from torch import Tensor
 from channels import AWGN, Rayleigh
 from semsim import Link, stream
 from semsim.codecs.deepjscc import DeepJSCCReceiver, DeepJSCCTransmitter
+from semsim.codecs.swin_jscc import SwinReceiver, SwinTransmitter
 from semsim.learner import Batches, auxiliary_loss, networks_in_bf16, rate
 from semsim.tasks.reconstruct import Reconstruct
 from semsim.training import TrainSpec, train
@@ -102,11 +104,19 @@ def test_the_losses_of_all_parts_are_summed_and_most_links_have_none() -> None:
     assert auxiliary_loss(small_link(), 0.5) == 0
 
 
+def link_of_rates(channel: torch.nn.Module) -> Link:
+    """A link that draws a rate in each step, without a generator of its own."""
+    arguments = {"rates": ("1/24", "1/6"), "widths": (32,), "depths": (1,), "decoder_depths": (1,)}
+    torch.manual_seed(3)
+    return Link(SwinTransmitter(**arguments), channel, SwinReceiver(**arguments))
+
+
 @pytest.mark.parametrize("optimiser", ["adamw", "muon"])
+@pytest.mark.parametrize("make", [small_link, link_of_rates])
 def test_a_resumed_training_equals_an_uninterrupted_one_bit_for_bit(
-    tmp_path: Path, optimiser: str, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, optimiser: str, make: Callable[..., Link]
 ) -> None:
-    whole = small_link(Rayleigh())
+    whole = make(Rayleigh())
     train(whole, Blobs(), spec=spec(optimiser=optimiser), folder=tmp_path / "whole")
 
     class Stops(Blobs):
@@ -120,8 +130,8 @@ def test_a_resumed_training_equals_an_uninterrupted_one_bit_for_bit(
 
     folder = tmp_path / "cut"
     with pytest.raises(RuntimeError, match="power cut"):
-        train(small_link(Rayleigh()), Stops(), spec=spec(optimiser=optimiser), folder=folder)
-    resumed = small_link(Rayleigh())
+        train(make(Rayleigh()), Stops(), spec=spec(optimiser=optimiser), folder=folder)
+    resumed = make(Rayleigh())
     result = train(resumed, Blobs(), spec=spec(optimiser=optimiser), folder=folder)
     assert result.steps == 8
     assert same(whole.state_dict(), resumed.state_dict())

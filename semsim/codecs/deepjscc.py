@@ -57,6 +57,15 @@ def to_latent(symbols: Tensor, channels: int, height: int, width: int) -> Tensor
     return torch.cat([pairs.real, pairs.imag], dim=1)
 
 
+def symbol_trust(n0: Tensor, symbols: int) -> Tensor:
+    """Return 1 / (1 + n0) of each symbol, [B, symbols], for n0 [B] or [B, 1, >= symbols].
+
+    A symbol of unit power times this is its LMMSE estimate.
+    """
+    n0 = n0.reshape(len(n0), -1)[:, :symbols]
+    return (1 / (1 + n0)).expand(-1, symbols)
+
+
 class _Codec(nn.Module):
     """What both ends must agree on: the arguments, checked, and the latent's shape."""
 
@@ -210,7 +219,7 @@ class DeepJSCCReceiver(_Codec):
                 f"{list(shape)}, got {list(y.shape)}; use a front end such as lmmse"
             )
         if self.spec["preset"] == "residual":
-            trust = (1 / (1 + csi.n0.reshape(len(y), -1))).expand(-1, expected)
+            trust = symbol_trust(csi.n0, expected)
             latent = to_latent(y[:, 0] * trust, self.channels, *grid)
             trust = trust.reshape(len(y), self.channels // 2, *grid)
             image = self.decoder(latent, trust, csi.effective_snr_db())

@@ -11,7 +11,13 @@ import torch
 from torch import Tensor, nn
 
 from channels.base import CSI
-from semsim.codecs.deepjscc import latent_channels, pad_to_stride, to_latent, to_symbols
+from semsim.codecs.deepjscc import (
+    latent_channels,
+    pad_to_stride,
+    symbol_trust,
+    to_latent,
+    to_symbols,
+)
 from semsim.nn.snr import SNR_RANGE_DB, SNR_SCALE_DB
 from semsim.nn.swin_codec import SwinDecoder, SwinEncoder, SwinSizes
 from semsim.phy.power import unit_power
@@ -45,9 +51,13 @@ class _Codec(nn.Module):
         own |= {k: tuple(v) for k, v in own.items() if isinstance(v, list | tuple)}
         self.sizes = dataclasses.replace(preset, **own)
         self.stride = self.sizes.stride
-        self.channels = latent_channels(spec["cbr"], self.stride)
         #: latent channels of each rate that one network serves, rising; none where it serves one
-        self.rates = sorted({latent_channels(rate, self.stride) for rate in spec["rates"]})
+        self.rates = self._channels_of(spec["rates"])
+        if spec["cbr"] is None:
+            spec["cbr"] = (
+                str(Fraction(self.rates[-1], 6 * self.stride**2)) if self.rates else "1/16"
+            )
+        self.channels = latent_channels(spec["cbr"], self.stride)
         is_tiny = spec["preset"] == "tiny"
         self.heatmap = is_tiny if spec["heatmap"] is None else bool(spec["heatmap"])
         if self.rates:
@@ -55,6 +65,12 @@ class _Codec(nn.Module):
         self.spec = self._kept(spec, own)
         self.trust_channels = self.channels // 2 if self.heatmap else 0
         self.snr_unit = SNR_SCALE_DB if is_tiny else 1.0
+
+    def _channels_of(self, rates: tuple[float | str, ...]) -> list[int]:
+        try:
+            return sorted({latent_channels(rate, self.stride) for rate in rates})
+        except ValueError as error:
+            raise ValueError(f"rates: {error}") from None
 
     def _check_rates(self, spec: dict[str, Any]) -> None:
         if self.channels not in self.rates:
@@ -64,8 +80,9 @@ class _Codec(nn.Module):
             raise ValueError(
                 f"rates need up to {self.rates[-1]} channels, but the last of widths is {width}"
             )
-        if spec["heatmap"] or spec["linear"] is not None:
-            raise ValueError("heatmap and linear need a fixed rate; leave them out, or rates")
+        for name, given in (("heatmap", spec["heatmap"]), ("linear", spec["linear"] is not None)):
+            if given:
+                raise ValueError(f"{name} needs a fixed rate; leave it out, or rates")
         self.heatmap = False
         self.sizes = dataclasses.replace(self.sizes, linear=None)
 
@@ -104,6 +121,7 @@ class SwinTransmitter(_Codec):
     Args:
         cbr: complex symbols per source value, a number or a fraction such as "1/16"; a multiple of
             1 / (3 stride^2). The stride is 16 for ``small`` to ``large``, 4 for ``cifar``, ``tiny``.
+            The largest of ``rates`` by default, or 1/16 without.
         preset: sizes of the networks. ``cifar`` is for images of 32 x 32, ``small``, ``base`` and
             ``large`` for photos, as published (7.4, 12.0, 18.3 and 37.3 million parameters for both
             ends, ModNets apart); ``tiny`` is this project's, for training on a CPU.
@@ -123,13 +141,15 @@ class SwinTransmitter(_Codec):
             them, one drawn per batch.
 
     Source: Yang, Wang, Dai, Qin, Niu, Zhang, WITT, ICASSP 2023; Yang and others, SwinJSCC, IEEE
-    TCCN 2024. Found in their code: presets, block, ModNet, raw dB into it. Ours: ``tiny``, the
-    linear path, power per image instead of per batch, paired halves of the channels.
+    TCCN 2024. Found in their code: presets, block, ModNets, raw dB and channel counts into them,
+    the mask of largest gates. Ours: ``tiny`` with its convolutions before each block and its linear
+    path, power per image instead of per batch, paired halves of the channels, symbols shrunk by
+    1 / (1 + n0) at the receiver, an SNR clamped to -20 to 40 dB, the heatmap at the coarsest scale.
     """  # noqa: E501
 
     def __init__(
         self,
-        cbr: float | str = "1/16",
+        cbr: float | str | None = None,
         *,
         preset: Preset = "tiny",
         adaptive: Adaptive = "both",
@@ -172,7 +192,7 @@ class SwinTransmitter(_Codec):
             return 0.0
         return math.log2(math.comb(self.sizes.widths[-1], self.channels))
 
-    def features(self, source: Tensor) -> Tensor | None:
+    def before_channel(self, source: Tensor) -> Tensor | None:
         """Return what does not depend on the channel, [B, h, w, C]; None with a heatmap.
 
         A sweep computes it once per batch and hands it to :meth:`forward` at each SNR.
@@ -202,8 +222,7 @@ class SwinTransmitter(_Codec):
         """Return 1 / (1 + n0) of each symbol, [B, C / 2, h, w]; n0 is [B] or [B, 1, >= K]."""
         pairs, batch = self.channels // 2, len(csi.n0)
         symbols = pairs * grid[0] * grid[1]
-        n0 = csi.n0.reshape(batch, -1)[:, :symbols].expand(-1, symbols)
-        return (1 / (1 + n0)).reshape(batch, pairs, *grid)
+        return symbol_trust(csi.n0, symbols).reshape(batch, pairs, *grid)
 
     def _send_some(self, latent: Tensor) -> WithSideInfo:
         """Send the channels of latent [B, width, h, w] that weigh most at the rate at work."""
@@ -237,7 +256,7 @@ class SwinReceiver(_Codec):
 
     def __init__(
         self,
-        cbr: float | str = "1/16",
+        cbr: float | str | None = None,
         *,
         preset: Preset = "tiny",
         adaptive: Adaptive = "both",
@@ -269,8 +288,8 @@ class SwinReceiver(_Codec):
         """
         grid = self.grid(shape)
         channels = self.channels
-        if self.rates and side_info is None:
-            raise ValueError("a swin_jscc receiver with rates needs a transmitter with rates")
+        if bool(self.rates) != (side_info is not None):
+            raise ValueError("rates must be the same in the transmitter and in the receiver")
         if self.rates and self.training:
             channels = self.sizes.widths[-1]
         expected = channels // 2 * grid[0] * grid[1]
@@ -279,7 +298,7 @@ class SwinReceiver(_Codec):
                 f"the swin_jscc receiver takes equalised symbols [B, 1, {expected}] for an image "
                 f"{list(shape)}, got {list(y.shape)}; use a front end such as lmmse"
             )
-        trust = (1 / (1 + csi.n0.reshape(len(y), -1))).expand(-1, expected)
+        trust = symbol_trust(csi.n0, expected)
         latent = to_latent(y[:, 0] * trust, channels, *grid)
         if side_info is not None:
             latent = self._place(latent, side_info)

@@ -179,8 +179,12 @@ def _untouchable(name: str, module: nn.Module) -> str | None:
     """Say why a module cannot be exchanged at all."""
     if not name:
         return "it is the whole network, so there is nothing to exchange it in"
+    return "it has hooks" if _hooked(module) else None
+
+
+def _hooked(module: nn.Module) -> bool:
     hooks = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
-    return "it has hooks" if any(getattr(module, kind) for kind in hooks) else None
+    return any(getattr(module, kind) for kind in hooks)
 
 
 def _illegal(norm: Any, layers: dict[str, Any], uses: Counter[int | str]) -> str | None:
@@ -198,8 +202,12 @@ def _illegal(norm: Any, layers: dict[str, Any], uses: Counter[int | str]) -> str
             return f"{path} takes {layer.in_features} values, not {norm.normalized_shape[0]}"
         if max(uses[path], uses[id(layer)], *(uses[id(p)] for p in layer.parameters())) > 1:
             return f"{path} or its weights are used elsewhere too"
+        if _hooked(layer):
+            return f"{path} has hooks, which would see another input"
         if not layer.weight.requires_grad:
             return f"nothing to gain: {path} is frozen and keeps no input"
+    if not all(p.requires_grad for p in norm.parameters()):
+        return "its scale or offset is frozen, and those of a dense layer are not"
     shift = _shift(norm, list(layers.values()))
     if shift is not None and not bool((shift.abs() <= LARGEST_SHIFT).all()):
         return "its offset is too large beside its scale for a dense layer without bias"

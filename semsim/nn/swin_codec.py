@@ -12,6 +12,7 @@ from semsim.nn.conv import analysis_layer, half_whitening, position_filter, synt
 from semsim.nn.snr import ModNet
 from semsim.nn.swin import INIT_STD, Attend, PatchMerging, PatchSplitting, SwinStage
 
+LARGEST_WHITENED = 16  # pixels; the filters of larger patches take gigabytes to compute
 HEAD_WIDTH = 32  # channels per attention head, as in every Swin transformer
 
 
@@ -55,6 +56,13 @@ class SwinSizes:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
         if min(*self.depths, *self.decoder_depths) < 1:
             raise ValueError("depths and decoder_depths must be at least 1 at every scale")
+        if self.linear is not None and self.linear < 0:
+            raise ValueError(f"linear must be at least 0, or null for no path, got {self.linear}")
+        if self.linear and self.stride > LARGEST_WHITENED:
+            raise ValueError(
+                f"linear decorrelates patches of up to {LARGEST_WHITENED} pixels, got a stride of "
+                f"{self.stride}; set linear: 0, or a smaller patch"
+            )
 
     @property
     def stride(self) -> int:

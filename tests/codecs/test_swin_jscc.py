@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import pytest
 import torch
@@ -10,7 +11,8 @@ import torch
 from channels import AWGN, Rayleigh
 from channels.base import CSI
 from channels.csi import PerfectCSI
-from semsim import Link, Stop, evaluate, stream
+from semsim import Link, Stop, evaluate, stream, zoo
+from semsim.codecs.deepjscc import DeepJSCCReceiver
 from semsim.codecs.swin_jscc import SwinReceiver, SwinTransmitter
 from semsim.metrics.image import PSNR
 from semsim.payloads.synthetic import Synthetic
@@ -139,6 +141,25 @@ def test_one_network_serves_several_rates_and_pays_for_its_mask() -> None:
     assert states[0][0].keys() == states[1][0].keys() and states[0][1] == states[1][1]
 
 
+def test_weights_of_several_rates_come_back_by_their_spec(tmp_path: Path) -> None:
+    ends = pair("1/12", **SMALL, rates=("1/24", "1/12"))
+    path = zoo.export(tmp_path / "rates.safetensors", *ends)
+    again = zoo.pair(path, SwinTransmitter, SwinReceiver)
+    assert again[0].channels == ends[0].channels  # the largest rate is the default
+    assert torch.equal(again[0].rate.enter.weight, ends[0].rate.enter.weight)
+
+
+def test_only_a_receiver_with_rates_takes_what_a_transmitter_with_rates_sends() -> None:
+    transmitter, _ = pair("1/6", **SMALL, rates=("1/24", "1/6"))
+    source, noise = images(1, 3, 32, 32), stream(7, "noise")
+    for receiver, said in (
+        (SwinReceiver("1/6", **SMALL), "rates must be the same"),
+        (DeepJSCCReceiver("1/6"), "DeepJSCCReceiver does not take"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            Link(transmitter, AWGN(), receiver).eval()(source, 10.0, noise)
+
+
 def test_equal_gates_are_chosen_in_their_order() -> None:
     transmitter, _ = pair("1/24", **SMALL, rates=("1/24", "1/6"))
     for p in transmitter.rate.parameters():
@@ -181,13 +202,14 @@ def test_both_ends_compile() -> None:
     pytest.importorskip("torch._dynamo")
     transmitter, receiver = pair(**SMALL)
     shake(transmitter.eval(), receiver.eval())
-    encoder = torch.compile(transmitter.encoder, backend="eager", fullgraph=True)
-    image, snr = images(1, 3, 32, 32), torch.full((1,), 10.0)
-    trust = torch.full((1, 8, 8, 8), 0.9)
-    with torch.no_grad():
-        torch.testing.assert_close(
-            encoder(image, snr, trust), transmitter.encoder(image, snr, trust)
-        )
+    snr, trust = torch.full((1,), 10.0), torch.full((1, 8, 8, 8), 0.9)
+    for net, given in (
+        (transmitter.encoder, images(1, 3, 32, 32)),
+        (receiver.decoder, images(1, 16, 8, 8)),
+    ):
+        compiled = torch.compile(net, backend="eager", fullgraph=True)
+        with torch.no_grad():
+            torch.testing.assert_close(compiled(given, snr, trust), net(given, snr, trust))
 
 
 @pytest.mark.parametrize(
@@ -196,8 +218,12 @@ def test_both_ends_compile() -> None:
         ({"preset": "huge"}, "preset is one of tiny, cifar"),
         ({"adaptive": "yes"}, "adaptive is one of"),
         ({"rates": ("1/12",)}, "must be one of rates"),
-        ({"rates": ("1/6",), "heatmap": True}, "need a fixed rate"),
-        ({"widths": (32, 40)}, "one number per scale|multiples of 32"),
+        ({"rates": ("1/6",), "heatmap": True}, "heatmap needs a fixed rate"),
+        ({"rates": ("1/6",), "linear": 0}, "linear needs a fixed rate"),
+        ({"rates": ("1/6", "1/7")}, "rates: cbr 1/7 is not possible"),
+        ({"widths": (32, 40)}, "one number per scale"),
+        ({"linear": -1}, "linear must be at least 0"),
+        ({"patch": 32}, "set linear: 0, or a smaller patch"),
     ],
 )
 def test_wrong_arguments_are_told(arguments: dict, said: str) -> None:

@@ -213,6 +213,14 @@ def test_a_frozen_block_gains_by_its_activation_alone() -> None:
     assert units(block) == pytest.approx(6.29, rel=0.005)
 
 
+def test_a_frozen_norm_and_a_watched_layer_stay_as_they_are() -> None:
+    frozen, watched = (nn.Sequential(nn.LayerNorm(4), nn.Linear(4, 4)) for _ in range(2))
+    frozen[0].requires_grad_(False)
+    watched[1].register_forward_pre_hook(lambda *_: None)
+    assert "frozen" in low_memory(frozen).kept["0"]
+    assert "another input" in low_memory(watched).kept["0"]
+
+
 def test_activations_that_stand_in_two_places_stay_one() -> None:
     act = nn.SiLU()
     model = nn.Sequential(nn.Linear(4, 4), act, nn.Linear(4, 4), act, nn.SiLU(inplace=True))
