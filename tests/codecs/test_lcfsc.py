@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 
 import pytest
@@ -85,6 +86,13 @@ def test_a_ratio_of_zero_is_the_plain_codec() -> None:
     torch.testing.assert_close(masked(source, known), plain(source, known), rtol=1e-4, atol=1e-5)
 
 
+def test_a_codec_that_masks_nothing_has_ratio_zero_and_asks_for_no_channel() -> None:
+    ratio, choice = transmitter(fusion="none").masking(
+        images(2, 3, 64, 64), CSI(None, torch.ones(2))
+    )
+    assert torch.equal(ratio, torch.zeros(2)) and choice is None
+
+
 def test_fusion_leaves_the_start_of_the_backbone_as_it_is() -> None:
     torch.manual_seed(2)
     plain = LCFSCTransmitter("1/16", **SIZE, fusion="none")
@@ -109,15 +117,31 @@ def test_ratios_move_with_image_channel_and_snr_and_stay_within_the_candidates()
         assert (changed[0] != base).all()
 
 
+@pytest.mark.parametrize("bf16", [False, True])
 @pytest.mark.parametrize("arguments", MASKED)
-def test_gradients_reach_every_parameter_through_the_mimo_channel(arguments: dict) -> None:
+def test_gradients_reach_every_parameter_through_the_mimo_channel(
+    arguments: dict, bf16: bool
+) -> None:
     tx, rx = transmitter(**arguments), receiver()
     link = Link(tx, Rayleigh(**SIZE), rx, csi_tx=PilotCSI(per_block=2)).train()
     source = images(2, 3, 64, 64)
-    loss = (link(source, 5.0, stream(5, "noise")) - source).square().mean()
-    (loss + auxiliary_loss(link, 1.0)).backward()
+    with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+        loss = (link(source, 5.0, stream(5, "noise")).float() - source).square().mean()
+        loss = loss + auxiliary_loss(link, 1.0)
+    loss.backward()
     silent = [n for n, p in link.named_parameters() if p.grad is None or not p.grad.any()]
     assert silent == []
+
+
+def test_a_link_can_be_copied_after_a_step_of_training_and_after_an_evaluation() -> None:
+    link = Link(transmitter(), Rayleigh(**SIZE), receiver(), csi_tx=PerfectCSI()).train()
+    source = images(2, 3, 64, 64)
+    loss = link(source, 5.0, stream(5, "noise")).square().mean() + auxiliary_loss(link, 1.0)
+    loss.backward()
+    copy.deepcopy(link)
+    link(source, 5.0, stream(5, "noise"))
+    link.eval()(source, 5.0, stream(5, "noise"))
+    copy.deepcopy(link)
 
 
 @pytest.mark.slow
@@ -158,9 +182,10 @@ def test_behind_no_front_end_the_receiver_takes_the_signal_as_it_came(beside: st
     # 2 x 2 x 384 draws of an exponential with mean 0.1
     assert abs(noise - 0.1) < 5 * 0.1 / math.sqrt(2 * 2 * 384)
     known = CSI(sent.csi_rx.h * 0.5**0.5, sent.csi_rx.n0)
-    flipped = rx(sent.received, CSI(known.h.flip(0), known.n0), (3, 64, 64))
-    unchanged = torch.equal(flipped, rx(sent.received, known, (3, 64, 64)))
-    assert not unchanged  # its SNR moves with h either way
+    # turned by 90 degrees the channel leaves the same SNR
+    turned = rx(sent.received, CSI(1j * known.h, known.n0), (3, 64, 64))
+    moved = (turned - rx(sent.received, known, (3, 64, 64))).abs().max()
+    assert (moved < 1e-5) == (beside == "trust")
 
 
 def test_mismatched_csi_is_another_draw_over_the_same_channel() -> None:
@@ -218,6 +243,13 @@ def test_the_release_has_its_sizes() -> None:
         ({"num_tx": 0}, "at least 1"),
         ({"cbr": "1/7"}, "nearest"),
         ({"candidates": (2.0,)}, "between 0 and 1"),
+        ({"fusion": "none", "npn": True}, "npn has no effect with fusion: none"),
+        ({"fusion": "none", "ratio": 0.5}, "ratio has no effect with fusion: none"),
+        ({"fusion": "none", "sources": "csi"}, "sources has no effect with fusion: none"),
+        ({"fusion": "concat", "passes": 2}, "passes has no effect with fusion: concat"),
+        ({"fusion": "random", "sources": "csi"}, "sources has no effect with fusion: random"),
+        ({"ratio": 0.5, "passes": 2}, "passes has no effect with ratio: 0.5"),
+        ({"ratio": 0.5, "candidates": (0.1,)}, "candidates has no effect with ratio: 0.5"),
     ],
 )
 def test_arguments_that_cannot_be_met_are_refused(arguments: dict, message: str) -> None:
@@ -229,6 +261,12 @@ def test_what_the_codec_cannot_take_is_refused_with_what_to_write() -> None:
     tx, source = transmitter(ratio=0.1).eval(), images(2, 3, 64, 64)
     with pytest.raises(ValueError, match=r"set csi\.tx to perfect"):
         tx(source, CSI(None, torch.ones(2)))
+    with pytest.raises(ValueError, match=r"set csi\.tx to perfect"):
+        transmitter().masking(source, CSI(None, torch.ones(2)))
+    with pytest.raises(ValueError, match="beside: channel needs frontend: none"):
+        receiver(beside="channel")(
+            torch.zeros(2, 1, 768, dtype=torch.complex64), CSI(None, torch.ones(2)), (3, 64, 64)
+        )
     with pytest.raises(ValueError, match=r"h \[B, 2, 2, 1\].*got \[2, 8, 8, 1\]"):
         tx(source, csi(2, antennas=8))
     with pytest.raises(ValueError, match="at least 32 x 32 pixels"):
@@ -245,8 +283,6 @@ def test_what_the_codec_cannot_take_is_refused_with_what_to_write() -> None:
 
 
 def shipped(name: str) -> tuple[LCFSCTransmitter, LCFSCReceiver]:
-    if name not in zoo.names():
-        pytest.skip(f"{name} is not shipped")
     return zoo.pair(name, LCFSCTransmitter, LCFSCReceiver)
 
 
@@ -281,7 +317,8 @@ def test_shipped_masks_of_the_release_ratios_hardly_tell_channels_apart(antennas
         for source in (PerfectCSI(), MismatchedCSI())
     )
     assert not torch.equal(known, mistaken)
-    assert (known - mistaken).abs().max() < 0.01  # as measured: ratios below 1.5 % decide little
+    # as measured: attention as a whole is worth little here, and 1.5 % of its pairs less still
+    assert (known - mistaken).abs().max() < 0.01
 
 
 @pytest.mark.parametrize("antennas", [2, 8])

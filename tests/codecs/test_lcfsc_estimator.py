@@ -24,6 +24,12 @@ def test_untrained_it_changes_nothing(antennas: tuple[int, int]) -> None:
     assert torch.equal(purifier()(h, torch.full((3,), 0.1)), h)
 
 
+def test_it_cleans_under_bfloat16_too() -> None:
+    h = complex_normal((3, 4, 4), stream(2, "h"))
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(purifier()(h, torch.full((3,), 0.1)), h)
+
+
 def test_it_has_the_size_of_the_release() -> None:
     count = sum(p.numel() for p in purifier().parameters())
     assert count == pytest.approx(30_400, rel=0.01)

@@ -110,6 +110,14 @@ def test_random_scores_belong_to_the_item_and_not_to_its_batch() -> None:
     assert not torch.equal(together[0], together[1])
 
 
+def test_scores_and_token_weights_stay_apart_under_bfloat16() -> None:
+    score, x, facts = fusion(), normal(2, 32, 32, WIDTH), normal(2, FACTS)
+    with torch.autocast("cpu", torch.bfloat16):
+        scores, weights = score(x, facts), score.tokens(x)
+    assert scores.dtype == weights.dtype == torch.float32
+    assert all(item.unique().numel() > 1000 for item in scores)
+
+
 def test_unknown_sources_are_refused() -> None:
     with pytest.raises(ValueError, match="both, source or csi"):
         fusion(sources="channel")

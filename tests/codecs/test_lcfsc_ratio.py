@@ -59,9 +59,10 @@ def test_the_first_choice_is_the_fifth_candidate() -> None:
 def test_the_two_losses_count_in_the_second_phase_only() -> None:
     ratios = generator().train()
     assert ratios.auxiliary_loss(1.0) == 0
-    ratios(normal(2, 6, 16, 16), normal(2, 9), ratios.first_choice(2))
-    assert ratios.auxiliary_loss(SECOND_PHASE - 0.01) == 0
-    assert ratios.auxiliary_loss(SECOND_PHASE) > 0
+    for progress in (SECOND_PHASE - 0.01, SECOND_PHASE):
+        ratios(normal(2, 6, 16, 16), normal(2, 9), ratios.first_choice(2))
+        assert (ratios.auxiliary_loss(progress) > 0) == (progress == SECOND_PHASE)
+        assert ratios.auxiliary_loss(1.0) == 0  # handed out once
 
 
 def test_gradients_reach_every_part_of_the_autoencoder() -> None:

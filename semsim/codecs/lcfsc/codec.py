@@ -1,15 +1,24 @@
-"""LCFSC: a Swin codec whose encoder lets the MIMO channel choose what attends to what."""
+"""LCFSC: a Swin codec whose encoder lets the MIMO channel choose what attends to what.
+
+Source: Xie and others (2024), see ``fusion``. Found in the public release: the sizes of "release",
+    where its masks sit, a ModNet at each end, and a ratio that is learned. Inferred: unit power per
+    image; a ModNet that sees the average SNR only, so that H enters by the masks alone; at the
+    decoder, symbols scaled by their trust and the trust as an input; LMMSE as the usual front end;
+    how many passes refine the ratio; for "tiny", the linear path beside the network and masks in
+    every second block.
+"""
 
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any, Literal, get_args
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from channels.base import CSI
 from semsim.codecs.deepjscc import pad_to_stride, to_latent, to_symbols
+from semsim.codecs.lcfsc.arguments import MASKS, Fusion, check
 from semsim.codecs.lcfsc.ends import Ends
 from semsim.codecs.lcfsc.estimator import NoisePurifier
 from semsim.codecs.lcfsc.fusion import CSIFusion, Sources, mask_logits, random_scores
@@ -20,7 +29,6 @@ from semsim.nn.swin_codec import SwinDecoder, SwinEncoder
 from semsim.phy.power import unit_power
 
 Preset = Literal["tiny", "release"]
-Fusion = Literal["masked", "none", "random", "concat"]
 
 
 class LCFSCTransmitter(Ends):
@@ -43,7 +51,11 @@ class LCFSCTransmitter(Ends):
         ratio: "learned", by the variational autoencoder, or a fixed share of pairs to mask.
         candidates: ratios between which "learned" weighs; the release's by default.
         passes: how often the ratio is refined; each costs one pass of the encoder without gradient.
-        npn: whether H is cleaned before use, for a channel known from pilots.
+        npn: whether H is cleaned before use, for a channel known from pilots. From YAML the
+            cleaning is trained end to end; in Python :func:`~semsim.codecs.lcfsc.estimator.pretrain`
+            can train ``estimator`` before.
+
+    Arguments that the others leave without effect are refused.
     """  # noqa: E501 - the diagram
 
     sees_channel = True  #: H itself, not only the noise that the front end will leave
@@ -67,7 +79,7 @@ class LCFSCTransmitter(Ends):
              "sources": sources, "ratio": ratio, "candidates": list(candidates), "passes": passes,
              "npn": npn}
         )  # fmt: skip
-        _check(self.spec)
+        check(self.spec)
         self.uses_csi = True
         heatmap = self.facts if fusion == "concat" else 0
         self.encoder = SwinEncoder(
@@ -88,7 +100,7 @@ class LCFSCTransmitter(Ends):
                     width, self.facts, window=size.swin.window, hidden=size.fusion,
                     sources=spec["sources"],
                 )  # fmt: skip
-        if spec["fusion"] in ("masked", "random") and spec["ratio"] == "learned":
+        if spec["fusion"] in MASKS and spec["ratio"] == "learned":
             self.ratios = RatioGenerator(
                 self.channels, self.facts, candidates=spec["candidates"], hidden=size.posterior
             )
@@ -111,12 +123,11 @@ class LCFSCTransmitter(Ends):
 
     def masking(self, source: Tensor, csi: CSI) -> tuple[Tensor, Tensor | None]:
         """Return the masking ratio [B] of each image, and y [B, choices] where it is learned."""
-        image, csi = pad_to_stride(source, self.stride), self._clean(csi)
-        facts = self.channel_facts(csi.h, csi.n0)
         if self.ratios is None:
-            fixed = self.spec["ratio"] if self.spec["fusion"] in ("masked", "random") else 0.0
-            return facts.new_full((len(facts),), fixed), None
-        choice = self._choice(image, csi, facts, self.ratios)
+            fixed = self.spec["ratio"] if self.spec["fusion"] in MASKS else 0.0
+            return source.new_full((len(source),), fixed), None
+        image, csi = pad_to_stride(source, self.stride), self._clean(csi)
+        choice = self._choice(image, csi, self._known(csi), self.ratios)
         return self.ratios.ratio(choice), choice
 
     def _clean(self, csi: CSI) -> CSI:
@@ -128,7 +139,7 @@ class LCFSCTransmitter(Ends):
         snr_db = CSI(None, csi.n0).effective_snr_db()
         if self.spec["fusion"] == "none":
             return self.encoder(image, snr_db)
-        facts = self.channel_facts(csi.h, csi.n0)
+        facts = self._known(csi)
         if self.spec["fusion"] == "concat":
             height, width = (s // self.stride for s in image.shape[-2:])
             return self.encoder(
@@ -140,6 +151,14 @@ class LCFSCTransmitter(Ends):
             ratio = self.ratios.ratio(self._choice(image, csi, facts, self.ratios))
         return self.encoder(image, snr_db, attend=self._attend(facts, ratio))
 
+    def _known(self, csi: CSI) -> Tensor:
+        if csi.h is None:
+            raise ValueError(
+                f"fusion {self.spec['fusion']} needs the channel at the transmitter, which knows "
+                "none; set csi.tx to perfect, pilots or feedback, or fusion: none"
+            )
+        return self.channel_facts(csi.h, csi.n0)
+
     def _choice(self, image: Tensor, csi: CSI, facts: Tensor, ratios: RatioGenerator) -> Tensor:
         """Return y: what the encoder would send under the last y decides on the next."""
         snr_db = CSI(None, csi.n0).effective_snr_db()
@@ -147,7 +166,7 @@ class LCFSCTransmitter(Ends):
         for _ in range(self.spec["passes"]):
             with torch.no_grad():
                 attend = self._attend(facts, ratios.ratio(choice))
-                would_send = unit_latent(self.encoder(image, snr_db, attend=attend))
+                would_send = self.encoder(image, snr_db, attend=attend)
             choice = ratios(would_send, facts, choice)
         return choice
 
@@ -225,6 +244,11 @@ class LCFSCReceiver(Ends):
         latent = to_latent(streams * trust, self.channels, height, width)
         trust = trust.reshape(len(y), self.channels // 2, height, width)
         if self.spec["beside"] == "channel":
+            if csi.h is None:
+                raise ValueError(
+                    "beside: channel needs frontend: none, as other front ends leave no channel to "
+                    "the lcfsc receiver; write that, or beside: trust"
+                )
             facts = self.channel_facts(csi.h, csi.n0)[:, :, None, None]
             trust = torch.cat([trust, facts.expand(-1, -1, height, width)], dim=1)
         image = self.decoder(latent, csi.effective_snr_db(), trust)
@@ -246,19 +270,3 @@ class LCFSCReceiver(Ends):
                 f"{list(y.shape)}; cbr and preset must be those of the transmitter"
             )
         return y[:, 0]
-
-
-def unit_latent(latent: Tensor) -> Tensor:
-    """Return the latent [B, C, h, w] at the power it is sent with: mean square 1/2 per real."""
-    return latent / (2 * latent.square().mean(dim=(1, 2, 3), keepdim=True) + 1e-12).sqrt()
-
-
-def _check(spec: dict[str, Any]) -> None:
-    for name, kind in (("fusion", Fusion), ("sources", Sources)):
-        if spec[name] not in get_args(kind):
-            raise ValueError(f"{name} is {', '.join(get_args(kind))}, got {spec[name]!r}")
-    ratio = spec["ratio"]
-    if ratio != "learned" and (isinstance(ratio, str) or not 0 <= ratio <= 1):
-        raise ValueError(f"ratio is learned or a share between 0 and 1, got {ratio!r}")
-    if spec["passes"] < 1:
-        raise ValueError(f"passes must be at least 1, got {spec['passes']}")

@@ -1,4 +1,9 @@
-"""What both ends of LCFSC agree on: the sizes by preset, the rate, the antennas."""
+"""What both ends of LCFSC agree on: the sizes by preset, the rate, the antennas.
+
+Source: Xie and others (2024), see ``fusion``. Found in the public release: the sizes of "release".
+    Inferred: the unit of 20 dB, and all sizes of "tiny", whose one stage has its odd blocks masked
+    and a linear path beside it.
+"""
 
 from __future__ import annotations
 
@@ -76,13 +81,8 @@ class Ends(nn.Module):
             raise ValueError(f"lcfsc carries images of shape [3, H, W], got {list(shape)}")
         return -(-shape[1] // self.stride), -(-shape[2] // self.stride)
 
-    def channel_facts(self, h: Tensor | None, n0: Tensor) -> Tensor:
+    def channel_facts(self, h: Tensor, n0: Tensor) -> Tensor:
         """Return [Re H, Im H, SNR / 20 dB], [B, facts], for h [B, R, T, 1] and n0 [B], linear."""
-        if h is None:
-            raise ValueError(
-                "lcfsc fuses the channel into the encoder and its transmitter knows none; set "
-                "csi.tx to perfect, pilots or feedback, or fusion: none"
-            )
         if h.shape[1:] != (*self.antennas, 1):
             rows, columns = self.antennas
             raise ValueError(

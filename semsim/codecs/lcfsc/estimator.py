@@ -63,9 +63,9 @@ class NoisePurifier(nn.Module):
         canvas = h.new_zeros(batch, ANTENNAS, ANTENNAS)
         canvas[:, :rows, :columns] = h
         plane = noise[:, :, None].expand(-1, ANTENNAS, ANTENNAS)
-        residue = self._residue(torch.stack([canvas.real, canvas.imag, plane], dim=1))
+        residue = self._residue(torch.stack([canvas.real, canvas.imag, plane], dim=1)).float()
         correction = torch.complex(residue[:, 0], residue[:, 1])[:, :rows, :columns]
-        return h * (1 + self.shrink(noise))[:, :, None] + correction
+        return h * (1 + self.shrink(noise).float())[:, :, None] + correction
 
     def _residue(self, x: Tensor) -> Tensor:
         x = self.enter(x)
@@ -95,6 +95,9 @@ def pretrain(
     lr: float = 3e-3,
 ) -> list[float]:
     """Train the estimator to minimise the NMSE; return the NMSE of every step, linear.
+
+    For users of Python, before the codec is trained: it needs the true gains, which a transmitter
+    within a link does not know. A training from YAML with ``npn: true`` learns end to end only.
 
     Args:
         estimator: trained in place.

@@ -60,7 +60,7 @@ class GatedResidual(nn.Module):
         """Return weights [B, H, W] that sum to one, for tokens x [B, H, W, C]."""
         gated = functional.glu(self.outer(functional.elu(self.inner(x))), dim=-1)
         logits = self.weigh(self.norm(gated + self.skip(x)))[..., 0]
-        return logits.flatten(1).softmax(dim=1).view(logits.shape)
+        return logits.flatten(1).float().softmax(dim=1).view(logits.shape)
 
 
 class CSIFusion(nn.Module):
@@ -68,7 +68,8 @@ class CSIFusion(nn.Module):
 
     Args:
         width: features per token.
-        facts: numbers that describe the channel, as :func:`channel_facts` counts them.
+        facts: numbers that describe the channel, as
+            :meth:`semsim.codecs.lcfsc.ends.Ends.channel_facts` counts them.
         window: side of the attention window; N = window^2.
         hidden: width of the dense layers.
         sources: what the score sees: "both", or only "source" or "csi".
@@ -119,7 +120,8 @@ class CSIFusion(nn.Module):
         if self.csi_dense is not None and self.csi_map is not None:
             maps.append(self.csi_map(self.csi_dense(facts).view(-1, 4, MAP, MAP)))
         logits = self.score(self.fuse(torch.cat(maps, dim=1)).flatten(1))
-        return logits.softmax(dim=1).view(-1, self.positions, self.positions)
+        # in bfloat16 the weights of 4096 pairs round to a few values, and ties are no ranking
+        return logits.float().softmax(dim=1).view(-1, self.positions, self.positions)
 
 
 def mask_logits(scores: Tensor, ratio: Tensor) -> Tensor:

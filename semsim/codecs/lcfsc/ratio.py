@@ -91,7 +91,7 @@ class RatioGenerator(nn.Module):
         seen = functional.adaptive_avg_pool2d(latent.detach(), GRID).flatten(2).mT  # [B, 64, C]
         seen = seen / (seen.square().mean(dim=(1, 2), keepdim=True) + 1e-12).sqrt()
         q = self.posterior(torch.cat([seen.flatten(1), facts], dim=1)).chunk(2, dim=1)
-        u = q[0]
+        u, self._losses = q[0], None
         if self.training:
             u = u + torch.exp(q[1] / 2) * self._noise(u)
             p = self.prior(last).chunk(2, dim=1)
@@ -103,12 +103,16 @@ class RatioGenerator(nn.Module):
     def auxiliary_loss(self, progress: float) -> Tensor:
         """Return L_F + L_KL of the latest pass in the second phase, 0 in the first.
 
+        They are handed out once and not kept, since a module that holds a tensor of a graph cannot
+        be copied.
+
         Args:
             progress: share of the training that is done, 0 to 1.
         """
-        if self._losses is None or progress < SECOND_PHASE:
+        losses, self._losses = self._losses, None
+        if losses is None or progress < SECOND_PHASE:
             return self.candidates.new_zeros(())
-        return self._losses
+        return losses
 
     def _reconstruction(self, u: Tensor) -> Tensor:
         rows = self.reconstruct(u.view(-1, 1, GRID**2 // 4, self.columns))[:, 0]
