@@ -1,6 +1,6 @@
 """What the channel at the transmitter is worth to LCFSC, by masks and by its controls; three seeds.
 
-    python benchmarks/lcfsc.py --data DATA --pool POOL.npz --runs RUNS [--steps 100] [--ablations]
+    python benchmarks/lcfsc.py --data DATA --pool POOL.npz --runs RUNS [--ablations] [--npn]
 
 POOL is made by make_pool.py photo; DATA holds bsds500.npz and set5_set14.npz. Every variant goes on
 from one plain backbone per number of antennas and, by seed, sees the same crops of 64 x 64,
@@ -9,8 +9,10 @@ receiver behind LMMSE. Test: the middle of each photo in BSDS500 val, halved in 
 Set5 and Set14, over the same draws for all. Runs that are in the CSV are not repeated; one that was
 stopped goes on from RUNS. Several processes, each with its own --antennas, --seeds or --variants,
 may share CSV and RUNS. Differences to ``plain`` are paired by seed; intervals are 95 % by Student's
-t. The classical baseline is separate coding, and its bound, behind SVD with water-filling. Writes
-benchmarks/results/lcfsc.{csv,md}.
+t. How much attention is worth at all shows the plain codec when it is measured, not trained, with
+every pair but the own masked in all blocks of its encoder. The classical baseline is separate
+coding, and its bound, behind SVD with water-filling. --npn measures the codecs of seed 0 with H at
+the transmitter estimated from pilots, and cleaned. Writes benchmarks/results/lcfsc.{csv,md}.
 """
 
 from __future__ import annotations
@@ -19,19 +21,19 @@ import argparse
 import time
 from pathlib import Path
 
-import numpy as np
 import pandas
 import torch
-from make_pool import read_pack
-from PIL import Image
+from lcfsc_data import SIDE, Crops, test_crops
+from lcfsc_table import FEEDBACK, HEADING, SEEDS, SNRS, done, summary, table
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from zoo_psnr import Images
 
-from channels import MismatchedCSI, PerfectCSI, Rayleigh
-from semsim import Link, evaluate
+from channels import CSI, MismatchedCSI, PerfectCSI, PilotCSI, Rayleigh
+from semsim import Link, evaluate, stream
 from semsim.codecs.bound import BoundLink, BoundTransmitter
 from semsim.codecs.lcfsc.codec import LCFSCReceiver, LCFSCTransmitter
+from semsim.codecs.lcfsc.estimator import NoisePurifier, nmse, pretrain
 from semsim.codecs.separate import SeparateLink, SeparateTransmitter
 from semsim.metrics.image import PSNR
 from semsim.phy.frontend import SVD
@@ -39,11 +41,8 @@ from semsim.tasks.reconstruct import Reconstruct
 from semsim.training import TrainSpec, train
 
 RESULTS = Path(__file__).parent / "results"
-SEEDS = (0, 1, 2)
-SNRS = [1.0, 10.0, 19.0]
 ANTENNAS = (2, 8)
 CBR = "1/16"
-SIDE = 64
 WIDE_RATIOS = [0.0, 0.1, 0.2, 0.3, 0.5, 0.6, 0.8, 1.0]  # the release's list for ablations
 VARIANTS: dict[str, dict[str, object]] = {
     "plain": {"fusion": "none"},
@@ -60,61 +59,7 @@ ABLATIONS: dict[str, dict[str, object]] = {
     "random mask, wide ratios": {"fusion": "random", "candidates": WIDE_RATIOS},
 }
 WRONG = ", wrong CSI"
-STUDENT_T = 4.303  # 97.5 % point for two degrees of freedom
-
-
-class Crops(torch.utils.data.Dataset):
-    """Patches of a pool of photos, from each part as many as its weight says; read from disk.
-
-    Args:
-        pool: file made by make_pool.py; its arrays are unpacked once, so that
-            processes share their pages.
-        folder: where to.
-        count: how many patches.
-    """
-
-    name = "crops"
-
-    def __init__(self, pool: Path, folder: Path, count: int = 12_000) -> None:
-        rng = np.random.default_rng(0)
-        pack = np.load(pool)
-        shares = pack["weights"] / pack["weights"].sum()
-        self.parts = [unpacked(pack, f"part{i}", folder) for i in range(len(shares))]
-        self.places = [
-            (part, int(place))
-            for part, share in zip(self.parts, shares, strict=True)
-            for place in rng.integers(0, len(part), round(share * count))
-        ]
-
-    def __len__(self) -> int:
-        return len(self.places)
-
-    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
-        part, place = self.places[index]
-        patch = torch.from_numpy(part[place].astype(np.float32)) / 255
-        return patch, patch
-
-
-def unpacked(pack: np.lib.npyio.NpzFile, key: str, folder: Path) -> np.ndarray:
-    """An array of a pack as a file that is read where it is touched."""
-    path = folder / f"{key}.npy"
-    if not path.is_file():
-        folder.mkdir(parents=True, exist_ok=True)
-        pack.zip.extract(f"{key}.npy", folder)  # type: ignore[union-attr]
-    return np.load(path, mmap_mode="r")
-
-
-def test_crops(data: Path) -> Images:
-    """119 crops of 64 x 64 from photos that no training has seen."""
-    bsds, meta = read_pack(data / "bsds500.npz")
-    held = [photo for photo, split in zip(bsds, meta["split"], strict=True) if split == "val"]
-    photos = [p.resize((p.width // 2, p.height // 2), Image.Resampling.LANCZOS) for p in held]
-    crops = []
-    for photo in photos + read_pack(data / "set5_set14.npz")[0]:
-        pixels = np.asarray(photo)
-        top, left = ((s - SIDE) // 2 for s in pixels.shape[:2])
-        crops.append(pixels[top : top + SIDE, left : left + SIDE])
-    return Images(crops)
+ALONE = "plain, all pairs but the own masked"
 
 
 def make_link(antennas: int, arguments: dict[str, object], seed: int) -> Link:
@@ -171,6 +116,73 @@ def one_run(
     return rows
 
 
+class Alone(nn.Module):
+    """An encoder in which each position attends to itself only."""
+
+    def __init__(self, encoder: nn.Module) -> None:
+        super().__init__()
+        self.encoder = encoder
+
+    def forward(self, image: Tensor, snr_db: Tensor) -> Tensor:
+        """Return the latent."""
+
+        def own_only(_stage: int, _block: int, x: Tensor) -> Tensor:
+            side = self.encoder.sizes.window
+            own = torch.eye(side**2, dtype=torch.bool)
+            return torch.zeros(own.shape).masked_fill(~own, -torch.inf).expand(len(x), -1, -1)
+
+        return self.encoder(image, snr_db, attend=own_only)
+
+
+def trained(runs: Path, antennas: int, variant: str, seed: int) -> Link:
+    """The codec of a run."""
+    link = make_link(antennas, VARIANTS[variant], seed)
+    take_over(link, runs / f"{antennas}x{antennas} {variant} {seed}" / "weights.safetensors")
+    return link
+
+
+def without_attention(antennas: int, seed: int, args: argparse.Namespace, test: Images) -> list:
+    """Measure the plain codec with every position of its encoder alone."""
+    link = trained(args.runs, antennas, "plain", seed)
+    facts = {"antennas": antennas, "seed": seed, "steps": args.start + args.steps}
+    facts |= {"cpu_seconds": 0, "parameters": sum(p.numel() for p in link.parameters())}
+    link.transmitter.encoder = Alone(link.transmitter.encoder)
+    return [{"variant": ALONE, **facts, **row} for row in measure(link, test)]
+
+
+def with_estimates(antennas: int, args: argparse.Namespace, test: Images) -> list[dict]:
+    """Measure the codecs that see H with an estimate of it at the transmitter, raw and cleaned."""
+    channel, pilots = Rayleigh(num_tx=antennas, num_rx=antennas), PilotCSI(per_block=antennas)
+    torch.manual_seed(0)
+    purifier, rows = NoisePurifier(), []
+    start = time.process_time()
+    pretrain(purifier, channel, pilots, stream(0, "npn", antennas))
+    seconds = round(time.process_time() - start, 1)
+    for codec in ("masked", "concat"):
+        for kind, estimator in zip(FEEDBACK, (None, purifier), strict=True):
+            link = trained(args.runs, antennas, codec, 0)
+            link.csi_tx, link.transmitter.estimator = pilots, estimator
+            facts = {"variant": codec + kind, "antennas": antennas, "seed": 0}
+            facts |= {"steps": args.start + args.steps, "cpu_seconds": seconds if estimator else 0}
+            facts["parameters"] = sum(p.numel() for p in link.parameters())
+            for row in measure(link, test):
+                error = error_db(channel, pilots, estimator, row["snr_db"])
+                rows.append({**facts, **row, "nmse_db": error})
+    return rows
+
+
+@torch.no_grad()
+def error_db(
+    channel: Rayleigh, pilots: PilotCSI, estimator: NoisePurifier | None, snr_db: float
+) -> float:
+    """NMSE of what the transmitter believes of H over 2,000 draws."""
+    state = channel.draw(2000, 1, stream(7, "nmse"))
+    noisy: CSI = pilots(state, torch.full((2000,), 10 ** (-snr_db / 10)), stream(8, "nmse"))
+    h = noisy.h[..., 0]
+    cleaned = h if estimator is None else estimator(h, noisy.n0)
+    return 10 * float(nmse(cleaned, state.h[..., 0]).log10())
+
+
 def measure(link: nn.Module, test: Images) -> list[dict]:
     """PSNR per SNR over the same channels and noise for every link."""
     rows = evaluate(link.eval(), test, snr_db=SNRS, metrics=[PSNR()], seed=7, batch_size=17)
@@ -193,39 +205,6 @@ def classical(antennas: int, test: Images) -> list[dict]:
     ]  # fmt: skip
 
 
-def summary(rows: pandas.DataFrame) -> str:
-    """Markdown: per number of antennas, means and paired differences to plain."""
-    text = []
-    for antennas, part in rows.groupby("antennas"):
-        head = " | ".join(f"{s:g} dB" for s in SNRS)
-        text += [
-            f"\n## {antennas} x {antennas}\n",
-            f"| variant | seeds | parameters | CPU s | {head} |",
-            "|---|---|---|---|" + "---|" * len(SNRS),
-        ]
-        psnr = part.pivot_table(index=["variant", "seed"], columns="snr_db", values="psnr_db")
-        for variant in part["variant"].unique():
-            own = part[part["variant"] == variant]
-            cells = [cell(psnr, variant, snr) for snr in SNRS]
-            text.append(
-                f"| {variant} | {own['seed'].nunique()} | {own['parameters'].iloc[0]:,} | "
-                f"{own['cpu_seconds'].mean():.0f} | " + " | ".join(cells) + " |"
-            )
-    return "\n".join(text) + "\n"
-
-
-def cell(psnr: pandas.DataFrame, variant: str, snr: float) -> str:
-    """The mean, and the paired difference to plain with its interval where seeds allow one."""
-    own, plain = psnr.xs(variant)[snr], psnr.xs("plain")[snr]  # by seed
-    gain = (own - plain).dropna()
-    if variant == "plain" or not len(gain):
-        return f"{own.mean():.2f}"
-    if len(gain) < len(SEEDS):
-        return f"{own.mean():.2f} ({gain.mean():+.3f})"
-    half = STUDENT_T * gain.std() / len(gain) ** 0.5
-    return f"{own.mean():.2f} ({gain.mean():+.3f} ± {half:.3f})"
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, required=True)
@@ -235,8 +214,9 @@ def main() -> None:
     parser.add_argument("--start", type=int, default=200, help="steps of the backbone before")
     parser.add_argument("--antennas", type=int, nargs="*", default=ANTENNAS)
     parser.add_argument("--seeds", type=int, nargs="*", default=SEEDS)
-    parser.add_argument("--variants", nargs="*", default=[*VARIANTS, "classical"])
+    parser.add_argument("--variants", nargs="*", default=[*VARIANTS, ALONE, "classical"])
     parser.add_argument("--ablations", action="store_true", help="the ablations over 2 x 2 as well")
+    parser.add_argument("--npn", action="store_true", help="estimates of H as well")
     args = parser.parse_args()
     torch.set_num_threads(1)
     RESULTS.mkdir(exist_ok=True)
@@ -247,6 +227,10 @@ def main() -> None:
             continue
         if variant == "classical":
             new = classical(antennas, test)
+        elif variant == ALONE:
+            new = without_attention(antennas, seed, args, test)
+        elif variant.endswith(FEEDBACK):
+            new = with_estimates(antennas, args, test)
         else:
             new = one_run(antennas, variant, seed, args, crops, test)
         print(pandas.DataFrame(new).to_string(index=False, header=False), flush=True)
@@ -260,35 +244,16 @@ def main() -> None:
 
 def plan(args: argparse.Namespace) -> list[tuple[int, str, int]]:
     """What to run, in this order: antennas, variant, seed."""
-    variants = [v for v in VARIANTS if v in args.variants]
+    variants = [v for v in (*VARIANTS, ALONE) if v in args.variants]
     runs = [(n, v, s) for s in args.seeds for n in args.antennas for v in variants]
     if "classical" in args.variants:
         runs += [(n, "classical", -1) for n in args.antennas]
+    if args.npn:
+        runs += [(n, "masked" + FEEDBACK[0], 0) for n in args.antennas]
     if args.ablations:
         runs += [(2, v, s) for s in args.seeds for v in ABLATIONS]
     return runs
 
-
-def table(path: Path) -> pandas.DataFrame:
-    """The rows so far."""
-    return pandas.read_csv(path) if path.is_file() else pandas.DataFrame()
-
-
-def done(path: Path, antennas: int, variant: str, seed: int) -> bool:
-    """Tell whether a run is in the table."""
-    rows, name = table(path), "bound, SVD" if variant == "classical" else variant
-    if not len(rows):
-        return False
-    same = (rows["antennas"] == antennas) & (rows["seed"] == seed) & (rows["variant"] == name)
-    return bool(same.any())
-
-
-HEADING = (
-    "PSNR in dB on 119 crops of 64 x 64 from held-out photos, CBR 1/16 over all antennas, i.i.d. "
-    "block Rayleigh fading; mean over the seeds, in brackets the paired difference to plain with "
-    "its 95 % interval. {} steps of 8 crops for the plain backbone, then {} for each variant; "
-    "LMMSE at the receiver, H known at both ends.\n"
-)
 
 if __name__ == "__main__":
     main()

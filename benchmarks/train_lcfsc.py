@@ -1,9 +1,9 @@
-"""Train LCFSC and its plain twin for the zoo: go on from the runs of lcfsc.py, export, measure.
+"""Export LCFSC and its plain twin for the zoo: the runs of lcfsc.py, trained on where asked.
 
     python benchmarks/train_lcfsc.py --data DATA --pool POOL.npz --runs RUNS --out OUT [NAME ...]
 
-RUNS are those of lcfsc.py, whose seed-0 codecs are the start; both twins get the same further steps
-on the same crops, channels and noise. Writes OUT/NAME.safetensors and its card, measured over the
+RUNS are those of lcfsc.py, whose seed-0 codecs are the start; with --steps both twins get the same
+further steps on the same crops, channels and noise. Writes OUT/NAME.safetensors and its card, measured over the
 test crops of lcfsc.py. A training that was stopped goes on from OUT.
 """
 
@@ -16,7 +16,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from lcfsc import ANTENNAS, SIDE, Crops, go_on, make_link, measure, take_over, test_crops
+from lcfsc import ANTENNAS, go_on, make_link, measure, take_over
+from lcfsc_data import SIDE, Crops, test_crops
 from zoo_psnr import Images, bundled, count_multiply_adds
 
 from channels import CSI, MismatchedCSI
@@ -34,6 +35,8 @@ NAMES = {
 DATA = (
     "BSDS500 train and test photos, 883 photos of 128 px, shrunk by random factors; crops of 64 px"
 )
+
+FILES = "--data DATA --pool POOL.npz --runs RUNS"
 
 
 def curve(link: Link, test: Images) -> dict[str, float]:
@@ -114,9 +117,10 @@ def one(name: str, args: argparse.Namespace, crops: Crops, test: Images) -> None
         "batch": "8 crops of 64 px",
         "minutes": round(sum(f["minutes"] for f in past), 1),
         "machine": "one CPU core shared with other work",
-        "started_from": None,
-        "command": "python benchmarks/lcfsc.py --data DATA --pool POOL.npz --runs RUNS; python "
-        f"benchmarks/train_lcfsc.py --data DATA --pool POOL.npz --runs RUNS --out OUT {name}",
+        "command": f"python benchmarks/lcfsc.py {FILES} --start {past[0]['steps']} --steps "
+        f"{past[1]['steps']} --antennas {antennas} --seeds 0 --variants {variant}; python "
+        f"benchmarks/train_lcfsc.py {FILES} --out OUT --steps {args.steps} {name}",
+        "history": f"{past[0]['steps']} steps as the plain codec, the rest as it is",
         **facts(name, link, test, antennas),
     }
     args.out.mkdir(parents=True, exist_ok=True)
@@ -134,7 +138,7 @@ def main() -> None:
     parser.add_argument("--pool", type=Path, required=True)
     parser.add_argument("--runs", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--steps", type=int, default=400, help="0 exports the start")
+    parser.add_argument("--steps", type=int, default=0, help="beyond the runs")
     parser.add_argument("--ship", action="store_true", help="copy to semsim/weights")
     args = parser.parse_args()
     torch.set_num_threads(1)
