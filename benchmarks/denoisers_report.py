@@ -50,6 +50,9 @@ def report(rows: pandas.DataFrame, clocks: pandas.DataFrame, walks: pandas.DataF
             own = rows[(rows["codec"] == codec) & (rows["channel"] == channel)]
             text.append(f"## {codec}, {channel}: PSNR in dB, {own['images'].iloc[0]} images\n")
             text.append(table(own, "psnr_db"))
+            for system, images in own.groupby("system", sort=False)["images"].first().items():
+                if images != own["images"].iloc[0]:
+                    text.append(f"{system}: the first {images} of them, and so its gains.\n")
             text.append("Gain over the codec as it was, in dB:\n")
             text.append(table(own, "over_codec_db", "over_codec_ci95"))
             if own["over_control_db"].notna().any():
