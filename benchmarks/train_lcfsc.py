@@ -3,8 +3,8 @@
     python benchmarks/train_lcfsc.py --data DATA --pool POOL.npz --runs RUNS --out OUT [NAME ...]
 
 RUNS are those of lcfsc.py, whose seed-0 codecs are the start; with --steps both twins get the same
-further steps on the same crops, channels and noise. Writes OUT/NAME.safetensors and its card, measured over the
-test crops of lcfsc.py. A training that was stopped goes on from OUT.
+further steps on the same crops, channels and noise. Writes OUT/NAME.safetensors and its card,
+measured over the test crops of lcfsc.py. A training that was stopped goes on from OUT.
 """
 
 from __future__ import annotations
