@@ -307,7 +307,9 @@ def psnr_db(name: str, antennas: int, known: torch.nn.Module) -> torch.Tensor:
 def test_the_shipped_codec_does_as_well_as_its_plain_twin(antennas: int) -> None:
     masked = psnr_db(f"lcfsc-{antennas}x{antennas}", antennas, PerfectCSI())
     plain = psnr_db(f"lcfsc-plain-{antennas}x{antennas}", antennas, PerfectCSI())
-    assert masked.mean() > plain.mean() - 0.25  # a seed of so short a training moves it by 0.2 dB
+    # the median, since one photo swings by 2.5 dB either way with the channel; as measured -0.06 at
+    # 2 x 2 and 0.00 at 8 x 8, and two seeds of so short a training lie as far apart
+    assert (masked - plain).median() > -0.15
 
 
 @pytest.mark.parametrize("antennas", [2, 8])
@@ -317,7 +319,8 @@ def test_shipped_masks_of_the_release_ratios_hardly_tell_channels_apart(antennas
         for source in (PerfectCSI(), MismatchedCSI())
     )
     assert not torch.equal(known, mistaken)
-    # as measured: attention as a whole is worth little here, and 1.5 % of its pairs less still
+    # as measured, although attention as a whole is worth 1.7 dB at 2 x 2 (benchmarks/lcfsc.py):
+    # the masks take 0.6 % of the pairs, in two of four blocks, and another H swaps a few of them
     assert (known - mistaken).abs().max() < 0.01
 
 
