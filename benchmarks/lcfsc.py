@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import argparse
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pandas
@@ -150,6 +151,14 @@ def without_attention(antennas: int, seed: int, args: argparse.Namespace, test: 
     return [{"variant": ALONE, **facts, **row} for row in measure(link, test)]
 
 
+class Told(PilotCSI):
+    """Know H itself, but pay and doubt as if it came from pilots."""
+
+    def forward(self, state, n0, generator, received=None) -> CSI:
+        """Return the true gain and the noise that the pilots leave."""
+        return replace(super().forward(state, n0, generator, received), h=state.h)
+
+
 def with_estimates(antennas: int, args: argparse.Namespace, test: Images) -> list[dict]:
     """Measure the codecs that see H with an estimate of it at the transmitter, raw and cleaned."""
     channel, pilots = Rayleigh(num_tx=antennas, num_rx=antennas), PilotCSI(per_block=antennas)
@@ -159,14 +168,15 @@ def with_estimates(antennas: int, args: argparse.Namespace, test: Images) -> lis
     pretrain(purifier, channel, pilots, stream(0, "npn", antennas))
     seconds = round(time.process_time() - start, 1)
     for codec in ("masked", "concat"):
-        for kind, estimator in zip(FEEDBACK, (None, purifier), strict=True):
+        ways = (pilots, None), (pilots, purifier), (Told(per_block=antennas), None)
+        for kind, (source, estimator) in zip(FEEDBACK, ways, strict=True):
             link = trained(args.runs, antennas, codec, 0)
-            link.csi_tx, link.transmitter.estimator = pilots, estimator
+            link.csi_tx, link.transmitter.estimator = source, estimator
             facts = {"variant": codec + kind, "antennas": antennas, "seed": 0}
             facts |= {"steps": args.start + args.steps, "cpu_seconds": seconds if estimator else 0}
             facts["parameters"] = sum(p.numel() for p in link.parameters())
             for row in measure(link, test):
-                error = error_db(channel, pilots, estimator, row["snr_db"])
+                error = error_db(channel, source, estimator, row["snr_db"])
                 rows.append({**facts, **row, "nmse_db": error})
     return rows
 
