@@ -122,16 +122,6 @@ PLANS: dict[str, Recipe] = {
         kind="swin_jscc",
         cut=True,
     ),
-    "swin-photo-1-24": Recipe(
-        {"cbr": "1/24"},
-        "photo",
-        batch=6,
-        lr=1.5e-3,
-        near=0.5,
-        start="swin-photo-1-16",
-        kind="swin_jscc",
-        cut=True,
-    ),
 }
 
 
