@@ -102,9 +102,17 @@ def parse_transmitter(value: object) -> BaseModel:
         return spec.parse("transmitter", value)
     from semsim import zoo
 
-    specs = zoo.card(weights)["spec"] if weights in zoo.names() else {"transmitter": {}}
+    if weights not in zoo.names():
+        return spec.parse("transmitter", value)
+    card = zoo.card(weights)
+    specs = card["spec"]
     if "transmitter" not in specs:
         raise SpecError("weights", f"{weights!r} are not those of a transmitter and its receiver")
+    rows = spec.FAMILIES["transmitter"].items()
+    theirs = [kind for kind, row in rows if row == card["classes"]["transmitter"]]
+    if value.get("kind") in spec.FAMILIES["transmitter"] and value["kind"] not in theirs:
+        named = f"kind {theirs[0]}" if theirs else card["classes"]["transmitter"]
+        raise SpecError("weights", f"{weights!r} belong to {named}, not to {value['kind']!r}")
     return spec.parse("transmitter", {**specs["transmitter"], **value})
 
 
@@ -124,6 +132,11 @@ def receiver_of(transmitter: Any, receiver: Any) -> BaseModel | None:
     if receiver is None or "codec" not in type(receiver).model_fields:
         return _other_half(transmitter, receiver)
     own_keys = type(receiver).model_fields.keys() - {"codec", "kind"}
+    if weights in zoo.names() and trained.get("kind") != receiver.kind:
+        raise SpecError(
+            "transmitter.weights",
+            f"{weights!r} hold no {receiver.kind}; name weights that do, or train the link",
+        )
     sizes = {k: v for k, v in trained.items() if k in own_keys}
     own = receiver.model_dump(mode="json", exclude_unset=True)
     codec = own.get("codec") or _other_half(transmitter, None)

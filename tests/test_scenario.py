@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
@@ -435,3 +436,26 @@ def test_results_belong_to_the_source_of_outside_parts(
     before = Scenario.parse(values).uid(10.0)
     module.write_text("from channels import AWGN  # now another\n")
     assert Scenario.parse(values).uid(10.0) != before
+
+
+@pytest.mark.parametrize(
+    ("transmitter", "receiver", "said"),
+    [
+        ("swin_jscc", None, "belong to kind deepjscc, not to 'swin_jscc'"),
+        ("deepjscc", {"kind": "latent_denoiser"}, "hold no latent_denoiser"),
+    ],
+)
+def test_weights_of_another_kind_are_told_apart(
+    transmitter: str, receiver: dict | None, said: str
+) -> None:
+    values = {
+        "payload": {"kind": "photos", "crop": 64},
+        "transmitter": {"kind": transmitter, "weights": "deepjscc-cifar-1-6"},
+        "channel": {"kind": "awgn"},
+        "metrics": ["psnr"],
+        "snr_db": [10],
+    }
+    with pytest.raises(SpecError, match=said):
+        Scenario.parse({**values, "receiver": receiver} if receiver else values).build(
+            torch.device("cpu")
+        )

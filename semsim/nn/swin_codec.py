@@ -55,7 +55,7 @@ class SwinSizes:
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
         if min(*self.depths, *self.decoder_depths) < 1:
-            raise ValueError("depths and decoder_depths must be at least 1 at every scale")
+            raise ValueError("every scale needs at least 1 block in depths and decoder_depths")
         if self.linear is not None and self.linear < 0:
             raise ValueError(f"linear must be at least 0, or null for no path, got {self.linear}")
         if self.linear and self.stride > LARGEST_WHITENED:

@@ -165,7 +165,7 @@ def test_the_published_sizes_have_the_published_parameters(
     [
         ({"widths": (48,)}, "multiples of 32"),
         ({"depths": (2, 2)}, "one number per scale"),
-        ({"depths": (0,)}, "at least 1"),
+        ({"depths": (0,)}, "at least 1 block"),
         ({"window": 0}, "window must be at least 1"),
     ],
 )
