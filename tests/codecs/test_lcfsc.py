@@ -293,23 +293,42 @@ def bundled(size: int) -> torch.Tensor:
     return torch.stack([torch.from_numpy(c.copy()).permute(2, 0, 1) / 255 for c in crops])
 
 
+def spread(size: int) -> torch.Tensor:
+    """Sixteen crops from all over each of four photos: single smooth ones swing by 3 dB."""
+    data = pytest.importorskip("skimage.data")
+    crops = []
+    for photo in (data.astronaut(), data.chelsea(), data.coffee(), data.rocket()):
+        pixels = torch.from_numpy(photo.copy()).permute(2, 0, 1) / 255
+        down, across = ((side - size) // 3 for side in pixels.shape[1:])
+        corners = [(i * down, j * across) for i in range(4) for j in range(4)]
+        crops += [pixels[:, a : a + size, b : b + size] for a, b in corners]
+    return torch.stack(crops)
+
+
 @torch.no_grad()
-def psnr_db(name: str, antennas: int, known: torch.nn.Module) -> torch.Tensor:
-    """Per item of 4 photos over 8 channels each at 10 dB, the same for all names."""
+def psnr_db(
+    name: str, antennas: int, known: torch.nn.Module, source: torch.Tensor | None = None
+) -> torch.Tensor:
+    """Per item at 10 dB, each over a channel of its own that is the same for all names.
+
+    Four photos over 8 channels each, or ``source`` over 4.
+    """
     tx, rx = shipped(name)
     channel = Rayleigh(num_tx=antennas, num_rx=antennas)
-    source = bundled(64).repeat(8, 1, 1, 1)
+    source = bundled(64).repeat(8, 1, 1, 1) if source is None else source.repeat(4, 1, 1, 1)
     estimate = Link(tx, channel, rx, csi_tx=known)(source, 10.0, stream(10, "shipped"))
     return -10 * (estimate - source).square().mean(dim=(1, 2, 3)).log10()
 
 
 @pytest.mark.parametrize("antennas", [2, 8])
 def test_the_shipped_codec_does_as_well_as_its_plain_twin(antennas: int) -> None:
-    masked = psnr_db(f"lcfsc-{antennas}x{antennas}", antennas, PerfectCSI())
-    plain = psnr_db(f"lcfsc-plain-{antennas}x{antennas}", antennas, PerfectCSI())
-    # the median, since one photo swings by 2.5 dB either way with the channel; as measured -0.06 at
-    # 2 x 2 and 0.00 at 8 x 8, and two seeds of so short a training lie as far apart
-    assert (masked - plain).median() > -0.15
+    source = spread(64)
+    masked, plain = (
+        psnr_db(f"{name}-{antennas}x{antennas}", antennas, PerfectCSI(), source)
+        for name in ("lcfsc", "lcfsc-plain")
+    )
+    # measured -0.10 at 2 x 2 and +0.02 at 8 x 8, with standard errors of 0.05 and 0.02 over crops
+    assert masked.mean() > plain.mean() - 0.25  # a seed of so short a training moves it by 0.2 dB
 
 
 @pytest.mark.parametrize("antennas", [2, 8])
