@@ -152,6 +152,7 @@ class Evaluation:
         """Send one batch at several SNRs; one transfer to the CPU for all of them."""
         source, target = _collate(items, self.device)
         start, gathered = time.perf_counter(), []
+        source = prepared(self.task, source)
         kept: dict[str, Tensor] = {}
         once = self._encode_once(source)
         shared = (time.perf_counter() - start) / len(snrs)
@@ -289,6 +290,12 @@ def evaluate(
     )
     evaluation.run(progress)
     return evaluation.rows()
+
+
+def prepared(task: nn.Module, source: Tensor) -> Tensor:
+    """Return what is sent for a source: what ``task.prepare`` makes of it, where there is one."""
+    prepare = getattr(task, "prepare", None)
+    return source if prepare is None else prepare(source)
 
 
 def device_of(module: nn.Module) -> torch.device:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from semsim.evaluation import prepared
 from semsim.nn import muon
 from semsim.seeds import stream
 
@@ -50,31 +51,45 @@ class Batches(torch.utils.data.IterableDataset):  # type: ignore[type-arg]
         for position in range(step * self.spec.batch_size, (step + 1) * self.spec.batch_size):
             epoch, place = divmod(position, len(self.payload))
             source, target = self.payload[self._order(epoch)[place]]
-            mirrored = isinstance(target, Tensor) and target.shape == source.shape
-            source = self._augment(source, generator)
+            source, target = self._augment(source, target, generator)
             sources.append(source)
-            targets.append(source if mirrored else torch.as_tensor(target))
+            targets.append(torch.as_tensor(target))
         if len({s.shape for s in sources}) > 1:
             shapes = sorted({tuple(s.shape) for s in sources})[:2]
             raise ValueError(f"items differ in shape, such as {shapes}; set train.crop")
         return torch.stack(sources), torch.stack(targets)
 
-    def _augment(self, source: Tensor, generator: torch.Generator) -> Tensor:
-        if source.dim() != 3:
-            return source
-        if (side := self.spec.crop) is not None:
-            if min(source.shape[1:]) < side:
-                raise ValueError(
-                    f"crop {side} is larger than an image of {list(source.shape)}; write at most "
-                    f"{min(source.shape[1:])}"
-                )
-            top, left = (
-                int(torch.randint(n - side + 1, (), generator=generator)) for n in source.shape[1:]
+    def _augment(
+        self, source: Tensor, target: Any, generator: torch.Generator
+    ) -> tuple[Tensor, Any]:
+        """Crop and mirror an image, and its reference alike; a class stays what it is."""
+        is_image = isinstance(target, Tensor) and target.shape[-2:] == source.shape[-2:]
+        if source.dim() != 3 or not (is_image or isinstance(target, int)):
+            return source, target  # a target such as a corner's place would have to move along
+        cut = self._window(source, generator)
+        mirror = self.spec.flip and torch.rand((), generator=generator) < 0.5
+
+        def changed(image: Tensor) -> Tensor:
+            return image[cut].flip(-1) if mirror else image[cut]
+
+        image = changed(source)
+        if target is source:
+            return image, image
+        return image, changed(target) if is_image else target
+
+    def _window(self, source: Tensor, generator: torch.Generator) -> tuple[Any, ...]:
+        """Return the place of a random square crop, or of the whole image."""
+        if (side := self.spec.crop) is None:
+            return (...,)
+        if min(source.shape[1:]) < side:
+            raise ValueError(
+                f"crop {side} is larger than an image of {list(source.shape)}; write at most "
+                f"{min(source.shape[1:])}"
             )
-            source = source[:, top : top + side, left : left + side]
-        if self.spec.flip and torch.rand((), generator=generator) < 0.5:
-            source = source.flip(-1)
-        return source
+        top, left = (
+            int(torch.randint(n - side + 1, (), generator=generator)) for n in source.shape[1:]
+        )
+        return (..., slice(top, top + side), slice(left, left + side))
 
 
 @contextlib.contextmanager
@@ -219,6 +234,7 @@ def step_loss(state: State, source: Tensor, target: Tensor, step: int) -> Tensor
     torch.manual_seed(int(torch.randint(2**62, (), generator=stream(state.seed, "torch", step))))
     with networks_in_bf16(networks if low_precision else [], source.device):
         generator = stream(state.seed, "train", step, device=source.device)
+        source = prepared(task, source)
         output = task(link.transmit(source, snr_db, generator).estimate)
     loss = task.loss(output, source, target)
     return loss + auxiliary_loss(link, state.progress())

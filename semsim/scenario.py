@@ -16,7 +16,7 @@ from pydantic import BaseModel, Field, PlainValidator, WithJsonSchema
 from torch import nn
 
 import semsim
-from semsim import fields, spec
+from semsim import fields, spec, zoo
 from semsim.evaluation import Row, Stop, evaluate
 from semsim.expansion import choices_of, parse_sweep, set_key
 from semsim.figures import check_plot
@@ -181,9 +181,12 @@ class Scenario(BaseModel):
         link = link_class(transmitter, channel, receiver, frontend=make("frontend"), **ends)
         if self.transmitter.weights or weights:
             load_weights(self.transmitter.weights or str(weights), transmitter, receiver)
+        task = make("task")
+        if weights and (of_task := weights.with_name(zoo.OF_TASK)).is_file():
+            zoo.load_parts(of_task, dict(task.named_children()))
         device = torch.device(pick_device(self.device) if device is None else device)
         metrics = [_construct_part(m, f"metrics[{i}]") for i, m in enumerate(self.metrics)]
-        return Built(link.to(device), make("payload"), make("task").to(device), metrics, device)
+        return Built(link.to(device), make("payload"), task.to(device), metrics, device)
 
     def stop_rule(self) -> Stop:
         """Return the live stop rule."""

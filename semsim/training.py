@@ -140,7 +140,8 @@ def train(
         spec: how to train.
         folder: where checkpoint, log, validation curve and weights go.
         seed: decides every random number of the training.
-        validation: payload for the curve of PSNR over SNR (accuracy, for classes); none by default.
+        validation: payload for the curve over SNR of PSNR, of the task's PSNR where items have a
+            reference image, of accuracy where they have a class; none by default.
         resume: go on from the folder's checkpoint where there is one.
         device: where to train.
         progress: show a progress bar.
@@ -196,20 +197,24 @@ class _Watch:
         import pandas
 
         from semsim.evaluation import Stop, evaluate
-        from semsim.metrics.decision import Accuracy
-        from semsim.metrics.image import PSNR
 
         state, spec = self.state, self.state.spec
-        classes = not isinstance(self.validation[0][1], torch.Tensor)
         with state.averaged():
             rows = evaluate(
                 state.nets["link"], self.validation, snr_db=spec.val_snr_db,
-                metrics=[Accuracy() if classes else PSNR()], task=state.nets["task"],
+                metrics=[_judge(*self.validation[0])], task=state.nets["task"],
                 stop=Stop(1, min(spec.val_items, len(self.validation))), seed=state.seed,
             )  # fmt: skip
         keep = ("snr_db", "metric", "value", "ci_low", "ci_high", "n")
         self.curve += [{"step": state.steps, **{k: row[k] for k in keep}} for row in rows]
         pandas.DataFrame(self.curve).to_csv(self.folder / "validation.csv", index=False)
+
+
+def _judge(source: torch.Tensor, target: Any) -> str:
+    """Return the kind of metric that a validation shows for such items."""
+    if not isinstance(target, torch.Tensor):
+        return "accuracy"
+    return "task_psnr" if target is not source and target.shape == source.shape else "psnr"
 
 
 def _curve_so_far(folder: Path, steps: int) -> list[dict[str, Any]]:
@@ -277,11 +282,14 @@ def _alone(seed: int) -> Iterator[None]:
 
 
 def _write_weights(state: State, folder: Path) -> Path | None:
+    """Write both ends, and beside them the parts of a task that was trained too."""
     from semsim import zoo
 
-    link = state.nets["link"]
+    link, task = state.nets["link"], state.nets["task"]
+    facts = {"steps": state.steps, "minutes": round(state.seconds / 60, 2)}
+    if any(p.requires_grad for p in task.parameters()):
+        zoo.export_parts(folder / zoo.OF_TASK, dict(task.named_children()), facts)
     transmitter, receiver = (getattr(link, n, None) for n in ("transmitter", "receiver"))
     if not isinstance(transmitter, nn.Module) or not isinstance(receiver, nn.Module):
         return None
-    facts = {"steps": state.steps, "minutes": round(state.seconds / 60, 2)}
     return zoo.export(folder / "weights.safetensors", transmitter, receiver, facts)

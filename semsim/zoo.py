@@ -21,6 +21,7 @@ from torch import Tensor, nn
 T = TypeVar("T", bound=nn.Module)
 R = TypeVar("R", bound=nn.Module)
 WEIGHTS = Path(__file__).parent / "weights"
+OF_TASK = "task.safetensors"  #: what a training leaves of its task, beside the link's weights
 RETRAIN = "train it again with semsim train, or name other weights"
 
 

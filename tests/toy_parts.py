@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from channels.base import CSI, Channel, ChannelState, complex_normal
 from semsim.metrics.base import Outcome
 from semsim.seeds import stream
+from semsim.tasks.processing import Processing
 
 
 class ToyPayload(torch.utils.data.Dataset):
@@ -31,6 +32,33 @@ class ToyPayload(torch.utils.data.Dataset):
         size = 2 * self.size if self.mixed and index % 3 == 0 else self.size
         source = torch.rand(size, generator=stream(0, "toy", index))
         return source, source
+
+
+class ToyPairs(torch.utils.data.Dataset):
+    """Four noise images; the reference of each is half of it."""
+
+    name = "pairs"
+
+    def __len__(self) -> int:
+        return 4
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        image = torch.rand(3, 16, 16, generator=stream(1, index))
+        return image, image / 2
+
+
+class ToyGain(Processing):
+    """An image times a number for each colour, which can be trained."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.network = nn.Conv2d(3, 3, 1, groups=3, bias=False)
+
+    def process(self, image: Tensor) -> Tensor:
+        return self.network(image)
+
+    def loss(self, output: Tensor, source: Tensor, target: Tensor) -> Tensor:
+        return (output - target).square().mean()
 
 
 class ToyTransmitter(nn.Module):

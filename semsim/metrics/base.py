@@ -16,8 +16,9 @@ class Outcome:
 
     Args:
         output: what the task made of the estimate, [B, ...].
-        source: what was sent, [B, ...].
-        target: what the task aims at: classes [B], or the source.
+        source: what was sent, [B, ...]: the payload's source as the task prepared it.
+        target: what the task aims at, as the payload says: classes [B], a reference [B, ...], or
+            the payload's source.
         transmission: the link's intermediates, where they are known.
         kept: what metrics computed of the source alone and share, also with the same batch at
             other SNRs.

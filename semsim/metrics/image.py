@@ -1,4 +1,8 @@
-"""Metrics of images [B, C, H, W] in [0, 1], all taken on 8-bit values as a viewer sees them."""
+"""Metrics of images [B, C, H, W] in [0, 1], all taken on 8-bit values as a viewer sees them.
+
+Those of the link compare what arrives with what was sent; those named ``task_`` compare what the
+task makes of it with the payload's reference.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +18,7 @@ from semsim.metrics.ssim import LEAST_SIDE, TAPS, ms_ssim, ssim
 #: mean squared error of rounding to 8 bits, in units of the last bit squared: nothing smaller is
 #: told from it, so an image without any error counts as PSNR_CAP_DB
 ROUNDING_MSE = 1 / 12
+Pair = Literal["link", "task"]  # which two images a metric compares
 PSNR_CAP_DB = linear_to_db(255**2 / ROUNDING_MSE)  # 58.92 dB
 
 
@@ -25,14 +30,21 @@ class PSNR:
 
     name, unit = "psnr", "dB"
     better: Literal["higher", "lower"] = "higher"
+    of: Pair = "link"
 
     def __call__(self, outcome: Outcome) -> Tensor:
         """Return the PSNR of each image in dB, [B]."""
-        return _psnr_db(mse_8bit(outcome, self.name))
+        return _psnr_db(_mse(*images(outcome, self.name, of=self.of)))
 
     def combine(self, mean: float) -> float:
         """Return the mean itself."""
         return mean
+
+
+class TaskPSNR(PSNR):
+    """PSNR of what the task makes of the estimate, against the payload's reference image."""
+
+    name, of = "task_psnr", "task"
 
 
 class PSNROfMSE:
@@ -43,7 +55,7 @@ class PSNROfMSE:
 
     def __call__(self, outcome: Outcome) -> Tensor:
         """Return the MSE of each image in units of the last bit squared, [B]."""
-        return mse_8bit(outcome, self.name)
+        return _mse(*images(outcome, self.name))
 
     def combine(self, mean: float) -> float:
         """Return the PSNR in dB that belongs to a mean MSE; falls as the MSE grows."""
@@ -55,14 +67,21 @@ class SSIM:
 
     name, unit = "ssim", ""
     better: Literal["higher", "lower"] = "higher"
+    of: Pair = "link"
 
     def __call__(self, outcome: Outcome) -> Tensor:
         """Return the SSIM of each image, [B]."""
-        return ssim(*images(outcome, self.name, side=TAPS), peak=255.0)
+        return ssim(*images(outcome, self.name, TAPS, self.of), peak=255.0)
 
     def combine(self, mean: float) -> float:
         """Return the mean itself."""
         return mean
+
+
+class TaskSSIM(SSIM):
+    """SSIM of what the task makes of the estimate, against the payload's reference image."""
+
+    name, of = "task_ssim", "task"
 
 
 class MSSSIM:
@@ -73,7 +92,7 @@ class MSSSIM:
 
     def __call__(self, outcome: Outcome) -> Tensor:
         """Return the MS-SSIM of each image, [B]."""
-        return ms_ssim(*images(outcome, self.name, side=LEAST_SIDE), peak=255.0)
+        return ms_ssim(*images(outcome, self.name, LEAST_SIDE), peak=255.0)
 
     def combine(self, mean: float) -> float:
         """Return the mean itself."""
@@ -96,46 +115,64 @@ def round_8bit(image: Tensor) -> Tensor:
     return image.detach().to(torch.float32).clamp(0, 1).mul_(255).round_()
 
 
-def mse_8bit(outcome: Outcome, name: str) -> Tensor:
-    """Return the MSE of each image in units of the last bit squared, [B]."""
-    output, source = images(outcome, name)
-    return output.sub_(source).square_().mean(dim=(1, 2, 3))
+def images(outcome: Outcome, name: str, side: int = 1, of: Pair = "link") -> tuple[Tensor, Tensor]:
+    """Return two images to compare, in 0 .. 255, or raise ValueError where there are none.
 
-
-def images(outcome: Outcome, name: str, side: int = 1) -> tuple[Tensor, Tensor]:
-    """Return output and source in 0 .. 255, or raise ValueError where they are no pair of images.
-
-    Where the task's output is no image (logits of a class), it is the estimate that the task saw.
-    The source is rounded once for all metrics and SNRs; the output is a new tensor each time.
+    Of the link: what arrived and what was sent; what arrived is the estimate, whatever the task
+    makes of it (the output where no link is known). Of the task: its output and the payload's
+    target. The second is rounded once for all metrics and SNRs; the first is new each time.
 
     Args:
         outcome: the batch.
         name: the metric that asks.
         side: smallest height and width that it can work on, in pixels.
+        of: link or task.
     """
-    output, source = outcome.output, outcome.source
+    if of == "task":
+        image, reference = outcome.output, outcome.target
+        _check_task(image, reference, name)
+    else:
+        link = outcome.transmission
+        image, reference = outcome.output if link is None else link.estimate, outcome.source
+        _check_link(image, reference, name)
+    if min(reference.shape[-2:]) < side:
+        raise ValueError(
+            f"{name} needs images of at least {side}x{side} pixels, got "
+            f"{reference.shape[-2]}x{reference.shape[-1]}; use "
+            f"{'psnr' if side <= TAPS else 'ssim'} instead"
+        )
+    if of not in outcome.kept:
+        # in the memory order of the image, or subtracting them is slow
+        like = torch.empty_like(image, dtype=torch.float32)
+        outcome.kept[of] = like.copy_(round_8bit(reference))
+    return round_8bit(image), outcome.kept[of]
+
+
+def _check_link(arrived: Tensor, source: Tensor, name: str) -> None:
     if source.dim() != 4:
         raise ValueError(
             f"{name} compares images [B, C, H, W], but the payload's items are "
             f"{list(source.shape[1:])}; for bits use ber or bler"
         )
-    if output.shape != source.shape and outcome.transmission is not None:
-        output = outcome.transmission.estimate
-    if output.shape != source.shape:
+    if arrived.shape != source.shape:
         raise ValueError(
             f"{name} compares what arrives with the image sent, {list(source.shape[1:])} per item, "
-            f"got {list(output.shape[1:])}; use a receiver of images, or another metric"
+            f"got {list(arrived.shape[1:])}; use a receiver of images, or another metric"
         )
-    if min(source.shape[-2:]) < side:
+
+
+def _check_task(output: Tensor, target: Tensor, name: str) -> None:
+    if target.dim() != 4 or output.shape != target.shape:
         raise ValueError(
-            f"{name} needs images of at least {side}x{side} pixels, got "
-            f"{source.shape[-2]}x{source.shape[-1]}; use {'psnr' if side <= 11 else 'ssim'} instead"
+            f"{name} compares the image that the task makes, {list(output.shape[1:])} per item, "
+            f"with the payload's reference, got {list(target.shape[1:])}; use a payload with "
+            "reference images and a task that makes images, or psnr, which judges the link"
         )
-    if "source_8bit" not in outcome.kept:
-        # in the memory order of the output, or subtracting them is slow
-        like = torch.empty_like(output, dtype=torch.float32)
-        outcome.kept["source_8bit"] = like.copy_(round_8bit(source))
-    return round_8bit(output), outcome.kept["source_8bit"]
+
+
+def _mse(image: Tensor, reference: Tensor) -> Tensor:
+    """Return the MSE of each image, [B]; overwrites ``image``."""
+    return image.sub_(reference).square_().mean(dim=(1, 2, 3))
 
 
 def _psnr_db(mse: Tensor) -> Tensor:

@@ -8,9 +8,15 @@ from torch import Tensor, nn
 class Task(nn.Module):
     """Says what the received thing is good for.
 
-    The link's estimate goes through ``forward``; ``loss`` judges the output in training; metrics
-    judge it in evaluation. The plain task hands the estimate on.
+        source ─► prepare ─► link ─► estimate ─► forward ─► output
+
+    ``loss`` judges the output in training; metrics judge it in evaluation. The plain task hands
+    on what it gets at both ends.
     """
+
+    def prepare(self, source: Tensor) -> Tensor:
+        """Return what the sender sends for the payload's source, [B, ...]; the source itself."""
+        return source
 
     def forward(self, estimate: Tensor) -> Tensor:
         """Return what the task makes of the estimate, [B, ...]."""
@@ -22,9 +28,13 @@ class Task(nn.Module):
         Args:
             output: what ``forward`` returned, [B, ...].
             source: what was sent, [B, ...].
-            target: classes [B], or the source.
+            target: the payload's: classes [B], a reference [B, ...], or the source.
         """
         raise NotImplementedError(f"{type(self).__name__} defines no loss and cannot be trained on")
+
+    def picture(self, estimate: Tensor, output: Tensor) -> Tensor:
+        """Return what a picture strip shows, [B, 3, H, W]: the output where that is an image."""
+        return output if output.shape == estimate.shape else estimate
 
     def after_step(self) -> None:
         """Run after each optimiser step; nothing by default."""

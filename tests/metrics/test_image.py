@@ -52,7 +52,7 @@ def test_rounding_the_source_once_for_all_snrs_and_metrics_changes_no_digit(phot
         shared = Outcome(alone.output, photos, photos, kept=kept)
         for metric in (PSNR(), PSNROfMSE(), SSIM(), MSSSIM()):
             assert torch.equal(metric(shared), metric(Outcome(alone.output, photos, photos)))
-    assert torch.equal(kept["source_8bit"], (photos * 255).round())
+    assert torch.equal(kept["link"], (photos * 255).round())
 
 
 def test_psnr_of_equal_images_is_that_of_rounding_to_8_bits(photos: Tensor) -> None:

@@ -55,7 +55,8 @@ def test_every_row_of_the_table_is_tested_here_or_in_a_file_of_its_own(tmp_path:
     for number, build in enumerate(PAYLOADS.values()):
         (tmp_path / str(number)).mkdir()
         tested.add(type(build(tmp_path / str(number))))
-    assert tested == {spec.resolve("payload", kind) for kind in tables.PAYLOADS}
+    core = [kind for kind, row in tables.PAYLOADS.items() if ".vision." not in row]
+    assert tested == {spec.resolve("payload", kind) for kind in core}
 
 
 @pytest.fixture(params=PAYLOADS)

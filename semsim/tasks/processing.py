@@ -1,0 +1,41 @@
+"""Process an image before it is sent, after it has arrived, or not at all."""
+
+from __future__ import annotations
+
+from typing import Literal, get_args
+
+from torch import Tensor
+
+from semsim.tasks.base import Task
+
+Place = Literal["sender", "receiver", "none"]
+
+
+class Processing(Task):
+    """An image in, an image out, at one end of the link; a subclass gives ``process``.
+
+        at: sender      source ─► process ─► link ─► output
+        at: receiver    source ─► link ─► process ─► output
+        at: none        source ─► link ─► output
+
+    Args:
+        at: where the image is processed.
+    """
+
+    def __init__(self, at: Place = "receiver") -> None:
+        super().__init__()
+        if at not in get_args(Place):
+            raise ValueError(f"at is one of {', '.join(get_args(Place))}, got {at!r}")
+        self.at = at
+
+    def process(self, image: Tensor) -> Tensor:
+        """Return the processed image [B, C, H, W] of an image [B, C, H, W] in [0, 1]."""
+        raise NotImplementedError(f"{type(self).__name__} gives no process(image)")
+
+    def prepare(self, source: Tensor) -> Tensor:
+        """Return what is sent: the processed image in [0, 1] at the sender, else the source."""
+        return self.process(source).clamp(0, 1) if self.at == "sender" else source
+
+    def forward(self, estimate: Tensor) -> Tensor:
+        """Return the output: the processed estimate at the receiver, else the estimate."""
+        return self.process(estimate) if self.at == "receiver" else estimate

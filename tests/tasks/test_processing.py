@@ -1,0 +1,110 @@
+"""Processing at either end of a link, and a link that is none."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+from toy_parts import ToyGain, ToyPairs
+
+from channels import AWGN
+from semsim import evaluate, stream, zoo
+from semsim.codecs.analog import AnalogReceiver, AnalogTransmitter
+from semsim.codecs.no_link import NoLink, NoLinkReceiver, NoLinkTransmitter
+from semsim.learner import Batches
+from semsim.link import Link
+from semsim.scenario import Scenario
+from semsim.tasks.processing import Place, Processing
+from semsim.training import TrainSpec, train
+
+
+class Invert(Processing):
+    """1 - image."""
+
+    def process(self, image: Tensor) -> Tensor:
+        return 1 - image
+
+
+def links() -> dict[str, Link]:
+    none = NoLink(NoLinkTransmitter(), AWGN(), NoLinkReceiver())
+    return {"analog": Link(AnalogTransmitter(), AWGN(), AnalogReceiver()), "none": none}
+
+
+@pytest.mark.parametrize("at", ["sender", "receiver", "none"])
+def test_the_image_is_processed_where_it_should_be(at: Place) -> None:
+    task, image = Invert(at), torch.rand(2, 3, 8, 8, generator=stream(2))
+    assert torch.equal(task.prepare(image), 1 - image if at == "sender" else image)
+    assert torch.equal(task(image), 1 - image if at == "receiver" else image)
+
+
+def test_another_place_is_refused() -> None:
+    with pytest.raises(ValueError, match="at is one of sender, receiver, none, got 'middle'"):
+        Invert("middle")  # type: ignore[arg-type]
+
+
+def test_the_links_psnr_is_taken_on_what_was_sent_and_the_tasks_on_the_output() -> None:
+    rows = {}
+    for at in ("sender", "receiver"):
+        for name, link in links().items():
+            measured = evaluate(
+                link, ToyPairs(), snr_db=[20], metrics=["psnr", "task_psnr"], task=Invert(at)
+            )
+            rows[at, name] = {row["metric"]: row for row in measured}
+    for place in ("sender", "receiver"):
+        free = rows[place, "none"]["psnr"]
+        assert (free["cbr"], free["power"], free["n"]) == (0, 0, 4)
+        assert free["value"] == pytest.approx(58.92, abs=0.01)
+    # 1 - image against image / 2: E(1 - 3u/2)^2 = 1/4 for u uniform, that is 6.0 dB
+    assert rows["receiver", "none"]["task_psnr"]["value"] == pytest.approx(6.0, abs=0.5)
+    assert rows["sender", "none"]["task_psnr"]["value"] == pytest.approx(
+        rows["receiver", "none"]["task_psnr"]["value"], abs=1e-6
+    )
+    # an analog link of 20 dB does not care which of the two images it carries
+    of_link = [rows[at, "analog"]["psnr"]["value"] for at in ("sender", "receiver")]
+    assert of_link[0] == pytest.approx(of_link[1], abs=1.0) and of_link[0] < 58
+
+
+def test_a_crop_and_a_mirror_hit_the_reference_too() -> None:
+    batches = Batches(ToyPairs(), TrainSpec(batch_size=4, crop=8), seed=5, start=0)
+    sources, targets = batches.batch(3)
+    assert sources.shape == (4, 3, 8, 8)
+    assert torch.equal(sources / 2, targets)
+
+
+def test_a_target_that_a_mirror_would_move_leaves_the_image_as_it_is() -> None:
+    class Corners(ToyPairs):
+        def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+            return super().__getitem__(index)[0], torch.arange(8.0)
+
+    sources, targets = Batches(Corners(), TrainSpec(batch_size=4), seed=5, start=0).batch(0)
+    whole = [Corners()[i][0] for i in range(4)]
+    assert all(any(torch.equal(s, image) for image in whole) for s in sources)
+    assert targets.shape == (4, 8)
+
+
+def test_a_task_is_trained_over_no_link_and_its_weights_are_kept(tmp_path: Path) -> None:
+    task, link = ToyGain(), links()["none"]
+    spec = TrainSpec(steps=200, batch_size=4, lr=0.05, ema=0, val_every=200)
+    result = train(link, ToyPairs(), task, spec, folder=tmp_path, validation=ToyPairs())
+    assert torch.allclose(task.network.weight, torch.tensor(0.5), atol=0.05)
+    assert {row["metric"] for row in result.curve} == {"task_psnr"}
+    again = ToyGain()
+    zoo.load_parts(tmp_path / zoo.OF_TASK, {"network": again.network})
+    assert torch.equal(again.network.weight, task.network.weight)
+
+
+def test_a_scenario_evaluates_the_task_that_it_trained(tmp_path: Path) -> None:
+    from semsim.sweep import run
+
+    pairs = {"kind": "toy_parts:ToyPairs"}
+    scenario = Scenario.parse(
+        {
+            "payload": pairs, "transmitter": "no_link", "channel": "awgn", "snr_db": 0,
+            "task": {"kind": "toy_parts:ToyGain"}, "metrics": ["task_psnr"],
+            "train": {"payload": pairs, "steps": 200, "lr": 0.05, "ema": 0, "batch_size": 4},
+        }
+    )  # fmt: skip
+    rows = run(scenario, tmp_path / "out")
+    assert rows["value"].iloc[0] > 30  # an untrained gain is off by a factor of its random weight
