@@ -30,13 +30,14 @@ class Ends(BaseModel):
 class Plot(BaseModel):
     """One figure: a metric over a column of the rows, a line for each value of another column.
 
+    Several metrics, ``y: [task_psnr, psnr]``, get panels side by side.
     ``theory`` maps labels to closed forms, which lie beneath it dashed; ``published`` is a CSV file
     of published values, such as benchmarks/published.csv, which lie beneath it in grey.
     """
 
     model_config = spec.CLOSED
     x: str = "snr_db"
-    y: str
+    y: str | tuple[str, ...]
     by: str | None = None
     theory: dict[str, str | dict[str, Any]] = Field(default_factory=dict)
     published: str | None = None

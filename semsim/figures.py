@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from semsim.evaluation import prepared
+from semsim.metrics.base import Outcome
 from semsim.mistakes import SpecError, known, sentence
 from semsim.results import read_rows, write_atomic
 from semsim.seeds import stream
@@ -18,13 +20,16 @@ from semsim.seeds import stream
 if TYPE_CHECKING:
     from pandas import DataFrame
 
+OF_LINK = ("psnr", "psnr_of_mse", "ssim", "ms_ssim", "ms_ssim_db")  #: metrics of the link alone
+CAPTION = "semsim caption"  #: key of the text inside a picture's file
+
 
 def draw(
     folder: Path,
     swept: Sequence[str],
     *,
     x: str = "snr_db",
-    y: str | None = None,
+    y: str | Sequence[str] | None = None,
     by: str | None = None,
     theory: Mapping[str, str | Mapping[str, Any]] | None = None,
     published: str | None = None,
@@ -39,7 +44,7 @@ def draw(
         folder: the results folder.
         swept: columns that tell links apart.
         x: column along the horizontal axis.
-        y: metric; all of them where None.
+        y: metric, or several side by side in one figure; one figure of each where None.
         by: column with one line per value; all swept columns together where None.
         theory: label to a closed form, see :func:`closed_form`, drawn dashed.
         published: CSV file of published values, see :func:`semsim.plots.published`, in grey.
@@ -48,7 +53,7 @@ def draw(
     """
     from semsim import plots
 
-    rows = read_rows(folder) if rows is None else rows
+    rows = _of_links(read_rows(folder) if rows is None else rows)
     panel = "channel" if rows["channel"].nunique() > 1 and "channel" not in (x, by) else None
     apart = _mixed(rows, (x, by, panel), (*swept, "snr_db"))
     if by is None:
@@ -58,18 +63,32 @@ def draw(
         rows, panel = rows.assign(panel=_together(rows, whole)), "panel"
     curves = {label: closed_form(wish) for label, wish in (theory or {}).items()}
     files = []
-    for metric in [y] if y else list(dict.fromkeys(rows["metric"])):
-        reference = None
-        if published is not None:
-            cbrs = () if x == "cbr" else rows["cbr"].unique()
-            payload = str(rows["payload"].iloc[0])
-            reference = plots.published(published, payload=payload, metric=metric, cbrs=cbrs)
-        path = folder / f"{metric}_over_{x}{suffix}.png"
+    for chosen in [y] if y else list(dict.fromkeys(rows["metric"])):
+        metrics = (chosen,) if isinstance(chosen, str) else tuple(chosen)
+        reference = None if published is None else _reference(published, metrics, rows, x)
+        path = folder / f"{'_and_'.join(metrics)}_over_{x}{suffix}.png"
         plots.plot_rows(
-            rows, path, x=x, y=metric, by=by, panel=panel, theory=curves, reference=reference
+            rows, path, x=x, y=metrics, by=by, panel=panel, theory=curves, reference=reference
         )
         files.append(path)
     return files
+
+
+def _of_links(rows: DataFrame) -> DataFrame:
+    """Leave out how well a link without any channel use delivers: perfectly, off every scale."""
+    trivial = (rows["cbr"] == 0) & rows["metric"].isin(OF_LINK)
+    return rows if trivial.all() else rows[~trivial]
+
+
+def _reference(path: str, metrics: Sequence[str], rows: DataFrame, x: str) -> DataFrame:
+    """Return published values of these metrics, payload and CBRs."""
+    import pandas as pd
+
+    from semsim.plots import published
+
+    cbrs = () if x == "cbr" else rows["cbr"].unique()
+    payload = str(rows["payload"].iloc[0])
+    return pd.concat([published(path, payload=payload, metric=m, cbrs=cbrs) for m in metrics])
 
 
 def draw_all(
@@ -101,8 +120,10 @@ def check_plot(plot: Any, columns: Sequence[str], metrics: Sequence[str]) -> Non
         name = getattr(plot, key)
         if name is not None and name not in columns:
             raise SpecError(key, f"the rows have no column {name!r}; {known(columns, name)}")
-    if metrics and plot.y not in metrics:
-        raise SpecError("y", f"{plot.y!r} is not among the metrics; {known(metrics, plot.y)}")
+    wanted = (plot.y,) if isinstance(plot.y, str) else plot.y
+    for name in wanted if metrics else ():
+        if name not in metrics:
+            raise SpecError("y", f"{name!r} is not among the metrics; {known(metrics, name)}")
     if plot.theory and plot.x != "snr_db":
         raise SpecError("theory", f"closed forms are over snr_db, but x is {plot.x!r}")
     for label, wish in plot.theory.items():
@@ -114,7 +135,7 @@ def check_plot(plot: Any, columns: Sequence[str], metrics: Sequence[str]) -> Non
         from semsim.plots import published
 
         try:
-            table = published(plot.published, payload="", metric=plot.y)
+            table = published(plot.published, payload="", metric=wanted[0])
         except (ValueError, OSError) as error:
             raise SpecError("published", sentence(error)) from error
         if plot.x not in table:
@@ -126,7 +147,8 @@ def draw_strips(folder: Path, schemes: dict[str, dict[str, dict[float, Path]]]) 
 
     Args:
         folder: the results folder.
-        schemes: panel to scheme to SNR in dB to the picture received; ``sent.png`` lies beside it.
+        schemes: panel to scheme to SNR in dB to the picture received; beside it lies ``sent.png``,
+            or ``reference.png`` where the task aims at another image than the one sent.
     """
     from semsim import plots
 
@@ -136,44 +158,87 @@ def draw_strips(folder: Path, schemes: dict[str, dict[str, dict[float, Path]]]) 
             name: {snr: load_picture(path) for snr, path in sorted(received.items())}
             for name, received in rows.items()
         }
-        first = next(iter(next(iter(rows.values())).values()))
+        captions = {
+            (name, snr): caption
+            for name, received in rows.items()
+            for snr, path in received.items()
+            if (caption := _kept_caption(path))
+        }
+        beside = next(iter(next(iter(rows.values())).values())).parent
         name = "strip" if len(schemes) == 1 else f"strip_{_file_name(panel)}"
         files.append(folder / f"{name}.png")
-        plots.strip(load_picture(first.with_name("sent.png")), pictures, files[-1])
+        first = next(beside / f"{n}.png" for n in ("reference", "sent") if _is_file(beside, n))
+        plots.strip(load_picture(first), pictures, files[-1], captions=captions, first=first.stem)
     return files
+
+
+def _is_file(folder: Path, name: str) -> bool:
+    return (folder / f"{name}.png").is_file()
 
 
 def take_pictures(
     link: nn.Module,
     payload: Any,
+    task: nn.Module,
+    metric: Any,
     snrs: Sequence[float],
     *,
     seed: int,
     folder: Path,
     device: torch.device,
 ) -> None:
-    """Send the payload's first item at each SNR and keep what arrives, where these are images."""
-    source = payload[0][0]
+    """Send the payload's first item at each SNR and keep what the task shows of it as a picture.
+
+    Where the task shows something else than its output, the picture carries the metric's value.
+    """
+    source, target = payload[0]
     if source.dim() != 3 or len(source) != 3:
         return
-    save_picture(folder / "sent.png", source)
-    link.eval()
-    for snr in snrs:
-        generator = stream(seed, "picture", device=device)
-        with torch.inference_mode():
-            estimate = link.transmit(source[None].to(device), snr, generator).estimate  # type: ignore[operator]
-        if estimate.shape[1:] == source.shape:
-            save_picture(folder / f"{snr:g}.png", estimate[0])
+    aims = isinstance(target, Tensor) and target is not source and target.shape == source.shape
+    save_picture(folder / f"{'reference' if aims else 'sent'}.png", target if aims else source)
+    link.eval(), task.eval()
+    show = getattr(task, "picture", lambda estimate, output: estimate)
+    with torch.inference_mode():
+        sent = prepared(task, source[None].to(device))
+        aim = torch.as_tensor(target)[None].to(device)
+        for snr in snrs:
+            generator = stream(seed, "picture", device=device)
+            got = link.transmit(sent, snr, generator)  # type: ignore[operator]
+            output = task(got.estimate)
+            picture = show(got.estimate, output)
+            if picture.dim() != 4 or picture.shape[1] != 3:
+                continue
+            is_plain = picture is output or picture is got.estimate
+            outcome = Outcome(output, sent, aim, got)
+            save_picture(
+                folder / f"{snr:g}.png", picture[0], "" if is_plain else _value(metric, outcome)
+            )
 
 
-def save_picture(path: Path, image: Tensor) -> None:
-    """Write an image [3, H, W] in [0, 1] as PNG."""
+def _value(metric: Any, outcome: Outcome) -> str:
+    """Return a metric's value of one item as a caption."""
+    value = metric.combine(float(metric(outcome)))
+    return f"{metric.name.replace('_', ' ')} {value:.3g} {metric.unit}".strip()
+
+
+def save_picture(path: Path, image: Tensor, caption: str = "") -> None:
+    """Write an image [3, H, W] in [0, 1] as PNG, with a caption inside the file."""
     from PIL import Image
+    from PIL.PngImagePlugin import PngInfo
 
     pixels = image.detach().cpu().float().clamp(0, 1).mul(255).round().to(torch.uint8)
-    buffer = io.BytesIO()
-    Image.fromarray(pixels.permute(1, 2, 0).numpy()).save(buffer, "PNG")
+    buffer, text = io.BytesIO(), PngInfo()
+    if caption:
+        text.add_text(CAPTION, caption)
+    Image.fromarray(pixels.permute(1, 2, 0).numpy()).save(buffer, "PNG", pnginfo=text)
     write_atomic(path, buffer.getvalue())
+
+
+def _kept_caption(path: Path) -> str:
+    from PIL import Image
+
+    with Image.open(path) as image:
+        return str(image.info.get(CAPTION, ""))
 
 
 def load_picture(path: Path) -> Tensor:

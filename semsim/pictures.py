@@ -19,13 +19,18 @@ def strip(
     original: Tensor,
     schemes: Mapping[str, Mapping[float, Tensor]],
     path: str | Path | None = None,
+    *,
+    captions: Mapping[tuple[str, float], str] | None = None,
+    first: str = "sent",
 ) -> Figure:
     """Draw what was sent and what each scheme received at each SNR, with the PSNR beneath.
 
     Args:
-        original: the image sent, [3, H, W] in [0, 1].
+        original: the image sent, or a task's reference, [3, H, W] in [0, 1].
         schemes: scheme to SNR in dB to the image received, [3, H, W]; all schemes at the same SNRs.
         path: file to write, or None.
+        captions: (scheme, SNR) to words in the place of the PSNR.
+        first: what the original is.
     """
     snrs = list(next(iter(schemes.values()), {}))
     if not snrs or any(list(received) != snrs for received in schemes.values()):
@@ -38,11 +43,12 @@ def strip(
         )
     with style():
         figure, cells = _strip_figure(len(schemes), len(snrs) + 1, original)
-        _picture(cells[len(schemes) // 2 - (len(schemes) % 2 == 0)][0], original, "sent")
+        _picture(cells[len(schemes) // 2 - (len(schemes) % 2 == 0)][0], original, first)
         for row, (name, received) in zip(cells, schemes.items(), strict=True):
             row[1].set_ylabel(name)
             for ax, snr in zip(row[1:], snrs, strict=True):
-                _picture(ax, received[snr], _caption(received[snr], original))
+                caption = (captions or {}).get((name, snr)) or _caption(received[snr], original)
+                _picture(ax, received[snr], caption)
         for ax, snr in zip(cells[0][1:], snrs, strict=True):
             ax.set_title(f"SNR {snr:g} dB")
         save(figure, path)
@@ -79,6 +85,8 @@ def _caption(image: Tensor, original: Tensor) -> str:
     from skimage.metrics import peak_signal_noise_ratio
 
     shown, sent = _pixels(image), _pixels(original)
+    if shown.shape != sent.shape:
+        return ""
     if np.array_equal(shown, sent):
         return "identical"
     return f"{peak_signal_noise_ratio(sent, shown):.1f} dB"

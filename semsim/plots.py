@@ -5,10 +5,11 @@ Schemes differ in colour and marker; bounds and theory are dashed, published val
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Collection, Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from semsim.pictures import strip
 from semsim.plotstyle import (
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
 __all__ = ["plot_rows", "published", "strip"]
 
+Dashes = tuple[float, ...]  # lengths of strokes and gaps; none for a solid line
 PUBLISHED = ("system", "payload", "channel", "cbr", "snr_db", "metric", "value")
 
 
@@ -39,7 +41,7 @@ def plot_rows(
     path: str | Path | None = None,
     *,
     x: str = "snr_db",
-    y: str = "psnr",
+    y: str | Sequence[str] = "psnr",
     by: str = "transmitter",
     panel: str | None = "channel",
     reference: DataFrame | None = None,
@@ -51,7 +53,8 @@ def plot_rows(
         rows: results as ``semsim.results`` reads them.
         path: file to write; its suffix decides the format (.png, .pdf, .svg). None writes nothing.
         x: column along the horizontal axis.
-        y: metric along the vertical axis; error rates get a logarithmic one.
+        y: metric along the vertical axis; error rates get a logarithmic one. Several are drawn
+            side by side, with a row of panels for each value of ``panel``.
         by: column that tells schemes apart.
         panel: column with one panel per value, or None for a single panel.
         reference: published values to lay beneath in grey, as :func:`published` chooses them; a
@@ -61,26 +64,29 @@ def plot_rows(
     Raises:
         ValueError: the rows have no such column or metric.
     """
-    chosen = _choose(rows, x, y, by, panel)
-    panels = list(dict.fromkeys(chosen[panel])) if panel else [""]
-    look = _looks(list(dict.fromkeys(chosen[by])))
+    metrics = (y,) if isinstance(y, str) else tuple(y)
+    chosen = {metric: _choose(rows, x, metric, by, panel) for metric in metrics}
+    first = chosen[metrics[0]]
+    names = list(dict.fromkeys(first[panel])) if panel else [""]
+    look = _looks(list(dict.fromkeys(first[by])))
     with style():
-        figure, axes = _figure(len(panels))
-        for ax, name in zip(axes, panels, strict=True):
-            here = chosen[chosen[panel] == name] if panel else chosen
-            for label, colour, marker, dashed in look:
-                _curve(ax, here[here[by] == label], x, str(label), colour, marker, dashed)
+        figure, axes = _figure(len(names), len(metrics))
+        for ax, (name, metric) in zip(axes, itertools.product(names, metrics), strict=True):
+            every = chosen[metric]
+            here = every[every[panel] == name] if panel else every
+            for label, colour, marker, dashes in look:
+                _curve(ax, here[here[by] == label], x, str(label), colour, marker, dashes)
             _theory(ax, theory or {}, here[x])
             _published(ax, _of_panel(reference, x, here), x)
             ax.set_xlabel(WORDS.get(x, x))
-            if panel:
+            if panel and (metric == metrics[0] or len(names) > 1):
                 ax.set_title(str(name), loc="left")
-        for ax in axes:
-            if _is_left(ax):
-                ax.set_ylabel(_metric_label(chosen, y))
-        _scale(axes, x, y, chosen)
+            if len(metrics) > 1 or _is_left(ax):
+                ax.set_ylabel(_metric_label(every, metric))
+        for number, metric in enumerate(metrics):
+            _scale(axes[number :: len(metrics)], x, metric, chosen[metric])
         _legend(figure, axes)
-        figure.supxlabel(_footnote(chosen, x), fontsize=6.5, color="#555555")
+        figure.supxlabel(_footnote(first, x), fontsize=6.5, color="#555555")
         save(figure, path)
     return figure
 
@@ -119,21 +125,26 @@ def _choose(rows: DataFrame, x: str, y: str, by: str, panel: str | None) -> Data
     return chosen
 
 
-def _looks(labels: Sequence[object]) -> list[tuple[object, str, str, bool]]:
+def _looks(labels: Sequence[object]) -> list[tuple[object, str, str, Dashes]]:
     """Give each scheme a colour and a marker; bounds are black and dashed, without marker."""
-    dashes, number = ("#000000", "#777777"), 0
-    looks: list[tuple[object, str, str, bool]] = []
+    dashed: list[tuple[str, Dashes]] = [
+        ("#000000", (4.0, 2.0)), ("#777777", (4.0, 2.0)), ("#444444", (1.0, 1.5))
+    ]  # fmt: skip
+    looks: list[tuple[object, str, str, Dashes]] = []
+    bounds = [label for label in labels if any(word in str(label).lower() for word in BOUNDS)]
+    schemes = [label for label in labels if label not in bounds]
     for label in labels:
-        if any(word in str(label).lower() for word in BOUNDS):
-            looks.append((label, dashes[len([k for k in looks if k[3]]) % 2], "", True))
-            continue
-        looks.append((label, COLOURS[number % len(COLOURS)], MARKERS[number % len(MARKERS)], False))
-        number += 1
+        if label in bounds:
+            colour, dashes = dashed[bounds.index(label) % len(dashed)]
+            looks.append((label, colour, "", dashes))
+        else:
+            n = schemes.index(label)
+            looks.append((label, COLOURS[n % len(COLOURS)], MARKERS[n % len(MARKERS)], ()))
     return looks
 
 
 def _curve(
-    ax: Axes, rows: DataFrame, x: str, label: str, colour: str, marker: str, dashed: bool
+    ax: Axes, rows: DataFrame, x: str, label: str, colour: str, marker: str, dashes: Dashes
 ) -> None:
     if rows.empty:
         return
@@ -147,12 +158,12 @@ def _curve(
         label=label,
         color=colour,
         marker=marker,
-        linestyle=(0, (4, 2)) if dashed else "-",
+        linestyle=(0, dashes) if dashes else "-",
         markeredgecolor="white",
         markeredgewidth=0.5,
         elinewidth=0.8,
         capsize=2,
-        zorder=2 if dashed else 3,
+        zorder=2 if dashes else 3,
     )
 
 
@@ -213,7 +224,7 @@ def _scale(axes: Sequence[Axes], x: str, y: str, rows: DataFrame) -> None:
 
     places = sorted(set(rows[x]))
     for ax in axes:
-        if not _is_left(ax):
+        if ax.get_shared_y_axes().joined(ax, axes[0]) and not _is_left(ax):
             ax.tick_params(axis="y", which="both", length=0)
         if x == "snr_db" and len(places) <= 9:
             ax.set_xticks(places, [f"{place:g}" for place in places])
@@ -238,7 +249,8 @@ def _footnote(rows: DataFrame, x: str) -> str:
             f"{low} items per point" if low == high else f"{low} to {high} items per point"
         )
     if "cbr" in rows and x != "cbr":
-        low, high = rows["cbr"].min(), rows["cbr"].max()
+        cbr = rows["cbr"][rows["cbr"] > 0] if (rows["cbr"] > 0).any() else rows["cbr"]
+        low, high = cbr.min(), cbr.max()
         equal = high <= low * 1.005
         notes.append(f"CBR {_fraction(low)}" if equal else f"CBR {low:.3g} to {high:.3g}")
     return "; ".join(notes)
@@ -249,18 +261,20 @@ def _fraction(value: float) -> str:
     return str(near) if value and abs(float(near) / value - 1) < 0.005 else f"{value:.3g}"
 
 
-def _figure(panels: int) -> tuple[Figure, list[Axes]]:
+def _figure(panels: int, metrics: int) -> tuple[Figure, list[Axes]]:
+    """Return axes row by row: panels in up to three columns, or a column for each metric."""
     from matplotlib.figure import Figure
 
-    columns = min(panels, 3)
-    rows = -(-panels // columns)
-    size = (COLUMN * 1.25 if panels == 1 else PAGE, 0.6 + 2.25 * rows)
+    columns = metrics if metrics > 1 else min(panels, 3)
+    rows = -(-panels * metrics // columns)
+    size = (COLUMN * 1.25 if columns == 1 else PAGE, 0.6 + 2.25 * rows)
     figure = Figure(figsize=size, layout="constrained")
-    grid = figure.subplots(rows, columns, sharey=True, squeeze=False)
+    shared: Literal["col", "all"] = "col" if metrics > 1 else "all"
+    grid = figure.subplots(rows, columns, sharey=shared, squeeze=False)
     axes = list(grid.flat)
-    for ax in axes[panels:]:
+    for ax in axes[panels * metrics :]:
         ax.remove()
-    return figure, axes[:panels]
+    return figure, axes[: panels * metrics]
 
 
 def _legend(figure: Figure, axes: Sequence[Axes]) -> None:

@@ -12,7 +12,8 @@ if TYPE_CHECKING:
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#882255")
 MARKERS = "os^Dv<PX"  # one more than colours, so that pairs repeat late
 GREY_MARKERS = "xD+sP^*ov"
-BOUNDS = ("bound", "capacity", "theory", "limit")  #: schemes with such a name are drawn dashed
+#: schemes with such a word in their name are drawn dashed
+BOUNDS = ("bound", "capacity", "theory", "limit", "no link")
 WORDS = {
     "snr_db": "SNR (dB)",
     "cbr": "CBR (channel uses per source value)",
@@ -22,6 +23,8 @@ WORDS = {
     "bler": "Block error rate",
     "ber": "Bit error rate",
     "accuracy": "Accuracy",
+    "task_psnr": "PSNR of the task",
+    "task_ssim": "SSIM of the task",
 }
 COLUMN, PAGE = 3.5, 7.16  #: inches: one and two columns of a journal page
 STYLE: dict[Any, Any] = {

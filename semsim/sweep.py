@@ -202,8 +202,9 @@ def _run_point(
     keeper.save()  # pictures take time too
     pictures = _picture_folder(folder, point)
     take_pictures(
-        built.link, built.payload, pending, seed=scenario.seed, folder=pictures, device=built.device
-    )
+        built.link, built.payload, built.task, built.metrics[0], pending,
+        seed=scenario.seed, folder=pictures, device=built.device,
+    )  # fmt: skip
     _keep(journal, point, built, evaluation)
     journal.drop_checkpoint(uid)
 

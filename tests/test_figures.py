@@ -8,8 +8,9 @@ from typing import Any
 
 import pandas as pd
 import pytest
+import torch
 
-from semsim.figures import closed_form, draw
+from semsim.figures import closed_form, draw, draw_strips, save_picture
 from semsim.phy import theory
 from semsim.scenario import Scenario
 from semsim.sweep import run
@@ -60,6 +61,32 @@ def test_panels_say_what_they_hold(drawn: list[dict[str, Any]], tmp_path: Path) 
     }
     assert set(drawn[1]["rows"]["scheme"]) == set(drawn[0]["rows"]["panel"])
     assert drawn[1]["panel"] == "channel"
+
+
+def test_several_metrics_make_one_figure(drawn: list[dict[str, Any]], tmp_path: Path) -> None:
+    both = pd.concat([rows(), rows().assign(metric="task_psnr")])
+    files = draw(tmp_path, SWEPT, y=["task_psnr", "psnr"], rows=both)
+    assert [file.name for file in files] == ["task_psnr_and_psnr_over_snr_db.png"]
+    assert [how["y"] for how in drawn] == [("task_psnr", "psnr")]
+
+
+def test_how_well_no_link_delivers_is_not_drawn(
+    drawn: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    free = rows().assign(transmitter="no link", cbr=0.0)
+    both = pd.concat([rows(), free, free.assign(metric="task_psnr")])
+    draw(tmp_path, (*SWEPT, "transmitter"), rows=both)
+    left = drawn[0]["rows"].groupby("metric")["transmitter"].unique().map(list)
+    assert left.to_dict() == {"psnr": ["deepjscc"], "task_psnr": ["no link"]}
+
+
+def test_a_picture_keeps_its_caption(tmp_path: Path) -> None:
+    image = torch.rand(3, 8, 8)
+    for folder, caption in (("a", "iou 0.93"), ("b", "")):
+        save_picture(tmp_path / folder / "sent.png", image)
+        save_picture(tmp_path / folder / "0.png", image, caption)
+    (file,) = draw_strips(tmp_path, {"": {n: {0.0: tmp_path / n / "0.png"} for n in "ab"}})
+    assert file.name == "strip.png" and file.stat().st_size > 1000
 
 
 def test_published_values_come_from_a_file_at_the_cbrs_of_the_rows(

@@ -44,6 +44,17 @@ def test_one_panel_per_channel_one_line_per_scheme_with_units_on_the_axes() -> N
     assert line.get_xdata().tolist() == list(SNRS) and line.get_ydata().tolist() == [25, 30, 35]
 
 
+def test_several_metrics_stand_side_by_side_each_on_its_own_scale() -> None:
+    both = pd.concat([rows(), rows(metric="task_psnr", value=10.0, ci_low=9.5, ci_high=11.0)])
+    figure = plot_rows(both, y=("task_psnr", "psnr"))
+    labels = [ax.get_ylabel() for ax in figure.axes]
+    assert labels == ["PSNR of the task (dB)", "PSNR (dB)"] * 2  # a row of panels per channel
+    limits = [ax.get_ylim() for ax in figure.axes]
+    assert limits[0] == limits[2] and limits[1] == limits[3] and limits[0] != limits[1]
+    assert legend(figure) == ["deepjscc", "separate", "bound"]
+    assert [ax.get_title("left") for ax in figure.axes] == ["awgn", "awgn", "rayleigh", "rayleigh"]
+
+
 def test_error_bars_span_the_interval() -> None:
     container = plot_rows(rows()).axes[0].containers[0]
     low, high = container.lines[2][0].get_segments()[0][:, 1]
@@ -157,6 +168,14 @@ def test_a_strip_shows_what_was_sent_and_received_with_its_psnr(tmp_path: Path) 
     assert {ax.get_title() for ax in figure.axes} >= {"SNR 0 dB", "SNR 10 dB"}
     assert {ax.get_ylabel() for ax in figure.axes} >= {"one", "two"}
     assert (tmp_path / "strip.png").stat().st_size > 5000
+
+
+def test_a_strip_shows_other_words_and_another_original_where_given() -> None:
+    image = torch.rand(3, 48, 48)
+    pictures = {"a": {0.0: image, 5.0: image / 2}}
+    figure = strip(image, pictures, captions={("a", 0.0): "iou 0.9"}, first="reference")
+    captions = [ax.get_xlabel() for ax in figure.axes if ax.images]
+    assert captions[:2] == ["reference", "iou 0.9"] and captions[2].endswith("dB")
 
 
 @pytest.mark.parametrize("rows_of", [1, 2, 3, 4])
