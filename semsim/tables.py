@@ -6,6 +6,10 @@ first used. Parts from outside need no row: ``kind: my_lab.channels:Blockage``.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
 CHANNELS = {
     "awgn": "channels.awgn:AWGN",
     "rayleigh": "channels.fading:Rayleigh",
@@ -43,6 +47,7 @@ TRANSMITTERS = {
     "analog": "semsim.codecs.analog:AnalogTransmitter",
     "deepjscc": "semsim.codecs.deepjscc:DeepJSCCTransmitter",
     "lcfsc": "semsim.codecs.lcfsc.codec:LCFSCTransmitter",
+    "no_link": "semsim.codecs.no_link:NoLinkTransmitter",
     "swin_jscc": "semsim.codecs.swin_jscc:SwinTransmitter",
     "uncoded": "semsim.codecs.uncoded:UncodedTransmitter",
     "separate": "semsim.codecs.separate:SeparateTransmitter",
@@ -53,6 +58,7 @@ RECEIVERS = {
     "analog": "semsim.codecs.analog:AnalogReceiver",
     "deepjscc": "semsim.codecs.deepjscc:DeepJSCCReceiver",
     "lcfsc": "semsim.codecs.lcfsc.codec:LCFSCReceiver",
+    "no_link": "semsim.codecs.no_link:NoLinkReceiver",
     "swin_jscc": "semsim.codecs.swin_jscc:SwinReceiver",
     "uncoded": "semsim.codecs.uncoded:UncodedReceiver",
     "separate": "semsim.codecs.separate:SeparateReceiver",
@@ -85,7 +91,34 @@ METRICS = {
     "evm": "semsim.metrics.signal:EVM",
     "papr": "semsim.metrics.signal:PAPR",
     "accuracy": "semsim.metrics.decision:Accuracy",
+    "task_psnr": "semsim.metrics.image:TaskPSNR",
+    "task_ssim": "semsim.metrics.image:TaskSSIM",
 }
+
+
+class Paper(NamedTuple):
+    """A vision paper: one module that holds a payload, a task, and metrics of its own.
+
+    Payload and task go by the paper's kind; metrics have kinds of their own.
+    """
+
+    module: str
+    payload: str
+    task: str
+    metrics: Mapping[str, str] = {}
+
+
+VISION = {
+    "lowlight": Paper("semsim.vision.nlhd", "LowLight", "Enhance"),
+    "mar": Paper("semsim.vision.marformer", "MetalSlices", "ReduceMetal"),
+    "dbdh": Paper("semsim.vision.dbdh", "MarkedPhotos", "Localise"),
+}
+
+if (Path(__file__).parent / "vision").is_dir():  # the folder may be deleted
+    for _kind, _paper in VISION.items():
+        PAYLOADS[_kind] = f"{_paper.module}:{_paper.payload}"
+        TASKS[_kind] = f"{_paper.module}:{_paper.task}"
+        METRICS |= {kind: f"{_paper.module}:{name}" for kind, name in _paper.metrics.items()}
 
 FAMILIES: dict[str, dict[str, str]] = {
     "payload": PAYLOADS,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -50,3 +51,18 @@ def test_the_core_does_not_import_vision() -> None:
     sources = [p for p in (ROOT / "semsim").rglob("*.py") if "vision" not in p.parts]
     naming = [p.name for p in sources if "semsim.vision" in p.read_text() and p.name != "tables.py"]
     assert naming == []
+
+
+def test_semsim_works_without_its_vision_folder(tmp_path: Path) -> None:
+    for package in ("semsim", "channels"):
+        without = shutil.ignore_patterns("vision", "weights", "__pycache__")
+        shutil.copytree(ROOT / package, tmp_path / package, ignore=without)
+    code = (
+        "from semsim import listing, tables\n"
+        "assert not any('vision' in row for t in tables.FAMILIES.values() for row in t.values())\n"
+        "print(len(list(listing.lines('task'))), 'lowlight' in str(listing.json_schema()))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path
+    )
+    assert done.stdout.split() == ["2", "False"], done.stderr
