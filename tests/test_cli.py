@@ -156,7 +156,7 @@ def test_schema_is_json_on_the_screen_or_in_a_file() -> None:
     assert json.loads(Path("schema.json").read_text()) == schema
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "scenarios").glob("*.yaml")), ids=lambda p: p.stem)
+@pytest.mark.parametrize("path", sorted((ROOT / "scenarios").rglob("*.yaml")), ids=lambda p: p.stem)
 def test_every_scenario_starts_with_what_it_shows_and_is_read(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -170,7 +170,7 @@ def test_every_scenario_starts_with_what_it_shows_and_is_read(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("path", sorted((ROOT / "scenarios").glob("*.yaml")), ids=lambda p: p.stem)
+@pytest.mark.parametrize("path", sorted((ROOT / "scenarios").rglob("*.yaml")), ids=lambda p: p.stem)
 def test_every_scenario_passes_check(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
     needed = re.findall(r"needs (data/\S+)\.$", path.read_text().splitlines()[0])

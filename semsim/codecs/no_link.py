@@ -38,6 +38,8 @@ class NoLinkReceiver(nn.Module):
 class NoLink(Link):
     """A link whose estimate is the source, whatever the channel; arguments as in ``Link``."""
 
+    ignores_channel = True  # all SNRs are one: a sweep sends once
+
     def transmit(
         self,
         source: Tensor,

@@ -66,6 +66,23 @@ def test_the_links_psnr_is_taken_on_what_was_sent_and_the_tasks_on_the_output() 
     assert of_link[0] == pytest.approx(of_link[1], abs=1.0) and of_link[0] < 58
 
 
+def test_without_a_link_the_task_works_once_for_all_snrs() -> None:
+    class Counted(Invert):
+        calls = 0
+
+        def process(self, image: Tensor) -> Tensor:
+            self.calls += 1
+            return super().process(image)
+
+    calls = {}
+    for name, link in links().items():
+        task = Counted()
+        rows = evaluate(link, ToyPairs(), snr_db=[0, 5, 9], metrics=["task_psnr"], task=task)
+        calls[name], values = task.calls, {row["value"] for row in rows}
+        assert len(values) == (1 if name == "none" else 3) and all(row["n"] == 4 for row in rows)
+    assert calls == {"none": 1, "analog": 3}
+
+
 def test_a_crop_and_a_mirror_hit_the_reference_too() -> None:
     batches = Batches(ToyPairs(), TrainSpec(batch_size=4, crop=8), seed=5, start=0)
     sources, targets = batches.batch(3)
