@@ -93,13 +93,14 @@ def check(file: File, device: Device = None) -> None:
     """Check a scenario and say what it would run; writes nothing."""
     with _plain_errors():
         from semsim.loading import pick_device
-        from semsim.preflight import preflight_report
+        from semsim.preflight import preflight_report, untrained
         from semsim.scenario import Scenario
 
         scenario = Scenario.load(file)
         where = pick_device(device or scenario.device)
         for line in preflight_report(scenario, where):
             typer.echo(line)
+        _warn(untrained(scenario))
 
 
 @app.command()
@@ -112,7 +113,7 @@ def run(
 ) -> None:
     """Run a scenario into a results folder; what is already there is not run again."""
     with _plain_errors():
-        from semsim.preflight import quicker
+        from semsim.preflight import quicker, untrained
         from semsim.scenario import Scenario
         from semsim.sweep import results_folder
         from semsim.sweep import run as run_scenario
@@ -124,6 +125,7 @@ def run(
                 file, out, quick=quick, fresh=fresh, device=device, listener=listener
             )
         _print_table(rows, list(scenario.sweep))
+        _warn(untrained(scenario))
         for path in sorted(p for p in folder.iterdir() if p.is_file() and p.name[0] != "."):
             typer.echo(path)
 
@@ -182,6 +184,11 @@ def schema(
         else:
             write_atomic(out, text + "\n")
             typer.echo(out)
+
+
+def _warn(lines: list[str]) -> None:
+    for line in lines:
+        typer.echo(f"semsim: warning: {line}", err=True)
 
 
 @contextmanager

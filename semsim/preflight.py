@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 
 from semsim.evaluation import Row
@@ -40,6 +42,25 @@ def preflight(points: list[Point], device: torch.device) -> list[list[Row]]:
             at = ", ".join(f"{path} = {label}" for path, label in point.swept.items())
             raise SpecError(error.path, f"{error.message} (in the sweep, at {at})") from error
     return rows
+
+
+def untrained(scenario: Scenario) -> list[str]:
+    """Return a sentence on each link whose codec could have weights, but has none and trains none.
+
+    Nothing is wrong with such a link, but its networks are random, and only its numbers tell.
+    """
+    lines = []
+    for point in scenario.points():
+        if point.scenario.transmitter.weights or trains(point.scenario):
+            continue
+        link = point.scenario.build("cpu").link
+        ends: list[Any] = [getattr(link, name, None) for name in ("transmitter", "receiver")]
+        if any(hasattr(end, "spec") and any(True for _ in end.parameters()) for end in ends):
+            lines.append(
+                f"{point.name}: the {point.scenario.transmitter.kind} codec is not trained; name "
+                "weights (see semsim list weights) or add train, or its networks stay random"
+            )
+    return lines
 
 
 def preflight_report(scenario: Scenario, device: torch.device) -> list[str]:

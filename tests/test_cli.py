@@ -102,6 +102,22 @@ def test_check_says_what_would_run_and_writes_nothing() -> None:
     assert [path.name for path in Path().iterdir()] == ["toy.yaml"]
 
 
+def test_a_codec_that_nothing_trains_is_told() -> None:
+    image = "{kind: synthetic, count: 1, size: 16}"
+    text = f"payload: {image}\nchannel: awgn\nmetrics: [psnr]\nsnr_db: 10\ntransmitter: "
+    for codec, told in (
+        ("{kind: deepjscc, cbr: 1/6, width: 8, depth: 1}", True),
+        ("{kind: deepjscc, weights: deepjscc-cifar-1-6}", False),
+        ("analog", False),
+    ):
+        Path("codec.yaml").write_text(text + codec)
+        result = CliRunner().invoke(app, ["check", "codec.yaml"])
+        assert result.exit_code == 0, result.output
+        warning = "semsim: warning: codec: the deepjscc codec is not trained; name weights"
+        assert (warning in result.stderr) is told
+        assert told or not result.stderr
+
+
 def test_run_prints_a_table_and_the_files() -> None:
     said = call("run", "toy.yaml")
     assert "transmitter.mode" in said
