@@ -27,9 +27,9 @@ from semsim.nn import muon
 from semsim.tasks.reconstruct import Reconstruct
 from semsim.vision.marformer import SIZES, MARformer, MetalSlices
 
-BATCH = {"jaws": 2, "ct128": 1, "ct256": 1}  # items of each kind in a step
 POOL = {"jaws": 5000, "ct128": 2025, "ct256": 972}
-SIDE, LR, WARMUP, EMA = 128, 2e-3, 0.03, 0.999
+SHARE = {"jaws": 0.7, "ct128": 0.15, "ct256": 0.15}  # of the items of a step
+BATCH, SIDE, LR, WARMUP, EMA = 4, 128, 2e-3, 0.03, 0.999
 
 
 def payload(kind: str, count: int, data: Path, split: str, seed: int = 0) -> MetalSlices:
@@ -57,13 +57,12 @@ def simulate(kind: str, data: Path, out: Path) -> np.ndarray:
 def batch(pool: dict[str, np.ndarray], rng: np.random.Generator) -> tuple[Tensor, Tensor]:
     """Sources and targets [B, 1, 128, 128], each turned and mirrored at random."""
     items = []
-    for kind, count in BATCH.items():
+    for kind in rng.choice(list(SHARE), BATCH, p=list(SHARE.values())):
         pairs = pool[kind]
-        for n in rng.integers(0, len(pairs), count):
-            top, left = rng.integers(0, pairs.shape[-1] - SIDE + 1, 2)
-            pair = pairs[n, :, top : top + SIDE, left : left + SIDE]
-            pair = np.rot90(pair, rng.integers(4), (1, 2))
-            items.append(pair[..., ::-1] if rng.random() < 0.5 else pair)
+        top, left = rng.integers(0, pairs.shape[-1] - SIDE + 1, 2)
+        pair = pairs[rng.integers(len(pairs)), :, top : top + SIDE, left : left + SIDE]
+        pair = np.rot90(pair, rng.integers(4), (1, 2))
+        items.append(pair[..., ::-1] if rng.random() < 0.5 else pair)
     both = torch.from_numpy(np.stack(items).astype(np.float32) / 65535)
     return both[:, :1], both[:, 1:]
 

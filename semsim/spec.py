@@ -134,8 +134,12 @@ def build(part: BaseModel) -> Any:
 
 
 def constructor_fields(part: BaseModel) -> list[str]:
-    """Return the names that are arguments of the part's constructor."""
-    return [name for name in type(part).model_fields if name not in ("kind", "weights")]
+    """Return the names that are arguments of the part's constructor.
+
+    The weights of a transmitter are none: they belong to both ends of its link.
+    """
+    other = ("kind", "weights") if type(part).family == "transmitter" else ("kind",)  # type: ignore[attr-defined]
+    return [name for name in type(part).model_fields if name not in other]
 
 
 def union(family: str) -> Any:

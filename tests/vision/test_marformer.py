@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from semsim import zoo
+from semsim import spec, zoo
 from semsim.seeds import stream
 from semsim.vision.marformer import (
     DRSA,
@@ -133,6 +133,21 @@ def test_the_task_processes_at_one_end_or_not_at_all(weights: str) -> None:
         assert torch.equal(task.prepare(image), image) == (not before)
         assert torch.equal(task(image), image) == (not after)
         assert task.process(image).shape == image.shape
+
+
+def test_weights_written_in_a_scenario_are_those_of_the_task(weights: str) -> None:
+    task = spec.build(spec.parse("task", {"kind": "mar", "weights": weights, "at": "sender"}))
+    assert isinstance(task, ReduceMetal) and task.at == "sender"
+    wanted = zoo_network(weights)
+    assert torch.equal(task.network.head.weight, wanted.head.weight)
+    fresh = spec.parse("task", {"kind": "mar", "weights": None, "trainable": True, "kernel": 3})
+    assert spec.build(fresh).network.spec["kernel"] == 3
+
+
+def zoo_network(weights: str) -> MARformer:
+    network = MARformer(**SIZES["T"])
+    zoo.load_parts(weights, {"network": network})
+    return network
 
 
 def test_the_network_is_frozen_unless_trainable(weights: str) -> None:
