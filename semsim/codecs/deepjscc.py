@@ -9,11 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from channels.base import CSI
+from semsim.nn.adjscc import WIDTH, DecoderADJSCC, EncoderADJSCC
 from semsim.nn.attention import ATTENTION
 from semsim.nn.codec import Decoder2019, Encoder2019, ResidualDecoder, ResidualEncoder, scale_widths
+from semsim.nn.same import Padding
 from semsim.phy.power import unit_power
 
-Preset = Literal["residual", "bourtsoulatze2019"]
+Preset = Literal["residual", "bourtsoulatze2019", "adjscc"]
 Attention = Literal["none", "se", "eca", "simam", "pfca"]
 Adaptive = Literal["both", "receiver", "none"]
 
@@ -71,21 +73,11 @@ class _Codec(nn.Module):
 
     def __init__(self, spec: dict[str, Any]) -> None:
         super().__init__()
-        if spec["adaptive"] is None:
-            spec["adaptive"] = "none" if spec["preset"] == "bourtsoulatze2019" else "both"
-        if spec["preset"] not in get_args(Preset):
-            raise ValueError(f"preset is residual or bourtsoulatze2019, got {spec['preset']!r}")
-        if spec["attention"] not in ATTENTION:
-            raise ValueError(
-                f"attention is one of {', '.join(ATTENTION)}, got {spec['attention']!r}"
-            )
-        if spec["adaptive"] not in get_args(Adaptive):
-            raise ValueError(f"adaptive is both, receiver or none, got {spec['adaptive']!r}")
+        _choose(spec)
         for name, least in (("depth", 1), ("reach", 0)):
             if spec[name] < least:
                 raise ValueError(f"{name} must be at least {least}, got {spec[name]}")
-        if spec["preset"] == "bourtsoulatze2019":
-            _check_2019(spec)
+        _check_preset(spec)
         scale_widths(spec["stride"], spec["patch"], spec["width"])
         self.stride = spec["stride"]
         self.channels = latent_channels(spec["cbr"], self.stride)
@@ -105,13 +97,39 @@ class _Codec(nn.Module):
         }
 
 
-def _check_2019(spec: dict[str, Any]) -> None:
-    fixed = {"attention": "none", "adaptive": "none", "stride": 4}
-    for key, value in fixed.items():
+def _choose(spec: dict[str, Any]) -> None:
+    """Fill in what the preset decides, and refuse words that are none of those known."""
+    preset = spec["preset"]
+    if preset not in get_args(Preset):
+        raise ValueError(f"preset is {_one_of(get_args(Preset))}, got {preset!r}")
+    if spec["adaptive"] is None:
+        spec["adaptive"] = "none" if preset == "bourtsoulatze2019" else "both"
+    if spec["width"] is None:
+        spec["width"] = WIDTH if preset == "adjscc" else 64
+    if spec["attention"] not in ATTENTION:
+        raise ValueError(f"attention is one of {', '.join(ATTENTION)}, got {spec['attention']!r}")
+    for name, words in (("adaptive", Adaptive), ("padding", Padding)):
+        if spec[name] not in get_args(words):
+            raise ValueError(f"{name} is {_one_of(get_args(words))}, got {spec[name]!r}")
+
+
+def _one_of(words: tuple[str, ...]) -> str:
+    return f"{', '.join(words[:-1])} or {words[-1]}"
+
+
+_FIXED: dict[str, dict[str, Any]] = {
+    "residual": {"padding": "symmetric"},
+    "bourtsoulatze2019": {"attention": "none", "adaptive": "none", "stride": 4},
+    "adjscc": {"attention": "none", "stride": 4},
+}  #: arguments of which a preset knows one value
+
+
+def _check_preset(spec: dict[str, Any]) -> None:
+    for key, value in _FIXED[spec["preset"]].items():
         if spec[key] != value:
             raise ValueError(
-                f"{key} is {spec[key]!r}, but the network of preset bourtsoulatze2019 has "
-                f"{key}: {value}; write that, or preset: residual"
+                f"{key} is {spec[key]!r}, but the network of preset {spec['preset']} has "
+                f"{key}: {value}; write that, or another preset"
             )
 
 
@@ -123,18 +141,22 @@ class DeepJSCCTransmitter(_Codec):
     Args:
         cbr: complex symbols per source value, a number or a fraction such as "1/6"; a multiple of
             1 / (3 stride^2).
-        preset: "residual", this project's network, or "bourtsoulatze2019", the first DeepJSCC, to
-            be trained for one rate and one SNR; ``patch``, ``width`` and ``depth`` do not touch it.
+        preset: "residual", this project's network; "bourtsoulatze2019", the first DeepJSCC, to be
+            trained for one rate and one SNR; or "adjscc", with GDN and AF modules. Of the sizes
+            below only the width touches the last, and none the network of 2019.
         attention: attention in each residual block, after its last convolution.
         adaptive: which ends see the SNR, through AF modules in every block; both by default, none
-            in the network of 2019, which has no such modules.
+            in the network of 2019, which has no such modules. ADJSCC without them is BDJSCC.
         stride: pixels per latent position and direction.
         patch: pixels per position at the finest scale with blocks.
-        width: channels at the finest scale; they double with each scale.
+        width: channels at the finest scale, 64 by default; they double with each scale. In ADJSCC
+            channels everywhere, 256 by default, as published.
         depth: residual blocks per scale; the receiver has twice as many.
         reach: latent positions on each side over which neighbours are decorrelated before sending;
             0 for none. Under a Gaussian model of photos at CBR 1/16 and 10 dB, block-wise latents
             lose 2 dB to jointly coded ones; what a trained network keeps of it was not ablated.
+        padding: of the convolutions in the two published networks, see :mod:`semsim.nn.same`;
+            "keras" for weights from Keras (:mod:`semsim.codecs.keras.convert`).
     """
 
     def __init__(
@@ -146,20 +168,29 @@ class DeepJSCCTransmitter(_Codec):
         adaptive: Adaptive | None = None,
         stride: int = 4,
         patch: int = 4,
-        width: int = 64,
+        width: int | None = None,
         depth: int = 2,
         reach: int = 0,
+        padding: Padding = "symmetric",
     ) -> None:
         super().__init__(
             {"cbr": cbr, "preset": preset, "attention": attention, "adaptive": adaptive,
-             "stride": stride, "patch": patch, "width": width, "depth": depth, "reach": reach}
+             "stride": stride, "patch": patch, "width": width, "depth": depth, "reach": reach,
+             "padding": padding}
         )  # fmt: skip
         self.uses_csi = self.spec["adaptive"] == "both"
-        self.encoder: nn.Module = Encoder2019(self.channels)
-        if preset == "residual":
-            self.encoder = ResidualEncoder(self.channels, adaptive=self.uses_csi, **self.sizes())
+        self.encoder = self._encoder()
         # convolutions are faster in this order, on CPU and GPU
         self.encoder.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def _encoder(self) -> nn.Module:
+        if self.spec["preset"] == "residual":
+            return ResidualEncoder(self.channels, adaptive=self.uses_csi, **self.sizes())
+        padding = self.spec["padding"]
+        if self.spec["preset"] == "bourtsoulatze2019":
+            return Encoder2019(self.channels, padding)
+        width = self.spec["width"]
+        return EncoderADJSCC(self.channels, width=width, adaptive=self.uses_csi, padding=padding)
 
     def num_symbols(self, shape: tuple[int, ...]) -> int:
         """Return the symbols for an image [3, H, W]; its sides are padded to the stride."""
@@ -170,9 +201,9 @@ class DeepJSCCTransmitter(_Codec):
         """Return symbols [B, 1, K] for source [B, 3, H, W] in [0, 1]."""
         self.grid(tuple(source.shape[1:]))
         image = pad_to_stride(source, self.stride)
-        if self.spec["preset"] == "residual":
-            return unit_power(to_symbols(self.encoder(image, csi.effective_snr_db())))
-        return unit_power(to_symbols(self.encoder(image)))
+        if self.spec["preset"] == "bourtsoulatze2019":
+            return unit_power(to_symbols(self.encoder(image)))
+        return unit_power(to_symbols(self.encoder(image, csi.effective_snr_db())))
 
 
 class DeepJSCCReceiver(_Codec):
@@ -182,7 +213,7 @@ class DeepJSCCReceiver(_Codec):
 
     Shrunk by the trust, symbols are the best linear guess of what was sent; the trust goes in
     beside them, so that the network can tell apart symbols of unequal reliability (streams,
-    fading). The network of 2019 gets the symbols as they are. Arguments as in
+    fading). The published networks get the symbols as they are. Arguments as in
     :class:`DeepJSCCTransmitter`.
     """
 
@@ -195,19 +226,27 @@ class DeepJSCCReceiver(_Codec):
         adaptive: Adaptive | None = None,
         stride: int = 4,
         patch: int = 4,
-        width: int = 64,
+        width: int | None = None,
         depth: int = 2,
         reach: int = 0,
+        padding: Padding = "symmetric",
     ) -> None:
         super().__init__(
             {"cbr": cbr, "preset": preset, "attention": attention, "adaptive": adaptive,
-             "stride": stride, "patch": patch, "width": width, "depth": depth, "reach": reach}
+             "stride": stride, "patch": patch, "width": width, "depth": depth, "reach": reach,
+             "padding": padding}
         )  # fmt: skip
-        self.decoder: nn.Module = Decoder2019(self.channels)
-        if preset == "residual":
-            sees_snr = self.spec["adaptive"] != "none"
-            self.decoder = ResidualDecoder(self.channels, adaptive=sees_snr, **self.sizes())
+        self.decoder = self._decoder()
         self.decoder.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def _decoder(self) -> nn.Module:
+        sees_snr, padding = self.spec["adaptive"] != "none", self.spec["padding"]
+        if self.spec["preset"] == "residual":
+            return ResidualDecoder(self.channels, adaptive=sees_snr, **self.sizes())
+        if self.spec["preset"] == "bourtsoulatze2019":
+            return Decoder2019(self.channels, padding)
+        width = self.spec["width"]
+        return DecoderADJSCC(self.channels, width=width, adaptive=sees_snr, padding=padding)
 
     def forward(self, y: Tensor, csi: CSI, shape: tuple[int, ...]) -> Tensor:
         """Return the image [B, *shape] for y [B, 1, K]; clamped to [0, 1] unless training."""
@@ -224,6 +263,8 @@ class DeepJSCCReceiver(_Codec):
             trust = trust.reshape(len(y), self.channels // 2, *grid)
             image = self.decoder(latent, trust, csi.effective_snr_db())
         else:
-            image = self.decoder(to_latent(y[:, 0], self.channels, *grid))
+            latent = to_latent(y[:, 0], self.channels, *grid)
+            seen = (csi.effective_snr_db(),) if self.spec["preset"] == "adjscc" else ()
+            image = self.decoder(latent, *seen)
         image = image[..., : shape[1], : shape[2]]
         return image if self.training else image.clamp(0, 1)

@@ -14,6 +14,7 @@ from semsim.nn.conv import (
     synthesis_layer,
     upsample,
 )
+from semsim.nn.same import Padding, down, up
 
 
 def scale_widths(stride: int, patch: int, width: int) -> list[int]:
@@ -122,26 +123,28 @@ class Encoder2019(nn.Sequential):
     """The first DeepJSCC encoder: five 5 x 5 convolutions with PReLU, the first two by stride 2.
 
     Source: Bourtsoulatze, Kurka, Gündüz, Deep Joint Source-Channel Coding for Wireless Image
-    Transmission, IEEE TCCN 5(3), 2019. One PReLU slope per layer.
+    Transmission, IEEE TCCN 5(3), 2019. One PReLU slope per layer; per channel with the padding of
+    Keras, so that weights of either kind can be taken over. See :mod:`semsim.nn.same`.
     """
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, padding: Padding = "symmetric") -> None:
         sizes = [(3, 16, 2), (16, 32, 2), (32, 32, 1), (32, 32, 1), (32, channels, 1)]
         layers: list[nn.Module] = []
         for before, after, stride in sizes:
-            layers += [nn.Conv2d(before, after, 5, stride=stride, padding=2), nn.PReLU()]
+            layers += [down(before, after, 5, stride, padding), _slopes(after, padding)]
         super().__init__(*layers)
 
 
 class Decoder2019(nn.Sequential):
     """The first DeepJSCC decoder: the mirror in transposed convolutions, with a sigmoid."""
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, padding: Padding = "symmetric") -> None:
         sizes = [(channels, 32, 1), (32, 32, 1), (32, 32, 1), (32, 16, 2), (16, 3, 2)]
         layers: list[nn.Module] = []
         for before, after, stride in sizes:
-            up = nn.ConvTranspose2d(
-                before, after, 5, stride=stride, padding=2, output_padding=stride - 1
-            )
-            layers += [up, nn.PReLU()]
+            layers += [up(before, after, 5, stride, padding), _slopes(after, padding)]
         super().__init__(*layers[:-1], nn.Sigmoid())
+
+
+def _slopes(channels: int, padding: Padding) -> nn.PReLU:
+    return nn.PReLU(channels if padding == "keras" else 1)

@@ -22,6 +22,9 @@ PRESETS = [
     {**SMALL, "stride": 8, "patch": 8, "reach": 2},
     {**SMALL, "adaptive": "receiver", "attention": "pfca"},
     {"preset": "bourtsoulatze2019"},
+    {"preset": "bourtsoulatze2019", "padding": "keras"},
+    {"preset": "adjscc", "width": 24},
+    {"preset": "adjscc", "width": 16, "adaptive": "none", "padding": "keras"},
 ]
 
 
@@ -139,6 +142,18 @@ def test_the_network_of_2019_has_the_layers_of_the_paper() -> None:
         assert sum(p.numel() for p in end.parameters()) == expected
 
 
+def test_adjscc_has_the_layers_of_the_authors_code() -> None:
+    transmitter, receiver = pair("1/6", preset="adjscc")
+    sizes = {"encoder": [(3, 256, 9), *[(256, 256, 5)] * 3, (256, 16, 5)],
+             "decoder": [(16, 256, 5), *[(256, 256, 5)] * 3, (256, 3, 9)]}  # fmt: skip
+    attention = 257 * 16 + 16 + 16 * 256 + 256
+    for end, layers in zip((transmitter, receiver), sizes.values(), strict=True):
+        convolutions = sum(k * k * a * b + b for a, b, k in layers)
+        normalisations = sum(b * b + b for _, b, _ in layers)
+        expected = convolutions + normalisations + 4 * (256 + attention)
+        assert sum(p.numel() for p in end.parameters()) == expected
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -148,7 +163,7 @@ def test_the_network_of_2019_has_the_layers_of_the_paper() -> None:
         ({"cbr": "a sixth"}, "a number or a fraction"),
         ({"cbr": "1/6", "attention": "cbam"}, "none, se, eca"),
         ({"cbr": "1/6", "adaptive": "transmitter"}, "both, receiver or none"),
-        ({"cbr": "1/6", "preset": "resnet"}, "residual or bourtsoulatze2019"),
+        ({"cbr": "1/6", "preset": "resnet"}, "bourtsoulatze2019 or adjscc"),
         ({"cbr": "1/6", "stride": 6}, "power of two"),
         ({"cbr": "1/6", "depth": 0}, "depth must be at least 1"),
         ({"cbr": "1/6", "reach": -1}, "reach must be at least 0"),
@@ -156,6 +171,9 @@ def test_the_network_of_2019_has_the_layers_of_the_paper() -> None:
             {"cbr": "1/6", "preset": "bourtsoulatze2019", "adaptive": "both"},
             "adaptive: none; write",
         ),
+        ({"cbr": "1/6", "padding": "valid"}, "symmetric or keras"),
+        ({"cbr": "1/6", "padding": "keras"}, "has padding: symmetric; write that, or another"),
+        ({"cbr": "1/6", "preset": "adjscc", "attention": "se"}, "attention: none; write"),
     ],
 )
 def test_arguments_that_cannot_be_met_are_refused(arguments: dict, message: str) -> None:

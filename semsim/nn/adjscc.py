@@ -1,0 +1,93 @@
+"""The networks of ADJSCC: convolutions with GDN and PReLU, and AF modules that see the SNR.
+
+    block:   5 x 5 ─► GDN ─► PReLU ─► AF(snr)          encoder: 9 x 9 / 2, 5 x 5 / 2, then 5 x 5
+                                                       decoder: the mirror, inverse GDN, a sigmoid
+
+Source: Xu, Ai, Chen, Yang, Sun, Rodrigues, Wireless Image Transmission Using Deep Source Channel
+Coding With Attention Modules, IEEE TCSVT 32(4), 2022. Sizes, order and the slopes per channel are
+those of the authors' code, as is a GDN without PReLU after the last layer of either end. Without AF
+modules it is what they call BDJSCC. Ours: the SNR is scaled, see :class:`AttentionFeature`.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from semsim.nn.gdn import GDN
+from semsim.nn.same import Padding, down, up
+from semsim.nn.snr import AttentionFeature
+
+WIDTH = 256  #: channels of the published network
+
+
+class GDNBlock(nn.Module):
+    """A convolution, GDN, and unless it is the last one PReLU and an AF module.
+
+    Args:
+        conv: the convolution or transposed convolution.
+        inverse: inverse GDN, as a decoder has.
+        last: neither PReLU nor AF module.
+        adaptive: whether there is an AF module.
+    """
+
+    def __init__(
+        self, conv: nn.Conv2d | nn.ConvTranspose2d, *, inverse: bool, last: bool, adaptive: bool
+    ) -> None:
+        super().__init__()
+        width = conv.out_channels
+        self.conv = conv
+        self.gdn = GDN(width, inverse=inverse)
+        self.slope = None if last else nn.PReLU(width, init=0.0)
+        self.snr = AttentionFeature(width) if adaptive and not last else None
+
+    def forward(self, x: Tensor, snr_db: Tensor) -> Tensor:
+        """Return features; ``snr_db`` is [B]."""
+        x = self.gdn(self.conv(x))
+        if self.slope is not None:
+            x = self.slope(x)
+        return x if self.snr is None else self.snr(x, snr_db)
+
+
+class EncoderADJSCC(nn.Module):
+    """Image [B, 3, H, W] to latent [B, channels, H/4, W/4].
+
+    Args:
+        channels: reals per latent position.
+        width: channels within; 256 in the paper.
+        adaptive: whether it has AF modules.
+        padding: see :mod:`semsim.nn.same`; the authors' code has ``symmetric``.
+    """
+
+    def __init__(self, channels: int, *, width: int, adaptive: bool, padding: Padding) -> None:
+        super().__init__()
+        sizes = [(3, width, 9, 2), (width, width, 5, 2), (width, width, 5, 1),
+                 (width, width, 5, 1), (width, channels, 5, 1)]  # fmt: skip
+        self.blocks = nn.ModuleList(
+            GDNBlock(down(*size, padding), inverse=False, last=i == 4, adaptive=adaptive)
+            for i, size in enumerate(sizes)
+        )
+
+    def forward(self, image: Tensor, snr_db: Tensor) -> Tensor:
+        """Return the latent; ``snr_db`` is [B]."""
+        for block in self.blocks:
+            image = block(image, snr_db)
+        return image
+
+
+class DecoderADJSCC(nn.Module):
+    """Latent to image, the mirror of :class:`EncoderADJSCC` in transposed convolutions."""
+
+    def __init__(self, channels: int, *, width: int, adaptive: bool, padding: Padding) -> None:
+        super().__init__()
+        sizes = [(channels, width, 5, 1), (width, width, 5, 1), (width, width, 5, 1),
+                 (width, width, 5, 2), (width, 3, 9, 2)]  # fmt: skip
+        self.blocks = nn.ModuleList(
+            GDNBlock(up(*size, padding), inverse=True, last=i == 4, adaptive=adaptive)
+            for i, size in enumerate(sizes)
+        )
+
+    def forward(self, latent: Tensor, snr_db: Tensor) -> Tensor:
+        """Return the image in [0, 1]; ``snr_db`` is [B]."""
+        for block in self.blocks:
+            latent = block(latent, snr_db)
+        return latent.sigmoid()
