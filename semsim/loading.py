@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import importlib.util
 import sys
 from pathlib import Path
 from typing import Any
@@ -54,7 +55,9 @@ def weights_of_task(task: Any) -> str | None:
 
 
 def data_hashes(content: Any) -> dict[str, str]:
-    """Return a hash for each file or folder that a ``path`` key names, and each outside module.
+    """Return a hash for each file or folder that a ``path`` or ``model`` key names.
+
+    And for each module from outside of which ``kind`` or ``model`` names a part.
 
     A file's is its SHA-256, a folder's that of names, sizes and times of change, so that results
     of data that have changed since are not taken for those of today.
@@ -65,15 +68,26 @@ def data_hashes(content: Any) -> dict[str, str]:
         return {}
     found = {}
     for key, value in content.items():
-        if key == "path" and isinstance(value, str) and Path(value).exists():
+        if key in ("path", "model") and isinstance(value, str) and Path(value).exists():
             found[value] = _data_hash(Path(value))
-        elif key == "kind" and isinstance(value, str) and ":" in value:
-            file = getattr(sys.modules.get(value.partition(":")[0]), "__file__", None)
+        elif key in ("kind", "model") and isinstance(value, str) and ":" in value:
+            file = _source_of(value.partition(":")[0])
             if file:
                 found[value] = _data_hash(Path(file))
         else:
             found |= data_hashes(value)
     return found
+
+
+def _source_of(module: str) -> str | None:
+    """Return the file of a module, without importing it."""
+    if module in sys.modules:
+        return getattr(sys.modules[module], "__file__", None)
+    try:
+        found = importlib.util.find_spec(module)
+    except (ImportError, ValueError):
+        return None  # whoever imports it says what is wrong
+    return None if found is None else found.origin
 
 
 def _data_hash(path: Path) -> str:
