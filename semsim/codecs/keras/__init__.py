@@ -1,0 +1,1 @@
+"""Keras and TensorFlow models as the ends of a link, and their weights as semsim's."""
