@@ -46,6 +46,7 @@ FRONTENDS = {
 TRANSMITTERS = {
     "analog": "semsim.codecs.analog:AnalogTransmitter",
     "deepjscc": "semsim.codecs.deepjscc:DeepJSCCTransmitter",
+    "keras": "semsim.codecs.keras.codec:KerasTransmitter",
     "lcfsc": "semsim.codecs.lcfsc.codec:LCFSCTransmitter",
     "no_link": "semsim.codecs.no_link:NoLinkTransmitter",
     "swin_jscc": "semsim.codecs.swin_jscc:SwinTransmitter",
@@ -57,6 +58,7 @@ TRANSMITTERS = {
 RECEIVERS = {
     "analog": "semsim.codecs.analog:AnalogReceiver",
     "deepjscc": "semsim.codecs.deepjscc:DeepJSCCReceiver",
+    "keras": "semsim.codecs.keras.codec:KerasReceiver",
     "lcfsc": "semsim.codecs.lcfsc.codec:LCFSCReceiver",
     "no_link": "semsim.codecs.no_link:NoLinkReceiver",
     "swin_jscc": "semsim.codecs.swin_jscc:SwinReceiver",
