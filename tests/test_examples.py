@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import subprocess
 import sys
 from pathlib import Path
@@ -20,6 +21,8 @@ def test_example_is_at_most_sixty_lines(path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
 def test_example_runs(path: Path, tmp_path: Path) -> None:
+    if "semsim[tensorflow]" in path.read_text() and not importlib.util.find_spec("tensorflow"):
+        pytest.skip("needs the extra tensorflow")
     command = [sys.executable, str(path), "--quick"]
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=240)
     assert done.returncode == 0, done.stderr

@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-HEAVY = ["sionna", "matplotlib", "lightning", "pandas", "skimage", "pillow_heif"]
+HEAVY = [
+    "sionna", "matplotlib", "lightning", "pandas", "skimage", "pillow_heif", "tensorflow", "keras",
+]  # fmt: skip
 
 
 def run_python(code: str) -> str:
