@@ -21,8 +21,7 @@ from __future__ import annotations
 import functools
 import math
 import sys
-import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -35,6 +34,14 @@ from semsim.nn.conv import start_at_zero
 from semsim.nn.denoise import PositionNorm
 from semsim.nn.fast_conv import Depthwise, Pointwise
 from semsim.nn.tomography import bridge, projector
+from semsim.payloads.ct import (
+    WATER_MU,
+    WINDOW_MU,
+    HounsfieldSlices,
+    SlicePairs,
+    open_slices,
+    to_mu,
+)
 from semsim.payloads.images import check_positive
 from semsim.seeds import stream
 from semsim.tasks.processing import Place, Processing
@@ -205,8 +212,6 @@ SIZES: dict[str, dict[str, Any]] = {
 
 # ---------------------------------------------------------------------------- the scanner
 
-WATER_MU = 0.192  #: cm⁻¹ at the reference energy
-WINDOW_MU = 0.5  #: cm⁻¹ that is shown as 1 (ADN)
 REFERENCE_KEV = 70.0
 WATER_HU, BONE_HU = 100.0, 1500.0  #: below all water, above all bone (ADN)
 SCATTER_COUNTS = 20
@@ -626,13 +631,13 @@ class MetalSlices(torch.utils.data.Dataset[tuple[Tensor, Tensor]]):
         self.materials, self.metals = tuple(materials), tuple(metals)
         self.views, self.photons = views, photons
         self.slices = _Phantoms(size or 128) if path is None else _open(Path(path), split, size)
-        if corrupted == "li" and isinstance(self.slices, _Pairs):
+        if corrupted == "li" and isinstance(self.slices, SlicePairs):
             raise ValueError(
                 f"corrupted: li needs sinograms, and {path} holds finished slices; use raw"
             )
         total = len(self.slices)
         self.count = count or (64 if path is None else total)
-        if isinstance(self.slices, _Pairs) and self.count > total:
+        if isinstance(self.slices, SlicePairs) and self.count > total:
             raise ValueError(f"{path} holds {total} pairs for {split}, got count {self.count}")
         self._kept: dict[int, tuple[Tensor, Tensor]] = {}
 
@@ -652,7 +657,7 @@ class MetalSlices(torch.utils.data.Dataset[tuple[Tensor, Tensor]]):
         return source.expand(3, -1, -1), target.expand(3, -1, -1)
 
     def _pair(self, index: int) -> tuple[Tensor, Tensor]:
-        if isinstance(self.slices, _Pairs):
+        if isinstance(self.slices, SlicePairs):
             return self.slices.pair(index)
         scan = self.scan(index)
         source = scan.interpolated if self.corrupted == "li" else scan.corrupted
@@ -668,7 +673,7 @@ class MetalSlices(torch.utils.data.Dataset[tuple[Tensor, Tensor]]):
 
     def scan(self, index: int) -> Scan:
         """Simulate one item, N = 1, with its sinograms, the LI baseline and the metal's trace."""
-        if isinstance(self.slices, _Pairs):
+        if isinstance(self.slices, SlicePairs):
             raise ValueError(f"{self.slices.path} holds finished slices; there is nothing to scan")
         material, count = self.material(index)
         generator = stream(self.seed, "slice", self.split, index)
@@ -703,199 +708,28 @@ class _Phantoms:
         return mu, metal, self.pixel_cm
 
 
+def _open(path: Path, split: str, size: int | None) -> _Bodies | SlicePairs:
+    found = open_slices(path, split, size)
+    return _Bodies(found) if isinstance(found, HounsfieldSlices) else found
+
+
 class _Bodies:
-    """Slices in HU, each with its pixel's side in cm; ``load`` reads one as [H, W]."""
+    """CT slices with metal in them."""
 
     photons = 2e7
 
-    def __init__(
-        self, load: Callable[[int], Tensor], pixel_cm: Sequence[float], size: int | None
-    ) -> None:
-        self.load, self.pixel_cm, self.size = load, list(pixel_cm), size
+    def __init__(self, slices: HounsfieldSlices) -> None:
+        self.slices = slices
 
     def __len__(self) -> int:
-        return len(self.pixel_cm)
+        return len(self.slices)
 
     def slice(
         self, index: int, count: int, generator: torch.Generator
     ) -> tuple[Tensor, Tensor, float]:
         """Return attenuation, share of metal, and the pixel's side in cm."""
-        hounsfield, pixel_cm = _square(self.load(index)), self.pixel_cm[index]
-        if self.size is not None and self.size != len(hounsfield):
-            pixel_cm *= len(hounsfield) / self.size
-            hounsfield = _resize(hounsfield, self.size)
-        metal = body_metal(hounsfield, pixel_cm, count, generator)
-        return to_mu(hounsfield), metal, pixel_cm
-
-
-class _Pairs:
-    """Finished slices: ``files`` are (corrupted, clean), ``load`` reads one in [0, 1]."""
-
-    def __init__(
-        self,
-        path: Path,
-        files: Sequence[tuple[Path, Path]],
-        load: Callable[[Path], Tensor],
-        size: int | None,
-    ) -> None:
-        self.path, self.files, self.load, self.size = path, list(files), load, size
-
-    def __len__(self) -> int:
-        return len(self.files)
-
-    def pair(self, index: int) -> tuple[Tensor, Tensor]:
-        """Return corrupted and clean slice, [1, S, S] each."""
-        corrupted, clean = (self.load(file) for file in self.files[index])
-        if corrupted.shape != clean.shape:
-            raise ValueError(
-                f"{self.files[index][0]} is {list(corrupted.shape)} and its clean slice "
-                f"{list(clean.shape)}; a pair has one size"
-            )
-        images = [_square(image) for image in (corrupted, clean)]
-        if self.size is not None:
-            images = [_resize(image, self.size) for image in images]
-        return images[0][None].clamp(0, 1), images[1][None].clamp(0, 1)
-
-
-def to_mu(hounsfield: Tensor) -> Tensor:
-    """Return attenuation at 70 keV in cm⁻¹ of Hounsfield units; air and below are 0."""
-    return WATER_MU * (1 + hounsfield / 1000).clamp(min=0)
-
-
-def _square(image: Tensor) -> Tensor:
-    """Pad the shorter side evenly with the least value, so that [H, W] becomes [S, S]."""
-    height, width = image.shape
-    side, least = max(height, width), float(image.min())
-    top, left = (side - height) // 2, (side - width) // 2
-    return F.pad(image, (left, side - width - left, top, side - height - top), value=least)
-
-
-def _resize(image: Tensor, size: int) -> Tensor:
-    """Return [size, size]: the mean over each new pixel's area."""
-    if size > len(image):
-        raise ValueError(f"size {size} is more than the {len(image)} pixels stored; use fewer")
-    return F.interpolate(image[None, None], (size, size), mode="area")[0, 0]
-
-
-def _open(path: Path, split: str, size: int | None) -> _Bodies | _Pairs:
-    """Look at a folder and return what it holds."""
-    if not path.is_dir():
-        raise ValueError(f"path {path} is not a folder; leave it out for procedural phantoms")
-    if (path / "hu.npy").is_file():
-        return _open_hounsfield(path, split, size)
-    if volumes := sorted(f for f in path.rglob("*") if f.name.endswith((".nii", ".nii.gz"))):
-        return _open_volumes(volumes, split, size)
-    if truths := sorted((path / split).rglob("gt.mat")):
-        files = [
-            (file, truth)
-            for truth in truths
-            for file in sorted(truth.parent.glob("*.mat"), key=_number)
-            if file.stem.isdigit()
-        ]
-        return _Pairs(path, files, _read_adn, size)
-    if (path / "clean").is_dir() and (path / "metal").is_dir():
-        clean = sorted(f for f in (path / "clean").iterdir() if f.suffix in (".npy", ".png"))
-        files = [(path / "metal" / file.name, file) for file in clean]
-        if missing := [file for file, _ in files if not file.is_file()]:
-            raise ValueError(f"{missing[0]} is missing; metal/ and clean/ hold equal names")
-        if files:
-            return _Pairs(path, files, _read_window, size)
-    raise ValueError(
-        f"path {path} holds no slices: neither hu.npy, *.nii(.gz), {split}/CASE/SLICE/gt.mat, nor "
-        "clean/ and metal/ with .npy or .png"
-    )
-
-
-def _number(file: Path) -> tuple[int, str]:
-    return (int(file.stem) if file.stem.isdigit() else -1, file.stem)
-
-
-def _open_hounsfield(path: Path, split: str, size: int | None) -> _Bodies:
-    import numpy as np
-
-    try:
-        slices = np.load(path / "hu.npy", mmap_mode="r", allow_pickle=False)
-        with np.load(path / "meta.npz", allow_pickle=False) as file:
-            meta = {k: file[k] for k in ("split", "pixel_mm", "mm_per_px") if k in file}
-    except (OSError, ValueError, zipfile.BadZipFile) as error:
-        raise ValueError(f"path {path} cannot be read ({error}); unpack it again") from None
-    if slices.ndim != 3 or not {"pixel_mm", "mm_per_px"} & meta.keys():
-        raise ValueError(
-            f"path {path} holds hu.npy {list(slices.shape)} and meta.npz with {sorted(meta)}; it "
-            "must be [N, S, S], and pixel_mm or mm_per_px [N]"
-        )
-    millimetres = meta.get("pixel_mm")
-    if millimetres is None:
-        millimetres = meta["mm_per_px"] * (512 / slices.shape[-1])
-    chosen = [n for n in range(len(slices)) if "split" not in meta or meta["split"][n] == split]
-    if not chosen:
-        raise ValueError(f"path {path} holds no slice for split {split}")
-
-    def load(index: int) -> Tensor:
-        return torch.from_numpy(slices[chosen[index]].astype(np.float32))
-
-    return _Bodies(load, [float(millimetres[n]) / 10 for n in chosen], size)
-
-
-def _open_volumes(files: Sequence[Path], split: str, size: int | None) -> _Bodies:
-    """Return all axial slices between a fifth and four fifths of each volume's height."""
-    import nibabel
-    import numpy as np
-
-    if len(files) > 1:
-        files = [f for n, f in enumerate(files) if (n % 5 == 4) == (split == "test")]
-    places, sides = [], []
-    for file in files:
-        try:
-            volume: Any = nibabel.load(file)
-        except (nibabel.filebasedimages.ImageFileError, OSError) as error:
-            raise ValueError(f"{file} cannot be read as NIfTI ({error})") from None
-        height = volume.shape[2] if len(volume.shape) == 3 else 0
-        if not height:
-            raise ValueError(f"{file} is {list(volume.shape)}; a volume is [X, Y, Z]")
-        inner = range(height // 5, max(height - height // 5, height // 5 + 1))
-        places += [(volume, z) for z in inner]
-        sides += [float(volume.header.get_zooms()[0]) / 10] * len(inner)
-    if not places:
-        raise ValueError(f"{len(files)} volumes give no slice for split {split}; it takes five")
-
-    def load(index: int) -> Tensor:
-        volume, z = places[index]
-        plane = torch.from_numpy(np.asarray(volume.dataobj[:, :, z], dtype=np.float32).T.copy())
-        # the whole-field subset of STS-3D-Tooth is stored in [0, 1]
-        return plane * 4000 - 1000 if plane.min() >= 0 and plane.max() <= 1 else plane
-
-    return _Bodies(load, sides, size)
-
-
-def _read_adn(file: Path) -> Tensor:
-    """Read a slice of the DeepLesion/ADN tree; the truth is raw CT, the others are in cm⁻¹."""
-    import numpy as np
-    from scipy.io import loadmat
-
-    try:
-        image = loadmat(file)["image"]
-    except (KeyError, OSError, ValueError, NotImplementedError) as error:
-        raise ValueError(f"{file} holds no MATLAB 5 array 'image' ({error})") from None
-    if file.stem == "gt":
-        hounsfield = torch.from_numpy(image.astype(np.float32).T.copy()) - 32768
-        return to_mu(hounsfield) / WINDOW_MU
-    return torch.from_numpy(image.astype(np.float32)) / WINDOW_MU
-
-
-def _read_window(file: Path) -> Tensor:
-    """Read a grey slice in [0, 1], or PNG of 8 or 16 bits."""
-    import numpy as np
-    from PIL import Image
-
-    try:
-        if file.suffix == ".npy":
-            return torch.from_numpy(np.load(file, allow_pickle=False).astype(np.float32))
-        with Image.open(file) as image:
-            pixels = np.asarray(image if image.mode[0] == "I" else image.convert("L"))
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{file} cannot be read as a slice ({error})") from None
-    return torch.from_numpy(pixels.astype(np.float32) / (255 if pixels.dtype == "uint8" else 65535))
+        hounsfield, pixel_cm = self.slices.slice(index)
+        return to_mu(hounsfield), body_metal(hounsfield, pixel_cm, count, generator), pixel_cm
 
 
 def _check_choices(

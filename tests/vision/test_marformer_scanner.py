@@ -11,6 +11,7 @@ import torch
 
 from semsim.metrics.ssim import ssim
 from semsim.nn.tomography import projector
+from semsim.payloads.ct import to_mu
 from semsim.seeds import stream
 from semsim.vision.marformer import (
     DENSITY,
@@ -25,7 +26,6 @@ from semsim.vision.marformer import (
     dental_phantom,
     poisson,
     spectrum,
-    to_mu,
     water_correction,
 )
 

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from semsim.vision.marformer import WATER_MU, WINDOW_MU, MetalSlices, to_mu
+from semsim.payloads.ct import WATER_MU, WINDOW_MU, to_mu
+from semsim.vision.marformer import MetalSlices
 
 SMALL = {"size": 48, "views": 60}
 

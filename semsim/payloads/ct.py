@@ -1,0 +1,204 @@
+"""CT slices in public layouts: Hounsfield units, volumes, pairs with and without metal."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+WATER_MU = 0.192  #: cm⁻¹ at the reference energy, 70 keV
+WINDOW_MU = 0.5  #: cm⁻¹ that is shown as 1 (ADN)
+
+
+class HounsfieldSlices:
+    """Slices in HU, each with its pixel's side in cm; ``load`` reads one as [H, W]."""
+
+    def __init__(
+        self, load: Callable[[int], Tensor], pixel_cm: Sequence[float], size: int | None
+    ) -> None:
+        self.load, self.pixel_cm, self.size = load, list(pixel_cm), size
+
+    def __len__(self) -> int:
+        return len(self.pixel_cm)
+
+    def slice(self, index: int) -> tuple[Tensor, float]:
+        """Return a slice [S, S] in HU, and its pixel's side in cm."""
+        hounsfield, pixel_cm = _square(self.load(index)), self.pixel_cm[index]
+        if self.size is None or self.size == len(hounsfield):
+            return hounsfield, pixel_cm
+        return _resize(hounsfield, self.size), pixel_cm * len(hounsfield) / self.size
+
+
+class SlicePairs:
+    """Finished pairs: ``files`` are (corrupted, clean), ``load`` reads one in [0, 1]."""
+
+    def __init__(
+        self,
+        path: Path,
+        files: Sequence[tuple[Path, Path]],
+        load: Callable[[Path], Tensor],
+        size: int | None,
+    ) -> None:
+        self.path, self.files, self.load, self.size = path, list(files), load, size
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def pair(self, index: int) -> tuple[Tensor, Tensor]:
+        """Return corrupted and clean slice, [1, S, S] each."""
+        corrupted, clean = (self.load(file) for file in self.files[index])
+        if corrupted.shape != clean.shape:
+            raise ValueError(
+                f"{self.files[index][0]} is {list(corrupted.shape)} and its clean slice "
+                f"{list(clean.shape)}; a pair has one size"
+            )
+        images = [_square(image) for image in (corrupted, clean)]
+        if self.size is not None:
+            images = [_resize(image, self.size) for image in images]
+        return images[0][None].clamp(0, 1), images[1][None].clamp(0, 1)
+
+
+def to_mu(hounsfield: Tensor) -> Tensor:
+    """Return attenuation at 70 keV in cm⁻¹ of Hounsfield units; air and below are 0."""
+    return WATER_MU * (1 + hounsfield / 1000).clamp(min=0)
+
+
+def _square(image: Tensor) -> Tensor:
+    """Pad the shorter side evenly with the least value, so that [H, W] becomes [S, S]."""
+    height, width = image.shape
+    side, least = max(height, width), float(image.min())
+    top, left = (side - height) // 2, (side - width) // 2
+    return F.pad(image, (left, side - width - left, top, side - height - top), value=least)
+
+
+def _resize(image: Tensor, size: int) -> Tensor:
+    """Return [size, size]: the mean over each new pixel's area."""
+    if size > len(image):
+        raise ValueError(f"size {size} is more than the {len(image)} pixels stored; use fewer")
+    return F.interpolate(image[None, None], (size, size), mode="area")[0, 0]
+
+
+def open_slices(path: Path, split: str, size: int | None) -> HounsfieldSlices | SlicePairs:
+    """Look at a folder and return what it holds."""
+    if not path.is_dir():
+        raise ValueError(f"path {path} is not a folder; leave it out for procedural phantoms")
+    if (path / "hu.npy").is_file():
+        return _open_hounsfield(path, split, size)
+    if volumes := sorted(f for f in path.rglob("*") if f.name.endswith((".nii", ".nii.gz"))):
+        return _open_volumes(volumes, split, size)
+    if truths := sorted((path / split).rglob("gt.mat")):
+        files = [
+            (file, truth)
+            for truth in truths
+            for file in sorted(truth.parent.glob("*.mat"), key=_number)
+            if file.stem.isdigit()
+        ]
+        return SlicePairs(path, files, _read_adn, size)
+    if (path / "clean").is_dir() and (path / "metal").is_dir():
+        clean = sorted(f for f in (path / "clean").iterdir() if f.suffix in (".npy", ".png"))
+        files = [(path / "metal" / file.name, file) for file in clean]
+        if missing := [file for file, _ in files if not file.is_file()]:
+            raise ValueError(f"{missing[0]} is missing; metal/ and clean/ hold equal names")
+        if files:
+            return SlicePairs(path, files, _read_window, size)
+    raise ValueError(
+        f"path {path} holds no slices: neither hu.npy, *.nii(.gz), {split}/CASE/SLICE/gt.mat, nor "
+        "clean/ and metal/ with .npy or .png"
+    )
+
+
+def _number(file: Path) -> tuple[int, str]:
+    return (int(file.stem) if file.stem.isdigit() else -1, file.stem)
+
+
+def _open_hounsfield(path: Path, split: str, size: int | None) -> HounsfieldSlices:
+    import numpy as np
+
+    try:
+        slices = np.load(path / "hu.npy", mmap_mode="r", allow_pickle=False)
+        with np.load(path / "meta.npz", allow_pickle=False) as file:
+            meta = {k: file[k] for k in ("split", "pixel_mm", "mm_per_px") if k in file}
+    except (OSError, ValueError, zipfile.BadZipFile) as error:
+        raise ValueError(f"path {path} cannot be read ({error}); unpack it again") from None
+    if slices.ndim != 3 or not {"pixel_mm", "mm_per_px"} & meta.keys():
+        raise ValueError(
+            f"path {path} holds hu.npy {list(slices.shape)} and meta.npz with {sorted(meta)}; it "
+            "must be [N, S, S], and pixel_mm or mm_per_px [N]"
+        )
+    millimetres = meta.get("pixel_mm")
+    if millimetres is None:
+        millimetres = meta["mm_per_px"] * (512 / slices.shape[-1])
+    chosen = [n for n in range(len(slices)) if "split" not in meta or meta["split"][n] == split]
+    if not chosen:
+        raise ValueError(f"path {path} holds no slice for split {split}")
+
+    def load(index: int) -> Tensor:
+        return torch.from_numpy(slices[chosen[index]].astype(np.float32))
+
+    return HounsfieldSlices(load, [float(millimetres[n]) / 10 for n in chosen], size)
+
+
+def _open_volumes(files: Sequence[Path], split: str, size: int | None) -> HounsfieldSlices:
+    """Return all axial slices between a fifth and four fifths of each volume's height."""
+    import nibabel
+    import numpy as np
+
+    if len(files) > 1:
+        files = [f for n, f in enumerate(files) if (n % 5 == 4) == (split == "test")]
+    places, sides = [], []
+    for file in files:
+        try:
+            volume: Any = nibabel.load(file)
+        except (nibabel.filebasedimages.ImageFileError, OSError) as error:
+            raise ValueError(f"{file} cannot be read as NIfTI ({error})") from None
+        height = volume.shape[2] if len(volume.shape) == 3 else 0
+        if not height:
+            raise ValueError(f"{file} is {list(volume.shape)}; a volume is [X, Y, Z]")
+        inner = range(height // 5, max(height - height // 5, height // 5 + 1))
+        places += [(volume, z) for z in inner]
+        sides += [float(volume.header.get_zooms()[0]) / 10] * len(inner)
+    if not places:
+        raise ValueError(f"{len(files)} volumes give no slice for split {split}; it takes five")
+
+    def load(index: int) -> Tensor:
+        volume, z = places[index]
+        plane = torch.from_numpy(np.asarray(volume.dataobj[:, :, z], dtype=np.float32).T.copy())
+        # the whole-field subset of STS-3D-Tooth is stored in [0, 1]
+        return plane * 4000 - 1000 if plane.min() >= 0 and plane.max() <= 1 else plane
+
+    return HounsfieldSlices(load, sides, size)
+
+
+def _read_adn(file: Path) -> Tensor:
+    """Read a slice of the DeepLesion/ADN tree; the truth is raw CT, the others are in cm⁻¹."""
+    import numpy as np
+    from scipy.io import loadmat
+
+    try:
+        image = loadmat(file)["image"]
+    except (KeyError, OSError, ValueError, NotImplementedError) as error:
+        raise ValueError(f"{file} holds no MATLAB 5 array 'image' ({error})") from None
+    if file.stem == "gt":
+        hounsfield = torch.from_numpy(image.astype(np.float32).T.copy()) - 32768
+        return to_mu(hounsfield) / WINDOW_MU
+    return torch.from_numpy(image.astype(np.float32)) / WINDOW_MU
+
+
+def _read_window(file: Path) -> Tensor:
+    """Read a grey slice in [0, 1], or PNG of 8 or 16 bits."""
+    import numpy as np
+    from PIL import Image
+
+    try:
+        if file.suffix == ".npy":
+            return torch.from_numpy(np.load(file, allow_pickle=False).astype(np.float32))
+        with Image.open(file) as image:
+            pixels = np.asarray(image if image.mode[0] == "I" else image.convert("L"))
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{file} cannot be read as a slice ({error})") from None
+    return torch.from_numpy(pixels.astype(np.float32) / (255 if pixels.dtype == "uint8" else 65535))
