@@ -1,0 +1,121 @@
+"""Metrics of hidden codes: overlap, corners, bits, messages."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from torch import Tensor
+
+from semsim.metrics.base import Outcome
+from semsim.nn.geometry import quad_iou
+from semsim.vision.dbdh.embedders import SIDE, Embedding, make_embedder, read_message
+from semsim.vision.dbdh.message import BITS
+from semsim.vision.dbdh.task import true_corners, whole
+
+
+def _found(outcome: Outcome) -> tuple[Tensor, Tensor]:
+    """Return the corners found and the true ones, [B, 4, 2] each."""
+    true, output = true_corners(outcome.target), outcome.output
+    if output.dim() != 2 or output.shape[1] != 2 * BITS + 9:
+        raise ValueError(
+            f"this metric reads what the task localise returns, got {list(output.shape)}; use "
+            "task: {kind: dbdh}"
+        )
+    return output[:, :8].view(-1, 4, 2), true.to(output)
+
+
+class _Mean:
+    """A metric of hidden codes; the mean is reported as it is."""
+
+    name, unit = "", ""
+    better: Literal["higher", "lower"] = "higher"
+
+    def combine(self, mean: float) -> float:
+        """Return the mean itself."""
+        return mean
+
+
+class QuadIoU(_Mean):
+    """Intersection over union of the region found and the true one."""
+
+    name = "iou"
+
+    def __call__(self, outcome: Outcome) -> Tensor:
+        """Return the overlap, [B], 0 to 1."""
+        return quad_iou(*_found(outcome))
+
+
+class Localised(_Mean):
+    """Share of photos whose region is found with an overlap of at least ``least``."""
+
+    name = "localised"
+
+    def __init__(self, least: float = 0.9) -> None:
+        if not 0 < least <= 1:
+            raise ValueError(f"least is an overlap above 0 and up to 1, got {least}")
+        self.least = least
+
+    def __call__(self, outcome: Outcome) -> Tensor:
+        """Return 1 where it is found, else 0, [B]."""
+        return (quad_iou(*_found(outcome)) >= self.least).float()
+
+
+class VertexError(_Mean):
+    """Mean distance of the four corners from the true ones, in pixels."""
+
+    name, unit = "vertex_error", "px"
+    better: Literal["higher", "lower"] = "lower"
+
+    def __call__(self, outcome: Outcome) -> Tensor:
+        """Return the distance in pixels, [B]."""
+        found, true = _found(outcome)
+        return (found - true).norm(dim=-1).mean(dim=1)
+
+
+class BitAccuracy(_Mean):
+    """Share of the 30 bits that are read right, before correction, at the corners found."""
+
+    name = "bit_accuracy"
+
+    def __call__(self, outcome: Outcome) -> Tensor:
+        """Return the share, [B]."""
+        _found(outcome)
+        return (outcome.output[:, 8 : 8 + BITS] == outcome.target[:, 8:]).float().mean(dim=1)
+
+
+class MessageSuccess(_Mean):
+    """Share of messages that pass the code check and are right."""
+
+    name = "message_success"
+
+    def __call__(self, outcome: Outcome) -> Tensor:
+        """Return 1 for each message that arrived, else 0, [B]."""
+        _found(outcome)
+        right = (outcome.output[:, 8 + BITS : -1] == outcome.target[:, 8:]).all(dim=1)
+        return (right & (outcome.output[:, -1] > 0.5)).float()
+
+
+class BitAccuracyOracle(_Mean):
+    """Share of the 30 bits that are read right at the true corners.
+
+    It tells damage of the hidden bits from failure to find them. Behind a sender that localised,
+    only the crop is there, and its outline is taken.
+
+    Args:
+        embedder, key: as in the payload.
+    """
+
+    name = "bit_accuracy_oracle"
+
+    def __init__(self, embedder: Embedding = "spread", *, key: int = 0) -> None:
+        self.method = make_embedder(embedder, key)
+
+    def __call__(self, outcome: Outcome) -> Tensor:
+        """Return the share, [B]."""
+        if outcome.transmission is None:
+            raise ValueError("bit_accuracy_oracle reads the link's estimate, which is not there")
+        estimate, corners = outcome.transmission.estimate, true_corners(outcome.target)
+        if estimate.shape[2:] == (SIDE, SIDE):
+            corners = whole(estimate)
+        bits, _, _ = read_message(self.method.to(estimate.device), estimate, corners)
+        return (bits == outcome.target[:, 8:]).float().mean(dim=1)

@@ -1,0 +1,206 @@
+"""The payload: photos of pictures with a hidden code, made or prepared."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from torch.utils.data import Dataset
+
+from semsim.nn.geometry import homography, order_corners, square
+from semsim.payloads.folder import Folder
+from semsim.payloads.images import check_positive, open_image, to_float, to_tensor
+from semsim.payloads.photos import Photos
+from semsim.seeds import stream
+from semsim.vision.dbdh.camera import Capture, photograph, uniform
+from semsim.vision.dbdh.embedders import Embedding, make_embedder
+from semsim.vision.dbdh.message import BITS
+
+Split = Literal["all", "train", "val", "test"]
+
+
+class MarkedPhotos(Dataset[tuple[Tensor, Tensor]]):
+    """Photos of pictures with a hidden code; decided by index and seed alone.
+
+    The source is the photo, [3, size, size]; the target are the region's corners, clockwise from
+    the top left, x and y in pixels, then the 30 bits: [38].
+
+    Args:
+        count: number of photos; None takes one per cover, or all of a prepared set.
+        size: height and width of covers and photos in pixels, a multiple of 32.
+        path: a folder of covers, searched recursively (such as ``MIRFlickr/im*.jpg``, COCO's
+            ``train2017/*.jpg``, DIV2K's ``*_HR/*.png``), or a prepared set with
+            ``{split}/images/*.png`` and ``{split}/labels.json``; None takes the bundled photos.
+        split: which folder of a prepared set; of a folder of covers all files, or the first 90 %
+            (train), the next 5 % (val), the last 5 % (test). The bundled photos are not split.
+        embedder: ``spread`` or ``pimog``.
+        key: key of ``spread``.
+        strength: rms of the residual within the region, on the scale 0 to 255; 0 hides nothing.
+        capture: ``print`` or ``screen``, both with perspective, or ``none``.
+        side: least and largest side of the region, as a share of ``size``.
+        turns: whether the camera is held in any of four ways.
+        seed: decides covers' crops, places, messages and captures.
+    """
+
+    name = "marked_photos"
+
+    def __init__(
+        self,
+        count: int | None = 200,
+        *,
+        size: int = 128,
+        path: str | None = None,
+        split: Split = "all",
+        embedder: Embedding = "spread",
+        key: int = 0,
+        strength: float = 4.0,
+        capture: Capture = "print",
+        side: tuple[float, float] = (0.3, 0.6),
+        turns: bool = True,
+        seed: int = 0,
+    ) -> None:
+        check_positive(count=count, size=size)
+        _check_photos(size, split, capture, strength, side)
+        self.size, self.split, self.seed = size, split, seed
+        self.options: dict[str, Any] = {
+            "strength": strength, "capture": capture, "side": tuple(side), "turns": turns
+        }  # fmt: skip
+        self.method = make_embedder(embedder, key)
+        self._kept: dict[int, tuple[Tensor, Tensor]] = {}
+        root = None if path is None else Path(path)
+        self.labels = None if root is None else _prepared(root, split)
+        self._covers = None if self.labels is not None else _covers(root, split)
+        available = len(self.labels if self.labels is not None else self._covers or ())
+        self.count = available if count is None else count
+        if self.labels is not None and self.count > available:
+            raise ValueError(
+                f"count {count} asks for more than the {available} photos that {path} has in "
+                f"{split}; write count: null for all"
+            )
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        if not -len(self) <= index < len(self):
+            raise IndexError(f"{self.name} has {len(self)} photos, asked for number {index}")
+        index %= len(self)
+        if index not in self._kept:
+            photo, target = self._read(index) if self.labels is not None else self._make(index)
+            self._kept[index] = ((255 * photo).round().to(torch.uint8), target)
+        pixels, target = self._kept[index]
+        return to_float(pixels), target.clone()
+
+    def _make(self, index: int) -> tuple[Tensor, Tensor]:
+        g = stream(self.seed, "marked", self.split, index)
+        cover, background = (self._patch(index + i, g) for i in (0, 1))
+        with torch.no_grad():
+            photo, corners, bits = photograph(cover, background, self.method, g, **self.options)
+        return photo[0], torch.cat([corners.flatten(), bits.flatten()])
+
+    def _patch(self, number: int, g: torch.Generator) -> Tensor:
+        """Return a random square of a cover, shrunk by 1 to 2.2, [1, 3, size, size]."""
+        assert self._covers is not None
+        photo = self._covers.pixels(number % len(self._covers))
+        short = min(photo.shape[1:])
+        side = min(short, round(self.size * float(uniform(g, 1, 2.2))))
+        top, left = (int(uniform(g, 0, 1) * (n - side + 1)) for n in photo.shape[1:])
+        square_ = to_float(photo[None, :, top : top + side, left : left + side])
+        return F.interpolate(
+            square_, (self.size, self.size), mode="bicubic", antialias=True, align_corners=False
+        ).clamp(0, 1)
+
+    def _read(self, index: int) -> tuple[Tensor, Tensor]:
+        assert self.labels is not None
+        file, target = self.labels[index]
+        photo = to_float(to_tensor(open_image(file)))
+        if tuple(photo.shape[1:]) != (self.size, self.size):
+            raise ValueError(
+                f"{file} has {photo.shape[2]}x{photo.shape[1]} pixels, size is {self.size}; set "
+                "size to that of the prepared photos, which are square"
+            )
+        return photo, target
+
+
+def _check_photos(
+    size: int, split: str, capture: str, strength: float, side: Sequence[float]
+) -> None:
+    if size % 32:
+        raise ValueError(f"size is a multiple of 32, got {size}; write {max(32, size // 32 * 32)}")
+    if split not in ("all", "train", "val", "test"):
+        raise ValueError(f"split is all, train, val or test, got {split!r}")
+    if capture not in ("none", "print", "screen"):
+        raise ValueError(f"capture is none, print or screen, got {capture!r}")
+    if not 0 <= strength <= 64:
+        raise ValueError(f"strength is an rms between 0 and 64 on the scale to 255, got {strength}")
+    if len(side) != 2 or not 0.1 <= side[0] <= side[1] <= 0.7:
+        raise ValueError(f"side is [least, largest] within 0.1 to 0.7, got {list(side)}")
+
+
+def _covers(root: Path | None, split: str) -> Photos | Folder:
+    if root is None:
+        return Photos()
+    everything = Folder(str(root), recursive=True)
+    if split == "all":
+        return everything
+    first, last = {"train": (0, 0.9), "val": (0.9, 0.95), "test": (0.95, 1)}[split]
+    start, stop = round(len(everything) * first), round(len(everything) * last)
+    if start == stop:
+        raise ValueError(
+            f"{root} has {len(everything)} images, too few for split {split}; use split: all"
+        )
+    return Folder(str(root), recursive=True, start=start, count=stop - start)
+
+
+def _prepared(root: Path, split: str) -> list[tuple[Path, Tensor]] | None:
+    """Return (file, target) of a prepared set, or None where the folder is none."""
+    labels = root / split / "labels.json"
+    if not labels.is_file():
+        there = sorted(f.parent.name for f in root.glob("*/labels.json"))
+        if there:
+            raise ValueError(
+                f"{root} is a prepared set and {labels} is missing; split is one of {there}"
+            )
+        return None
+    try:
+        rows = json.loads(labels.read_text(encoding="utf-8"))
+        found = []
+        for row in rows:
+            corners = order_corners(torch.tensor(row["vertices"], dtype=torch.float32)[None])
+            bits = torch.tensor(row["bits"], dtype=torch.float32)
+            if bits.shape != (BITS,) or corners.shape != (1, 4, 2):
+                raise ValueError(f"vertices are 4 x 2 and bits {BITS}, in {row['file']}")
+            file = labels.parent / "images" / Path(row["file"]).name
+            found.append((file, torch.cat([corners.flatten(), bits])))
+    except (KeyError, TypeError, ValueError, IndexError) as error:
+        raise ValueError(
+            f"{labels} is not a list of {{file, vertices (4 x 2), bits ({BITS}), H}}: {error}"
+        ) from None
+    return found
+
+
+def write_set(photos: MarkedPhotos, folder: str | Path) -> Path:
+    """Write photos as a prepared set, ``FOLDER/{split}/images/*.png`` and ``labels.json``.
+
+    ``H`` sends the unit square, clockwise from (0, 0), to the region's corners in the photo.
+    """
+    from PIL import Image
+
+    out = Path(folder) / photos.split
+    (out / "images").mkdir(parents=True, exist_ok=True)
+    rows = []
+    for index in range(len(photos)):
+        photo, target = photos[index]
+        corners, name = target[:8].view(1, 4, 2), f"{index:05d}.png"
+        pixels = (255 * photo).round().to(torch.uint8).permute(1, 2, 0).contiguous().numpy()
+        Image.fromarray(pixels).save(out / "images" / name)
+        h = homography(square(1, corners)[None], corners)[0]
+        rows.append({"file": name, "vertices": corners[0].tolist(),
+                     "bits": target[8:].int().tolist(), "H": h.tolist()})  # fmt: skip
+    (out / "labels.json").write_text(json.dumps(rows), encoding="utf-8")
+    return out
