@@ -111,9 +111,30 @@ class Paper(NamedTuple):
 
 
 VISION = {
-    "lowlight": Paper("semsim.vision.nlhd", "LowLight", "Enhance"),
+    "lowlight": Paper(
+        "semsim.vision.nlhd",
+        "LowLight",
+        "Enhance",
+        {
+            "matched_psnr": "MatchedPSNR",
+            "flat_noise": "FlatNoise",
+            "lightness_order": "LightnessOrder",
+        },
+    ),
     "mar": Paper("semsim.vision.marformer", "MetalSlices", "ReduceMetal"),
-    "dbdh": Paper("semsim.vision.dbdh", "MarkedPhotos", "Localise"),
+    "dbdh": Paper(
+        "semsim.vision.dbdh",
+        "MarkedPhotos",
+        "Localise",
+        {
+            "iou": "QuadIoU",
+            "localised": "Localised",
+            "vertex_error": "VertexError",
+            "bit_accuracy": "BitAccuracy",
+            "bit_accuracy_oracle": "BitAccuracyOracle",
+            "message_success": "MessageSuccess",
+        },
+    ),
 }
 
 if (Path(__file__).parent / "vision").is_dir():  # the folder may be deleted
