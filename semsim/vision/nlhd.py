@@ -16,7 +16,6 @@ real-world image denoising (2020).
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -38,8 +37,8 @@ from semsim.tasks.processing import Place, Processing
 EPSILON = 1 / 255  #: one step of 8 bits: keeps the ratio finite in black
 NEAREST = 0.8  #: distance to the nearest of the other rows, over sigma, as NLH has it
 TILE = 32  # reference blocks side by side that are matched at once
-CHUNK = {"cpu": 128}  # reference blocks transformed at once: what a core's cache holds
-CHUNK_ELSEWHERE = 4096
+CHUNK = 128  # reference blocks transformed at once on a CPU: what a core's cache holds
+CHUNK_GPU = 4096
 PIXELS = 2**18  # pixels of a batch that are enhanced at once
 
 
@@ -51,11 +50,11 @@ class Grouping:
     """How similar pixels are found; adjacent values of NLH, the step inferred.
 
     Args:
-        block: height and width of a block, in pixels, 2 to 16.
+        block: height and width of a block, in pixels, 2 to 11: sums stay exact.
         window: side of the square of block positions that are compared, odd.
         blocks: how many similar blocks a reference has, itself included; a power of two.
-        rows: how many similar pixels of the block join a group; a power of two, 1 to skip row
-            matching, which leaves groups of whole blocks as in BM3D.
+        rows: how many similar pixels of the block join a group; a power of two. 1 skips row
+            matching: each pixel goes with those at its place in the blocks alike.
         step: pixels between reference blocks; 8 is about four times as fast as 4.
     """
 
@@ -66,8 +65,8 @@ class Grouping:
     step: int = 4
 
     def __post_init__(self) -> None:
-        if not 2 <= self.block <= 16:
-            raise ValueError(f"block is 2 to 16 pixels, got {self.block}")
+        if not 2 <= self.block <= 11:
+            raise ValueError(f"block is 2 to 11 pixels, got {self.block}")
         if self.window < 3 or self.window % 2 == 0:
             raise ValueError(f"window is odd and at least 3, got {self.window}")
         for name, most in (("blocks", 128), ("rows", self.block**2)):
@@ -150,10 +149,6 @@ class Groups:
 
         return self._spread(image, rebuild) / self.overlaps
 
-    def per_image(self, values: Tensor) -> Tensor:
-        """Return the mean of values [R] over the references of each image, [B]."""
-        return values.view(self.shape[0], -1).mean(dim=1)
-
     def per_block(self, image: Tensor) -> Tensor:
         """Return the mean of an image [B, 1, H, W] over the blocks of each reference, [R]."""
         return torch.cat([rows.mean(dim=(1, 2)) for _, rows in self.cut(image)])
@@ -169,7 +164,7 @@ class Groups:
             yield chunk, self._cut(flat, chunk)
 
     def _chunks(self) -> list[slice]:
-        size = CHUNK.get(self.corners.device.type, CHUNK_ELSEWHERE)
+        size = CHUNK if self.corners.device.type == "cpu" else CHUNK_GPU
         return [slice(i, i + size) for i in range(0, len(self), size)]
 
     def _pixels(self, chunk: slice) -> Tensor:
@@ -195,7 +190,6 @@ class Groups:
         return total.view(self.shape)
 
 
-@functools.cache
 def haar_matrix(size: int) -> Tensor:
     """Return the orthonormal Haar matrix [size, size], float64; row 0 is constant.
 
@@ -248,9 +242,9 @@ def _match_blocks(levels: Tensor, grouping: Grouping) -> Tensor:
         parts.append([_match_line(blocks, squares, row, tile, offsets, grouping) for row in rows])
     found = torch.stack([torch.cat(line, dim=1) for line in zip(*parts, strict=True)], dim=1)
     here = torch.tensor([[y * width + x for x in columns] for y in rows], device=levels.device)
-    images = torch.arange(batch, device=levels.device) * height * width
+    first = torch.arange(batch, device=levels.device) * height * width  # pixel of each image
     moves = offsets[:, 0] * width + offsets[:, 1]
-    corners = moves[found] + here[..., None] + images.view(-1, 1, 1, 1)
+    corners = moves[found] + here[..., None] + first.view(-1, 1, 1, 1)
     return corners.view(-1, grouping.blocks)
 
 
@@ -391,7 +385,7 @@ def noise_level(image: Tensor, groups: Groups | None = None) -> NoiseLevel:
     squared = [_nearest_distance(rows) for _, rows in groups.cut(image)]
     distance = torch.cat(squared)  # [R, N²], mean over m
     blocks = distance.sqrt().mean(dim=1) / NEAREST
-    unrefined = overall = groups.per_image(blocks)
+    unrefined = overall = blocks.view(len(image), -1).mean(dim=1)
     mean_square = distance.mean(dim=1).view(len(image), -1)
     for number in range(2):
         level = 255 * overall
@@ -656,21 +650,20 @@ class LowLight(ImagePayload):
             raise ValueError("noise is of photos that are darkened; give darkness, or no noise")
         self.seed, self._darkness, self._noise = seed, darkness or DARKNESS, noise or NOISE
         _check_darkness(self._darkness, self._noise)
+        self._dark: ImagePayload
         self._bright: ImagePayload | None
-        if path is None or self._darkens:
-            self._bright = (
-                Photos(resize=resize, crop=crop)
-                if path is None
-                else Folder(path, resize=resize, crop=crop)
-            )
-            self._dark = self._bright
-            self._count = count or len(self._bright)
-            return
-        low, high = _lol_folders(Path(path), split)
-        self._dark = Folder(str(low), resize=resize, crop=crop)
-        self._bright = None if high is None else Folder(str(high), resize=resize, crop=crop)
-        _check_pairs(self._dark, self._bright)
-        self._count = len(window(len(self._dark), 0, count, path))
+        if path is None:
+            self._dark = self._bright = Photos(resize=resize, crop=crop)
+        elif self._darkens:
+            self._dark = self._bright = Folder(path, resize=resize, crop=crop)
+        else:
+            found = [Folder(str(f), resize=resize, crop=crop) for f in _folders(Path(path), split)]
+            _check_pairs(found)
+            self._dark, self._bright = found[0], found[1] if len(found) > 1 else None
+        total = len(self._dark)
+        self._count = count or total
+        if not self._darkens:
+            window(total, 0, count, self.name)
 
     def __len__(self) -> int:
         return self._count
@@ -705,35 +698,31 @@ def _check_darkness(darkness: tuple[float, float], noise: tuple[float, float]) -
         raise ValueError(f"noise is [shot, read], neither below 0, got {list(noise)}")
 
 
-def _lol_folders(path: Path, split: Split | None) -> tuple[Path, Path | None]:
-    """Return the folders of dark images and of their references, None where there are none."""
+def _folders(path: Path, split: Split | None) -> list[Path]:
+    """Return the folder of dark images, and that of their references where there is one."""
     known = [name for names in LOL_FOLDERS.values() for name in names]
     there = [name for name in known if (path / name / "low").is_dir()]
     if there:
         wanted = [path / n for n in LOL_FOLDERS[split or "test"] if n in there]
         if not wanted:
             raise ValueError(f"split {split or 'test'}: {path} has only {', '.join(there)}")
-        return wanted[0] / "low", wanted[0] / "high"
+        return [wanted[0] / "low", wanted[0] / "high"]
     if split is not None:
         raise ValueError(
             f"split {split}: {path} is no copy of LOL, which has {' or '.join(LOL_FOLDERS[split])} "
             "with low and high inside"
         )
-    if (path / "low").is_dir():
-        return path / "low", path / "high"
-    return path, None
+    return [path / "low", path / "high"] if (path / "low").is_dir() else [path]
 
 
-def _check_pairs(dark: Folder, bright: Folder | None) -> None:
-    if bright is None:
-        return
-    stems = [{file.stem for file in folder.files} for folder in (dark, bright)]
-    alone = sorted(stems[0] ^ stems[1])
+def _check_pairs(folders: list[Folder]) -> None:
+    stems = [{file.stem for file in folder.files} for folder in folders]
+    alone = sorted(stems[0] ^ stems[-1])
     if alone:
         where = "low" if alone[0] in stems[0] else "high"
         raise ValueError(
             f"images in low and high have the same names, but {alone[0]} is only in {where} "
-            f"of {dark.files[0].parents[1]}"
+            f"of {folders[0].files[0].parents[1]}"
         )
 
 
