@@ -15,7 +15,8 @@ COLUMNS = 3  # of a kernel, up to which PyTorch has a fast loop for its gradient
 class _InPieces(torch.autograd.Function):
     """A depth-wise convolution whose weight gradient is taken three kernel columns at a time.
 
-    In pieces the gradient of a 7x7 kernel takes about a fifth of the time.
+    In pieces the gradient of a 7x7 kernel takes a fraction of the time (``benchmarks/marformer.py``
+    measures a whole step of such a layer).
     """
 
     @staticmethod

@@ -422,17 +422,9 @@ def poisson(mean: Tensor, normal: Tensor) -> Tensor:
     return (mean + mean.sqrt() * normal + (normal.square() - 1) / 6).round().clamp(min=0)
 
 
-@functools.cache
-def _relative_table(name: str) -> Tensor:
-    energy = spectrum()[0]
-    reference = attenuation(name, torch.tensor([REFERENCE_KEV]))
-    return attenuation(name, energy) / reference
-
-
 def _relative(name: str, energy: Tensor) -> Tensor:
-    """Attenuation over that at 70 keV."""
-    table = _relative_table(name)
-    return table if len(energy) > 1 else torch.ones_like(energy)
+    """Return the attenuation at these energies in keV over that at 70 keV."""
+    return attenuation(name, energy) / attenuation(name, torch.tensor([REFERENCE_KEV]))
 
 
 @functools.cache
