@@ -441,6 +441,15 @@ def test_a_scenario_names_the_model_and_its_results_belong_to_that_file(tmp_path
     assert Scenario.parse(values).uid(10.0) != before
 
 
+def test_a_forked_process_is_told_what_to_do_instead_of_hanging(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    end = transmitter()
+    monkeypatch.setattr(os, "getpid", lambda: -1)
+    with pytest.raises(RuntimeError, match="start workers with the method spawn"):
+        end(images(1, 3, 8, 8), csi(1))
+
+
 @pytest.mark.parametrize(
     ("arguments", "size", "message"),
     [

@@ -13,18 +13,25 @@ import torch
 
 Backend = Literal["tensorflow", "torch"]
 _QUIET = ("TF_CPP_MIN_LOG_LEVEL", "3")  # else it reports a missing GPU as an error
+_owner: dict[str, int] = {}  #: which process uses TensorFlow
 INSTALL = 'pip install "semsim[tensorflow]"'
 
 
 def import_tensorflow() -> Any:
     """Return TensorFlow, on the CPU and with torch's number of threads where it is ours to say."""
     if "tensorflow" in sys.modules:
+        if _owner.setdefault("process", os.getpid()) != os.getpid():
+            raise RuntimeError(
+                "TensorFlow hangs in a process that was forked after it had been used; start "
+                "workers with the method spawn"
+            )
         return sys.modules["tensorflow"]
     if importlib.util.find_spec("tensorflow") is None:
         raise ImportError(f"backend tensorflow needs TensorFlow, which is missing: {INSTALL}")
     os.environ.setdefault(*_QUIET)
     tensorflow = importlib.import_module("tensorflow")
     tensorflow.config.set_visible_devices([], "GPU")  # it would take all of the GPU's memory
+    _owner["process"] = os.getpid()
     if "TF_NUM_INTRAOP_THREADS" not in os.environ:
         tensorflow.config.threading.set_intra_op_parallelism_threads(torch.get_num_threads())
     return tensorflow

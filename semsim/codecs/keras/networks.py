@@ -129,16 +129,19 @@ class TensorFlowNetwork(Network):
 
     def forward(self, *inputs: Tensor) -> Tensor:
         """Return the output for channels-last inputs; a complex one as [..., 2]."""
-        if any(t.device.type != "cpu" for t in (*inputs, *self.weights)):
+        weights = list(self.weights.parameters())
+        if any(t.device.type != "cpu" for t in (*inputs, *weights)):
             raise ValueError(
                 "backend tensorflow computes on the CPU, and this link is on "
                 f"{inputs[0].device}; write device: cpu, or backend: torch"
             )
-        weights = list(self.weights)
         self._bond.tie(weights)
         trained, kept = weights[: self.num_trained], weights[self.num_trained :]
-        record = torch.is_grad_enabled() and any(t.requires_grad for t in (*inputs, *trained))
-        out: Tensor = _Crossing.apply(self, record, len(inputs), *inputs, *trained)
+        if torch.is_grad_enabled() and any(t.requires_grad for t in (*inputs, *trained)):
+            out: Tensor = _Crossing.apply(self, len(inputs), *inputs, *trained)
+        else:
+            values = [to_tensorflow(x) for x in inputs]
+            out = _own(to_torch(self.graph(values)(*values)), inputs)
         if self.learns():
             self._bond.pull(kept, self.num_trained)
         return out
@@ -149,14 +152,12 @@ class _Crossing(torch.autograd.Function):
 
     @staticmethod
     def forward(  # type: ignore[override]
-        ctx: Any, network: TensorFlowNetwork, record: bool, count: int, *tensors: Tensor
+        ctx: Any, network: TensorFlowNetwork, count: int, *tensors: Tensor
     ) -> Tensor:
         tf = import_tensorflow()
         inputs = [to_tensorflow(t) for t in tensors[:count]]
         graph = network.graph(inputs)
-        if not record:
-            return _own(to_torch(graph(*inputs)), tensors)
-        wanted = ctx.needs_input_grad[3:]
+        wanted = ctx.needs_input_grad[2:]
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             nodes = [*inputs, *network._bond.variables[: network.num_trained]]
             sources = [node for node, needed in zip(nodes, wanted, strict=True) if needed]
@@ -186,7 +187,7 @@ class _Crossing(torch.autograd.Function):
                 gradient = _own(to_torch(_dense(gradient)), seen)
                 seen.append(gradient)
             gradients.append(gradient)
-        return None, None, None, *gradients
+        return None, None, *gradients
 
 
 class _Bond:
