@@ -14,7 +14,8 @@ import torch
 from channels import AWGN
 from semsim import Link, stream, zoo
 from semsim.codecs.deepjscc import DeepJSCCReceiver, DeepJSCCTransmitter
-from semsim.codecs.keras.convert import convert, main
+from semsim.codecs.keras.__main__ import main
+from semsim.codecs.keras.convert import convert
 
 pytestmark = pytest.mark.skipif(
     importlib.util.find_spec("tensorflow") is None, reason="needs the extra tensorflow"

@@ -1,6 +1,6 @@
 """Take the weights of a convolutional Keras codec over into ``deepjscc``, checked layer by layer.
 
-    python -m semsim.codecs.keras.convert encoder.keras decoder.keras codec.safetensors
+    python -m semsim.codecs.keras encoder.keras decoder.keras codec.safetensors
 
 The two models are those of :mod:`semsim.codecs.keras.models` in their layers, whoever wrote and
 trained them: the first DeepJSCC, or ADJSCC of any width with or without AF modules. A GDN may be
@@ -10,21 +10,17 @@ the same output for random input in both frameworks, or nothing is written.
 
 from __future__ import annotations
 
-import argparse
-import json
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from semsim.codecs.deepjscc import DeepJSCCReceiver, DeepJSCCTransmitter
-from semsim.codecs.keras.frameworks import Backend, imported_backend
-from semsim.codecs.keras.loading import End, keras_model
+from semsim.codecs.keras.loading import End
 from semsim.nn.adjscc import GDNBlock
 from semsim.nn.gdn import GDN
 from semsim.nn.snr import SNR_SCALE_DB, AttentionFeature
@@ -298,47 +294,3 @@ def _numpy(tensor: Any) -> Any:
 
 def _error(ours: Tensor, expected: Tensor) -> float:
     return float((ours.detach() - expected).abs().max() / expected.abs().max().clamp_min(1e-12))
-
-
-def main(arguments: list[str] | None = None) -> None:
-    """Convert on the command line."""
-    from semsim import zoo
-
-    parser = argparse.ArgumentParser(
-        prog="python -m semsim.codecs.keras.convert", description=(__doc__ or "").splitlines()[0]
-    )
-    model = "a .keras or .h5 file, a folder with both, or module:function"
-    parser.add_argument("encoder", help=model)
-    parser.add_argument("decoder", help=model)
-    parser.add_argument("out", type=Path, help="a .safetensors file; its card goes beside it")
-    for end in ("encoder", "decoder"):
-        parser.add_argument(f"--{end}-weights", help="weights to load into it, .weights.h5 or .h5")
-    parser.add_argument("--arguments", type=json.loads, default={}, help="of the function, as JSON")
-    given = parser.parse_args(arguments)
-    if given.out.suffix != ".safetensors":
-        parser.error(f"out ends in .safetensors, got {given.out}")
-    try:
-        models = [_model(given, end) for end in ("encoder", "decoder")]
-        transmitter, receiver, checks = convert(*models)
-    except (ValueError, OSError, ImportError) as error:
-        parser.error(" ".join(str(error).split()))
-    for check in checks:
-        print(f"{check.end}  {check.layer:<24} {check.kind:<16} off by {check.error:.1e}")
-    about = {"about": f"taken over from the Keras models {given.encoder} and {given.decoder}"}
-    zoo.export(given.out, transmitter, receiver, about)
-    keys = ("cbr", "preset", "adaptive", "width", "padding")
-    known = {key: transmitter.spec[key] for key in keys}
-    said = ", ".join(f"{k}: {v}" for k, v in {**known, "weights": given.out}.items())
-    print(f"transmitter: {{kind: deepjscc, {said}}}")
-
-
-def _model(given: argparse.Namespace, end: End) -> Any:
-    backend: Backend = imported_backend() or "torch"
-    model = keras_model(getattr(given, end), end, backend, given.arguments)
-    if weights := getattr(given, f"{end}_weights"):
-        model.load_weights(weights)
-    return model
-
-
-if __name__ == "__main__":
-    main()
