@@ -103,6 +103,8 @@ def test_images_without_reference_refuse_metrics_that_need_one(tmp_path: Path) -
 
 
 def test_pairs_that_are_none_are_refused(tmp_path: Path, lol: Path) -> None:
+    with pytest.raises(ValueError, match="is not a folder"):
+        LowLight(str(tmp_path / "none"), split="test")
     (lol / "our485" / "high" / "c.png").unlink()
     with pytest.raises(ValueError, match="but c is only in low"):
         LowLight(str(lol), split="train")
