@@ -110,7 +110,7 @@ def run(data: Path, size: str, minutes: float, out: Path) -> None:
         losses.append(-10 / np.log(10) * loss.item())
         now = time.perf_counter()
         seconds, last = seconds + now - last, now
-        if seconds - saved > 120:
+        if seconds - saved > 240:
             state = {
                 "network": network.state_dict(),
                 "mean": mean.state_dict(),

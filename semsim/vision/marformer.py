@@ -289,6 +289,7 @@ class Scan:
         corrupted: slices with metal artefacts, [N, S, S] in [0, 1].
         interpolated: the LI baseline: the metal's trace bridged in each view, [N, S, S].
         clean: the same scan without metal, [N, S, S].
+        metal: share of each pixel that is metal, [N, S, S].
         trace: rays that meet metal, [N, V, D].
         sinogram: line integrals with metal after noise and correction, [N, V, D], no unit.
         sinogram_clean: without metal, [N, V, D].
@@ -297,6 +298,7 @@ class Scan:
     corrupted: Tensor
     interpolated: Tensor
     clean: Tensor
+    metal: Tensor
     trace: Tensor
     sinogram: Tensor
     sinogram_clean: Tensor
@@ -370,7 +372,7 @@ class Scanner:
         bridged = bridge(with_metal, trace)
         images = system.fbp(torch.cat([with_metal, bridged, clean])) / self.pixel_cm
         corrupted, interpolated, target = (images / WINDOW_MU).clamp(0, 1).chunk(3)
-        return Scan(corrupted, interpolated, target, trace, with_metal, clean)
+        return Scan(corrupted, interpolated, target, metal, trace, with_metal, clean)
 
     @staticmethod
     def _metal(length_cm: Tensor, name: str) -> Tensor:
@@ -566,6 +568,8 @@ def _ellipses(
 DENTAL: tuple[Material, ...] = ("Ti", "Fe", "Zr", "Ag")  #: implant, steel, crown, amalgam
 IMPLANTS: tuple[Material, ...] = ("Ti", "Fe")
 KEEP_BYTES = 1 << 29  #: of simulated slices kept in memory
+# by all that decides a slice, because a sweep makes the same payload once per link
+_KEPT: dict[tuple[Any, ...], tuple[Tensor, Tensor]] = {}
 
 
 class MetalSlices(torch.utils.data.Dataset[tuple[Tensor, Tensor]]):
@@ -631,7 +635,8 @@ class MetalSlices(torch.utils.data.Dataset[tuple[Tensor, Tensor]]):
         self.count = count or (64 if path is None else total)
         if isinstance(self.slices, SlicePairs) and self.count > total:
             raise ValueError(f"{path} holds {total} pairs for {split}, got count {self.count}")
-        self._kept: dict[int, tuple[Tensor, Tensor]] = {}
+        decides = (path and str(Path(path).resolve()), size, split, corrupted, seed)
+        self._key = (*decides, self.materials, self.metals, views, photons)
 
     def __len__(self) -> int:
         return self.count
@@ -640,11 +645,11 @@ class MetalSlices(torch.utils.data.Dataset[tuple[Tensor, Tensor]]):
         if not -self.count <= index < self.count:
             raise IndexError(f"{self.name} has {self.count} slices, asked for number {index}")
         index %= self.count
-        pair = self._kept.get(index)
+        pair = _KEPT.get((*self._key, index))
         if pair is None:
             pair = self._pair(index)
-            if (len(self._kept) + 1) * pair[0].nbytes * 2 <= KEEP_BYTES:
-                self._kept[index] = pair
+            if (len(_KEPT) + 1) * pair[0].nbytes * 2 <= KEEP_BYTES:
+                _KEPT[(*self._key, index)] = pair
         source, target = pair
         return source.expand(3, -1, -1), target.expand(3, -1, -1)
 
