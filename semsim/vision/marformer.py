@@ -750,9 +750,9 @@ CHARBONNIER_EPS = 1e-6  # added to the squared error
 class ReduceMetal(Processing):
     """Take the metal artefacts out of a slice, at the scanner or where it is read.
 
-    The network sees the mean of the three channels and answers on all three. The classical baseline
-    (linear interpolation) needs the sinogram, so it is not a task but ``corrupted: li`` of the
-    payload ``mar``: only the scanner can do it.
+    A slice is grey: of what arrives the mean of the three channels counts, wherever the network
+    works. The classical baseline (linear interpolation) needs the sinogram, so it is not a task but
+    ``corrupted: li`` of the payload ``mar``: only the scanner can do it.
 
     Args:
         weights: name of shipped weights or a .safetensors file; None starts a fresh network.
@@ -794,6 +794,10 @@ class ReduceMetal(Processing):
     def process(self, image: Tensor) -> Tensor:
         """Return slices [B, 3, H, W], not clipped, of slices in [0, 1]."""
         return self.network(image.mean(dim=1, keepdim=True)).expand(-1, 3, -1, -1)
+
+    def forward(self, estimate: Tensor) -> Tensor:
+        """Return the output [B, 3, H, W]: the grey estimate, processed at the receiver."""
+        return super().forward(estimate.mean(dim=1, keepdim=True).expand_as(estimate))
 
     def loss(self, output: Tensor, source: Tensor, target: Tensor) -> Tensor:
         """Return the loss between the output and the clean slice."""
