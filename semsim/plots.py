@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from semsim.pictures import strip
 from semsim.plotstyle import (
-    BOUNDS,
-    COLOURS,
     COLUMN,
     GREY_MARKERS,
-    MARKERS,
     PAGE,
     WORDS,
+    Dashes,
+    is_bound,
+    looks,
     save,
     style,
 )
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
 
 __all__ = ["plot_rows", "published", "strip"]
 
-Dashes = tuple[float, ...]  # lengths of strokes and gaps; none for a solid line
 PUBLISHED = ("system", "payload", "channel", "cbr", "snr_db", "metric", "value")
 
 
@@ -56,7 +55,8 @@ def plot_rows(
         y: metric along the vertical axis; error rates get a logarithmic one. Several are drawn
             side by side, with a row of panels for each value of ``panel``.
         by: column that tells schemes apart.
-        panel: column with one panel per value, or None for a single panel.
+        panel: column with one panel per value, or None for a single panel. A value that names a
+            bound, such as "no link", gets none of its own but lies dashed in all the others.
         reference: published values to lay beneath in grey, as :func:`published` chooses them; a
             panel shows those whose channel has the name of its own, such as ``AWGN``.
         theory: curves to lay beneath, dashed: name to a function of x.
@@ -67,8 +67,8 @@ def plot_rows(
     metrics = (y,) if isinstance(y, str) else tuple(y)
     chosen = {metric: _choose(rows, x, metric, by, panel) for metric in metrics}
     first = chosen[metrics[0]]
-    names = list(dict.fromkeys(first[panel])) if panel else [""]
-    look = _looks(list(dict.fromkeys(first[by])))
+    names, bounds = _panels(first, panel)
+    look = looks(list(dict.fromkeys(first[by])))
     with style():
         figure, axes = _figure(len(names), len(metrics))
         for ax, (name, metric) in zip(axes, itertools.product(names, metrics), strict=True):
@@ -76,6 +76,9 @@ def plot_rows(
             here = every[every[panel] == name] if panel else every
             for label, colour, marker, dashes in look:
                 _curve(ax, here[here[by] == label], x, str(label), colour, marker, dashes)
+                for bound in bounds:
+                    there = every[(every[panel] == bound) & (every[by] == label)]
+                    _curve(ax, there, x, f"{label}, {bound}", colour, "", (4.0, 2.0))
             _theory(ax, theory or {}, here[x])
             _published(ax, _of_panel(reference, x, here), x)
             ax.set_xlabel(WORDS.get(x, x))
@@ -125,22 +128,12 @@ def _choose(rows: DataFrame, x: str, y: str, by: str, panel: str | None) -> Data
     return chosen
 
 
-def _looks(labels: Sequence[object]) -> list[tuple[object, str, str, Dashes]]:
-    """Give each scheme a colour and a marker; bounds are black and dashed, without marker."""
-    dashed: list[tuple[str, Dashes]] = [
-        ("#000000", (4.0, 2.0)), ("#777777", (4.0, 2.0)), ("#444444", (1.0, 1.5))
-    ]  # fmt: skip
-    looks: list[tuple[object, str, str, Dashes]] = []
-    bounds = [label for label in labels if any(word in str(label).lower() for word in BOUNDS)]
-    schemes = [label for label in labels if label not in bounds]
-    for label in labels:
-        if label in bounds:
-            colour, dashes = dashed[bounds.index(label) % len(dashed)]
-            looks.append((label, colour, "", dashes))
-        else:
-            n = schemes.index(label)
-            looks.append((label, COLOURS[n % len(COLOURS)], MARKERS[n % len(MARKERS)], ()))
-    return looks
+def _panels(rows: DataFrame, panel: str | None) -> tuple[list[Any], list[Any]]:
+    """Return the panels, and the bounds: what would be a panel of bounds lies in all others."""
+    names = list(dict.fromkeys(rows[panel])) if panel else [""]
+    bounds = [name for name in names if is_bound(name)]
+    others = [name for name in names if name not in bounds]
+    return (others, bounds) if others else (names, [])
 
 
 def _curve(

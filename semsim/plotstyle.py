@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +27,7 @@ WORDS = {
     "task_psnr": "PSNR of the task",
     "task_ssim": "SSIM of the task",
 }
+Dashes = tuple[float, ...]  # lengths of strokes and gaps; none for a solid line
 COLUMN, PAGE = 3.5, 7.16  #: inches: one and two columns of a journal page
 STYLE: dict[Any, Any] = {
     "font.size": 8,
@@ -48,6 +50,29 @@ STYLE: dict[Any, Any] = {
     "pdf.fonttype": 42,
     "svg.hashsalt": "semsim",
 }
+
+
+def is_bound(label: object) -> bool:
+    """Tell whether a scheme is a bound, by its name."""
+    return any(word in str(label).lower() for word in BOUNDS)
+
+
+def looks(labels: Sequence[object]) -> list[tuple[object, str, str, Dashes]]:
+    """Give each scheme a colour and a marker; bounds are black and dashed, without marker."""
+    dashed: list[tuple[str, Dashes]] = [
+        ("#000000", (4.0, 2.0)), ("#777777", (4.0, 2.0)), ("#444444", (1.0, 1.5))
+    ]  # fmt: skip
+    looks: list[tuple[object, str, str, Dashes]] = []
+    bounds = [label for label in labels if is_bound(label)]
+    schemes = [label for label in labels if label not in bounds]
+    for label in labels:
+        if label in bounds:
+            colour, dashes = dashed[bounds.index(label) % len(dashed)]
+            looks.append((label, colour, "", dashes))
+        else:
+            n = schemes.index(label)
+            looks.append((label, COLOURS[n % len(COLOURS)], MARKERS[n % len(MARKERS)], ()))
+    return looks
 
 
 def style() -> Any:

@@ -55,6 +55,17 @@ def test_several_metrics_stand_side_by_side_each_on_its_own_scale() -> None:
     assert [ax.get_title("left") for ax in figure.axes] == ["awgn", "awgn", "rayleigh", "rayleigh"]
 
 
+def test_a_panel_that_would_be_a_bound_lies_dashed_in_all_others() -> None:
+    figure = plot_rows(rows(), by="channel", panel="transmitter")
+    assert [ax.get_title("left") for ax in figure.axes] == ["deepjscc", "separate"]
+    for ax in figure.axes:
+        lines = {c.get_label(): c.lines[0] for c in ax.containers}
+        assert list(lines) == ["awgn", "awgn, bound", "rayleigh", "rayleigh, bound"]
+        assert lines["awgn, bound"].get_linestyle() == "--"
+        assert lines["awgn, bound"].get_color() == lines["awgn"].get_color()
+        assert lines["awgn, bound"].get_ydata().tolist() == [27, 32, 37]
+
+
 def test_error_bars_span_the_interval() -> None:
     container = plot_rows(rows()).axes[0].containers[0]
     low, high = container.lines[2][0].get_segments()[0][:, 1]
