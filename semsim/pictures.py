@@ -45,7 +45,7 @@ def strip(
         figure, cells = _strip_figure(len(schemes), len(snrs) + 1, original)
         _picture(cells[len(schemes) // 2 - (len(schemes) % 2 == 0)][0], original, first)
         for row, (name, received) in zip(cells, schemes.items(), strict=True):
-            row[1].set_ylabel(name)
+            row[1].set_ylabel(name.replace(", ", "\n"))  # a long name would run into the next
             for ax, snr in zip(row[1:], snrs, strict=True):
                 caption = (captions or {}).get((name, snr)) or _caption(received[snr], original)
                 _picture(ax, received[snr], caption)
