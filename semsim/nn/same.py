@@ -4,7 +4,7 @@
     keras       as few zeros as will do, the odd one at the end: what Keras and TensorFlow call same
 
 With stride 1 the two are one. With stride 2 they see the image half a pixel apart, so weights
-trained by one rule are wrong by the other.
+trained by one rule are wrong by the other. Those of ``keras`` also start as Keras starts them.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ class SameConv2d(nn.Conv2d):
 
     def __init__(self, before: int, after: int, size: int, stride: int = 1) -> None:
         super().__init__(before, after, size, stride)
+        start_as_keras(self)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return [B, after, ceil(H / stride), ceil(W / stride)] for x [B, before, H, W]."""
@@ -41,11 +42,19 @@ class SameConvTranspose2d(nn.ConvTranspose2d):
         first = (size - stride) // 2
         super().__init__(before, after, size, stride, padding=first)
         self.surplus = size - stride - 2 * first  # 1 where the padding is odd
+        start_as_keras(self)
 
     def forward(self, x: Tensor, output_size: list[int] | None = None) -> Tensor:
         """Return [B, after, stride · H, stride · W] for x [B, before, H, W]."""
         y = super().forward(x, output_size)
         return y[..., : y.shape[2] - self.surplus, : y.shape[3] - self.surplus]
+
+
+def start_as_keras(layer: nn.Conv2d | nn.ConvTranspose2d) -> None:
+    """Draw weights from Glorot and Bengio's uniform distribution, and set biases to zero."""
+    nn.init.xavier_uniform_(layer.weight)
+    if layer.bias is not None:
+        nn.init.zeros_(layer.bias)
 
 
 def _keras_pads(n: int, size: int, stride: int) -> tuple[int, int]:

@@ -1,7 +1,7 @@
 """The published networks in Keras, on either backend: to train here, or to load weights into.
 
-Convolutions pad as Keras does, so they are the networks of ``deepjscc`` with ``padding: keras``;
-weights start as those of torch do.
+Convolutions pad and start as Keras does, so they are the networks of ``deepjscc`` with
+``padding: keras``.
 """
 
 from __future__ import annotations
@@ -58,11 +58,11 @@ def bourtsoulatze2019(channels: int = 8, size: int | None = None) -> tuple[Any, 
 
     x = image = keras.Input((size, size, 3))
     for filters, strides in ((16, 2), (32, 2), (32, 1), (32, 1), (channels, 1)):
-        x = _slopes(0.25)(_conv(int(x.shape[-1]), filters, 5, strides)(x))
+        x = _slopes(0.25)(_conv(filters, 5, strides)(x))
     grid = size and size // 4
     y = latent = keras.Input((grid, grid, channels))
     for filters, strides in ((32, 1), (32, 1), (32, 1), (16, 2), (3, 2)):
-        y = _conv(int(y.shape[-1]), filters, 5, strides, up=True)(y)
+        y = _conv(filters, 5, strides, up=True)(y)
         y = keras.layers.Activation("sigmoid")(y) if filters == 3 else _slopes(0.25)(y)
     return keras.Model(image, x), keras.Model(latent, y)
 
@@ -85,14 +85,14 @@ def adjscc(
     x = image = keras.Input((size, size, 3))
     shapes = ((width, 9, 2), (width, 5, 2), (width, 5, 1), (width, 5, 1), (channels, 5, 1))
     for index, (filters, kernel, strides) in enumerate(shapes):
-        x = gdn()(_conv(int(x.shape[-1]), filters, kernel, strides)(x))
+        x = gdn()(_conv(filters, kernel, strides)(x))
         if index < 4:
             x = _attention(_slopes(0.0)(x), snr_tx if adaptive else None)
     grid = size and size // 4
     y = latent = keras.Input((grid, grid, channels))
     shapes = ((width, 5, 1), (width, 5, 1), (width, 5, 1), (width, 5, 2), (3, 9, 2))
     for index, (filters, kernel, strides) in enumerate(shapes):
-        y = gdn(inverse=True)(_conv(int(y.shape[-1]), filters, kernel, strides, up=True)(y))
+        y = gdn(inverse=True)(_conv(filters, kernel, strides, up=True)(y))
         if index < 4:
             y = _attention(_slopes(0.0)(y), snr_rx if adaptive else None)
     y = keras.layers.Activation("sigmoid")(y)
@@ -101,17 +101,11 @@ def adjscc(
     return keras.Model(image, x), keras.Model(latent, y)
 
 
-def _conv(before: int, filters: int, size: int, strides: int, *, up: bool = False) -> Any:
-    """Return a convolution that starts as torch's: uniform up to the root of 1 / fan-in."""
+def _conv(filters: int, size: int, strides: int, *, up: bool = False) -> Any:
     import keras
 
-    fan = (filters if up else before) * size**2  # torch takes the wrong side of a transposed one
-    start = keras.initializers.RandomUniform(-(fan**-0.5), fan**-0.5)
     layer = keras.layers.Conv2DTranspose if up else keras.layers.Conv2D
-    return layer(
-        filters, size, strides=strides, padding="same",
-        kernel_initializer=start, bias_initializer=start,
-    )  # fmt: skip
+    return layer(filters, size, strides=strides, padding="same")
 
 
 def _slopes(start: float) -> Any:
