@@ -13,6 +13,7 @@ from semsim.fields import train_spec
 from semsim.loading import pick_device
 from semsim.mistakes import SpecError
 from semsim.scenario import Scenario
+from semsim.seeds import stream
 
 
 def train_all(
@@ -71,7 +72,9 @@ def own_weights(
         return weights
     from semsim.training import train
 
-    built = scenario.build(device)
+    with torch.random.fork_rng():  # so that start weights are the scenario's, not the process's
+        torch.manual_seed(int(torch.randint(2**62, (), generator=stream(scenario.seed, "start"))))
+        built = scenario.build(device)
     payload, validation = training_data(scenario)
     result = train(
         built.link,
