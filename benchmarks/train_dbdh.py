@@ -1,8 +1,8 @@
 """Train the embedder and the localiser of hidden codes.
 
     python benchmarks/train_dbdh.py pimog --data DATA --minutes 12 --out RUN
-    python benchmarks/train_dbdh.py dbdh --data DATA --minutes 65 --out RUN
-    python benchmarks/train_dbdh.py dbdh --data DATA --minutes 6 --out RUN --filters none
+    python benchmarks/train_dbdh.py dbdh --embedders pimog --data DATA --minutes 60 --out RUN
+    python benchmarks/train_dbdh.py dbdh --data DATA --steps 300 --out RUN --filters none
 
 DATA holds photos883_128.npz and bsds500.npz (folders train and test train, val validates). One
 thread; the learning rate follows the clock. A stopped run goes on where it was. ``dbdh`` makes its
@@ -33,8 +33,9 @@ from semsim.vision import dbdh
 
 SIZE, BATCH, LR, WARMUP = 128, 16, 3e-3, 0.03
 RING, FRESH = 4096, 6  # photos kept, and made anew per step
-SIDES, WEAK, STRONG = (0.3, 0.6), 3.0, 24.0
-EMBED_BATCH, SAVE_SECONDS = 32, 240
+SIDES = (0.3, 0.6)
+STRENGTHS = (3.0, 24.0, 5.0)  # least, and largest at first and in the end
+EMBED_BATCH, SAVE_SECONDS = 32, 300
 
 
 def covers(data: Path, split: str) -> Tensor:
@@ -49,6 +50,16 @@ def covers(data: Path, split: str) -> Tensor:
         small, _ = read_pack(data / "photos883_128.npz")
         found = [tiles(train, SIZE, 1, 2.2, 2, rng), tiles(small, SIZE, 1, 1, 1, rng)]
     return torch.from_numpy(np.concatenate(found))
+
+
+def pools(args: argparse.Namespace) -> tuple[Tensor, Tensor]:
+    """Return covers to train on and held-out ones; kept in the folder above the run's."""
+    kept = args.out.parent / "covers.pt"
+    if not kept.exists():
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        torch.save([covers(args.data, split) for split in ("train", "val")], kept)
+    train, held = torch.load(kept, weights_only=True)
+    return train, held
 
 
 def method(kind: str, weights: str | None) -> Any:
@@ -67,9 +78,10 @@ def follow(mean: Tensor, value: Tensor, number: Tensor | int) -> Tensor:
 class Clock:
     """Networks, their mean, the optimiser and the time that they have had; on disk and back."""
 
-    def __init__(self, network: nn.Module, minutes: float, out: Path) -> None:
-        out.mkdir(parents=True, exist_ok=True)
-        self.network, self.minutes, self.file = network, minutes, out / "last.pt"
+    def __init__(self, network: nn.Module, args: argparse.Namespace) -> None:
+        args.out.mkdir(parents=True, exist_ok=True)
+        self.network, self.file = network, args.out / "last.pt"
+        self.minutes, self.limit = args.minutes, args.steps
         self.mean = torch.optim.swa_utils.AveragedModel(network, avg_fn=follow, use_buffers=True)
         self.optimiser = muon.Muon(muon.groups(network), lr=LR)
         self.steps, self.seconds, self.saved = 0, 0.0, 0.0
@@ -84,7 +96,9 @@ class Clock:
 
     @property
     def share(self) -> float:
-        """Share of the time that is over."""
+        """Share of the time, or of the steps where they are given, that is over."""
+        if self.limit:
+            return self.steps / self.limit
         return self.seconds / (60 * self.minutes)
 
     def step(self, loss: Tensor) -> bool:
@@ -123,7 +137,7 @@ class Ring:
         self.corners = torch.empty(RING, 4, 2)
         self.filled = self.place = self.turn = 0
 
-    def add(self, count: int, strongest: float) -> None:
+    def add(self, count: int, weakest: float, strongest: float) -> None:
         """Make photos with residuals of log-uniform strength and let them replace the oldest."""
         pick = torch.randint(len(self.pictures), (2, count), generator=self.g)
         cover, background = (to_float(self.pictures[p]) for p in pick)
@@ -131,7 +145,7 @@ class Ring:
         capture = ("print", "screen")[self.turn % 2]
         kind = self.methods[self.turn // 2 % len(self.methods)]
         self.turn += 1
-        strength = WEAK * (strongest / WEAK) ** u
+        strength = weakest * (strongest / weakest) ** u
         with torch.no_grad():
             photo, corners, _ = dbdh.photograph(
                 cover, background, kind, self.g, strength=strength, capture=capture, side=SIDES
@@ -185,15 +199,19 @@ def train_localiser(args: argparse.Namespace) -> None:
         luma=not args.no_luma, segmentation=not args.no_mask,
     ).to(memory_format=torch.channels_last)  # fmt: skip
     methods = [method(kind, args.pimog) for kind in args.embedders]
-    clock = Clock(network, args.minutes, args.out)
-    pictures, held = covers(args.data, "train"), covers(args.data, "val")
+    clock = Clock(network, args)
+    pictures, held = pools(args)
     ring = Ring(pictures, methods, args.seed + clock.steps)
-    strongest = lambda: max(5.0, STRONG * (5 / STRONG) ** (clock.share / 0.8))  # noqa: E731
+    weakest, first, last = args.strengths
+
+    def strongest() -> float:
+        return max(last, first * (last / first) ** (clock.share / 0.8))
+
     while ring.filled < RING // 4:
-        ring.add(32, strongest())
+        ring.add(32, weakest, strongest())
     clock.last, losses = time.perf_counter(), []
     while clock.share < 1:
-        ring.add(FRESH, strongest())
+        ring.add(FRESH, weakest, strongest())
         photos, corners = ring.batch(BATCH)
         loss = dbdh.localisation_loss(network(photos), corners)
         losses.append(loss.item())
@@ -213,7 +231,8 @@ def train_localiser(args: argparse.Namespace) -> None:
         "multiply_adds": multiply_adds(final, torch.rand(1, 3, SIZE, SIZE)),
         "measured": {"on": "64 photos per row, bsds500 val, strength 4, mean overlap"} | measured,
     }  # fmt: skip
-    zoo.export_parts(args.out / "dbdh-128.safetensors", {"network": final}, card)
+    name = f"dbdh-{'-'.join(args.embedders)}.safetensors"
+    zoo.export_parts(args.out / name, {"network": final}, card)
 
 
 def about(args: argparse.Namespace, clock: Clock, batch: int, data: str) -> dict[str, Any]:
@@ -261,8 +280,8 @@ def accuracy(kind: Any, pictures: Tensor, strength: float) -> float:
 def train_embedder(args: argparse.Namespace) -> None:
     torch.manual_seed(args.seed)
     kind: Any = dbdh.Pimog(None).to(memory_format=torch.channels_last)
-    clock = Clock(kind, args.minutes, args.out)
-    pictures, held = covers(args.data, "train"), covers(args.data, "val")
+    clock = Clock(kind, args)
+    pictures, held = pools(args)
     g, losses = stream(args.seed, "pimog", clock.steps), []
     while clock.share < 1:
         strength = max(4.0, 24.0 * (4 / 24) ** (clock.share / 0.6))
@@ -308,10 +327,12 @@ def main() -> None:
     parser.add_argument("what", choices=("pimog", "dbdh"))
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--minutes", type=float, default=60)
+    parser.add_argument("--steps", type=int, help="a budget of steps instead of minutes")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--embedders", nargs="+", default=["spread", "pimog"])
     parser.add_argument("--pimog", help="weights of a run instead of the zoo's")
+    parser.add_argument("--strengths", nargs=3, type=float, default=STRENGTHS)
     parser.add_argument("--filters", default="all", choices=("all", "srm", "gabor", "none"))
     for switch in ("no-cross", "no-ase", "no-luma", "no-mask"):
         parser.add_argument(f"--{switch}", action="store_true")

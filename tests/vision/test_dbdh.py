@@ -108,6 +108,15 @@ def test_ablations_build_and_train_every_parameter(change: dict[str, object]) ->
     assert all(p.grad is not None for p in network.parameters())
 
 
+def test_four_views_turn_corners_along() -> None:
+    network = dbdh.DBDH().eval()
+    image = pictures(2, 128)
+    found, turned = network.locate(image, 4), network.locate(image.rot90(1, (2, 3)), 4)
+    back = torch.stack([128 - turned[..., 1], turned[..., 0]], dim=-1)
+    # all four turns are seen either way, so only the order of summation differs
+    assert torch.allclose(back.roll(1, dims=1), found, atol=0.01)
+
+
 def test_odd_sizes_and_presets_are_refused() -> None:
     with pytest.raises(ValueError, match="multiples of 32"):
         dbdh.DBDH()(torch.rand(1, 3, 40, 64))
@@ -322,7 +331,7 @@ def test_true_corners_give_full_marks_at_both_ends() -> None:
     photos, target = batch()
     task = fresh()
     true = target[:, :8].view(-1, 4, 2)
-    task.network.locate = lambda image: true
+    task.network.locate = lambda image, views: true
     for at in ("receiver", "sender"):
         task.at = at
         seen = outcome(task, photos, target)
@@ -363,6 +372,8 @@ def test_void_tasks_and_foreign_targets_are_refused() -> None:
         dbdh.Localise(weights=None)
     with pytest.raises(ValueError, match="at is sender"):
         dbdh.Localise("both", weights=None, trainable=True)
+    with pytest.raises(ValueError, match="views is 1 or 4"):
+        dbdh.Localise(weights=None, trainable=True, views=2)
     with pytest.raises(ValueError, match="at: receiver"):
         dbdh.Localise("sender", weights=None, trainable=True)
     task, photos = fresh(), pictures(2, 64)

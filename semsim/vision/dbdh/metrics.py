@@ -107,7 +107,7 @@ class BitAccuracyOracle(_Mean):
 
     name = "bit_accuracy_oracle"
 
-    def __init__(self, embedder: Embedding = "spread", *, key: int = 0) -> None:
+    def __init__(self, embedder: Embedding = "pimog", *, key: int = 0) -> None:
         self.method = make_embedder(embedder, key)
 
     def __call__(self, outcome: Outcome) -> Tensor:

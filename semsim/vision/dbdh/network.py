@@ -193,9 +193,19 @@ class DBDH(nn.Module):
         maps = [self.corners(fused)] + ([] if self.mask is None else [self.mask(fused)])
         return torch.cat(maps, dim=1)
 
-    def locate(self, image: Tensor) -> Tensor:
-        """Return the corners, clockwise from the top left, [B, 4, 2], in pixels."""
-        return read_out(self(image)[:, :4])
+    def locate(self, image: Tensor, views: int = 1) -> Tensor:
+        """Return the corners, clockwise from the top left, [B, 4, 2], in pixels.
+
+        Args:
+            image: [B, 3, H, W].
+            views: 1, or 4 to look at the photo in all four turns and multiply the heat maps.
+        """
+        total = torch.zeros(())
+        for turn in range(views):
+            maps = self(image.rot90(turn, (2, 3)))[:, :4]
+            heat = maps.flatten(2).log_softmax(dim=2).view_as(maps)
+            total = total + heat.rot90(-turn, (2, 3)).roll(turn, dims=1)  # corners turn along
+        return read_out(total)
 
 
 SPREAD_CELLS = 1.0  # standard deviation of a target heat map, in its cells of four pixels

@@ -38,7 +38,7 @@ class MarkedPhotos(Dataset[tuple[Tensor, Tensor]]):
             ``{split}/images/*.png`` and ``{split}/labels.json``; None takes the bundled photos.
         split: which folder of a prepared set; of a folder of covers all files, or the first 90 %
             (train), the next 5 % (val), the last 5 % (test). The bundled photos are not split.
-        embedder: ``spread`` or ``pimog``.
+        embedder: ``pimog`` (trained) or ``spread`` (key-seeded, much harder to find).
         key: key of ``spread``.
         strength: rms of the residual within the region, on the scale 0 to 255; 0 hides nothing.
         capture: ``print`` or ``screen``, both with perspective, or ``none``.
@@ -56,10 +56,10 @@ class MarkedPhotos(Dataset[tuple[Tensor, Tensor]]):
         size: int = 128,
         path: str | None = None,
         split: Split = "all",
-        embedder: Embedding = "spread",
+        embedder: Embedding = "pimog",
         key: int = 0,
         strength: float = 4.0,
-        capture: Capture = "print",
+        capture: Capture = "screen",
         side: tuple[float, float] = (0.3, 0.6),
         turns: bool = True,
         seed: int = 0,

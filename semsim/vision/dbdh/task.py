@@ -26,10 +26,12 @@ class Localise(Task):
             sends only the upright crop of 64 x 64 pixels, and the receiver reads the bits from it;
             the eight coordinates reach the receiver without errors and cost nothing here (at 10
             bits each they are 80 bits). ``none`` guesses: a centred square of 0.55 of the side.
-        weights: name of shipped weights or a .safetensors file; None starts a fresh network.
+        weights: name of shipped weights or a .safetensors file; ``auto`` takes those that were
+            trained on the embedder's codes, None starts a fresh network.
         trainable: train the network, with a fresh mask head; mirror no photos then
             (``train: {flip: false}``), because the corners would stay where they are.
         preset: size of the network.
+        views: 4 looks at each photo in four turns, at four times the cost; 1 looks once.
         embedder: whose message is read.
         key: key of ``spread``.
     """
@@ -38,10 +40,11 @@ class Localise(Task):
         self,
         at: Literal["sender", "receiver", "none"] = "receiver",
         *,
-        weights: str | None = "dbdh-128",
+        weights: str | None = "auto",
         trainable: bool = False,
         preset: Literal["tiny", "paper_size"] = "tiny",
-        embedder: Embedding = "spread",
+        views: Literal[1, 4] = 4,
+        embedder: Embedding = "pimog",
         key: int = 0,
     ) -> None:
         from semsim import zoo
@@ -53,10 +56,13 @@ class Localise(Task):
             raise ValueError("weights null is a fresh network; train it with trainable: true")
         if trainable and at != "receiver":
             raise ValueError(f"a trainable localiser is at: receiver, got at: {at}")
-        self.at, self.trainable = at, trainable
+        if views not in (1, 4):
+            raise ValueError(f"views is 1 or 4, got {views}")
+        self.at, self.trainable, self.views = at, trainable, views
         self.network = DBDH(preset, segmentation=False)
         if weights is not None:
-            zoo.load_parts(weights, {"network": self.network})
+            name = f"dbdh-{embedder}" if weights == "auto" else weights
+            zoo.load_parts(name, {"network": self.network})
         if trainable:
             self.network.add_mask_head()
         self.network.requires_grad_(trainable)
@@ -75,7 +81,7 @@ class Localise(Task):
         """Return what goes into the link: the photo, or at the sender the upright crop."""
         if self.at != "sender":
             return source
-        self._sent = self.network.locate(source)
+        self._sent = self.network.locate(source, self.views)
         return rectify(source, self._sent, SIDE)
 
     def forward(self, estimate: Tensor) -> Tensor:
@@ -88,7 +94,9 @@ class Localise(Task):
             corners, within = self._sent, whole(estimate)
         else:
             corners = within = (
-                self.network.locate(estimate) if self.at == "receiver" else guess(estimate)
+                self.network.locate(estimate, self.views)
+                if self.at == "receiver"
+                else guess(estimate)
             )
         bits, word, passed = read_message(self.method, estimate, within)
         return torch.cat([corners.flatten(1), bits, word, passed[:, None].float()], dim=1)
