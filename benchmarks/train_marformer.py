@@ -130,7 +130,7 @@ def run(data: Path, size: str, minutes: float, out: Path) -> None:
 def export(
     network: nn.Module, size: str, steps: int, spent: float, minutes: float, out: Path
 ) -> None:
-    """Write weights and card; benchmarks/marformer.py adds what it measured."""
+    """Write weights and card; benchmarks/marformer.py --card adds what it measured."""
     card = {
         "about": f"MARformer-{size}: takes metal artefacts out of CT slices (mu / 0.5 per cm)",
         "data": f"simulated: {POOL['jaws']} procedural jaws; TCIA TCGA-LUAD/LUSC CT slices of 44 "
