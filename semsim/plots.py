@@ -66,9 +66,9 @@ def plot_rows(
     """
     metrics = (y,) if isinstance(y, str) else tuple(y)
     chosen = {metric: _choose(rows, x, metric, by, panel) for metric in metrics}
-    first = chosen[metrics[0]]
-    names, bounds = _panels(first, panel)
-    look = looks(list(dict.fromkeys(first[by])))
+    shown = rows[rows["metric"].isin(metrics)]  # a metric may lack a scheme, such as no link
+    names, bounds = _panels(shown, panel)
+    look = looks(list(dict.fromkeys(shown[by])))
     with style():
         figure, axes = _figure(len(names), len(metrics))
         for ax, (name, metric) in zip(axes, itertools.product(names, metrics), strict=True):
@@ -89,7 +89,7 @@ def plot_rows(
         for number, metric in enumerate(metrics):
             _scale(axes[number :: len(metrics)], x, metric, chosen[metric])
         _legend(figure, axes)
-        figure.supxlabel(_footnote(first, x), fontsize=6.5, color="#555555")
+        figure.supxlabel(_footnote(shown, x), fontsize=6.5, color="#555555")
         save(figure, path)
     return figure
 

@@ -66,6 +66,20 @@ def test_a_panel_that_would_be_a_bound_lies_dashed_in_all_others() -> None:
         assert lines["awgn, bound"].get_ydata().tolist() == [27, 32, 37]
 
 
+@pytest.mark.parametrize("order", [("psnr", "task_psnr"), ("task_psnr", "psnr")])
+def test_a_bound_that_only_one_metric_has_lies_in_its_panels(order: tuple[str, str]) -> None:
+    both = pd.concat([rows()[rows()["transmitter"] != "bound"], rows(metric="task_psnr")])
+    for axis in ("transmitter", "channel"):
+        other = "channel" if axis == "transmitter" else "transmitter"
+        figure = plot_rows(both, y=order, by=axis, panel=other)
+        dashed = {
+            ax.get_ylabel()
+            for ax in figure.axes
+            if any(c.lines[0].get_linestyle() == "--" for c in ax.containers)
+        }
+        assert dashed == {"PSNR of the task (dB)"}
+
+
 def test_error_bars_span_the_interval() -> None:
     container = plot_rows(rows()).axes[0].containers[0]
     low, high = container.lines[2][0].get_segments()[0][:, 1]
