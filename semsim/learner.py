@@ -63,8 +63,14 @@ class Batches(torch.utils.data.IterableDataset):  # type: ignore[type-arg]
         self, source: Tensor, target: Any, generator: torch.Generator
     ) -> tuple[Tensor, Any]:
         """Crop and mirror an image, and its reference alike; a class stays what it is."""
-        is_image = isinstance(target, Tensor) and target.shape[-2:] == source.shape[-2:]
-        if source.dim() != 3 or not (is_image or isinstance(target, int)):
+        shape = torch.as_tensor(target).shape
+        is_image = len(shape) > 1 and shape[-2:] == source.shape[-2:]
+        if source.dim() != 3 or not (is_image or len(shape) == 0):
+            if self.spec.crop is not None:
+                raise ValueError(
+                    "crop cuts images, and targets that are images or classes; here items are "
+                    f"{list(source.shape)} and targets {list(shape)}; leave train.crop out"
+                )
             return source, target  # a target such as a corner's place would have to move along
         cut = self._window(source, generator)
         mirror = self.spec.flip and torch.rand((), generator=generator) < 0.5

@@ -99,6 +99,23 @@ def test_a_target_that_a_mirror_would_move_leaves_the_image_as_it_is() -> None:
     whole = [Corners()[i][0] for i in range(4)]
     assert all(any(torch.equal(s, image) for image in whole) for s in sources)
     assert targets.shape == (4, 8)
+    with pytest.raises(ValueError, match=r"targets \[8\]; leave train.crop out"):
+        Batches(Corners(), TrainSpec(batch_size=4, crop=8), seed=5, start=0).batch(0)
+
+
+def test_a_class_may_be_a_number_or_a_tensor() -> None:
+    class Classes(ToyPairs):
+        def __init__(self, turn: type) -> None:
+            super().__init__()
+            self.turn = turn
+
+        def __getitem__(self, index: int) -> tuple[Tensor, int | Tensor]:
+            return super().__getitem__(index)[0], self.turn(torch.tensor(index))
+
+    spec = TrainSpec(batch_size=4, crop=8)
+    found = [Batches(Classes(t), spec, seed=5, start=0).batch(0) for t in (int, Tensor.clone)]
+    assert found[0][0].shape == (4, 3, 8, 8)
+    assert all(map(torch.equal, *found))
 
 
 def test_a_task_is_trained_over_no_link_and_its_weights_are_kept(tmp_path: Path) -> None:
