@@ -169,6 +169,16 @@ def test_a_codec_of_other_layers_is_refused_with_the_layer(change: str, said: st
         convert(*changed(change))
 
 
+def test_a_class_of_its_own_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(Path(__file__).parent)
+    encoder, decoder = models("bourtsoulatze2019")
+    from keras_models import subclassed
+
+    for ends, end in (((subclassed(), decoder), "encoder"), ((encoder, subclassed()), "decoder")):
+        with pytest.raises(ValueError, match=f"{end} is a class of its own"):
+            convert(*ends)
+
+
 def test_a_scale_before_the_power_normalisation_does_not_matter() -> None:
     assert convert(*changed("halved output"))[2][-1].error < 1e-5
 
@@ -225,6 +235,11 @@ def test_the_command_tells_a_mistake_in_one_sentence(capsys: pytest.CaptureFixtu
     for arguments, said in (
         (["no.keras", "no.keras", "out.safetensors"], "model no.keras does not exist"),
         (["no.keras", "no.keras", "out.h5"], "out ends in .safetensors, got out.h5"),
+        (["no.keras", "no.keras", "no/out.safetensors"], "out: there is no folder no"),
+        (
+            ["no.keras", "no.keras", "out.safetensors", "--arguments", "[8]"],
+            '--arguments is {"name": value, ...}, got [8]',
+        ),
     ):
         with pytest.raises(SystemExit):
             main(arguments)

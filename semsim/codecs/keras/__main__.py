@@ -28,6 +28,10 @@ def main(arguments: list[str] | None = None) -> None:
     given = parser.parse_args(arguments)
     if given.out.suffix != ".safetensors":
         parser.error(f"out ends in .safetensors, got {given.out}")
+    if not given.out.parent.is_dir():
+        parser.error(f"out: there is no folder {given.out.parent}")
+    if not isinstance(given.arguments, dict):
+        parser.error(f'--arguments is {{"name": value, ...}}, got {json.dumps(given.arguments)}')
     try:
         models = [_model(given, end) for end in ("encoder", "decoder")]
         transmitter, receiver, checks = convert(*models)

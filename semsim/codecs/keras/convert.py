@@ -77,6 +77,12 @@ def convert(
 
 def spec_of(encoder: Any, decoder: Any) -> dict[str, Any]:
     """Return the arguments of ``deepjscc`` that two Keras models amount to."""
+    for end, model in (("encoder", encoder), ("decoder", decoder)):
+        if not getattr(model, "inputs", None):
+            raise ValueError(
+                f"{end} is a class of its own, and only its call knows the order of the layers; "
+                "build it from keras.Input"
+            )
     convolutions = [layer for layer in _layers(encoder) if kind_of(layer) == "Conv2D"]
     paddings = ", ".join(layer.padding for layer in convolutions)
     if paddings != ", ".join(["same"] * 5):
