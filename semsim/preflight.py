@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from torch import nn
 
 from semsim.evaluation import Row
 from semsim.mistakes import SpecError
@@ -49,18 +50,30 @@ def untrained(scenario: Scenario) -> list[str]:
 
     Nothing is wrong with such a link, but its networks are random, and only its numbers tell.
     """
-    lines = []
+    lines, known = [], dict[str, bool]()
     for point in scenario.points():
         if point.scenario.transmitter.weights or trains(point.scenario):
             continue
-        link = point.scenario.build("cpu").link
-        ends: list[Any] = [getattr(link, name, None) for name in ("transmitter", "receiver")]
-        if any(hasattr(end, "spec") and any(True for _ in end.parameters()) for end in ends):
+        codec = f"{point.scenario.transmitter!r} {point.scenario.receiver_spec()!r}"
+        if codec not in known:
+            known[codec] = _is_random(point.scenario.build("cpu").link)
+        if known[codec]:
             lines.append(
                 f"{point.name}: the {point.scenario.transmitter.kind} codec is not trained; name "
                 "weights (see semsim list weights) or add train, or its networks stay random"
             )
     return lines
+
+
+def _is_random(link: nn.Module) -> bool:
+    """Tell whether a link has an end with parameters that came with no weights of its own."""
+    ends: list[Any] = [getattr(link, name, None) for name in ("transmitter", "receiver")]
+    return any(
+        hasattr(end, "spec")
+        and not getattr(end, "brings_weights", False)
+        and any(True for _ in end.parameters())
+        for end in ends
+    )
 
 
 def preflight_report(scenario: Scenario, device: torch.device) -> list[str]:

@@ -119,6 +119,23 @@ def test_a_codec_that_nothing_trains_is_told() -> None:
         assert told or not result.stderr
 
 
+@pytest.mark.skipif(not find_spec("tensorflow"), reason="needs the extra tensorflow")
+def test_a_keras_model_that_may_be_trained_is_not_called_random(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from semsim.preflight import untrained
+    from semsim.scenario import Scenario
+
+    monkeypatch.syspath_prepend(ROOT / "tests/codecs")
+    values = {"payload": "photos", "channel": "awgn", "metrics": ["psnr"], "snr_db": 10}
+    for model, told in (
+        ("keras_models:halves", False),
+        ("semsim.codecs.keras.models:bourtsoulatze2019", True),
+    ):
+        codec = {"kind": "keras", "model": model}
+        assert bool(untrained(Scenario.parse({**values, "transmitter": codec}))) is told
+
+
 def test_run_prints_a_table_and_the_files() -> None:
     said = call("run", "toy.yaml")
     assert "transmitter.mode" in said

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from channels.base import CSI
 from semsim.codecs.deepjscc import to_latent, to_symbols
+from semsim.codecs.keras import models
 from semsim.codecs.keras.frameworks import Backend
 from semsim.codecs.keras.loading import End, network
 from semsim.phy.power import unit_power
@@ -71,6 +72,8 @@ class _End(nn.Module):
         #: the arguments, as kept with weights, which fit either backend
         self.spec = spec
         self.pairing: Pairing = spec["pairing"]
+        #: False for semsim's own networks; a file, and a function of yours, may hold trained ones
+        self.brings_weights = not spec["model"].startswith(f"{models.__name__}:")
         self.network = network(spec["model"], end, backend, spec["arguments"], trainable)
 
     def run(self, values: Tensor, csi: CSI) -> Tensor:
