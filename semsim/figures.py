@@ -121,6 +121,10 @@ def check_plot(plot: Any, columns: Sequence[str], metrics: Sequence[str]) -> Non
         if name is not None and name not in columns:
             raise SpecError(key, f"the rows have no column {name!r}; {known(columns, name)}")
     wanted = (plot.y,) if isinstance(plot.y, str) else plot.y
+    if not wanted:
+        raise SpecError("y", "is empty; name a metric, or several")
+    if plot.theory and len(wanted) > 1:
+        raise SpecError("theory", "a closed form is of one metric, but y names several")
     for name in wanted if metrics else ():
         if name not in metrics:
             raise SpecError("y", f"{name!r} is not among the metrics; {known(metrics, name)}")

@@ -139,6 +139,18 @@ MISTAKES = {
         BASE + "plots: [{y: error, theory: {QPSK: qam_ber_rician}}]",
         "plots[0].theory.QPSK: qam_ber_rician: missing a required argument: 'k_db'",
     ),
+    "no metric to plot": (
+        BASE + "plots: [{y: []}]",
+        "plots[0].y: is empty; name a metric, or several",
+    ),
+    "theory of several metrics": (
+        BASE + "plots: [{y: [error, negative], theory: {QPSK: qam_ber_awgn}}]",
+        "plots[0].theory: a closed form is of one metric, but y names several",
+    ),
+    "several metrics, one unknown": (
+        BASE + "plots: [{y: [error, errror]}]",
+        "plots[0].y: 'errror' is not among the metrics; did you mean 'error'",
+    ),
     "theory over what": (
         BASE + "plots: [{y: error, x: cbr, theory: {QPSK: qam_ber_awgn}}]",
         "plots[0].theory: closed forms are over snr_db, but x is 'cbr'",
