@@ -84,7 +84,7 @@ def preflight_report(scenario: Scenario, device: torch.device) -> list[str]:
         built = point.scenario.build(device)
         row = point.scenario.check(built)[0]  # the first item also paid for imports and caches
         uses = {n[5:]: row[n] for n in row if n.startswith("uses_") and row[n]}
-        ledger = " + ".join(f"{value:g} {name}" for name, value in uses.items())
+        ledger = " + ".join(f"{value:g} {name}" for name, value in uses.items()) or "no link"
         items = point.scenario.stop_rule().max_items or len(built.payload)
         seconds += row["seconds"] * items * len(point.scenario.snr_db)
         lines.append(

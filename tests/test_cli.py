@@ -103,6 +103,13 @@ def test_check_says_what_would_run_and_writes_nothing() -> None:
     assert [path.name for path in Path().iterdir()] == ["toy.yaml"]
 
 
+def test_check_says_where_nothing_is_sent() -> None:
+    image = "{kind: synthetic, count: 1, size: 16}"
+    text = f"payload: {image}\nchannel: awgn\nmetrics: [psnr]\nsnr_db: 10\ntransmitter: no_link"
+    Path("none.yaml").write_text(text)
+    assert "0 channel uses per item (no link), CBR 0, power 0" in call("check", "none.yaml")
+
+
 def test_a_codec_that_nothing_trains_is_told() -> None:
     image = "{kind: synthetic, count: 1, size: 16}"
     text = f"payload: {image}\nchannel: awgn\nmetrics: [psnr]\nsnr_db: 10\ntransmitter: "
