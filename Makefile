@@ -5,13 +5,18 @@ BIN := $(VENV)/bin
 
 .PHONY: demo test test-fast lint clean
 
-$(VENV)/.installed: pyproject.toml
+$(VENV)/.runs: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --editable .
+	touch $@
+
+# with TensorFlow and all other extras, about 2 GB more
+$(VENV)/.installed: $(VENV)/.runs
 	$(BIN)/python -m pip install --quiet --editable ".[dev]"
 	touch $@
 
-demo: $(VENV)/.installed
+demo: $(VENV)/.runs
 	$(BIN)/semsim run scenarios/quickstart.yaml
 
 lint: $(VENV)/.installed

@@ -24,6 +24,7 @@ WORDS = {
     "bler": "Block error rate",
     "ber": "Bit error rate",
     "accuracy": "Accuracy",
+    "iou": "Overlap (IoU)",
     "task_psnr": "PSNR of the task",
     "task_ssim": "SSIM of the task",
 }
