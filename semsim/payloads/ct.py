@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zipfile
+import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -52,10 +53,10 @@ class SlicePairs:
     def pair(self, index: int) -> tuple[Tensor, Tensor]:
         """Return corrupted and clean slice, [1, S, S] each."""
         corrupted, clean = (self.load(file) for file in self.files[index])
-        if corrupted.shape != clean.shape:
+        if corrupted.shape != clean.shape or clean.dim() != 2:
             raise ValueError(
                 f"{self.files[index][0]} is {list(corrupted.shape)} and its clean slice "
-                f"{list(clean.shape)}; a pair has one size"
+                f"{list(clean.shape)}; both are [H, W], of one size"
             )
         images = [_square(image) for image in (corrupted, clean)]
         if self.size is not None:
@@ -89,7 +90,7 @@ def open_slices(path: Path, split: str, size: int | None) -> HounsfieldSlices | 
         raise ValueError(f"path {path} is not a folder; leave it out for procedural phantoms")
     if (path / "hu.npy").is_file():
         return _open_hounsfield(path, split, size)
-    if volumes := sorted(f for f in path.rglob("*") if f.name.endswith((".nii", ".nii.gz"))):
+    if volumes := sorted(f for f in path.rglob("*") if _is_volume(f.relative_to(path))):
         return _open_volumes(volumes, split, size)
     if truths := sorted((path / split).rglob("gt.mat")):
         files = [
@@ -98,10 +99,17 @@ def open_slices(path: Path, split: str, size: int | None) -> HounsfieldSlices | 
             for file in sorted(truth.parent.glob("*.mat"), key=_number)
             if file.stem.isdigit()
         ]
-        return SlicePairs(path, files, _read_adn, size)
-    if (path / "clean").is_dir() and (path / "metal").is_dir():
-        clean = sorted(f for f in (path / "clean").iterdir() if f.suffix in (".npy", ".png"))
-        files = [(path / "metal" / file.name, file) for file in clean]
+        if files:
+            return SlicePairs(path, files, _read_adn, size)
+    pairs = path / split if (path / split / "clean").is_dir() else path
+    if (pairs / "clean").is_dir() and (pairs / "metal").is_dir():
+        if split == "train" and pairs == path:
+            raise ValueError(
+                f"path {path} does not say which pairs are for training; move them to train/clean "
+                "and train/metal, the others to test/"
+            )
+        clean = sorted(f for f in (pairs / "clean").iterdir() if f.suffix in (".npy", ".png"))
+        files = [(pairs / "metal" / file.name, file) for file in clean]
         if missing := [file for file, _ in files if not file.is_file()]:
             raise ValueError(f"{missing[0]} is missing; metal/ and clean/ hold equal names")
         if files:
@@ -110,6 +118,12 @@ def open_slices(path: Path, split: str, size: int | None) -> HounsfieldSlices | 
         f"path {path} holds no slices: neither hu.npy, *.nii(.gz), {split}/CASE/SLICE/gt.mat, nor "
         "clean/ and metal/ with .npy or .png"
     )
+
+
+def _is_volume(file: Path) -> bool:
+    """Tell a CT volume from the labels that often lie beside it, such as nnU-Net's labelsTr."""
+    labels = any(part.lower().startswith(("label", "mask", "seg")) for part in file.parts)
+    return file.name.endswith((".nii", ".nii.gz")) and not labels
 
 
 def _number(file: Path) -> tuple[int, str]:
@@ -123,7 +137,7 @@ def _open_hounsfield(path: Path, split: str, size: int | None) -> HounsfieldSlic
         slices = np.load(path / "hu.npy", mmap_mode="r", allow_pickle=False)
         with np.load(path / "meta.npz", allow_pickle=False) as file:
             meta = {k: file[k] for k in ("split", "pixel_mm", "mm_per_px") if k in file}
-    except (OSError, ValueError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise ValueError(f"path {path} cannot be read ({error}); unpack it again") from None
     if slices.ndim != 3 or not {"pixel_mm", "mm_per_px"} & meta.keys():
         raise ValueError(
@@ -148,10 +162,13 @@ def _open_volumes(files: Sequence[Path], split: str, size: int | None) -> Hounsf
     import nibabel
     import numpy as np
 
-    if len(files) > 1:
-        files = [f for n, f in enumerate(files) if (n % 5 == 4) == (split == "test")]
+    # every fifth tests; of fewer than five the last
+    last = min(len(files), 5) - 1
+    chosen = [f for n, f in enumerate(files) if (n % 5 == last) == (split == "test")]
+    if not chosen:
+        raise ValueError("the one volume there tests; train on others than the one tested")
     places, sides = [], []
-    for file in files:
+    for file in chosen:
         try:
             volume: Any = nibabel.load(file)
         except (nibabel.filebasedimages.ImageFileError, OSError) as error:
@@ -162,12 +179,15 @@ def _open_volumes(files: Sequence[Path], split: str, size: int | None) -> Hounsf
         inner = range(height // 5, max(height - height // 5, height // 5 + 1))
         places += [(volume, z) for z in inner]
         sides += [float(volume.header.get_zooms()[0]) / 10] * len(inner)
-    if not places:
-        raise ValueError(f"{len(files)} volumes give no slice for split {split}; it takes five")
 
     def load(index: int) -> Tensor:
         volume, z = places[index]
-        plane = torch.from_numpy(np.asarray(volume.dataobj[:, :, z], dtype=np.float32).T.copy())
+        try:
+            pixels = np.asarray(volume.dataobj[:, :, z], dtype=np.float32)
+        except (OSError, EOFError, ValueError, zlib.error) as error:
+            name = volume.get_filename()
+            raise ValueError(f"{name} cannot be read as NIfTI ({error})") from None
+        plane = torch.from_numpy(pixels.T.copy())
         # the whole-field subset of STS-3D-Tooth is stored in [0, 1]
         return plane * 4000 - 1000 if plane.min() >= 0 and plane.max() <= 1 else plane
 
@@ -178,10 +198,11 @@ def _read_adn(file: Path) -> Tensor:
     """Read a slice of the DeepLesion/ADN tree; the truth is raw CT, the others are in cm⁻¹."""
     import numpy as np
     from scipy.io import loadmat
+    from scipy.io.matlab import MatReadError
 
     try:
         image = loadmat(file)["image"]
-    except (KeyError, OSError, ValueError, NotImplementedError) as error:
+    except (KeyError, OSError, ValueError, NotImplementedError, MatReadError) as error:
         raise ValueError(f"{file} holds no MATLAB 5 array 'image' ({error})") from None
     if file.stem == "gt":
         hounsfield = torch.from_numpy(image.astype(np.float32).T.copy()) - 32768
@@ -199,6 +220,6 @@ def _read_window(file: Path) -> Tensor:
             return torch.from_numpy(np.load(file, allow_pickle=False).astype(np.float32))
         with Image.open(file) as image:
             pixels = np.asarray(image if image.mode[0] == "I" else image.convert("L"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, EOFError) as error:
         raise ValueError(f"{file} cannot be read as a slice ({error})") from None
     return torch.from_numpy(pixels.astype(np.float32) / (255 if pixels.dtype == "uint8" else 65535))

@@ -581,11 +581,13 @@ class MetalSlices(torch.utils.data.Dataset[tuple[Tensor, Tensor]]):
 
     - ``hu.npy`` [N, S, S] in HU and ``meta.npz`` (``pixel_mm`` or ``mm_per_px`` of a 512-pixel
       grid, ``split``), or NIfTI volumes ``*.nii``, ``*.nii.gz`` (HU, or [0, 1] taken as -1000 to
-      3000 HU): metal is put into the body and scanned, with 2e7 photons per ray;
+      3000 HU; labels and masks beside them are left out): metal is put into the body and scanned,
+      with 2e7 photons per ray;
     - the tree of DeepLesion/ADN, ``{train,test}/CASE/SLICE/{gt,1,2,…}.mat``;
-    - pairs of equal names in ``clean/`` and ``metal/``, ``.npy`` in [0, 1] or ``.png``.
+    - pairs of equal names in ``{train,test}/{clean,metal}/``, ``.npy`` in [0, 1] or ``.png``; pairs
+      in ``{clean,metal}/`` all test.
 
-    The split is by patient where the folder says it, else every fifth volume tests.
+    The split is the folder's where it has one, else every fifth volume tests (of fewer the last).
 
     Args:
         count: items; all pairs, 64 phantoms, or one per slice by default. More items than slices
@@ -620,6 +622,10 @@ class MetalSlices(torch.utils.data.Dataset[tuple[Tensor, Tensor]]):
         seed: int = 0,
     ) -> None:
         check_positive(count=count, size=size, views=views)
+        if views is not None and views % 2:
+            raise ValueError(f"views is even, got {views}; write {views + 1}")
+        if photons is not None and not photons > 0:
+            raise ValueError(f"photons must be > 0, got {photons}; leave it out for the default")
         if materials is None:
             materials = DENTAL if path is None else IMPLANTS
         _check_choices(split, corrupted, materials, metals)

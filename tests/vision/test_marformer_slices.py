@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -105,6 +106,26 @@ def test_nifti_volumes_are_split_by_volume(tmp_path: Path, scale: str) -> None:
     assert torch.allclose(mu, to_mu(torch.from_numpy(body().astype(np.float32))), atol=1e-4)
 
 
+def test_few_volumes_are_not_both_trained_and_tested_on(tmp_path: Path) -> None:
+    nibabel = pytest.importorskip("nibabel")
+    noise = np.random.default_rng(1).normal(size=(16, 16, 5)).astype(np.float32)
+    image = nibabel.Nifti1Image(noise, np.eye(4))
+    for name in ("imagesTr", "labelsTr"):  # nnU-Net's folders; labels are no CT
+        (tmp_path / name).mkdir()
+        nibabel.save(image, tmp_path / name / "case_0.nii.gz")
+    assert len(MetalSlices(path=str(tmp_path))) == 3
+    with pytest.raises(ValueError, match="the one volume there tests"):
+        MetalSlices(path=str(tmp_path), split="train")
+    for n in (1, 2):
+        nibabel.save(image, tmp_path / "imagesTr" / f"case_{n}.nii.gz")
+    sizes = [len(MetalSlices(path=str(tmp_path), split=s)) for s in ("train", "test")]
+    assert sizes == [2 * 3, 3]
+    whole = (tmp_path / "imagesTr" / "case_2.nii.gz").read_bytes()
+    (tmp_path / "imagesTr" / "case_2.nii.gz").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(ValueError, match=r"case_2.nii.gz cannot be read"):
+        MetalSlices(path=str(tmp_path))[2]
+
+
 def test_the_tree_of_adn_gives_pairs(tmp_path: Path) -> None:
     from scipy.io import savemat
 
@@ -121,6 +142,9 @@ def test_the_tree_of_adn_gives_pairs(tmp_path: Path) -> None:
     assert torch.allclose(first, truth, atol=1e-6)  # transposed, shifted and scaled alike
     assert truth[0, 24, 24].item() == pytest.approx(1.04 * WATER_MU / WINDOW_MU, abs=1e-4)
     assert payload[1][0].max() > payload[0][0].max()  # 2.mat comes before 10.mat
+    (folder / "2.mat").write_bytes(b"")
+    with pytest.raises(ValueError, match="no MATLAB 5 array"):
+        MetalSlices(path=str(tmp_path), seed=1)[1]
     with pytest.raises(ValueError, match="needs sinograms"):
         MetalSlices(path=str(tmp_path), corrupted="li")
     with pytest.raises(ValueError, match="finished slices"):
@@ -145,6 +169,12 @@ def test_plain_pairs_of_folders(tmp_path: Path, suffix: str) -> None:
     assert source.shape == (3, 20, 20)  # padded to a square
     assert source[0, 10, 10].item() == pytest.approx(0.8)
     assert target[0, 10, 10].item() == pytest.approx(0.2) and target[0, 10, 0] == 0
+    with pytest.raises(ValueError, match="train/clean"):
+        MetalSlices(path=str(tmp_path), split="train")
+    for name in ("clean", "metal"):
+        (tmp_path / "train").mkdir(exist_ok=True)
+        shutil.copytree(tmp_path / name, tmp_path / "train" / name)
+    assert torch.equal(MetalSlices(path=str(tmp_path), split="train")[0][0], source)
     (tmp_path / "metal" / f"a{suffix}").unlink()
     with pytest.raises(ValueError, match="missing"):
         MetalSlices(path=str(tmp_path))
@@ -158,14 +188,17 @@ def test_void_choices_are_refused(tmp_path: Path, bodies: Path) -> None:
         ({"materials": []}, "got none"),
         ({"metals": (3, 1)}, "least, most"),
         ({"count": 0}, "at least 1"),
+        ({"views": 7}, "write 8"),
+        ({"photons": 0}, "photons must be > 0"),
         ({"path": str(tmp_path / "nowhere")}, "not a folder"),
         ({"path": str(bodies), "split": "test", "count": 1, "size": 4096}, "more than the 48"),
     ):
         with pytest.raises(ValueError, match=message):
             MetalSlices(**arguments)[0]
-    (bodies / "hu.npy").write_bytes(b"no array")
-    with pytest.raises(ValueError, match="unpack it again"):
-        MetalSlices(path=str(bodies))
+    for content in (b"no array", b""):
+        (bodies / "hu.npy").write_bytes(content)
+        with pytest.raises(ValueError, match="unpack it again"):
+            MetalSlices(path=str(bodies))
     (bodies / "hu.npy").unlink()
     with pytest.raises(ValueError, match="holds no slices"):
         MetalSlices(path=str(bodies))
