@@ -297,9 +297,11 @@ def test_a_prepared_set_is_read_as_it_was_written(tmp_path: Path) -> None:
         dbdh.MarkedPhotos(9, size=64, path=str(tmp_path / "WM-SS"), split="val")
     with pytest.raises(ValueError, match="64x64 pixels, size is 128"):
         dbdh.MarkedPhotos(1, path=str(tmp_path / "WM-SS"), split="val")[0]
-    (out / "labels.json").write_text('[{"file": "00000.png"}]')
-    with pytest.raises(ValueError, match="is not a list"):
-        dbdh.MarkedPhotos(None, size=64, path=str(tmp_path / "WM-SS"), split="val")
+    short = json.dumps([rows[0] | {"vertices": [[0, 0], [9, 0], [9, 9]]}])
+    for content in ('[{"file": "00000.png"}]', "[", "[]", "{}", "[1]", short):
+        (out / "labels.json").write_text(content)
+        with pytest.raises(ValueError, match="is not a list"):
+            dbdh.MarkedPhotos(None, size=64, path=str(tmp_path / "WM-SS"), split="val")
 
 
 @pytest.mark.parametrize(
@@ -372,6 +374,8 @@ def test_void_tasks_and_foreign_targets_are_refused() -> None:
         dbdh.Localise(weights=None)
     with pytest.raises(ValueError, match="at is sender"):
         dbdh.Localise("both", weights=None, trainable=True)
+    with pytest.raises(ValueError, match="spread or pimog, got 'ink'"):
+        dbdh.Localise(embedder="ink")
     with pytest.raises(ValueError, match="views is 1 or 4"):
         dbdh.Localise(weights=None, trainable=True, views=2)
     with pytest.raises(ValueError, match="at: receiver"):

@@ -169,15 +169,17 @@ def _prepared(root: Path, split: str) -> list[tuple[Path, Tensor]] | None:
         return None
     try:
         rows = json.loads(labels.read_text(encoding="utf-8"))
+        if not isinstance(rows, list) or not rows:
+            raise ValueError("no photo is in it")
         found = []
         for row in rows:
-            corners = order_corners(torch.tensor(row["vertices"], dtype=torch.float32)[None])
+            corners = torch.tensor(row["vertices"], dtype=torch.float32)
             bits = torch.tensor(row["bits"], dtype=torch.float32)
-            if bits.shape != (BITS,) or corners.shape != (1, 4, 2):
-                raise ValueError(f"vertices are 4 x 2 and bits {BITS}, in {row['file']}")
+            if bits.shape != (BITS,) or corners.shape != (4, 2) or not set(row["bits"]) <= {0, 1}:
+                raise ValueError(f"vertices are 4 x 2 and bits {BITS} of 0 or 1, in {row['file']}")
             file = labels.parent / "images" / Path(row["file"]).name
-            found.append((file, torch.cat([corners.flatten(), bits])))
-    except (KeyError, TypeError, ValueError, IndexError) as error:
+            found.append((file, torch.cat([order_corners(corners[None]).flatten(), bits])))
+    except (KeyError, TypeError, ValueError) as error:
         raise ValueError(
             f"{labels} is not a list of {{file, vertices (4 x 2), bits ({BITS}), H}}: {error}"
         ) from None

@@ -59,6 +59,7 @@ class Localise(Task):
         if views not in (1, 4):
             raise ValueError(f"views is 1 or 4, got {views}")
         self.at, self.trainable, self.views = at, trainable, views
+        self.method = make_embedder(embedder, key)
         self.network = DBDH(preset, segmentation=False)
         if weights is not None:
             name = f"dbdh-{embedder}" if weights == "auto" else weights
@@ -66,7 +67,6 @@ class Localise(Task):
         if trainable:
             self.network.add_mask_head()
         self.network.requires_grad_(trainable)
-        self.method = make_embedder(embedder, key)
         self._sent: Tensor | None = None
         self.train(self.training)
 
