@@ -8,7 +8,7 @@ DATA holds photos883_128.npz and bsds500.npz (folders train and test train, val 
 thread; the learning rate follows the clock. A stopped run goes on where it was. ``dbdh`` makes its
 photos while it trains: a ring of them, of which each is seen about three times, in other turns. The
 residual is strong at first and as weak as the default in the end. ``--filters none`` and the other
-switches are ablations; ``--export`` writes weights and card for the zoo.
+switches are ablations. Weights and card for the zoo are written to RUN in the end.
 """
 
 from __future__ import annotations
@@ -238,11 +238,17 @@ def train_localiser(args: argparse.Namespace) -> None:
 
 def about(args: argparse.Namespace, clock: Clock, batch: int, data: str) -> dict[str, Any]:
     """Return what both cards say of the making."""
-    command = f"python benchmarks/train_dbdh.py {args.what} --data DATA"
+    command = f"python benchmarks/train_dbdh.py {args.what} --data DATA --out RUN"
+    command += f" --steps {args.steps}" if args.steps else f" --minutes {args.minutes:g}"
+    if args.what == "dbdh":
+        command += f" --embedders {' '.join(args.embedders)}"
+        command += "" if args.filters == "all" else f" --filters {args.filters}"
+        switches = ("no_cross", "no_ase", "no_luma", "no_mask")
+        command += "".join(f" --{s.replace('_', '-')}" for s in switches if getattr(args, s))
     return {
         "data": data, "steps": clock.steps, "batch": batch,
         "minutes": round(clock.seconds / 60, 1), "machine": "1 of 2 shared CPU cores",
-        "command": f"{command} --minutes {args.minutes:g} --out RUN",
+        "command": command,
     }  # fmt: skip
 
 
