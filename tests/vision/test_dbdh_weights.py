@@ -42,7 +42,7 @@ def overlap(network: dbdh.DBDH, photos: Tensor, corners: Tensor) -> Tensor:
 
 def test_codes_are_found_and_nothing_else_gives_them_away(network, batch) -> None:
     photos, corners, _ = batch()
-    assert overlap(network, photos, corners).mean() > 0.75
+    assert overlap(network, photos, corners).mean() > 0.85
     plain, same, _ = batch(strength=0.0)
     assert torch.equal(corners, same)
     guessed = quad_iou(dbdh.guess(plain), same).mean()
@@ -73,7 +73,7 @@ def test_corners_move_with_the_photo(network, batch) -> None:
         assert (moved - found)[sure].norm(dim=-1).median() < 2
 
 
-def test_without_texture_features_nothing_is_found(network, batch) -> None:
+def test_the_network_leans_on_its_texture_features(network, batch) -> None:
     photos, corners, _ = batch()
     blind = network.deployed()
     blind.texture.register_forward_hook(lambda _module, _in, out: torch.zeros_like(out))
@@ -82,11 +82,11 @@ def test_without_texture_features_nothing_is_found(network, batch) -> None:
 
 def test_jpeg_hides_codes_before_it_spoils_the_photo(network, batch) -> None:
     photos, corners, _ = batch()
-    coded = jpeg(photos, [40] * COUNT)
+    coded = jpeg(photos, [60] * COUNT)
     psnr = -10 * (coded - photos).square().mean(dim=(1, 2, 3)).log10()
-    assert psnr.mean() > 27
+    assert psnr.mean() > 29.5
     kept = overlap(network, coded, corners).mean()
-    assert kept < overlap(network, photos, corners).mean() - 0.15
+    assert kept < overlap(network, photos, corners).mean() - 0.2
 
 
 def test_bits_follow_the_corners(network, batch) -> None:
@@ -100,10 +100,9 @@ def test_bits_follow_the_corners(network, batch) -> None:
         )
     near = quad_iou(found, corners)
     assert at_found.mean() <= at_true.mean() + 0.01 and at_true.mean() > 0.9
-    assert torch.corrcoef(torch.stack([near, at_found]))[0, 1] > 0.3
-    close = near > 0.95
-    if close.any():
-        assert at_true[close].mean() - at_found[close].mean() < 0.03
+    assert torch.corrcoef(torch.stack([near, at_found]))[0, 1] > 0.5
+    close = near > 0.93
+    assert close.sum() >= 4 and at_true[close].mean() - at_found[close].mean() < 0.03
 
 
 @pytest.mark.parametrize("embedder", ["spread", "pimog"])
