@@ -193,7 +193,7 @@ def take_pictures(
 ) -> None:
     """Send the payload's first item at each SNR and keep what the task shows of it as a picture.
 
-    Where the task shows something else than its output, the picture carries the metric's value.
+    Where the PSNR against the first picture would not judge it, it carries the metric's value.
     """
     source, target = payload[0]
     if source.dim() != 3 or len(source) != 3:
@@ -203,7 +203,8 @@ def take_pictures(
     link.eval(), task.eval()
     show = getattr(task, "picture", lambda estimate, output: estimate)
     with torch.inference_mode():
-        sent = prepared(task, source[None].to(device))
+        batch = source[None].to(device)
+        sent = prepared(task, batch)
         aim = torch.as_tensor(target)[None].to(device)
         for snr in snrs:
             generator = stream(seed, "picture", device=device)
@@ -212,10 +213,10 @@ def take_pictures(
             picture = show(got.estimate, output)
             if picture.dim() != 4 or picture.shape[1] != 3:
                 continue
-            is_plain = picture is output or picture is got.estimate
+            judged = picture is output if aims else picture is got.estimate and sent is batch
             outcome = Outcome(output, sent, aim, got)
             save_picture(
-                folder / f"{snr:g}.png", picture[0], "" if is_plain else _value(metric, outcome)
+                folder / f"{snr:g}.png", picture[0], "" if judged else _value(metric, outcome)
             )
 
 

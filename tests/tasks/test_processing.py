@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor
 from toy_parts import ToyGain, ToyPairs
 
@@ -13,8 +14,10 @@ from channels import AWGN
 from semsim import evaluate, stream, zoo
 from semsim.codecs.analog import AnalogReceiver, AnalogTransmitter
 from semsim.codecs.no_link import NoLink, NoLinkReceiver, NoLinkTransmitter
+from semsim.figures import CAPTION, take_pictures
 from semsim.learner import Batches
 from semsim.link import Link
+from semsim.metrics.image import PSNR
 from semsim.scenario import Scenario
 from semsim.tasks.processing import Place, Processing
 from semsim.training import TrainSpec, train
@@ -127,6 +130,27 @@ def test_a_task_is_trained_over_no_link_and_its_weights_are_kept(tmp_path: Path)
     again = ToyGain()
     zoo.load_parts(tmp_path / zoo.OF_TASK, {"network": again.network})
     assert torch.equal(again.network.weight, task.network.weight)
+
+
+def test_a_task_with_parameters_outside_of_a_module_is_refused(tmp_path: Path) -> None:
+    task = ToyGain()
+    task.gain = torch.nn.Parameter(torch.ones(1))
+    with pytest.raises(ValueError, match="ToyGain trains parameters of its own; hold them in"):
+        train(links()["none"], ToyPairs(), task, TrainSpec(steps=1), folder=tmp_path)
+
+
+@pytest.mark.parametrize(("at", "captions"), [("sender", 2), ("receiver", 2), ("none", 0)])
+def test_a_picture_without_reference_is_captioned_where_psnr_would_mislead(
+    at: Place, captions: int, tmp_path: Path
+) -> None:
+    link, photo = links()["analog"], [(torch.rand(3, 16, 16),) * 2]
+    cpu = torch.device("cpu")
+    take_pictures(
+        link, photo, Invert(at), PSNR(), [5.0, 9.0], seed=1, folder=tmp_path, device=cpu
+    )  # fmt: skip
+    kept = [Image.open(tmp_path / f"{snr}.png").info for snr in (5, 9)]
+    assert sum("psnr" in info.get(CAPTION, "") for info in kept) == captions
+    assert (tmp_path / "sent.png").is_file()
 
 
 def test_a_scenario_evaluates_the_task_that_it_trained(tmp_path: Path) -> None:
