@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import pandas
 import torch
-from timing import interleaved, machine, ratio
+from timing import interleaved, machine, multiply_adds, ratio
 from torch import Tensor, nn
 
 from semsim import zoo
@@ -178,16 +178,6 @@ def image_of(mu: Tensor) -> Tensor:
     return (mu / 0.5).clamp(0, 1)[None, None]
 
 
-def multiply_adds(size: str) -> tuple[int, int]:
-    """Parameters, and multiply-adds for a slice of 128 x 128 pixels."""
-    from torch.utils.flop_counter import FlopCounterMode
-
-    network = MARformer(**SIZES[size])
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
-        network.eval()(torch.rand(1, 1, 128, 128))
-    return sum(p.numel() for p in network.parameters()), counter.get_total_flops() // 2
-
-
 def report(
     table: pandas.DataFrame, ratios: dict[str, tuple[float, float, float]], weights: str
 ) -> str:
@@ -217,7 +207,9 @@ def report(
         )
     text += ["", "| size | parameters | multiply-adds, 128 x 128 |", "|---|---|---|"]
     for size in SIZES:
-        parameters, work = multiply_adds(size)
+        network = MARformer(**SIZES[size])
+        parameters = sum(p.numel() for p in network.parameters())
+        work = multiply_adds(network, torch.rand(1, 1, 128, 128))
         text.append(f"| {size} | {parameters / 1e6:.2f} M | {work / 1e9:.2f} G |")
     text += ["", "| times on one thread, in turn | ratio (95 % interval) |", "|---|---|"]
     for name, (value, low, high) in ratios.items():

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 import torch
+from torch import Tensor, nn
 
 
 def interleaved(
@@ -41,3 +42,12 @@ def machine() -> str:
         f"{platform.system()} {platform.machine()}, {torch.get_num_threads()} threads, {flags}, "
         f"torch {torch.__version__}, Python {platform.python_version()}"
     )
+
+
+def multiply_adds(network: nn.Module, *inputs: Tensor) -> int:
+    """Return the multiply-adds of a network, in evaluation mode, for these inputs."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        network.eval()(*inputs)
+    return counter.get_total_flops() // 2

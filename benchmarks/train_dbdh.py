@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 import torch
 from make_pool import read_pack, tiles
+from timing import multiply_adds
 from torch import Tensor, nn
 
 from semsim import stream, zoo
@@ -130,9 +131,9 @@ class Clock:
 class Ring:
     """Photos of hidden codes, made while they are used."""
 
-    def __init__(self, pictures: Tensor, methods: list[Any], seed: int) -> None:
+    def __init__(self, pictures: Tensor, methods: list[Any], seed: int, steps: int) -> None:
         self.pictures, self.methods = pictures, methods
-        self.g = stream(seed, "ring")
+        self.g = stream(seed, "ring", steps)
         self.photos = torch.empty(RING, 3, SIZE, SIZE, dtype=torch.uint8)
         self.corners = torch.empty(RING, 4, 2)
         self.filled = self.place = self.turn = 0
@@ -201,7 +202,7 @@ def train_localiser(args: argparse.Namespace) -> None:
     methods = [method(kind, args.pimog) for kind in args.embedders]
     clock = Clock(network, args)
     pictures, held = pools(args)
-    ring = Ring(pictures, methods, args.seed + clock.steps)
+    ring = Ring(pictures, methods, args.seed, clock.steps)
     weakest, first, last = args.strengths
 
     def strongest() -> float:
@@ -250,15 +251,6 @@ def about(args: argparse.Namespace, clock: Clock, batch: int, data: str) -> dict
         "minutes": round(clock.seconds / 60, 1), "machine": "1 of 2 shared CPU cores",
         "command": command,
     }  # fmt: skip
-
-
-def multiply_adds(network: nn.Module, *inputs: Tensor) -> int:
-    """Multiply-adds for one image."""
-    from torch.utils.flop_counter import FlopCounterMode
-
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
-        network.eval()(*inputs)
-    return counter.get_total_flops() // 2
 
 
 def shot(container: Tensor, g: torch.Generator, step: int) -> Tensor:

@@ -19,6 +19,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from timing import multiply_adds
 from torch import Tensor, nn
 
 from semsim import zoo
@@ -140,18 +141,9 @@ def export(
         "machine": "1 of 2 shared CPU cores",
         "command": "python benchmarks/train_marformer.py --data CT "
         f"--size {size} --minutes {minutes:g} --out RUN",
-        "multiply_adds": multiply_adds(network),
+        "multiply_adds": multiply_adds(network, torch.rand(1, 1, SIDE, SIDE)),
     }
     zoo.export_parts(out / f"marformer-{size.lower()}.safetensors", {"network": network}, card)
-
-
-def multiply_adds(network: nn.Module, side: int = 128) -> int:
-    """Multiply-adds for one slice."""
-    from torch.utils.flop_counter import FlopCounterMode
-
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
-        network.eval()(torch.rand(1, 1, side, side))
-    return counter.get_total_flops() // 2
 
 
 def main() -> None:
