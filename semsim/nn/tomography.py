@@ -108,7 +108,7 @@ def bridge(sinograms: Tensor, trace: Tensor) -> Tensor:
 
     Args:
         sinograms: [..., D].
-        trace: what to replace, [..., D], bool.
+        trace: what to replace, [..., D], bool; a view that is all trace is left as it is.
     """
     bins = sinograms.shape[-1]
     place = torch.arange(bins, device=sinograms.device).expand_as(trace)
@@ -118,4 +118,5 @@ def bridge(sinograms: Tensor, trace: Tensor) -> Tensor:
     left, right = left.clamp(0, bins - 1), right.clamp(0, bins - 1)
     low, high = sinograms.gather(-1, left), sinograms.gather(-1, right)
     share = (place - left) / (right - left).clamp(min=1)
-    return torch.where(trace, low + share * (high - low), sinograms)
+    known = ~trace.all(dim=-1, keepdim=True)
+    return torch.where(trace & known, low + share * (high - low), sinograms)

@@ -74,6 +74,7 @@ def test_a_trace_is_bridged_by_a_straight_line() -> None:
     fixed = bridge(broken, hole)
     assert torch.equal(fixed[0], ramp[0])
     assert fixed[1, :2].tolist() == [2.0, 2.0]  # at the edge the nearest ray goes on
+    assert torch.equal(bridge(ramp, torch.ones(2, 9, dtype=torch.bool)), ramp)
 
 
 @pytest.mark.parametrize(("size", "views"), [(16, 9), (0, 10), (16, 0)])
