@@ -70,7 +70,7 @@ def test_corners_move_with_the_photo(network, batch) -> None:
     back = order_corners(torch.stack([128 - mirrored[..., 0], mirrored[..., 1]], dim=-1))
     unturned = order_corners(torch.stack([128 - turned[..., 1], turned[..., 0]], dim=-1))
     for moved in (back, unturned, lower - torch.tensor([0.0, 8.0])):
-        assert (moved - found)[sure].norm(dim=-1).median() < 2
+        assert (moved - found)[sure].norm(dim=-1).flatten().quantile(0.8) < 2
 
 
 def test_the_network_leans_on_its_texture_features(network, batch) -> None:
