@@ -149,8 +149,8 @@ def train(
     task, spec, folder = task or Reconstruct(), spec or TrainSpec(), Path(folder)
     if any(parameter.requires_grad for parameter in task.parameters(recurse=False)):
         raise ValueError(
-            f"{type(task).__name__} trains parameters of its own; hold them in a module of it, such "
-            "as self.network, whose weights can be kept and loaded"
+            f"{type(task).__name__} trains parameters of its own; hold them in a module, such as "
+            "self.network, whose weights can be kept and loaded"
         )
     folder.mkdir(parents=True, exist_ok=True)
     link.to(device), task.to(device)
