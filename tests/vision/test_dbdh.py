@@ -120,6 +120,8 @@ def test_four_views_turn_corners_along() -> None:
 def test_odd_sizes_and_presets_are_refused() -> None:
     with pytest.raises(ValueError, match="multiples of 32"):
         dbdh.DBDH()(torch.rand(1, 3, 40, 64))
+    with pytest.raises(ValueError, match="filters is all, srm or gabor, got 'smr'"):
+        dbdh.DBDH(filters="smr")
     with pytest.raises(ValueError, match="preset is one of"):
         dbdh.DBDH("huge")
 

@@ -70,7 +70,7 @@ class FilterBank(nn.Module):
 
     Args:
         width: channels after mixing.
-        filters: which of the fixed filters.
+        filters: which of the fixed filters: ``all``, ``srm`` or ``gabor``.
         luma: whether Y is filtered too.
         zero_dc_gabor: see :func:`gabor_bank`.
         trunc: clamp responses to +- this, on the scale 0 to 255 (UCNet: 2 or 4), or None.
@@ -89,8 +89,10 @@ class FilterBank(nn.Module):
         trunc: float | None = None,
     ) -> None:
         super().__init__()
-        parts = {"srm": [srm_bank()], "gabor": [gabor_bank(zero_dc_gabor)]}
-        bank = torch.cat(parts.get(filters) or [*parts["srm"], *parts["gabor"]])
+        if filters not in ("all", "srm", "gabor"):
+            raise ValueError(f"filters is all, srm or gabor, got {filters!r}")
+        srm, gabor = srm_bank(), gabor_bank(zero_dc_gabor)
+        bank = {"all": torch.cat([srm, gabor]), "srm": srm, "gabor": gabor}[filters]
         self.register_buffer("bank", bank, persistent=False)  # a constant: not in the weights
         planes = torch.eye(3) if not luma else torch.cat([torch.eye(3), torch.tensor([LUMA])])
         self.register_buffer("planes", planes, persistent=False)
