@@ -159,9 +159,13 @@ def _open_hounsfield(path: Path, split: str, size: int | None) -> HounsfieldSlic
 
 def _open_volumes(files: Sequence[Path], split: str, size: int | None) -> HounsfieldSlices:
     """Return all axial slices between a fifth and four fifths of each volume's height."""
-    import nibabel
     import numpy as np
 
+    try:
+        import nibabel
+    except ImportError:
+        message = 'NIfTI volumes need nibabel, which is missing: pip install "semsim[vision]"'
+        raise ImportError(message) from None
     # every fifth tests; of fewer than five the last
     last = min(len(files), 5) - 1
     chosen = [f for n, f in enumerate(files) if (n % 5 == last) == (split == "test")]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -106,7 +107,9 @@ def test_nifti_volumes_are_split_by_volume(tmp_path: Path, scale: str) -> None:
     assert torch.allclose(mu, to_mu(torch.from_numpy(body().astype(np.float32))), atol=1e-4)
 
 
-def test_few_volumes_are_not_both_trained_and_tested_on(tmp_path: Path) -> None:
+def test_few_volumes_are_not_both_trained_and_tested_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     nibabel = pytest.importorskip("nibabel")
     noise = np.random.default_rng(1).normal(size=(16, 16, 5)).astype(np.float32)
     image = nibabel.Nifti1Image(noise, np.eye(4))
@@ -116,6 +119,9 @@ def test_few_volumes_are_not_both_trained_and_tested_on(tmp_path: Path) -> None:
     assert len(MetalSlices(path=str(tmp_path))) == 3
     with pytest.raises(ValueError, match="the one volume there tests"):
         MetalSlices(path=str(tmp_path), split="train")
+    with monkeypatch.context() as patch, pytest.raises(ImportError, match=r"semsim\[vision\]"):
+        patch.setitem(sys.modules, "nibabel", None)
+        MetalSlices(path=str(tmp_path))
     for n in (1, 2):
         nibabel.save(image, tmp_path / "imagesTr" / f"case_{n}.nii.gz")
     sizes = [len(MetalSlices(path=str(tmp_path), split=s)) for s in ("train", "test")]
