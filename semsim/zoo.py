@@ -190,7 +190,7 @@ def _check_spec(name: str, prefix: str, part: nn.Module, trained: dict[str, Any]
     mine = getattr(part, "spec", None)
     if trained is None or mine is None:
         return
-    wrong = {k: v for k, v in trained.items() if k in mine and mine[k] != v}
+    wrong = {k: v for k, v in trained.items() if k in mine and not _agree(v, mine[k])}
     if wrong:
         theirs = ", ".join(f"{k} {v}" for k, v in wrong.items())
         ours = ", ".join(f"{k} {mine[k]}" for k in wrong)
@@ -198,6 +198,13 @@ def _check_spec(name: str, prefix: str, part: nn.Module, trained: dict[str, Any]
             f"weights {name!r} were trained for {theirs}, this {prefix} has {ours}; write what "
             f"they were trained for, or {RETRAIN}"
         )
+
+
+def _agree(trained: Any, mine: Any) -> bool:
+    """Compare two arguments; of nested parts only what both know: a new key spoils no weights."""
+    if isinstance(trained, Mapping) and isinstance(mine, Mapping):
+        return all(_agree(trained[key], mine[key]) for key in trained.keys() & mine.keys())
+    return bool(trained == mine)
 
 
 def _check_tensors(name: str, found: dict[str, Tensor], wanted: dict[str, Tensor]) -> None:

@@ -205,7 +205,7 @@ def test_a_tensorflow_end_trains_with_a_torch_end_through_a_sionna_channel(which
     coarse = images(16, 3, 4, 4)
     source = torch.nn.functional.interpolate(coarse, scale_factor=4, mode="bilinear")
     adam, losses = torch.optim.Adam(link.parameters(), lr=3e-3), []
-    for step in range(40):
+    for step in range(100):
         loss = (link(source, 15.0, stream(6, "step", step)) - source).square().mean()
         adam.zero_grad()
         loss.backward()

@@ -151,15 +151,15 @@ class PimogEncoder(nn.Module):
     outside.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, bits: int = BITS) -> None:
         super().__init__()
-        self.spec = {"bits": BITS}
+        self.spec = {"bits": bits}
         self.down1, self.down2, self.down3 = (
             conv_bn_relu(3, 16, 3),
             conv_bn_relu(16, 32, 3, 2),
             conv_bn_relu(32, 64, 3, 2),
         )
-        self.words = nn.Linear(BITS, 256)
+        self.words = nn.Linear(bits, 256)
         self.widen = conv_bn_relu(1, 16, 3)
         self.bottom = conv_bn_relu(64 + 16, 64, 3)
         self.up2, self.up1 = conv_bn_relu(64 + 32 + 16, 32, 3), conv_bn_relu(32 + 16 + 16, 16, 3)
