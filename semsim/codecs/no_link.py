@@ -7,9 +7,11 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from channels.base import CSI
+from channels.base import CSI, Channel
+from channels.csi import CSISource
 from semsim.link import Link
-from semsim.types import Ledger, Transmission, WithSideInfo
+from semsim.phy.frontend import FrontEnd
+from semsim.types import Ledger, Receiver, Transmission, WithSideInfo
 
 
 class NoLinkTransmitter(nn.Module):
@@ -39,6 +41,29 @@ class NoLink(Link):
     """A link whose estimate is the source, whatever the channel; arguments as in ``Link``."""
 
     ignores_channel = True  # all SNRs are one: a sweep sends once
+
+    def __init__(
+        self,
+        transmitter: NoLinkTransmitter,
+        channel: Channel,
+        receiver: Receiver | None = None,
+        *,
+        csi_rx: CSISource | None = None,
+        csi_tx: CSISource | None = None,
+        frontend: FrontEnd | None = None,
+    ) -> None:
+        if receiver is not None and not isinstance(receiver, NoLinkReceiver):
+            raise ValueError(
+                f"no_link takes no receiver, got {type(receiver).__name__}; leave receiver out"
+            )
+        super().__init__(
+            transmitter,
+            channel,
+            receiver or NoLinkReceiver(),
+            csi_rx=csi_rx,
+            csi_tx=csi_tx,
+            frontend=frontend,
+        )
 
     def transmit(
         self,

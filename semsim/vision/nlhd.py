@@ -458,7 +458,9 @@ Colour = Literal["rgb", "hsv"]
 
 
 class Enhance(Processing):
-    """Brighten a low-light image by NLHD: ``Enhance()(dark)``, images [B, 3, H, W] in [0, 1].
+    """Brighten low-light images by NLHD, a non-local Haar Retinex.
+
+    Alone, ``Enhance()(dark)`` takes and returns images [B, 3, H, W] in [0, 1].
 
     All defaults are inferred, or adjacent where :class:`Grouping` says so: curves, noise rules and
     colour were chosen on photos of BSDS500 train, darkened by :func:`darken`.

@@ -69,6 +69,11 @@ def test_the_links_psnr_is_taken_on_what_was_sent_and_the_tasks_on_the_output() 
     assert of_link[0] == pytest.approx(of_link[1], abs=1.0) and of_link[0] < 58
 
 
+def test_no_link_takes_no_receiver() -> None:
+    with pytest.raises(ValueError, match="no_link takes no receiver, got AnalogReceiver"):
+        NoLink(NoLinkTransmitter(), AWGN(), AnalogReceiver())
+
+
 def test_without_a_link_the_task_works_once_for_all_snrs() -> None:
     class Counted(Invert):
         calls = 0
