@@ -82,6 +82,9 @@ class Evaluation:
         self.link, self.payload, self.metrics = link, payload, [_metric(m) for m in metrics]
         self.task = Reconstruct() if task is None else task
         self.stop, self.seed, self.batch_size = stop or Stop(), seed, batch_size
+        for part in (self.task, *self.metrics):
+            if accepts := getattr(part, "check_payload", None):
+                accepts(payload)
         self.max_items = self.stop.max_items or len(payload)
         self.device = device or device_of(link)
         self.points = {float(snr): Tally([Moments() for _ in metrics]) for snr in snr_db}
@@ -268,7 +271,8 @@ def evaluate(
         payload: items (source, target), deterministic by index.
         snr_db: average received Es/N0 per receive antenna, in dB.
         metrics: what to measure, objects or kinds such as "psnr"; the stop rule looks at the first.
-        task: what the estimate is good for; reconstruction by default.
+        task: what the estimate is good for; reconstruction by default. It, and a metric, may have
+            ``check_payload(payload)``, which raises ValueError where the two do not go together.
         stop: how many items; the payload once by default.
         seed: decides fading and noise; the payload and the weights have seeds of their own.
         batch_size: items per batch at most. Part of the experiment: it decides which random

@@ -9,6 +9,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from channels import AWGN
+from semsim import evaluate
+from semsim.codecs.no_link import NoLink, NoLinkTransmitter
 from semsim.metrics.base import Outcome
 from semsim.nn.geometry import order_corners, quad_iou, rectify, region_mask, square
 from semsim.seeds import stream
@@ -401,3 +404,27 @@ def test_uniform_draws_lie_where_they_should() -> None:
 
 def test_rectified_regions_have_sixty_four_pixels() -> None:
     assert rectify(pictures(), box(4, 10, 50), dbdh.SIDE).shape == (4, 3, 64, 64)
+
+
+@pytest.mark.parametrize(
+    ("of_payload", "of_task", "words"),
+    [
+        ({"embedder": "spread"}, {}, "task.embedder is pimog with key 0, payload.embedder spread"),
+        ({}, {"embedder": "spread", "weights": "dbdh-spread"}, "task.embedder is spread"),
+        ({"embedder": "spread", "key": 5}, {"embedder": "spread"}, "spread with key 5"),
+    ],
+)
+def test_codes_of_another_embedder_are_refused(of_payload, of_task, words: str) -> None:
+    photos, task = dbdh.MarkedPhotos(2, **of_payload), dbdh.Localise("none", **of_task)
+    link = NoLink(NoLinkTransmitter(), AWGN())
+    with pytest.raises(ValueError, match=words):
+        evaluate(link, photos, snr_db=[0.0], metrics=["iou"], task=task)
+    metric = dbdh.BitAccuracyOracle(**{k: v for k, v in of_task.items() if k != "weights"})
+    with pytest.raises(ValueError, match=r"bit_accuracy_oracle\.embedder is"):
+        metric.check_payload(photos)
+
+
+def test_who_made_the_codes_of_a_prepared_set_is_not_known(tmp_path) -> None:
+    dbdh.write_set(dbdh.MarkedPhotos(1, embedder="spread"), tmp_path)
+    prepared = dbdh.MarkedPhotos(None, path=str(tmp_path))
+    dbdh.Localise("none").check_payload(prepared)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -239,6 +239,17 @@ def make_embedder(kind: str, key: int = 0) -> Spread | Pimog:
     if kind not in ("spread", "pimog"):
         raise ValueError(f"embedder is spread or pimog, got {kind!r}")
     return Spread(key).requires_grad_(False) if kind == "spread" else Pimog()
+
+
+def check_embedding(payload: Any, embedder: str, key: int, who: str) -> None:
+    """Raise ValueError where a payload's codes are not those that ``who`` reads."""
+    mine = (embedder, key if embedder == "spread" else 0)
+    theirs = getattr(payload, "embedding", None)
+    if theirs is not None and theirs != mine:
+        raise ValueError(
+            f"{who}.embedder is {mine[0]} with key {mine[1]}, payload.embedder {theirs[0]} with "
+            f"key {theirs[1]}; write the same for both, or every bit is a guess"
+        )
 
 
 def embed(

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from torch import Tensor
 
 from semsim.metrics.base import Outcome
 from semsim.nn.geometry import quad_iou
-from semsim.vision.dbdh.embedders import SIDE, Embedding, make_embedder, read_message
+from semsim.vision.dbdh.embedders import (
+    SIDE,
+    Embedding,
+    check_embedding,
+    make_embedder,
+    read_message,
+)
 from semsim.vision.dbdh.message import BITS
 from semsim.vision.dbdh.task import true_corners, whole
 
@@ -108,7 +114,11 @@ class BitAccuracyOracle(_Mean):
     name = "bit_accuracy_oracle"
 
     def __init__(self, embedder: Embedding = "pimog", *, key: int = 0) -> None:
-        self.method = make_embedder(embedder, key)
+        self.method, self._embedding = make_embedder(embedder, key), (embedder, key)
+
+    def check_payload(self, payload: Any) -> None:
+        """Raise ValueError where the payload's codes are those of another embedder."""
+        check_embedding(payload, *self._embedding, self.name)
 
     def __call__(self, outcome: Outcome) -> Tensor:
         """Return the share, [B]."""

@@ -73,13 +73,15 @@ class MarkedPhotos(Dataset[tuple[Tensor, Tensor]]):
         self.method = make_embedder(embedder, key)
         self._kept: dict[int, tuple[Tensor, Tensor]] = {}
         root = None if path is None else Path(path)
-        self.labels = None if root is None else _prepared(root, split)
-        self._covers = None if self.labels is not None else _covers(root, split)
-        available = len(self.labels if self.labels is not None else self._covers or ())
-        self.count = available if count is None else count
-        if self.labels is not None and self.count > available:
+        labels = None if root is None else _prepared(root, split)
+        #: of a prepared set (file, target) of each photo, else covers to make photos of
+        self.source: list[tuple[Path, Tensor]] | Photos | Folder = labels or _covers(root, split)
+        #: what the codes are made with; not known of a prepared set
+        self.embedding = None if labels else (embedder, key if embedder == "spread" else 0)
+        self.count = len(self.source) if count is None else count
+        if labels and self.count > len(labels):
             raise ValueError(
-                f"count {count} asks for more than the {available} photos that {path} has in "
+                f"count {count} asks for more than the {len(labels)} photos that {path} has in "
                 f"{split}; write count: null for all"
             )
 
@@ -91,22 +93,24 @@ class MarkedPhotos(Dataset[tuple[Tensor, Tensor]]):
             raise IndexError(f"{self.name} has {len(self)} photos, asked for number {index}")
         index %= len(self)
         if index not in self._kept:
-            photo, target = self._read(index) if self.labels is not None else self._make(index)
+            if isinstance(self.source, list):
+                photo, target = self._read(*self.source[index])
+            else:
+                photo, target = self._make(self.source, index)
             self._kept[index] = ((255 * photo).round().to(torch.uint8), target)
         pixels, target = self._kept[index]
         return to_float(pixels), target.clone()
 
-    def _make(self, index: int) -> tuple[Tensor, Tensor]:
+    def _make(self, covers: Photos | Folder, index: int) -> tuple[Tensor, Tensor]:
         g = stream(self.seed, "marked", self.split, index)
-        cover, background = (self._patch(index + i, g) for i in (0, 1))
+        cover, background = (self._patch(covers, index + i, g) for i in (0, 1))
         with torch.no_grad():
             photo, corners, bits = photograph(cover, background, self.method, g, **self.options)
         return photo[0], torch.cat([corners.flatten(), bits.flatten()])
 
-    def _patch(self, number: int, g: torch.Generator) -> Tensor:
+    def _patch(self, covers: Photos | Folder, number: int, g: torch.Generator) -> Tensor:
         """Return a random square of a cover, shrunk by 1 to 2.2, [1, 3, size, size]."""
-        assert self._covers is not None
-        photo = self._covers.pixels(number % len(self._covers))
+        photo = covers.pixels(number % len(covers))
         short = min(photo.shape[1:])
         side = min(short, round(self.size * float(uniform(g, 1, 2.2))))
         top, left = (int(uniform(g, 0, 1) * (n - side + 1)) for n in photo.shape[1:])
@@ -115,9 +119,7 @@ class MarkedPhotos(Dataset[tuple[Tensor, Tensor]]):
             square_, (self.size, self.size), mode="bicubic", antialias=True, align_corners=False
         ).clamp(0, 1)
 
-    def _read(self, index: int) -> tuple[Tensor, Tensor]:
-        assert self.labels is not None
-        file, target = self.labels[index]
+    def _read(self, file: Path, target: Tensor) -> tuple[Tensor, Tensor]:
         photo = to_float(to_tensor(open_image(file)))
         if tuple(photo.shape[1:]) != (self.size, self.size):
             raise ValueError(

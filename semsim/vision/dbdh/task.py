@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from semsim.nn.geometry import rectify, square
 from semsim.tasks.base import Task
-from semsim.vision.dbdh.embedders import SIDE, Embedding, make_embedder, read_message
+from semsim.vision.dbdh.embedders import (
+    SIDE,
+    Embedding,
+    check_embedding,
+    make_embedder,
+    read_message,
+)
 from semsim.vision.dbdh.message import BITS
 from semsim.vision.dbdh.network import DBDH, localisation_loss
 
@@ -59,7 +65,7 @@ class Localise(Task):
         if views not in (1, 4):
             raise ValueError(f"views is 1 or 4, got {views}")
         self.at, self.trainable, self.views = at, trainable, views
-        self.method = make_embedder(embedder, key)
+        self.method, self._embedding = make_embedder(embedder, key), (embedder, key)
         self.network = DBDH(preset, segmentation=False)
         if weights is not None:
             name = f"dbdh-{embedder}" if weights == "auto" else weights
@@ -76,6 +82,10 @@ class Localise(Task):
         self.network.train(mode and self.trainable)
         self.method.eval()
         return self
+
+    def check_payload(self, payload: Any) -> None:
+        """Raise ValueError where the payload's codes are those of another embedder."""
+        check_embedding(payload, *self._embedding, "task")
 
     def prepare(self, source: Tensor) -> Tensor:
         """Return what goes into the link: the photo, or at the sender the upright crop."""
