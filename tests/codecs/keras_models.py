@@ -13,7 +13,8 @@ def halves(channels: int = 4) -> tuple[Any, Any]:
     x = keras.layers.Conv2D(8, 3, strides=2, padding="same", activation="tanh")(image)
     x = keras.layers.BatchNormalization()(x)
     x = keras.layers.Conv2D(channels, 3, padding="same")(x)
-    y = keras.layers.Conv2DTranspose(3, 3, strides=2, padding="same")(latent)
+    to_image = keras.layers.Conv2DTranspose(3, 3, strides=2, padding="same", activation="sigmoid")
+    y = to_image(latent)
     return keras.Model(image, x), keras.Model(latent, y)
 
 
