@@ -8,6 +8,14 @@ model on several processes start the command in each with RANK=0, 1, ... and WOR
 average their weights every half minute. The learning rate follows the share of the time that has
 passed, so a busy machine changes how many steps a run takes and not its shape. A run stopped at any
 moment goes on where it was when started again.
+
+For hours of training, in pieces:
+
+    python benchmarks/train_zoo.py NAME --pools POOLS --constant --minutes 600 --out RUN
+    python benchmarks/train_zoo.py NAME --pools POOLS --finish RUN --minutes 12 --out DONE
+
+The first keeps the rate after its warm-up for as long as it is let; the second copies where it
+stands, lets the rate fall to 0 and exports what is shipped, and the first can go on.
 """
 
 from __future__ import annotations
@@ -15,19 +23,36 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
+import signal
 import time
 from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
-from zoo_loop import MEET_EVERY, Pool, Recipe, Trainer, meet, resume, save, validate
+from zoo_loop import MEET_EVERY, Pool, Recipe, Trainer, cosine, meet, resume, save, validate
 
 from semsim import zoo
 
 
-def run(name: str, recipe: Recipe, minutes: float, out: Path, every: float) -> None:
-    """Train until ``minutes`` of training have passed; validation is not counted."""
+def run(
+    name: str, recipe: Recipe, minutes: float, out: Path, every: float, schedule: str = "cosine",
+    begun: float = 0.0,
+) -> None:  # fmt: skip
+    """Train until ``minutes`` of training have passed; validation is not counted.
+
+    Args:
+        name: entry of the zoo.
+        recipe: what to train.
+        minutes: how long, those before a resume included.
+        out: folder of the run.
+        every: seconds between validations and checkpoints.
+        schedule: ``cosine`` over all minutes, ``constant``, or ``fall``: from the peak to 0 in a
+            straight line over the minutes after ``begun``.
+        begun: minutes that were trained before the fall.
+    """
     out.mkdir(parents=True, exist_ok=True)
+    stop = signal_flag()
     torch.set_flush_denormal(True)  # tiny gradients otherwise cost four times the backward pass
     rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
     trainer = Trainer(recipe, rank, world)
@@ -37,8 +62,14 @@ def run(name: str, recipe: Recipe, minutes: float, out: Path, every: float) -> N
     losses: list[float] = []
     meeting = trainer.seconds + MEET_EVERY
     last, shown = time.perf_counter(), trainer.seconds
-    while trainer.seconds < 60 * minutes:
-        losses.append(trainer.step(pool.batch(recipe.batch), trainer.seconds / (60 * minutes)))
+    while trainer.seconds < 60 * minutes and not stop:
+        if schedule == "constant":
+            scale = min(1.0, (trainer.steps + 1) / recipe.warmup_steps)
+        elif schedule == "fall":
+            scale = (minutes - trainer.seconds / 60) / (minutes - begun)
+        else:
+            scale = cosine(trainer.seconds / (60 * minutes), recipe.warmup)
+        losses.append(trainer.step(pool.batch(recipe.batch), scale))
         now = time.perf_counter()
         trainer.seconds += now - last
         last = now
@@ -48,9 +79,20 @@ def run(name: str, recipe: Recipe, minutes: float, out: Path, every: float) -> N
         if rank == 0 and trainer.seconds - shown > every:
             report(trainer, pool, losses, out)
             last, shown = time.perf_counter(), trainer.seconds
+    if stop:
+        save(trainer, out)
+        raise SystemExit(130)
     if rank == 0:
         report(trainer, pool, losses, out, snrs=(0, 5, 10, 15, 20))
         export(trainer, name, out)
+
+
+def signal_flag() -> list[int]:
+    """Return a list that is no longer empty once Ctrl-C or SIGTERM asked for the end."""
+    asked: list[int] = []
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda number, _frame: asked.append(number))
+    return asked
 
 
 def export(trainer: Trainer, name: str, out: Path) -> None:
@@ -138,16 +180,30 @@ def main() -> None:
     parser.add_argument("--start", help="weights to start from, instead of the plan's")
     parser.add_argument("--batch", type=int)
     parser.add_argument("--lr", type=float)
+    parser.add_argument("--precision", choices=("32", "bf16"))
+    parser.add_argument("--constant", action="store_true", help="keep the rate after the warm-up")
+    parser.add_argument("--finish", type=Path, help="run to copy and to let fall to rate 0")
     args = parser.parse_args()
     torch.set_num_threads(1)
-    asked = {k: getattr(args, k) for k in ("pool", "batch", "lr") if getattr(args, k) is not None}
+    keys = ("pool", "batch", "lr", "precision")
+    asked = {k: getattr(args, k) for k in keys if getattr(args, k) is not None}
     recipe = replace(PLANS[args.name], **asked)
     recipe = replace(recipe, pool=str(args.pools / f"{recipe.pool}.npz"))
     if args.start:
         recipe = replace(recipe, start=args.start)
     elif recipe.start:
         recipe = replace(recipe, start=str(zoo.WEIGHTS / f"{recipe.start}.safetensors"))
-    run(args.name, recipe, args.minutes, args.out, args.every)
+    if args.finish and not (args.out / "last.pt").exists():
+        args.out.mkdir(parents=True, exist_ok=True)
+        shutil.copy(args.finish / "last.pt", args.out / "last.pt")
+    before = _minutes_of(args.finish) if args.finish else 0.0
+    schedule = "fall" if args.finish else "constant" if args.constant else "cosine"
+    run(args.name, recipe, before + args.minutes, args.out, args.every, schedule, before)
+
+
+def _minutes_of(folder: Path) -> float:
+    """Return how long a run has been trained."""
+    return float(torch.load(folder / "last.pt", weights_only=True)["seconds"]) / 60
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from channels.base import CSI, complex_normal
 from semsim import spec as parts
+from semsim.learner import networks_in_bf16
 from semsim.nn import muon
 
 MEET_EVERY = 30.0  # seconds between averagings of the processes of one run
@@ -35,6 +36,8 @@ class Recipe:
     start: str | None = None  # checkpoint to start from where shapes agree
     kind: str = "deepjscc"
     cut: bool = False  # whether larger tensors of ``start`` are cut to size: its leading channels
+    warmup_steps: int = 300  # of a training at a constant rate
+    precision: str = "32"  # or "bf16": the networks under autocast, the channel in fp32
 
 
 def draw_noise(
@@ -79,10 +82,12 @@ class Trainer:
         self.seconds = 0.0
         self.meetings = 0
 
-    def step(self, images: Tensor, progress: float) -> float:
+    def step(self, images: Tensor, scale: float) -> float:
+        """Take one step at ``scale`` times the peak learning rate; return the loss."""
         recipe = self.recipe
-        scale = min(1.0, progress / recipe.warmup) * 0.5 * (1 + math.cos(math.pi * progress))
-        loss = self.loss(images)
+        low = [*self.net.values()] if recipe.precision == "bf16" else []
+        with networks_in_bf16(low, images.device):
+            loss = self.loss(images)
         loss.backward()
         nn.utils.clip_grad_norm_(self.net.parameters(), recipe.clip)
         for optimiser in self.optimisers:
@@ -107,6 +112,11 @@ class Trainer:
         y = x + n0_symbol.sqrt()[:, None] * complex_normal(tuple(x.shape), self.generator)
         estimate = rx(y, CSI(None, n0_symbol[:, None]), shape)
         return (estimate - images).square().mean(dim=(1, 2, 3)).add(1e-6).log10().mean()
+
+
+def cosine(progress: float, warmup: float) -> float:
+    """Return the share of the peak rate: it rises, then falls to 0 as a cosine."""
+    return min(1.0, progress / warmup) * 0.5 * (1 + math.cos(math.pi * progress))
 
 
 def make_optimisers(net: nn.Module, recipe: Recipe) -> list[torch.optim.Optimizer]:
