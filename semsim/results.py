@@ -9,7 +9,7 @@ import platform
 import subprocess
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,10 +27,13 @@ PACKAGES = ("torch", "sionna-no-rt", "sionna", "numpy", "pillow", "pillow-heif")
 
 
 class Journal:
-    """Finished rows and checkpoints of a results folder, one file each, written atomically.
+    """Finished rows and checkpoints of a results folder.
 
-        journal/<uid>.json        rows of one finished SNR point
+        journal/rows.jsonl        {"uid": ..., "rows": [...]}, a line per finished SNR point
         journal/<uid>.part.json   what an interrupted link has accumulated so far
+
+    Each point costs the same however many there are. Only places in the file are kept in memory.
+    A line that a crash cut short is overwritten by the next one.
 
     Args:
         folder: the results folder.
@@ -38,19 +41,45 @@ class Journal:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder / "journal"
+        self.path = self.folder / "rows.jsonl"
+        self._end = 0
+        self._places: dict[str, tuple[int, int]] = {}
+        self._read()
 
     def clear(self) -> None:
         """Forget everything."""
-        for path in self.folder.glob("*.json"):
+        for path in (*self.folder.glob("*.json"), *self.folder.glob("*.jsonl")):
             path.unlink()
+        self._end, self._places = 0, {}
+
+    def __contains__(self, uid: object) -> bool:
+        return uid in self._places
 
     def finished(self, uid: str) -> list[Row] | None:
         """Return the rows of a finished point; None where it is not finished."""
-        return _read_json(self.folder / f"{uid}.json")
+        if uid not in self._places:
+            return None
+        start, length = self._places[uid]
+        with open(self.path, "rb") as file:
+            file.seek(start)
+            return self._parse(file.read(length), start)["rows"]  # type: ignore[no-any-return]
 
-    def finish(self, uid: str, rows: list[Row]) -> None:
-        """Keep the rows of a point."""
-        write_atomic(self.folder / f"{uid}.json", json.dumps(rows))
+    def finish(self, points: Mapping[str, list[Row]]) -> None:
+        """Keep the rows of points, by their uid."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        lines = {
+            uid: json.dumps({"uid": uid, "rows": rows}).encode() + b"\n"
+            for uid, rows in points.items()
+        }
+        with open(self.path, "r+b" if self.path.exists() else "w+b") as file:
+            file.truncate(self._end)
+            file.seek(self._end)
+            file.write(b"".join(lines.values()))
+            file.flush()
+            os.fsync(file.fileno())
+        for uid, line in lines.items():
+            self._places[uid] = (self._end, len(line))
+            self._end += len(line)
 
     def checkpoint(self, uid: str) -> dict[str, Any]:
         """Return what an interrupted link left behind; empty where there is nothing."""
@@ -63,6 +92,28 @@ class Journal:
     def drop_checkpoint(self, uid: str) -> None:
         """Forget what a link had accumulated."""
         (self.folder / f"{uid}.part.json").unlink(missing_ok=True)
+
+    def _read(self) -> None:
+        """Note where each point lies; the last line of a point counts."""
+        if not self.path.exists():
+            return
+        with open(self.path, "rb") as file:
+            for line in file:
+                if line.endswith(b"\n"):
+                    uid = self._parse(line, self._end)["uid"]
+                    self._places[uid] = (self._end, len(line))
+                    self._end += len(line)
+
+    def _parse(self, line: bytes, start: int) -> dict[str, Any]:
+        try:
+            record: dict[str, Any] = json.loads(line)
+            record["uid"], record["rows"]
+            return record
+        except (ValueError, TypeError, KeyError):
+            raise ValueError(
+                f"{self.path} is damaged at byte {start}; delete that line, and the run computes "
+                "its point again"
+            ) from None
 
 
 def write_atomic(path: Path, content: str | bytes) -> None:
@@ -86,17 +137,17 @@ def frame(rows: Iterable[Row]) -> DataFrame:
     table = pd.DataFrame(list(rows))
     first = [name for name in COLUMNS if name in table]
     table = table[[*first, *(name for name in table if name not in first)]]
-    for name in table.columns:
+    for name in table.select_dtypes("object").columns:
         if table[name].dropna().map(type).nunique() > 1:
             table[name] = table[name].map(str, na_action="ignore")  # Parquet wants one type
     return table
 
 
-def write_rows(folder: Path, rows: Iterable[Row]) -> None:
+def write_rows(folder: Path, table: DataFrame) -> None:
     """Write ``rows.parquet`` and ``rows.csv``."""
     import io
 
-    table, buffer = frame(rows), io.BytesIO()
+    buffer = io.BytesIO()
     table.to_parquet(buffer, index=False)
     write_atomic(folder / "rows.parquet", buffer.getvalue())
     write_atomic(folder / "rows.csv", table.to_csv(index=False))

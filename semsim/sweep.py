@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from semsim.evaluation import Evaluation, Row
-from semsim.figures import draw_all, draw_strips, take_pictures
+from semsim.figures import take_pictures
 from semsim.intervals import Tally
 from semsim.loading import pick_device, weights_hash
 from semsim.mistakes import SpecError
+from semsim.outputs import collect, figures, labels, picture_folder
 from semsim.preflight import preflight, quicker
 from semsim.report import write_report
 from semsim.results import Journal, frame, provenance, read_provenance, write_atomic, write_rows
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
 CHECKPOINT_S = 5.0  #: seconds between checkpoints within a link
-LABELLED = ("transmitter", "channel", "payload", "frontend")  #: parts whose kind is a column
+ROWS_S = 10.0  #: seconds between writings of all rows, at least
 
 
 @dataclass(frozen=True)
@@ -89,42 +90,54 @@ def run(
     folder = results_folder(scenario, out)
     where = pick_device(device or scenario.device)
     points = scenario.points()
-    preflight([p for p in points if fresh or _pending(p, Journal(folder))], where)
+    earlier = Journal(folder)
+    preflight([p for p in points if fresh or _pending(p, earlier)], where)
     folder.mkdir(parents=True, exist_ok=True)
     with _locked(folder):
-        journal = Journal(folder)
+        work = _Work(folder, Journal(folder), where, listener, len(points))
         if fresh:
-            journal.clear()
+            work.journal.clear()
         _write_header(folder, scenario, points, source, where)
-        for index, point in enumerate(points):
-            _run_point(point, index, len(points), folder, where, listener)
-            write_rows(folder, collect(points, journal))
-    figures(folder, scenario, points)
-    rows = frame(collect(points, journal))
+        rows = _run_points(work, points)
     write_report(
         rows,
         folder / "report.html",
         title=scenario.name,
-        figures=sorted(folder.glob("*.png")),
+        figures=figures(folder, scenario, points, rows),
         provenance=read_provenance(folder),
     )
     return rows
 
 
-def figures(folder: Path, scenario: Scenario, points: list[Point]) -> list[Path]:
-    """Draw the figures and strips of a finished run; return the files."""
-    swept = list(scenario.sweep)
-    rows = frame(collect(points, Journal(folder)))
-    files = draw_all(folder, swept, [plot.model_dump() for plot in scenario.plots], rows)
-    schemes: dict[str, dict[str, dict[float, Path]]] = {}
-    for point in points:
-        found = {s: _picture_folder(folder, point) / f"{s:g}.png" for s in point.scenario.snr_db}
-        if all(path.is_file() for path in found.values()):
-            apart = [k for k in swept if k == "channel" or k.startswith("payload")]
-            panel = ", ".join(str(point.swept[k]) for k in apart)
-            scheme = ", ".join(str(point.swept[k]) for k in swept if k not in apart)
-            schemes.setdefault(panel, {})[scheme or str(labels(point)["transmitter"])] = found
-    return files + draw_strips(folder, schemes)
+def _run_points(work: _Work, points: list[Point]) -> DataFrame:
+    """Run what is missing, link after link, and return all rows.
+
+    The rows are written now and then, at a twentieth of the time at most, and in the end.
+    """
+    due = time.monotonic() + ROWS_S
+    try:
+        for index, point in enumerate(points):
+            _run_point(work, point, index)
+            if time.monotonic() > due:
+                start = time.monotonic()
+                write_rows(work.folder, frame(collect(points, work.journal)))
+                due = time.monotonic() + max(ROWS_S, 20 * (time.monotonic() - start))
+    finally:
+        rows = frame(collect(points, work.journal))
+        if len(rows):
+            write_rows(work.folder, rows)
+    return rows
+
+
+@dataclass(frozen=True)
+class _Work:
+    """What all links of a run share."""
+
+    folder: Path
+    journal: Journal
+    device: torch.device
+    listener: Listener | None
+    count: int
 
 
 def results_folder(scenario: Scenario, out: str | Path | None = None) -> Path:
@@ -133,25 +146,6 @@ def results_folder(scenario: Scenario, out: str | Path | None = None) -> Path:
     if folder.is_file():
         raise SpecError("", f"--out: {folder} is a file; give a folder")
     return folder
-
-
-def collect(points: list[Point], journal: Journal) -> list[Row]:
-    """Return the finished rows of these points, under the labels they have now."""
-    rows = []
-    for point in points:
-        for snr in point.scenario.snr_db:
-            for row in journal.finished(point.scenario.uid(snr)) or []:
-                kept = {} if "payload" in point.swept else {"payload": row["payload"]}
-                rows.append({**row, **labels(point), **kept})
-    return rows
-
-
-def labels(point: Point) -> dict[str, Any]:
-    """Return the columns that say which link a row belongs to."""
-    scenario = point.scenario
-    kinds = {name: getattr(scenario, name).kind for name in LABELLED}
-    known = {"csi_rx": scenario.csi.rx.kind, "csi_tx": scenario.csi.tx.kind}
-    return {"scenario": scenario.name, **kinds, **known, **point.swept}
 
 
 def to_yaml(scenario: Scenario) -> str:
@@ -165,29 +159,22 @@ def to_yaml(scenario: Scenario) -> str:
 
 def _pending(point: Point, journal: Journal) -> list[float]:
     scenario = point.scenario
-    return [snr for snr in scenario.snr_db if journal.finished(scenario.uid(snr)) is None]
+    return [snr for snr in scenario.snr_db if scenario.uid(snr) not in journal]
 
 
-def _run_point(
-    point: Point,
-    index: int,
-    count: int,
-    folder: Path,
-    device: torch.device,
-    listener: Listener | None,
-) -> None:
+def _run_point(work: _Work, point: Point, index: int) -> None:
     """Evaluate the SNRs of one link that are still missing, and keep their rows."""
-    journal, scenario = Journal(folder), point.scenario
+    journal, scenario, listener = work.journal, point.scenario, work.listener
     pending = _pending(point, journal)
     if not pending:
         return
-    weights = own_weights(scenario, folder, device, progress=listener is not None)
-    built, uid = scenario.build(device, weights), scenario.uid()
+    weights = own_weights(scenario, work.folder, work.device, progress=listener is not None)
+    built, uid = scenario.build(work.device, weights), scenario.uid()
     evaluation = _evaluation(scenario, built, pending)
     saved = journal.checkpoint(uid)
     if {float(snr) for snr in saved} == set(pending):
         evaluation.points = {snr: Tally.from_dict(saved[repr(snr)]) for snr in pending}
-    keeper = _Keeper(journal, uid, Progress(point.name, count, index, evaluation), listener)
+    keeper = _Keeper(journal, uid, Progress(point.name, work.count, index, evaluation), listener)
     try:
         evaluation.run(keeper)
     except (KeyboardInterrupt, RuntimeError, MemoryError) as error:
@@ -200,7 +187,7 @@ def _run_point(
         journal.drop_checkpoint(uid)
         raise
     keeper.save()  # pictures take time too
-    pictures = _picture_folder(folder, point)
+    pictures = picture_folder(work.folder, point)
     take_pictures(
         built.link, built.payload, built.task, built.metrics[0], pending,
         seed=scenario.seed, folder=pictures, device=built.device,
@@ -210,12 +197,14 @@ def _run_point(
 
 
 def _keep(journal: Journal, point: Point, built: Built, evaluation: Evaluation) -> None:
-    """Write the rows of one link to the journal, a file for each SNR."""
-    rows = evaluation.rows()
+    """Write the rows of one link to the journal, a line for each SNR."""
+    rows, own = evaluation.rows(), labels(point)
+    own["payload"] = point.swept.get("payload", getattr(built.payload, "name", own["payload"]))
+    kept: dict[str, list[Row]] = {}
     for snr in evaluation.points:
-        own = {"uid": point.scenario.uid(snr), **labels(point)}
-        own["payload"] = point.swept.get("payload", getattr(built.payload, "name", own["payload"]))
-        journal.finish(own["uid"], [{**row, **own} for row in rows if row["snr_db"] == snr])
+        uid = point.scenario.uid(snr)
+        kept[uid] = [{**row, "uid": uid, **own} for row in rows if row["snr_db"] == snr]
+    journal.finish(kept)
 
 
 def _evaluation(scenario: Scenario, built: Built, snrs: list[float]) -> Evaluation:
@@ -259,10 +248,6 @@ class _Keeper:
         if self.state:
             self.journal.save_checkpoint(self.uid, self.state)
             self.saved_at = time.monotonic()
-
-
-def _picture_folder(folder: Path, point: Point) -> Path:
-    return folder / "pictures" / point.scenario.uid()
 
 
 def _write_header(

@@ -19,7 +19,7 @@ ROW = {
 def test_rows_survive_parquet_and_csv_to_the_last_bit(tmp_path: Path) -> None:
     import pandas as pd
 
-    write_rows(tmp_path, [ROW, {**ROW, "snr_db": 2.0}])
+    write_rows(tmp_path, frame([ROW, {**ROW, "snr_db": 2.0}]))
     assert read_rows(tmp_path).iloc[0].to_dict() == ROW
     assert pd.read_csv(tmp_path / "rows.csv")["value"].iloc[0] == 0.1 + 0.2
 
@@ -31,7 +31,8 @@ def test_the_standard_columns_come_first_and_swept_ones_follow() -> None:
 
 
 def test_a_column_of_numbers_and_words_becomes_words(tmp_path: Path) -> None:
-    write_rows(tmp_path, [{**ROW, "channel.coherence": 8}, {**ROW, "channel.coherence": "block"}])
+    rows = [{**ROW, "channel.coherence": 8}, {**ROW, "channel.coherence": "block"}]
+    write_rows(tmp_path, frame(rows))
     assert list(read_rows(tmp_path)["channel.coherence"]) == ["8", "block"]
 
 
@@ -42,20 +43,49 @@ def test_a_folder_without_rows_is_named() -> None:
 
 def test_the_journal_keeps_every_bit(tmp_path: Path) -> None:
     journal = Journal(tmp_path)
-    journal.finish("u", [ROW])
+    journal.finish({"u": [ROW], "v": [{**ROW, "snr_db": 2.0}]})
     journal.save_checkpoint("u", {"1.0": {"mean": 1 / 3}})
-    assert journal.finished("u") == [ROW]
-    assert journal.checkpoint("u") == {"1.0": {"mean": 1 / 3}}
+    for same in (journal, Journal(tmp_path)):
+        assert same.finished("u") == [ROW]
+        assert same.finished("v") == [{**ROW, "snr_db": 2.0}]
+        assert same.finished("w") is None and "w" not in same
+        assert same.checkpoint("u") == {"1.0": {"mean": 1 / 3}}
     journal.drop_checkpoint("u")
     assert journal.checkpoint("u") == {}
     journal.clear()
     assert journal.finished("u") is None
+    assert Journal(tmp_path).finished("u") is None
+
+
+@pytest.mark.parametrize("kept", [1, 20, -1])
+def test_a_line_that_a_crash_cut_short_is_written_over(tmp_path: Path, kept: int) -> None:
+    Journal(tmp_path).finish({"u": [ROW]})
+    path = tmp_path / "journal" / "rows.jsonl"
+    whole = path.read_bytes()
+    Journal(tmp_path).finish({"v": [ROW]})
+    path.write_bytes(whole + path.read_bytes()[len(whole) :][:kept])
+    journal = Journal(tmp_path)
+    assert "u" in journal and "v" not in journal
+    journal.finish({"w": [ROW]})
+    again = Journal(tmp_path)
+    assert "u" in again and "w" in again and "v" not in again
+    assert again.finished("w") == [ROW]
+
+
+def test_a_point_costs_the_journal_the_same_however_many_there_are(tmp_path: Path) -> None:
+    journal, sizes = Journal(tmp_path), []
+    for number in range(200):
+        before = journal.path.stat().st_size if number else 0
+        journal.finish({f"{number:03}": [ROW]})
+        sizes.append(journal.path.stat().st_size - before)
+    assert len(set(sizes)) == 1
+    assert journal.finished("000") == journal.finished("199") == [ROW]
 
 
 def test_a_damaged_journal_says_what_to_delete(tmp_path: Path) -> None:
-    write_atomic(tmp_path / "journal" / "u.json", "[{")
-    with pytest.raises(ValueError, match=r"u\.json is damaged; delete it"):
-        Journal(tmp_path).finished("u")
+    write_atomic(tmp_path / "journal" / "rows.jsonl", "[{\n")
+    with pytest.raises(ValueError, match=r"rows\.jsonl is damaged at byte 0; delete that line"):
+        Journal(tmp_path)
 
 
 def test_a_failed_write_leaves_the_old_file(

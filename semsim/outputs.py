@@ -1,0 +1,55 @@
+"""What is made of finished points: rows under today's labels, figures, picture strips."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from semsim.evaluation import Row
+from semsim.figures import draw_all, draw_strips
+from semsim.results import Journal
+from semsim.scenario import Point, Scenario
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+LABELLED = ("transmitter", "channel", "payload", "frontend")  #: parts whose kind is a column
+
+
+def collect(points: list[Point], journal: Journal) -> Iterator[Row]:
+    """Yield the finished rows of these points, under the labels they have now."""
+    for point in points:
+        own = labels(point)
+        for snr in point.scenario.snr_db:
+            for row in journal.finished(point.scenario.uid(snr)) or []:
+                kept = {} if "payload" in point.swept else {"payload": row["payload"]}
+                yield {**row, **own, **kept}
+
+
+def labels(point: Point) -> dict[str, Any]:
+    """Return the columns that say which link a row belongs to."""
+    scenario = point.scenario
+    kinds = {name: getattr(scenario, name).kind for name in LABELLED}
+    known = {"csi_rx": scenario.csi.rx.kind, "csi_tx": scenario.csi.tx.kind}
+    return {"scenario": scenario.name, **kinds, **known, **point.swept}
+
+
+def figures(folder: Path, scenario: Scenario, points: list[Point], rows: DataFrame) -> list[Path]:
+    """Draw the figures and strips of a finished run; return the files."""
+    swept = list(scenario.sweep)
+    files = draw_all(folder, swept, [plot.model_dump() for plot in scenario.plots], rows)
+    schemes: dict[str, dict[str, dict[float, Path]]] = {}
+    for point in points:
+        found = {s: picture_folder(folder, point) / f"{s:g}.png" for s in point.scenario.snr_db}
+        if all(path.is_file() for path in found.values()):
+            apart = [k for k in swept if k == "channel" or k.startswith("payload")]
+            panel = ", ".join(str(point.swept[k]) for k in apart)
+            scheme = ", ".join(str(point.swept[k]) for k in swept if k not in apart)
+            schemes.setdefault(panel, {})[scheme or str(labels(point)["transmitter"])] = found
+    return files + draw_strips(folder, schemes)
+
+
+def picture_folder(folder: Path, point: Point) -> Path:
+    """Return where the pictures of one link lie."""
+    return folder / "pictures" / point.scenario.uid()
