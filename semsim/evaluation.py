@@ -26,6 +26,7 @@ from semsim.tasks.reconstruct import Reconstruct
 from semsim.types import Transmission
 
 Row = dict[str, Any]
+Keep = Callable[[float, list[int], Any], None]
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,7 @@ class Evaluation:
 
     Arguments are those of :func:`evaluate`. ``points`` holds what was accumulated per SNR; give
     it the points of an earlier, interrupted evaluation to go on from there with the same digits.
+    ``keep`` is called with SNR, numbers of items and values [metrics, items] of each batch.
     """
 
     def __init__(
@@ -88,6 +90,7 @@ class Evaluation:
         self.max_items = self.stop.max_items or len(payload)
         self.device = device or device_of(link)
         self.points = {float(snr): Tally([Moments() for _ in metrics]) for snr in snr_db}
+        self.keep: Keep = lambda snr_db, numbers, values: None
 
     def items(self, snr_db: float) -> int:
         """Return how many items an SNR has seen."""
@@ -112,13 +115,13 @@ class Evaluation:
         self.link.eval(), self.task.eval()
         try:
             with torch.inference_mode():
-                for index, items in self._batches():
+                for index, numbers, items in self._batches():
                     active = [s for s, p in self.points.items() if not self.is_done(s)]
                     if not active:
                         break
                     active = [s for s in active if self.points[s].batches == index]
                     if active:
-                        self._send(index, items, active)
+                        self._send(index, numbers, items, active)
                         if after_batch:
                             after_batch(self)
         finally:
@@ -136,22 +139,23 @@ class Evaluation:
             for metric, moments in zip(self.metrics, point.values, strict=True)
         ]
 
-    def _batches(self) -> Iterator[tuple[int, list[Any]]]:
-        """Yield (batch index, items); a batch holds consecutive items of one shape.
+    def _batches(self) -> Iterator[tuple[int, list[int], list[Any]]]:
+        """Yield (batch index, numbers, items); a batch holds consecutive items of one shape.
 
         The plan depends on the payload, ``max_items`` and ``batch_size`` alone.
         """
         index, size = 0, len(self.payload)
         for start in range(0, self.max_items, self.batch_size):
             stop = min(start + self.batch_size, self.max_items)
-            groups: dict[tuple[int, ...], list[Any]] = {}
-            for item in _load(self.payload, [i % size for i in range(start, stop)]):
-                groups.setdefault(tuple(item[0].shape), []).append(item)
+            groups: dict[tuple[int, ...], dict[int, Any]] = {}
+            items = _load(self.payload, [i % size for i in range(start, stop)])
+            for number, item in enumerate(items, start):
+                groups.setdefault(tuple(item[0].shape), {})[number] = item
             for group in groups.values():
-                yield index, group
+                yield index, list(group), list(group.values())
                 index += 1
 
-    def _send(self, index: int, items: list[Any], snrs: list[float]) -> None:
+    def _send(self, index: int, numbers: list[int], items: list[Any], snrs: list[float]) -> None:
         """Send one batch at several SNRs; one transfer to the CPU for all of them."""
         source, target = _collate(items, self.device)
         start, gathered = time.perf_counter(), list[Tensor]()
@@ -171,6 +175,7 @@ class Evaluation:
             self.points[snr].seconds += time.perf_counter() - start + shared
         for snr, values in zip(snrs, torch.stack(gathered).cpu().numpy(), strict=True):
             self._add(snr, values, list(sent.notes))
+            self.keep(snr, numbers, values[2 : 2 + len(self.metrics)])
 
     def _encode_once(self, source: Tensor) -> dict[str, Any]:
         """Return what all SNRs of a batch share: the symbols, or the part that sees no channel."""

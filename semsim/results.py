@@ -9,7 +9,8 @@ import platform
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -48,8 +49,9 @@ class Journal:
 
     def clear(self) -> None:
         """Forget everything."""
-        for path in (*self.folder.glob("*.json"), *self.folder.glob("*.jsonl")):
-            path.unlink()
+        for kind in ("*.json", "*.jsonl", "*.items"):
+            for path in self.folder.glob(kind):
+                path.unlink()
         self._end, self._places = 0, {}
 
     def __contains__(self, uid: object) -> bool:
@@ -118,12 +120,18 @@ class Journal:
 
 def write_atomic(path: Path, content: str | bytes) -> None:
     """Write a file so that a crash leaves the old one or the new one, never a part."""
+    with replacing(path) as partial:
+        partial.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Give the name of a file to write in the place of ``path``, which it takes in the end."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with open(partial, "wb") as file:
-            file.write(content.encode() if isinstance(content, str) else content)
-            file.flush()
+        yield partial
+        with open(partial, "r+b") as file:
             os.fsync(file.fileno())
         os.replace(partial, path)
     finally:
@@ -137,7 +145,7 @@ def frame(rows: Iterable[Row]) -> DataFrame:
     table = pd.DataFrame(list(rows))
     first = [name for name in COLUMNS if name in table]
     table = table[[*first, *(name for name in table if name not in first)]]
-    for name in table.select_dtypes("object").columns:
+    for name in filter(lambda name: pd.api.types.is_object_dtype(table[name]), table):
         if table[name].dropna().map(type).nunique() > 1:
             table[name] = table[name].map(str, na_action="ignore")  # Parquet wants one type
     return table

@@ -16,6 +16,7 @@ import torch
 from semsim.evaluation import Evaluation, Row
 from semsim.figures import take_pictures
 from semsim.intervals import Tally
+from semsim.items import LinkItems, items_path
 from semsim.loading import pick_device, weights_hash
 from semsim.mistakes import SpecError
 from semsim.outputs import collect, figures, labels, picture_folder
@@ -91,7 +92,7 @@ def run(
     where = pick_device(device or scenario.device)
     points = scenario.points()
     earlier = Journal(folder)
-    preflight([p for p in points if fresh or _pending(p, earlier)], where)
+    preflight([p for p in points if fresh or _pending(p, folder, earlier)], where)
     folder.mkdir(parents=True, exist_ok=True)
     with _locked(folder):
         work = _Work(folder, Journal(folder), where, listener, len(points))
@@ -157,24 +158,28 @@ def to_yaml(scenario: Scenario) -> str:
     return text.getvalue()
 
 
-def _pending(point: Point, journal: Journal) -> list[float]:
-    scenario = point.scenario
-    return [snr for snr in scenario.snr_db if scenario.uid(snr) not in journal]
+def _pending(point: Point, folder: Path, journal: Journal) -> list[float]:
+    """Return the SNRs of a link that lack rows or the values of their items."""
+    uids = {snr: point.scenario.uid(snr) for snr in point.scenario.snr_db}
+    done = {uid for uid in uids.values() if uid in journal and items_path(folder, uid).is_file()}
+    return [snr for snr, uid in uids.items() if uid not in done]
 
 
 def _run_point(work: _Work, point: Point, index: int) -> None:
     """Evaluate the SNRs of one link that are still missing, and keep their rows."""
     journal, scenario, listener = work.journal, point.scenario, work.listener
-    pending = _pending(point, journal)
+    pending = _pending(point, work.folder, journal)
     if not pending:
         return
     weights = own_weights(scenario, work.folder, work.device, progress=listener is not None)
     built, uid = scenario.build(work.device, weights), scenario.uid()
     evaluation = _evaluation(scenario, built, pending)
-    saved = journal.checkpoint(uid)
-    if {float(snr) for snr in saved} == set(pending):
-        evaluation.points = {snr: Tally.from_dict(saved[repr(snr)]) for snr in pending}
-    keeper = _Keeper(journal, uid, Progress(point.name, work.count, index, evaluation), listener)
+    uids = {snr: scenario.uid(snr) for snr in pending}
+    items = LinkItems(work.folder, uids, [metric.name for metric in built.metrics])
+    _resume(evaluation, items, journal.checkpoint(uid))
+    evaluation.keep = items
+    progress = Progress(point.name, work.count, index, evaluation)
+    keeper = _Keeper(journal, uid, items, progress, listener)
     try:
         evaluation.run(keeper)
     except (KeyboardInterrupt, RuntimeError, MemoryError) as error:
@@ -185,6 +190,7 @@ def _run_point(work: _Work, point: Point, index: int) -> None:
         raise
     except ValueError:
         journal.drop_checkpoint(uid)
+        items.drop()
         raise
     keeper.save()  # pictures take time too
     pictures = picture_folder(work.folder, point)
@@ -192,8 +198,26 @@ def _run_point(work: _Work, point: Point, index: int) -> None:
         built.link, built.payload, built.task, built.metrics[0], pending,
         seed=scenario.seed, folder=pictures, device=built.device,
     )  # fmt: skip
+    items.finish(_about(scenario, built))
     _keep(journal, point, built, evaluation)
     journal.drop_checkpoint(uid)
+    items.drop()
+
+
+def _resume(evaluation: Evaluation, items: LinkItems, saved: dict[str, Any]) -> None:
+    """Go on from a checkpoint, where there is one of these SNRs and its items are still there."""
+    points = {float(snr): Tally.from_dict(state) for snr, state in saved.get("points", {}).items()}
+    if set(points) != set(evaluation.points):
+        return
+    counts = {snr: tally.power.n for snr, tally in points.items()}
+    if items.resume(counts, saved["items"]):
+        evaluation.points = {snr: points[snr] for snr in evaluation.points}
+
+
+def _about(scenario: Scenario, built: Built) -> dict[str, Any]:
+    """Return what decides which items meet which draws, and which metrics are plain means."""
+    means = [m.name for m in built.metrics if all(m.combine(v) == v for v in (0.25, 0.75))]
+    return {"plan": scenario.plan(), "means": means}
 
 
 def _keep(journal: Journal, point: Point, built: Built, evaluation: Evaluation) -> None:
@@ -221,23 +245,26 @@ def _evaluation(scenario: Scenario, built: Built, snrs: list[float]) -> Evaluati
     )
 
 
-def _state(evaluation: Evaluation) -> dict[str, Any]:
-    return {repr(snr): tally.as_dict() for snr, tally in evaluation.points.items()}
-
-
 class _Keeper:
     """Called after every batch: remembers the state, saves it now and then, tells the listener."""
 
     def __init__(
-        self, journal: Journal, uid: str, progress: Progress, listener: Listener | None
+        self,
+        journal: Journal,
+        uid: str,
+        items: LinkItems,
+        progress: Progress,
+        listener: Listener | None,
     ) -> None:
-        self.journal, self.uid, self.progress, self.listener = journal, uid, progress, listener
+        self.journal, self.uid, self.items = journal, uid, items
+        self.progress, self.listener = progress, listener
         self.state: dict[str, Any] = {}
         self.saved_at = time.monotonic()
 
     def __call__(self, evaluation: Evaluation) -> None:
         # an interrupt may fall between two SNRs of a batch: only whole batches may be saved
-        self.state = _state(evaluation)
+        points = {repr(snr): tally.as_dict() for snr, tally in evaluation.points.items()}
+        self.state = {"points": points, "items": self.items.marks()}
         if time.monotonic() - self.saved_at > CHECKPOINT_S:
             self.save()
         if self.listener:
@@ -246,6 +273,7 @@ class _Keeper:
     def save(self) -> None:
         """Write the state after the last whole batch."""
         if self.state:
+            self.items.sync()
             self.journal.save_checkpoint(self.uid, self.state)
             self.saved_at = time.monotonic()
 

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 
+from semsim.items import about_items, items_path, read_items
 from semsim.mistakes import SpecError
 from semsim.preflight import quicker
 from semsim.results import COLUMNS, read_rows
@@ -50,6 +51,12 @@ def digits(folder: str | Path) -> dict[tuple[Any, ...], dict[str, Any]]:
     """Return all rows but for the time they took, under what they are."""
     rows = read_rows(folder).drop(columns="seconds").to_dict("records")
     return {(r["transmitter.mode"], r["snr_db"], r["metric"]): r for r in rows}
+
+
+def items(folder: str | Path) -> dict[str, list[dict[str, Any]]]:
+    """Return the values of all items of a folder, by point."""
+    uids = sorted(set(read_rows(folder)["uid"]))
+    return {uid: read_items(folder, uid).to_dict("records") for uid in uids}
 
 
 def in_a_process(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -92,6 +99,38 @@ def test_a_run_killed_in_the_middle_goes_on_to_the_same_digits(kill_at: str) -> 
     whole = 2 + 2 * 10 * 2  # two links: one trial item each, then ten batches at two SNRs
     assert int(resumed.stdout) < whole - int(kill_at) + 8
     assert digits("out") == digits("whole")
+    assert items("out") == items("whole")
+
+
+def test_items_that_a_crash_lost_are_computed_again() -> None:
+    run("toy.yaml", "whole")
+    assert in_a_process(RUN, TOY_KILL_AT="20").returncode == -9
+    for path in Path("out/journal").glob("*.items"):
+        path.write_bytes(path.read_bytes()[:-1])
+    run("toy.yaml", "out")
+    assert digits("out") == digits("whole")
+    assert items("out") == items("whole")
+
+
+def test_items_that_were_deleted_are_computed_again() -> None:
+    run("toy.yaml", "out")
+    whole = items("out")
+    items_path("out", next(iter(whole))).unlink()
+    run("toy.yaml", "out")
+    assert items("out") == whole
+
+
+def test_rows_are_means_of_the_items_that_are_kept() -> None:
+    rows = run("toy.yaml", "out")
+    for row in rows.to_dict("records"):
+        kept = read_items("out", row["uid"])
+        assert sorted(kept["item"]) == list(range(40))
+        assert kept[row["metric"]].mean() == pytest.approx(row["value"], rel=1e-12)
+    plan = {"batch_size": 8, "max_items": None, "seed": 3}
+    about = about_items("out", rows["uid"].iloc[0])
+    assert plan.items() <= about["plan"].items()
+    assert about["means"] == ["error", "negative"]
+    assert not list(Path("out/journal").glob("*.items"))
 
 
 def test_ctrl_c_keeps_what_is_done_and_says_how_to_go_on() -> None:

@@ -1,0 +1,207 @@
+"""Values of single items: what paired comparisons need, and moments do not keep.
+
+    items/<uid>.parquet     item, one column per metric: a finished SNR point
+    journal/<uid>.items     the same as plain float64 while its link runs
+
+``item`` counts from 0 in the order of the payload; the payload's own index is ``item`` modulo its
+size. Equal payload, seed and batches give each item the same image, fading and noise in all links.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from semsim.results import replacing
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+ROW_GROUP = 65_536  #: items that are in memory at once
+ABOUT = b"semsim"  #: key of what the file says about itself
+OLD = "holds no values of single items for {what}; run its scenario again with this version"
+
+
+class ItemLog:
+    """Values of the items of one SNR point, appended as they come.
+
+    Args:
+        folder: the results folder.
+        uid: the point's.
+        metrics: their names, in the order of the values.
+    """
+
+    def __init__(self, folder: Path, uid: str, metrics: Sequence[str]) -> None:
+        self.raw, self.path = folder / "journal" / f"{uid}.items", items_path(folder, uid)
+        self.columns = ("item", *metrics)
+        self.crc = 0
+        self._file: io.BufferedRandom | None = None
+
+    def add(self, numbers: Sequence[int], values: np.ndarray) -> None:
+        """Append a batch: the items' numbers, and values [metrics, items]."""
+        rows = np.vstack([np.asarray(numbers, dtype=np.float64)[None], values]).T.astype("<f8")
+        data = rows.tobytes()
+        if self._file is None:
+            self.raw.parent.mkdir(parents=True, exist_ok=True)
+            self._file = open(self.raw, "w+b")  # noqa: SIM115
+        self._file.write(data)
+        self.crc = zlib.crc32(data, self.crc)
+
+    def resume(self, count: int, crc: int) -> bool:
+        """Go on after ``count`` items; False where the file does not hold them as they were."""
+        size = count * 8 * len(self.columns)
+        if not self.raw.is_file() or self.raw.stat().st_size < size:
+            return False
+        for data in _chunks(self.raw, size, ROW_GROUP):
+            self.crc = zlib.crc32(data, self.crc)
+        if self.crc != crc:
+            self.crc = 0
+            return False
+        self._file = open(self.raw, "r+b")  # noqa: SIM115
+        self._file.truncate(size)
+        self._file.seek(size)
+        return True
+
+    def sync(self) -> None:
+        """Bring what was added onto the disk."""
+        if self._file is not None:
+            self._file.flush()
+            os.fsync(self._file.fileno())
+
+    def finish(self, about: Mapping[str, Any]) -> None:
+        """Write the Parquet file, with words about it inside."""
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        self.close()
+        kinds = [pa.int64(), *[pa.float64()] * (len(self.columns) - 1)]
+        text = json.dumps(about).encode()
+        schema = pa.schema(list(zip(self.columns, kinds, strict=True)), metadata={ABOUT: text})
+        width = 8 * len(self.columns)
+        with (
+            replacing(self.path) as partial,
+            pq.ParquetWriter(partial, schema, compression="zstd", write_page_checksum=True) as out,
+        ):
+            for data in _chunks(self.raw, self.raw.stat().st_size, ROW_GROUP * width):
+                table = np.frombuffer(data, dtype="<f8").reshape(-1, len(self.columns))
+                arrays = [pa.array(c, k) for c, k in zip(table.T, kinds, strict=True)]
+                out.write_batch(pa.record_batch(arrays, schema=schema))
+
+    def close(self) -> None:
+        """Let go of the file."""
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+    def drop(self) -> None:
+        """Forget what was appended."""
+        self.close()
+        self.raw.unlink(missing_ok=True)
+
+
+class LinkItems:
+    """Values of the items of one link at several SNRs, while it runs.
+
+    Args:
+        folder: the results folder.
+        uids: SNR in dB to the uid of its point.
+        metrics: their names.
+    """
+
+    def __init__(self, folder: Path, uids: Mapping[float, str], metrics: Sequence[str]) -> None:
+        self.logs = {snr: ItemLog(folder, uid, metrics) for snr, uid in uids.items()}
+
+    def __call__(self, snr_db: float, numbers: Sequence[int], values: np.ndarray) -> None:
+        """Take in one batch at one SNR."""
+        self.logs[snr_db].add(numbers, values)
+
+    def marks(self) -> dict[str, int]:
+        """Return a checksum per SNR of what was added so far."""
+        return {repr(snr): log.crc for snr, log in self.logs.items()}
+
+    def sync(self) -> None:
+        """Bring what was added onto the disk."""
+        for log in self.logs.values():
+            log.sync()
+
+    def resume(self, counts: Mapping[float, int], marks: Mapping[str, int]) -> bool:
+        """Go on after so many items per SNR; False where the files do not hold them."""
+        return all(log.resume(counts[snr], marks[repr(snr)]) for snr, log in self.logs.items())
+
+    def finish(self, about: Mapping[str, Any]) -> None:
+        """Write the Parquet file of each SNR."""
+        for snr, log in self.logs.items():
+            log.finish({**about, "snr_db": snr})
+
+    def drop(self) -> None:
+        """Forget what was appended."""
+        for log in self.logs.values():
+            log.drop()
+
+    def close(self) -> None:
+        """Let go of the files."""
+        for log in self.logs.values():
+            log.close()
+
+
+def items_path(folder: str | Path, uid: str) -> Path:
+    """Return where the values of the items of a point lie."""
+    return Path(folder) / "items" / f"{uid}.parquet"
+
+
+def read_items(folder: str | Path, uid: str, columns: Sequence[str] | None = None) -> DataFrame:
+    """Return the values of the items of one point: ``item`` and one column per metric.
+
+    Args:
+        folder: the results folder.
+        uid: of the point, as in the rows.
+        columns: only these.
+    """
+    import pyarrow.parquet as pq
+
+    path = _existing(folder, uid)
+    try:
+        table = pq.read_table(
+            path, columns=columns and list(columns), page_checksum_verification=True
+        )
+    except (OSError, ValueError) as error:
+        raise _damaged(path) from error
+    return table.to_pandas()
+
+
+def about_items(folder: str | Path, uid: str) -> dict[str, Any]:
+    """Return what the file of a point says about itself: plan, SNR, which metrics are means."""
+    import pyarrow.parquet as pq
+
+    path = _existing(folder, uid)
+    try:
+        about: dict[str, Any] = json.loads(pq.read_schema(path).metadata[ABOUT])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise _damaged(path) from error
+    return about
+
+
+def _existing(folder: str | Path, uid: str) -> Path:
+    path = items_path(folder, uid)
+    if not path.is_file():
+        raise ValueError(f"{folder} {OLD.format(what=f'the point {uid}')}")
+    return path
+
+
+def _damaged(path: Path) -> ValueError:
+    return ValueError(f"{path} is damaged; delete it, and the run computes it again")
+
+
+def _chunks(path: Path, size: int, step: int) -> Iterator[bytes]:
+    """Yield the first ``size`` bytes of a file in pieces."""
+    with open(path, "rb") as file:
+        while size > 0 and (data := file.read(min(step, size))):
+            size -= len(data)
+            yield data

@@ -1,0 +1,87 @@
+"""Values of single items survive a kill, agree with the rows, and are refused where damaged."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from semsim import items as module
+from semsim.items import ItemLog, about_items, items_path, read_items
+
+VALUES = np.random.default_rng(0).random((2, 10))
+
+
+def log_of(folder: Path) -> ItemLog:
+    return ItemLog(folder, "u", ["psnr", "ssim"])
+
+
+def filled(folder: Path, count: int = 10) -> ItemLog:
+    log = log_of(folder)
+    for start in range(0, count, 4):
+        stop = min(start + 4, count)
+        log.add(list(range(start, stop)), VALUES[:, start:stop])
+    return log
+
+
+def test_items_come_back_to_the_last_bit(tmp_path: Path) -> None:
+    log = filled(tmp_path)
+    log.finish({"plan": {"seed": 1}})
+    log.drop()
+    table = read_items(tmp_path, "u")
+    assert list(table["item"]) == list(range(10))
+    np.testing.assert_array_equal(table[["psnr", "ssim"]].to_numpy().T, VALUES)
+    assert about_items(tmp_path, "u") == {"plan": {"seed": 1}}
+    assert not list((tmp_path / "journal").iterdir())
+
+
+def test_a_resumed_log_forgets_what_came_after_the_mark(tmp_path: Path) -> None:
+    log = filled(tmp_path, 4)
+    mark = log.crc
+    log.add([4], VALUES[:, 4:5] + 1)
+    log.close()
+    again = log_of(tmp_path)
+    assert again.resume(4, mark)
+    again.add(list(range(4, 10)), VALUES[:, 4:])
+    again.finish({})
+    np.testing.assert_array_equal(read_items(tmp_path, "u")["psnr"], VALUES[0])
+
+
+@pytest.mark.parametrize("damage", ["short", "flipped", "gone"])
+def test_a_log_that_is_not_what_the_mark_says_is_not_resumed(tmp_path: Path, damage: str) -> None:
+    log = filled(tmp_path)
+    log.close()
+    data = bytearray(log.raw.read_bytes())
+    if damage == "gone":
+        log.raw.unlink()
+    else:
+        data[50] ^= 1
+        log.raw.write_bytes(data if damage == "flipped" else data[:-1])
+    assert not log_of(tmp_path).resume(10, log.crc)
+
+
+def test_memory_holds_one_group_of_items_at_a_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import pyarrow.parquet as pq
+
+    monkeypatch.setattr(module, "ROW_GROUP", 4)
+    filled(tmp_path).finish({})
+    assert pq.ParquetFile(items_path(tmp_path, "u")).num_row_groups == 3
+
+
+def test_a_flipped_bit_in_the_values_is_noticed(tmp_path: Path) -> None:
+    filled(tmp_path).finish({})
+    path = items_path(tmp_path, "u")
+    data = bytearray(path.read_bytes())
+    at = data.find(b"\x28\xb5\x2f\xfd") + 20  # within the first page: Zstandard's magic number
+    data[at] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(ValueError, match=r"u\.parquet is damaged"):
+        read_items(tmp_path, "u")
+
+
+def test_a_folder_of_an_older_version_says_so(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"holds no values of single items .* run its scenario"):
+        read_items(tmp_path, "u")
