@@ -105,6 +105,15 @@ def _file_hash(path: Path, changed_ns: int) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
+def check_files(payload: Any, key: str) -> None:
+    """Let a payload look at the headers of all its files, where it has ``check_files``."""
+    try:
+        if look := getattr(payload, "check_files", None):
+            look()
+    except ValueError as error:
+        raise SpecError(key, str(error)) from error
+
+
 def load_weights(name: str, transmitter: nn.Module, receiver: nn.Module | None) -> None:
     """Load weights into both ends of a codec; what does not fit is told with the key."""
     from semsim import zoo

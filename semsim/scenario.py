@@ -21,7 +21,14 @@ from semsim.evaluation import Row, Stop, evaluate
 from semsim.expansion import choices_of, parse_sweep, set_key
 from semsim.figures import check_plot
 from semsim.link import Link
-from semsim.loading import data_hashes, load_weights, pick_device, weights_hash, weights_of_task
+from semsim.loading import (
+    check_files,
+    data_hashes,
+    load_weights,
+    pick_device,
+    weights_hash,
+    weights_of_task,
+)
 from semsim.mistakes import SpecError, known, unforeseen
 from semsim.results import COLUMNS
 from semsim.strict_yaml import read_yaml
@@ -206,6 +213,7 @@ class Scenario(BaseModel):
     def check(self, built: Built | None = None) -> list[Row]:
         """Send one item through the link, so that a wrong shape fails now; return its rows."""
         built = built or self.build()
+        check_files(built.payload, "payload")
         try:
             return evaluate(
                 built.link, built.payload, snr_db=self.snr_db[:1], metrics=built.metrics,

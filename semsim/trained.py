@@ -10,7 +10,7 @@ import torch
 
 from semsim import spec
 from semsim.fields import train_spec
-from semsim.loading import pick_device
+from semsim.loading import check_files, pick_device
 from semsim.mistakes import SpecError
 from semsim.scenario import Scenario
 from semsim.seeds import stream
@@ -52,6 +52,7 @@ def training_data(scenario: Scenario) -> tuple[Any, Any]:
         part = getattr(scenario.train, key)
         try:
             made[key] = part and spec.build(part)
+            check_files(made[key], "")
         except SpecError as error:
             raise error.under("train", key) from error
     return made["payload"], made["validation"]

@@ -170,7 +170,7 @@ MISTAKES = {
     ),
     "validate on nothing": (
         BASE + "train: {payload: toy_parts:ToyPayload, validation: {kind: arrays, path: no.npz}}",
-        "train.validation.path: no.npz is not a file",
+        "train.validation.path: no.npz does not exist",
     ),
     "train rule": (
         BASE + "train: {payload: toy_parts:ToyPayload, lr: 0}",

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import zipfile
+from collections.abc import Sequence
 from pathlib import Path
-from zipfile import BadZipFile
+from typing import Any
 
 import torch
 
+from semsim.files import check_regular, check_unfolds, reading, shown
 from semsim.payloads.images import StackedImages, window
 
 
@@ -22,19 +25,16 @@ class Arrays(StackedImages):
     def __init__(self, path: str, *, start: int = 0, count: int | None = None) -> None:
         import numpy as np
 
-        if not Path(path).is_file():
-            raise ValueError(f"path {path} is not a file; give an .npz file with x and maybe y")
-        try:
-            with np.load(path, allow_pickle=False) as file:
-                held = {key: file[key] for key in ("x", "y") if key in file}
-        except (ValueError, OSError, BadZipFile, AttributeError, TypeError) as error:
-            raise ValueError(
-                f"path {path} cannot be read as .npz ({error}); write it with numpy.savez"
-            ) from None
-        x = held.get("x", np.empty(0))
+        check_regular(Path(path), "an .npz file with x and maybe y", "path")
+        with reading(path, "images in .npz", "write it with numpy.savez", "path"):
+            held = read_npz(Path(path), ("x", "y"))
+        if "x" not in held:
+            raise ValueError(f"path {shown(path)} holds no x; write numpy.savez(path, x=images)")
+        x = held["x"]
         if x.dtype != np.uint8 or x.ndim != 4 or x.shape[3] != 3 or not len(x):
             raise ValueError(
-                f"path {path} holds x as {x.dtype} {list(x.shape)}; it must be uint8 [N, H, W, 3]"
+                f"path {shown(path)} holds x as {x.dtype} {list(x.shape)}; it must be uint8 "
+                "[N, H, W, 3], of images in [0, 1] (255 * x).round().astype('uint8')"
             )
         y = held.get("y")
         if y is not None and (y.shape != x.shape[:1] or y.dtype.kind not in "iu"):
@@ -44,4 +44,14 @@ class Arrays(StackedImages):
         chosen = window(len(x), start, count, path)
         part = slice(chosen.start, chosen.stop)
         images = torch.from_numpy(x[part]).permute(0, 3, 1, 2).contiguous()
-        super().__init__(Path(path).stem, images, None if y is None else y[part].tolist())
+        super().__init__(shown(Path(path).stem), images, None if y is None else y[part].tolist())
+
+
+def read_npz(path: Path, names: Sequence[str]) -> dict[str, Any]:
+    """Return arrays by name out of an .npz file; sizes are looked at before anything unfolds."""
+    import numpy as np
+
+    with zipfile.ZipFile(path) as archive:
+        check_unfolds(path, sum(entry.file_size for entry in archive.infolist()), "the file")
+    with np.load(path, allow_pickle=False) as file:
+        return {name: file[name] for name in names if name in file}

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
-import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,8 +10,16 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from semsim.files import check_regular, reading, shown
+from semsim.payloads.arrays import read_npz
+from semsim.payloads.imagefile import look, read_grey
+from semsim.ranges import check_range, clip
+
 WATER_MU = 0.192  #: cm⁻¹ at the reference energy, 70 keV
 WINDOW_MU = 0.5  #: cm⁻¹ that is shown as 1 (ADN)
+MOST_SLICES = 1 << 15  #: of a volume
+MOST_PIXELS = 1 << 26  #: of a slice
+UNPACK = "unpack it again"
 
 
 class HounsfieldSlices:
@@ -50,6 +56,11 @@ class SlicePairs:
     def __len__(self) -> int:
         return len(self.files)
 
+    def check_files(self) -> None:
+        """Look at the header of every file; ValueError names the first that will not do."""
+        for file in {file: None for pair in self.files for file in pair}:
+            _check_header(file)
+
     def pair(self, index: int) -> tuple[Tensor, Tensor]:
         """Return corrupted and clean slice, [1, S, S] each."""
         corrupted, clean = (self.load(file) for file in self.files[index])
@@ -61,7 +72,7 @@ class SlicePairs:
         images = [_square(image) for image in (corrupted, clean)]
         if self.size is not None:
             images = [_resize(image, self.size) for image in images]
-        return images[0][None].clamp(0, 1), images[1][None].clamp(0, 1)
+        return clip(images[0][None]), clip(images[1][None])
 
 
 def to_mu(hounsfield: Tensor) -> Tensor:
@@ -133,12 +144,11 @@ def _number(file: Path) -> tuple[int, str]:
 def _open_hounsfield(path: Path, split: str, size: int | None) -> HounsfieldSlices:
     import numpy as np
 
-    try:
+    check_regular(path / "meta.npz", "hu.npy and meta.npz together")
+    with reading(path / "hu.npy", "slices", UNPACK):
         slices = np.load(path / "hu.npy", mmap_mode="r", allow_pickle=False)
-        with np.load(path / "meta.npz", allow_pickle=False) as file:
-            meta = {k: file[k] for k in ("split", "pixel_mm", "mm_per_px") if k in file}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise ValueError(f"path {path} cannot be read ({error}); unpack it again") from None
+    with reading(path / "meta.npz", "facts on slices", UNPACK):
+        meta = read_npz(path / "meta.npz", ("split", "pixel_mm", "mm_per_px"))
     if slices.ndim != 3 or not {"pixel_mm", "mm_per_px"} & meta.keys():
         raise ValueError(
             f"path {path} holds hu.npy {list(slices.shape)} and meta.npz with {sorted(meta)}; it "
@@ -152,7 +162,8 @@ def _open_hounsfield(path: Path, split: str, size: int | None) -> HounsfieldSlic
         raise ValueError(f"path {path} holds no slice for split {split}")
 
     def load(index: int) -> Tensor:
-        return torch.from_numpy(slices[chosen[index]].astype(np.float32))
+        plane = torch.from_numpy(slices[chosen[index]].astype(np.float32))
+        return _hounsfield(plane, f"{shown(path / 'hu.npy')}, slice {chosen[index]},")
 
     return HounsfieldSlices(load, [float(millimetres[n]) / 10 for n in chosen], size)
 
@@ -173,57 +184,90 @@ def _open_volumes(files: Sequence[Path], split: str, size: int | None) -> Hounsf
         raise ValueError("the one volume there tests; train on others than the one tested")
     places, sides = [], []
     for file in chosen:
-        try:
+        with reading(file, "NIfTI", UNPACK):
             volume: Any = nibabel.load(file)
-        except (nibabel.filebasedimages.ImageFileError, OSError) as error:
-            raise ValueError(f"{file} cannot be read as NIfTI ({error})") from None
-        height = volume.shape[2] if len(volume.shape) == 3 else 0
-        if not height:
-            raise ValueError(f"{file} is {list(volume.shape)}; a volume is [X, Y, Z]")
+        height = _check_volume(file, tuple(volume.shape))
         inner = range(height // 5, max(height - height // 5, height // 5 + 1))
         places += [(volume, z) for z in inner]
         sides += [float(volume.header.get_zooms()[0]) / 10] * len(inner)
 
     def load(index: int) -> Tensor:
         volume, z = places[index]
-        try:
+        name = volume.get_filename()
+        with reading(name, "NIfTI", UNPACK):
             pixels = np.asarray(volume.dataobj[:, :, z], dtype=np.float32)
-        except (OSError, EOFError, ValueError, zlib.error) as error:
-            name = volume.get_filename()
-            raise ValueError(f"{name} cannot be read as NIfTI ({error})") from None
         plane = torch.from_numpy(pixels.T.copy())
         # the whole-field subset of STS-3D-Tooth is stored in [0, 1]
-        return plane * 4000 - 1000 if plane.min() >= 0 and plane.max() <= 1 else plane
+        if plane.min() >= 0 and plane.max() <= 1:
+            plane = plane * 4000 - 1000
+        return _hounsfield(plane, f"{shown(name)}, slice {z},")
 
     return HounsfieldSlices(load, sides, size)
+
+
+def _check_volume(file: Path, shape: tuple[int, ...]) -> int:
+    """Return how many slices a volume of this shape has."""
+    if len(shape) != 3 or not all(shape):
+        raise ValueError(f"{shown(file)} is {list(shape)}; a volume is [X, Y, Z]")
+    if shape[2] > MOST_SLICES or shape[0] * shape[1] > MOST_PIXELS:
+        raise ValueError(
+            f"{shown(file)} says it is {list(shape)}; a volume has at most {MOST_SLICES:,} slices "
+            f"of {MOST_PIXELS:,} pixels. Its header is damaged, or cut it into parts"
+        )
+    return shape[2]
+
+
+def _hounsfield(plane: Tensor, what: str) -> Tensor:
+    """Return a slice if it can be one in HU."""
+    if not plane.isfinite().all():
+        raise ValueError(f"{what} holds NaN or infinity; write -1000 (air) where nothing is known")
+    if plane.min() >= 0 and 0 < plane.max() <= 1:
+        raise ValueError(f"{what} lies in [0, 1], not in HU; write x * (white - black) + black")
+    return plane
 
 
 def _read_adn(file: Path) -> Tensor:
     """Read a slice of the DeepLesion/ADN tree; the truth is raw CT, the others are in cm⁻¹."""
     import numpy as np
     from scipy.io import loadmat
-    from scipy.io.matlab import MatReadError
 
-    try:
-        image = loadmat(file)["image"]
-    except (KeyError, OSError, ValueError, NotImplementedError, MatReadError) as error:
-        raise ValueError(f"{file} holds no MATLAB 5 array 'image' ({error})") from None
+    _check_header(file)
+    with reading(file, "a MATLAB 5 array 'image'", UNPACK):
+        image = loadmat(file, variable_names=["image"])["image"].astype(np.float32)
+    if not np.isfinite(image).all():
+        raise ValueError(f"{shown(file)} holds NaN or infinity; {UNPACK}")
     if file.stem == "gt":
-        hounsfield = torch.from_numpy(image.astype(np.float32).T.copy()) - 32768
-        return to_mu(hounsfield) / WINDOW_MU
-    return torch.from_numpy(image.astype(np.float32)) / WINDOW_MU
+        return to_mu(torch.from_numpy(image.T.copy()) - 32768) / WINDOW_MU
+    return torch.from_numpy(image) / WINDOW_MU
 
 
 def _read_window(file: Path) -> Tensor:
     """Read a grey slice in [0, 1], or PNG of 8 or 16 bits."""
     import numpy as np
-    from PIL import Image
 
-    try:
-        if file.suffix == ".npy":
-            return torch.from_numpy(np.load(file, allow_pickle=False).astype(np.float32))
-        with Image.open(file) as image:
-            pixels = np.asarray(image if image.mode[0] == "I" else image.convert("L"))
-    except (OSError, ValueError, EOFError) as error:
-        raise ValueError(f"{file} cannot be read as a slice ({error})") from None
-    return torch.from_numpy(pixels.astype(np.float32) / (255 if pixels.dtype == "uint8" else 65535))
+    if file.suffix == ".png":
+        return torch.from_numpy(read_grey(file))
+    _check_header(file)
+    with reading(file, "a slice", "write it with numpy.save"):
+        slice_ = torch.from_numpy(np.load(file, allow_pickle=False).astype(np.float32))
+    check_range(slice_, f"the pixels of {shown(file)}")
+    return slice_
+
+
+def _check_header(file: Path) -> None:
+    """Look at the header of one slice; ValueError where it cannot be one."""
+    import numpy as np
+    from scipy.io import whosmat
+
+    check_regular(file, "a slice")
+    if file.suffix == ".png":
+        look(file)
+        return
+    what = "a MATLAB 5 array 'image'" if file.suffix == ".mat" else "an array [H, W]"
+    with reading(file, what, "write it again"):
+        if file.suffix == ".mat":
+            shape = {name: shape for name, shape, _ in whosmat(file)}["image"]
+        else:
+            shape = np.load(file, mmap_mode="r", allow_pickle=False).shape
+        if len(shape) != 2 or not 0 < shape[0] * shape[1] <= MOST_PIXELS:
+            raise ValueError(f"it is {list(shape)}, and a slice has at most {MOST_PIXELS:,} pixels")

@@ -7,17 +7,18 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from semsim.files import shown
+from semsim.payloads.imagefile import SUFFIXES, look, open_image
 from semsim.payloads.images import (
     ImagePayload,
+    check_crop,
     check_positive,
     fit,
-    open_image,
     to_tensor,
     window,
 )
 from semsim.seeds import stream
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".avif", ".bmp", ".ppm", ".tif", ".tiff")
 KEEP_BYTES = 2 << 30  # decoded pixels kept in memory; a larger set is decoded again when used again
 
 
@@ -59,7 +60,7 @@ class Folder(ImagePayload):
         check_positive(resize=resize, crop=crop, patches=patches)
         _check_shrink(shrink, crop, patches)
         files = _files(Path(path), recursive or classes)
-        self.name = Path(path).resolve().name
+        self.name = shown(Path(path).resolve().name)
         self._fit = (resize, None if shrink else crop)
         self._crop, self._shrink, self._patches, self._seed = crop, shrink, patches, seed
         self.classes = _classes(Path(path), files) if classes else []
@@ -80,15 +81,41 @@ class Folder(ImagePayload):
             return photo
         return _patch(photo, self._crop, self._shrink, stream(self._seed, "patch", index))
 
+    def check_files(self) -> None:
+        """Look at the header of every file; ValueError names the first that will not do.
+
+        It costs about 0.1 ms per file. A file that this process has looked at is looked at again
+        only where its size or its time has changed.
+        """
+        resize = self._fit[0]
+        for file in self.files:
+            size = _size(file)
+            check_crop(size if resize is None else (resize, resize), self._crop, shown(file))
+
     def _photo(self, number: int) -> Tensor:
         if number in self._kept:
             return self._kept[number]
         file = self.files[number]
-        photo = to_tensor(fit(open_image(file), *self._fit, what=str(file)))
+        photo = to_tensor(fit(open_image(file), *self._fit, what=shown(file)))
         if photo.numel() <= self._room:
             self._kept[number] = photo
             self._room -= photo.numel()
         return photo
+
+
+def _size(file: Path) -> tuple[int, int]:
+    """Return width and height of an image file, from its header."""
+    try:
+        facts = file.stat()
+    except OSError:
+        return look(file)  # it says what is wrong
+    key = (facts.st_size, facts.st_mtime_ns, facts.st_ino)
+    if _SEEN.get(file, (None,))[0] != key:
+        _SEEN[file] = key, look(file)
+    return _SEEN[file][1]
+
+
+_SEEN: dict[Path, tuple[tuple[int, ...], tuple[int, int]]] = {}  #: file to (facts, its size)
 
 
 def _check_shrink(shrink: tuple[float, float] | None, crop: int | None, patches: int) -> None:
@@ -104,7 +131,9 @@ def _check_shrink(shrink: tuple[float, float] | None, crop: int | None, patches:
 
 def _files(path: Path, recursive: bool) -> list[Path]:
     if not path.is_dir():
-        raise ValueError(f"path {path} is not a folder; give a folder that holds image files")
+        raise ValueError(
+            f"path {shown(path)} is not a folder; give a folder that holds image files"
+        )
     found = path.rglob("*") if recursive else path.iterdir()
     files = sorted(f for f in found if f.suffix.lower() in SUFFIXES and f.is_file())
     if not files:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
@@ -84,28 +83,6 @@ def to_tensor(image: Image) -> Tensor:
     return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1).contiguous()
 
 
-def open_image(path: Path) -> Image:
-    """Read an 8-bit image file of any format that Pillow knows as RGB.
-
-    Raises:
-        ValueError: the file is damaged, no image, or has more than 8 bits per value.
-    """
-    from PIL import Image, UnidentifiedImageError
-    from PIL.Image import DecompressionBombError
-
-    try:
-        with Image.open(path) as image:
-            if image.mode[0] in "IF":  # 16- and 32-bit grey: Pillow would clip it, not scale it
-                raise ValueError(
-                    f"{path} holds {image.mode!r} pixels; convert it to 8 bits per value"
-                )
-            return image.convert("RGB")
-    except (UnidentifiedImageError, OSError, SyntaxError, DecompressionBombError) as error:
-        raise ValueError(
-            f"{path} cannot be read as an image ({error}); replace or remove the file"
-        ) from None
-
-
 def fit(image: Image, resize: int | None, crop: int | None, what: str) -> Image:
     """Scale the shorter side to ``resize`` pixels, then cut a central square of side ``crop``.
 
@@ -123,13 +100,18 @@ def fit(image: Image, resize: int | None, crop: int | None, what: str) -> Image:
         image = image.resize(size, Resampling.LANCZOS)
     if crop is None:
         return image
-    if min(image.size) < crop:
-        raise ValueError(
-            f"crop {crop} does not fit into {what} of {image.width}x{image.height} pixels; "
-            f"use crop: {min(image.size)} or less, or resize: {crop}"
-        )
+    check_crop(image.size, crop, what)
     left, top = (image.width - crop) // 2, (image.height - crop) // 2
     return image.crop((left, top, left + crop, top + crop))
+
+
+def check_crop(size: tuple[int, int], crop: int | None, what: str) -> None:
+    """Raise ValueError where a square of side ``crop`` does not fit into (width, height)."""
+    if crop is not None and min(size) < crop:
+        raise ValueError(
+            f"crop {crop} does not fit into {what} of {size[0]}x{size[1]} pixels; "
+            f"use crop: {min(size)} or less, or resize: {crop}"
+        )
 
 
 def check_positive(**values: float | None) -> None:

@@ -32,7 +32,7 @@ def test_without_labels_the_target_is_the_source(tmp_path: Path) -> None:
     [
         ({"x": X.astype(np.float32)}, "x as float32"),
         ({"x": X[..., 0]}, r"uint8 \[N, H, W, 3\]"),
-        ({"y": np.arange(3)}, r"uint8 \[N, H, W, 3\]"),
+        ({"y": np.arange(3)}, "holds no x"),
         ({"x": X, "y": np.arange(3)}, r"integers \[6\]"),
         ({"x": X, "y": np.array([object] * 6)}, "cannot be read"),
     ],
@@ -44,7 +44,7 @@ def test_another_layout_is_refused(tmp_path: Path, held: dict[str, object], word
 
 
 def test_no_npz_file_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="is not a file"):
+    with pytest.raises(ValueError, match="does not exist"):
         Arrays(str(tmp_path / "set.npz"))
     (tmp_path / "set.npz").write_text("hello")
     with pytest.raises(ValueError, match="cannot be read"):

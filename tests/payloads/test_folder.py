@@ -115,12 +115,6 @@ def test_an_image_beyond_all_sizes_is_refused(
         Folder(str(tmp_path))[0]
 
 
-def test_sixteen_bits_are_refused_not_clipped(tmp_path: Path) -> None:
-    Image.fromarray(np.full((8, 8), 4000, np.uint16)).save(tmp_path / "a.png")
-    with pytest.raises(ValueError, match="convert it to 8 bits"):
-        Folder(str(tmp_path))[0]
-
-
 def test_a_wrong_folder_says_what_is_missing(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="is not a folder"):
         Folder(str(tmp_path / "nowhere"))

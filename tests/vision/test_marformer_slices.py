@@ -149,7 +149,7 @@ def test_the_tree_of_adn_gives_pairs(tmp_path: Path) -> None:
     assert truth[0, 24, 24].item() == pytest.approx(1.04 * WATER_MU / WINDOW_MU, abs=1e-4)
     assert payload[1][0].max() > payload[0][0].max()  # 2.mat comes before 10.mat
     (folder / "2.mat").write_bytes(b"")
-    with pytest.raises(ValueError, match="no MATLAB 5 array"):
+    with pytest.raises(ValueError, match="be read as a MATLAB 5 array"):
         MetalSlices(path=str(tmp_path), seed=1)[1]
     with pytest.raises(ValueError, match="needs sinograms"):
         MetalSlices(path=str(tmp_path), corrupted="li")

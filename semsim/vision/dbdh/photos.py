@@ -14,7 +14,8 @@ from torch.utils.data import Dataset
 
 from semsim.nn.geometry import homography, order_corners, square
 from semsim.payloads.folder import Folder
-from semsim.payloads.images import check_positive, open_image, to_float, to_tensor
+from semsim.payloads.imagefile import look, open_image
+from semsim.payloads.images import check_positive, to_float, to_tensor
 from semsim.payloads.photos import Photos
 from semsim.seeds import stream
 from semsim.vision.dbdh.camera import Capture, photograph, uniform
@@ -101,6 +102,14 @@ class MarkedPhotos(Dataset[tuple[Tensor, Tensor]]):
         pixels, target = self._kept[index]
         return to_float(pixels), target.clone()
 
+    def check_files(self) -> None:
+        """Look at the header of every file; ValueError names the first that will not do."""
+        if isinstance(self.source, Folder):
+            self.source.check_files()
+        elif isinstance(self.source, list):
+            for file, _ in self.source[: self.count]:
+                self._check_size(file, look(file))
+
     def _make(self, covers: Photos | Folder, index: int) -> tuple[Tensor, Tensor]:
         g = stream(self.seed, "marked", self.split, index)
         cover, background = (self._patch(covers, index + i, g) for i in (0, 1))
@@ -121,12 +130,15 @@ class MarkedPhotos(Dataset[tuple[Tensor, Tensor]]):
 
     def _read(self, file: Path, target: Tensor) -> tuple[Tensor, Tensor]:
         photo = to_float(to_tensor(open_image(file)))
-        if tuple(photo.shape[1:]) != (self.size, self.size):
+        self._check_size(file, (photo.shape[2], photo.shape[1]))
+        return photo, target
+
+    def _check_size(self, file: Path, size: tuple[int, int]) -> None:
+        if size != (self.size, self.size):
             raise ValueError(
-                f"{file} has {photo.shape[2]}x{photo.shape[1]} pixels, size is {self.size}; set "
+                f"{file} has {size[0]}x{size[1]} pixels, size is {self.size}; set "
                 "size to that of the prepared photos, which are square"
             )
-        return photo, target
 
 
 def _check_photos(
