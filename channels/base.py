@@ -18,6 +18,8 @@ from torch import Tensor
 
 from channels.units import linear_to_db
 
+_ROUNDING = 1e-13  # of symbols in single precision
+
 
 @dataclass(frozen=True)
 class ChannelState:
@@ -55,8 +57,9 @@ class CSI:
         """Return the SNR of the AWGN channel with the same mean capacity per symbol, [B], in dB.
 
         A mean of the SNR itself would be ruled by its best symbols, a mean of n0 by its worst.
+        No more than 130 dB: beyond, single precision makes more noise than the channel.
         """
-        snr = 1 / self.n0
+        snr = 1 / self.n0.clamp_min(_ROUNDING)
         if self.h is not None:
             gain = self.h.abs().square().sum(dim=(1, 2))  # [B, N]
             snr = gain * (snr[:, None] if snr.dim() == 1 else snr.mean(dim=1))

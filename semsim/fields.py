@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -170,8 +171,9 @@ def parse_snrs(value: object) -> tuple[float, ...]:
         snrs = tuple(spec.to_number(v) for v in values)
     except ValueError:
         raise SpecError("", f"must be a number in dB or a list of them, got {value!r}") from None
-    if not snrs or any(abs(snr) > 200 for snr in snrs):
-        raise SpecError("", f"must be one or more numbers between -200 and 200 dB, got {value!r}")
+    if not snrs or any(abs(snr) > 200 and snr != math.inf for snr in snrs):
+        rule = "must be one or more numbers between -200 and 200 dB, or .inf for no noise"
+        raise SpecError("", f"{rule}, got {value!r}")
     if len(set(snrs)) < len(snrs):
         raise SpecError("", f"names an SNR twice: {value!r}")
     return snrs

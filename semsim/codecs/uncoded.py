@@ -7,7 +7,7 @@ from typing import Literal
 from torch import Tensor, nn
 
 from channels.base import CSI
-from semsim.phy.qam import qam_llr, qam_map
+from semsim.phy.qam import qam_map, qam_nearest
 
 
 class UncodedTransmitter(nn.Module):
@@ -38,7 +38,7 @@ class UncodedTransmitter(nn.Module):
 
 
 class UncodedReceiver(nn.Module):
-    """Symbols to the bits that are more likely, each by itself.
+    """Symbols to the bits of the nearest constellation point, the decision of the closed forms.
 
     Args:
         bits_per_symbol: as sent.
@@ -50,5 +50,4 @@ class UncodedReceiver(nn.Module):
 
     def forward(self, y: Tensor, csi: CSI, shape: tuple[int, ...]) -> Tensor:
         """Return bits [B, K], 0 or 1."""
-        llr = qam_llr(y[:, 0], csi.n0.reshape(len(y), -1), self.bits_per_symbol)
-        return (llr[:, : shape[0]] > 0).float()
+        return qam_nearest(y[:, 0], self.bits_per_symbol)[:, : shape[0]]

@@ -4,6 +4,9 @@
 
 Every combiner is unbiased and reports the noise and interference left per symbol. Precoders keep
 trace(P P^H) = 1, so unit-power streams make unit total power.
+
+n0 may be 0. What rounding leaves of a signal counts as noise, (4 eps)^2 sum |h|^2 per antenna with
+eps of the type of h; it decides which streams can be told apart where n0 is too small to.
 """
 
 from __future__ import annotations
@@ -17,7 +20,10 @@ from torch import Tensor, nn
 from channels.base import CSI
 from semsim.phy.theory import water_filling
 
-MAX_NOISE_GAIN = 1e6  #: a stream with more noise than this many n0 is given up: 0, and that noise
+#: a stream that would arrive with more noise than this, or than so many n0, is given up: it arrives
+#: as 0, with that noise reported
+MAX_NOISE = 1e6
+_TINY = 1e-30  # an n0 of 0 in a division
 
 
 class FrontEnd(Protocol):
@@ -115,7 +121,7 @@ class SVD(nn.Module):
         H = U diag(sigma) V^H,  P = V diag(sqrt(p)),  noise left n0 / (p_i sigma_i^2)
 
     ``p_i = 1 / S``, or by water-filling over what the transmitter believes. A stream that
-    water-filling gives no power arrives as 0 with a noise of 1e6 n0. The receiver is LMMSE for
+    water-filling gives no power arrives as 0 with a noise of 1e6. The receiver is LMMSE for
     H P, which is U^H with perfect CSI and still sound where the transmitter's CSI is not.
     No gradient flows through the choice of P.
 
@@ -146,7 +152,7 @@ class SVD(nn.Module):
         _, sigma, vh = torch.linalg.svd(h, full_matrices=False)
         share = torch.full_like(sigma, 1 / sigma.shape[-1])
         if self.water_filling:
-            share = water_filling(sigma.square() / csi_tx.n0.view(-1, 1, 1).to(sigma.dtype))
+            share = water_filling(sigma.square() / _noise(h, csi_tx.n0)[..., None].to(sigma.dtype))
         return _per_use(vh.mH * share.sqrt().unsqueeze(-2), index)
 
     def combine(self, y: Tensor, csi: CSI) -> tuple[Tensor, CSI]:
@@ -175,7 +181,9 @@ class RZF(nn.Module):
     def precoder(self, csi_tx: CSI, num_tx: int, num_rx: int) -> Tensor:
         """Return P [B, T, R, 1 or N], complex; csi_tx.h is [B, R, T, 1 or N]."""
         h, index = _distinct(_known_at_transmitter("rzf", csi_tx))
-        p = _loaded_inverse(h.mH, num_rx * csi_tx.n0).mH  # (H H^H + R n0 I)^-1 H, conjugated
+        p = _loaded_inverse(
+            h.mH, num_rx * csi_tx.n0[:, None]
+        ).mH  # (H H^H + R n0 I)^-1 H, conjugated
         power = _energy(p).sum(dim=(-2, -1), keepdim=True)
         even = torch.eye(num_tx, num_rx, dtype=p.dtype, device=p.device) / num_rx**0.5
         dead = power <= torch.finfo(power.dtype).tiny
@@ -227,22 +235,28 @@ def _per_use(matrices: Tensor, index: Tensor | None) -> Tensor:
     return matrices if index is None else matrices[..., index]
 
 
+def _noise(h: Tensor, n0: Tensor) -> Tensor:
+    """Return the noise per receive antenna, rounding included, [B, n], for h [B, n, R, S]."""
+    rounding = (4 * torch.finfo(h.dtype).eps) ** 2
+    return (n0[:, None] + rounding * _energy(h).sum(dim=(-2, -1))).clamp_min(_TINY)
+
+
 def _loaded_inverse(h: Tensor, load: Tensor) -> Tensor:
-    """Return (H^H H + load I)^-1 H^H for h [B, n, R, S] and load [B]."""
+    """Return (H^H H + load I)^-1 H^H for h [B, n, R, S] and load [B, 1 or n]."""
     wide = h.to(torch.complex128)  # squares the condition number, which complex64 cannot carry
     gram = wide.mH @ wide
     trace = gram.diagonal(dim1=-2, dim2=-1).real.sum(-1)
-    diagonal = load.to(torch.float64)[:, None] + 1e-13 * trace + 1e-30  # solvable if H is singular
+    diagonal = load.to(torch.float64) + 1e-13 * trace + 1e-30  # solvable if H is singular
     eye = torch.eye(h.shape[-1], dtype=wide.dtype, device=h.device)
     return torch.linalg.solve(gram + diagonal[..., None, None] * eye, wide.mH).to(h.dtype)
 
 
-def _zero_forcing(h: Tensor, n0: Tensor) -> Tensor:
+def _zero_forcing(h: Tensor, noise: Tensor) -> Tensor:
     """Return H^+, [B, n, S, R]; what a singular H lets through is counted as crosstalk."""
-    return _loaded_inverse(h, torch.zeros_like(n0))
+    return _loaded_inverse(h, torch.zeros_like(noise))
 
 
-def _no_filter(h: Tensor, n0: Tensor) -> Tensor:
+def _no_filter(h: Tensor, noise: Tensor) -> Tensor:
     """Return the identity, [B, n, R, R]: the transmitter has separated the streams."""
     return torch.eye(h.shape[-1], dtype=h.dtype, device=h.device).expand_as(h)
 
@@ -258,34 +272,38 @@ def _combine(
     if csi.h.shape[2] == 1:
         return _combine_one(y, csi.h, csi.n0)
     h, index = _distinct(csi.h)
-    w = filter_for(h, csi.n0)
-    scale, noise = _unbias(w, h, csi.n0)
+    noise = _noise(h, csi.n0)
+    w = filter_for(h, noise)
+    scale, left = _unbias(w, h, noise)
     w = _per_use(w * scale[..., None], index)  # [B, S, R, 1 or N]
-    noise = noise.permute(0, 2, 1) if index is None else noise.permute(0, 2, 1)[..., index]
+    left = left.permute(0, 2, 1) if index is None else left.permute(0, 2, 1)[..., index]
     streams = w[..., 0] @ y if w.shape[-1] == 1 else (w * y[:, None]).sum(dim=2)
-    return streams, CSI(None, noise.expand(streams.shape))
+    return streams, CSI(None, left.expand(streams.shape))
 
 
-def _unbias(w: Tensor, h: Tensor, n0: Tensor) -> tuple[Tensor, Tensor]:
+def _unbias(w: Tensor, h: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
     """Return what makes W y unbiased, [B, n, S], and the noise and crosstalk then left in it."""
     through = w @ h
     gain = through.diagonal(dim1=-2, dim2=-1)
-    n0 = n0[:, None, None]
     crosstalk = _energy(through - torch.diag_embed(gain)).sum(-1)
-    noise = crosstalk + n0 * _energy(w).sum(-1)
-    signal = _energy(gain)
-    dead = (noise > MAX_NOISE_GAIN * n0 * signal) | (signal == 0)
+    unwanted = crosstalk + noise[..., None] * _energy(w).sum(-1)
+    limit = MAX_NOISE * noise[..., None].clamp_min(1)
+    dead = unwanted >= limit * _energy(gain)
     scale = torch.where(dead, 0, 1 / torch.where(dead, 1, gain))
-    return scale, torch.where(dead, MAX_NOISE_GAIN * n0, noise * _energy(scale))
+    return scale, torch.where(dead, limit, unwanted * _energy(scale))
 
 
 def _combine_one(y: Tensor, h: Tensor, n0: Tensor) -> tuple[Tensor, CSI]:
     """Combine antennas for a single stream by their SNR: the same filter for every front end."""
+    noise = _noise(h.permute(0, 3, 1, 2), n0)[:, None]  # [B, 1, 1 or N]
     h = h[:, :, 0]  # [B, R, 1 or N]
-    energy = _energy(h).sum(dim=1, keepdim=True).clamp_min(1 / MAX_NOISE_GAIN)
-    weight = h.conj() * (1 / energy)
+    energy = _energy(h).sum(dim=1, keepdim=True)
+    limit = MAX_NOISE * noise.clamp_min(1)
+    dead = noise >= limit * energy
+    energy = torch.where(dead, 1, energy)
+    weight = torch.where(dead, 0, h.conj() * (1 / energy))
     streams = weight * y if h.shape[1] == 1 else (weight * y).sum(dim=1, keepdim=True)
-    return streams, CSI(None, (n0[:, None, None] / energy).expand(streams.shape))
+    return streams, CSI(None, torch.where(dead, limit, noise / energy).expand(streams.shape))
 
 
 def _energy(z: Tensor) -> Tensor:

@@ -36,6 +36,26 @@ def qam_points(bits_per_symbol: int) -> Tensor:
     return _mapper(bits_per_symbol, "cpu").constellation().detach().clone()
 
 
+def qam_nearest(y: Tensor, bits_per_symbol: int) -> Tensor:
+    """Return the bits of the nearest constellation point: the hard decision of textbooks.
+
+    At low SNR a decision by LLRs errs up to 1 % less often on 16-QAM and more: it takes the bit
+    that is likelier over all points.
+
+    Args:
+        y: unbiased symbols, [B, K], complex.
+        bits_per_symbol: m.
+
+    Returns:
+        [B, K m], 0 or 1, float.
+    """
+    levels, labels = (part.to(y.device) for part in _one_axis(bits_per_symbol))
+    between = ((levels[1:] + levels[:-1]) / 2).to(y.real.dtype)
+    axes = torch.view_as_real(y.resolve_conj()).contiguous()
+    bits = labels[torch.bucketize(axes, between)]  # [B, K, 2, m / 2]
+    return bits.transpose(2, 3).reshape(len(y), -1)
+
+
 def qam_llr(y: Tensor, n0: Tensor, bits_per_symbol: int) -> Tensor:
     """Return LLRs ln(P(1) / P(0)) of the bits behind received symbols.
 
@@ -95,6 +115,20 @@ def _check_order(bits_per_symbol: int) -> None:
             f"bits_per_symbol is one of {', '.join(map(str, ORDERS))} (QPSK to 256-QAM), "
             f"got {bits_per_symbol}"
         )
+
+
+@cache
+def _one_axis(bits_per_symbol: int) -> tuple[Tensor, Tensor]:
+    """Return the levels of the real axis, rising, and the label of each, [2^(m/2), m / 2].
+
+    The real part carries the bits of even place in a label, the imaginary part the others.
+    """
+    points = qam_points(bits_per_symbol)
+    index = torch.arange(len(points))
+    bits = (index[:, None] >> torch.arange(bits_per_symbol - 1, -1, -1)) & 1
+    first = (bits[:, 1::2] == 0).all(dim=1)  # one imaginary part
+    levels, order = points.real[first].sort()
+    return levels, bits[first][order, ::2].float()
 
 
 @cache

@@ -241,7 +241,7 @@ def test_a_lost_packet_and_a_singular_channel_stay_finite(
     for values in (x_hat.abs(), after.n0, p.abs(), y.grad.abs(), h.grad.abs()):
         assert torch.isfinite(values).all()
     assert (x_hat[0] == 0).all()
-    torch.testing.assert_close(after.n0[0], torch.full_like(after.n0[0], 1e5))
+    torch.testing.assert_close(after.n0[0], torch.full_like(after.n0[0], 1e6))
 
 
 @pytest.mark.parametrize(("front_end", "tx", "rx"), CASES)
@@ -342,3 +342,49 @@ def test_outdated_feedback_makes_svd_streams_noisier_yet_honest() -> None:
     assert abs(z_score(ratio, 1)) < 5
     exact = sum_rate(front_end, h, n0).mean()
     assert torch.log2(1 + 1 / after.n0[..., 0]).sum(dim=1).mean() < exact
+
+
+@pytest.mark.parametrize("snr_db", [100.0, 160.0, 180.0, 200.0, math.inf])
+@pytest.mark.parametrize(("front_end", "tx", "rx"), CASES)
+def test_no_stream_is_given_up_for_want_of_noise(
+    front_end: nn.Module, tx: int, rx: int, snr_db: float
+) -> None:
+    h = complex_normal((2000, rx, tx, 1), stream(24, "h", tx, rx))
+    n0 = torch.full((2000,), 10 ** (-snr_db / 10))
+    p = front_end.precoder(CSI(h, n0), tx, rx)
+    x = qpsk((2000, front_end.num_streams(tx, rx), 8))
+    x_hat, after = front_end.combine(through(h, p, x), CSI(effective(h, p), n0))
+    assert (after.n0 < 1).all()  # rounding, worse by the condition number of each channel
+    assert torch.equal(x_hat.real.sign(), x.real.sign())
+    ratio = ((x_hat - x).abs().square() / after.n0).mean(dim=(1, 2))
+    assert ratio.mean() < 1  # what it reports covers what rounding did
+
+
+def qpsk(shape: tuple[int, ...]) -> Tensor:
+    bits = torch.randint(2, (2, *shape), generator=stream(24, "bits")) * 2.0 - 1
+    return torch.complex(*bits) * 0.5**0.5
+
+
+@pytest.mark.parametrize("antennas", [2, 4])
+def test_a_stream_that_rounding_has_swallowed_is_given_up(antennas: int) -> None:
+    h = complex_normal((50, antennas, 1, 1), stream(25, "h"))
+    h = torch.cat([h, *[h * (1 + 1e-8)] * (antennas - 1)], dim=2)  # rank one in single precision
+    for snr_db in (20.0, 100.0, 200.0, math.inf):
+        n0 = torch.full((50,), 10 ** (-snr_db / 10))
+        csi = CSI(h, n0)
+        p = SVD().precoder(csi, antennas, antennas)
+        x = qpsk((50, antennas, 8))
+        x_hat, after = SVD().combine(through(h, p, x), CSI(effective(h, p), n0))
+        assert torch.equal(x_hat[:, 0].real.sign(), x[:, 0].real.sign())
+        assert (after.n0[:, 1:] > 1e-2).all()  # no SNR to speak of
+        filled = SVD(water_filling=True).precoder(csi, antennas, antennas)
+        assert (filled[:, :, 1:].abs() < 1e-3).all()
+
+
+def test_a_lost_packet_has_no_snr_however_little_noise_there_is() -> None:
+    for antennas in (1, 2):
+        h = torch.zeros(1, antennas, antennas, 1, dtype=torch.complex64)
+        y = torch.zeros(1, antennas, 1, dtype=torch.complex64)
+        for n0 in (0.0, 1e-12, 0.1):
+            _, after = LMMSE().combine(y, CSI(h, torch.full((1,), n0)))
+            assert (after.n0 == 1e6).all()

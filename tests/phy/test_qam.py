@@ -15,6 +15,7 @@ from semsim.phy.qam import (
     qam_information,
     qam_llr,
     qam_map,
+    qam_nearest,
     qam_points,
 )
 from semsim.seeds import stream
@@ -98,3 +99,14 @@ def test_what_no_qam_carries_is_refused() -> None:
         qam_map(torch.zeros(1, 6), 3)
     with pytest.raises(ValueError, match=r"bits of shape \[B, K \* 4\]"):
         qam_map(torch.zeros(1, 6), 4)
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_the_nearest_point_is_the_nearest_point(order: int) -> None:
+    points = qam_points(order)
+    y = 2 * torch.randn(3, 2000, dtype=torch.complex64, generator=stream(6, "nearest", order))
+    nearest = (y[..., None] - points).abs().argmin(dim=-1)
+    bits = nearest[..., None] >> torch.arange(order - 1, -1, -1) & 1
+    assert torch.equal(qam_nearest(y, order), bits.flatten(1).float())
+    bits = torch.randint(2, (2, 60 * order), generator=stream(6, "bits")).float()
+    assert torch.equal(qam_nearest(qam_map(bits, order), order), bits)
