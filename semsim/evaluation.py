@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from semsim.intervals import LEDGER, Moments, Tally
 from semsim.metrics.base import Metric, Outcome
+from semsim.payloads.items import check_finite, pair
 from semsim.seeds import stream
 from semsim.tasks.reconstruct import Reconstruct
 from semsim.types import Transmission
@@ -150,14 +151,15 @@ class Evaluation:
             groups: dict[tuple[int, ...], dict[int, Any]] = {}
             items = _load(self.payload, [i % size for i in range(start, stop)])
             for number, item in enumerate(items, start):
-                groups.setdefault(tuple(item[0].shape), {})[number] = item
+                source, target = pair(item, number % size)
+                groups.setdefault(tuple(source.shape), {})[number] = source, target
             for group in groups.values():
                 yield index, list(group), list(group.values())
                 index += 1
 
     def _send(self, index: int, numbers: list[int], items: list[Any], snrs: list[float]) -> None:
         """Send one batch at several SNRs; one transfer to the CPU for all of them."""
-        source, target = _collate(items, self.device)
+        source, target = _collate(items, [n % len(self.payload) for n in numbers], self.device)
         start, gathered = time.perf_counter(), list[Tensor]()
         source = prepared(self.task, source)
         kept: dict[str, Tensor] = {}
@@ -331,9 +333,11 @@ def _load(payload: Any, indices: list[int]) -> list[Any]:
     return [payload[i] for i in indices]
 
 
-def _collate(items: list[Any], device: torch.device) -> tuple[Tensor, Tensor]:
+def _collate(items: list[Any], numbers: list[int], device: torch.device) -> tuple[Tensor, Tensor]:
     """Stack (source, target) pairs; a target that is the source is stacked once."""
-    source = torch.stack([item[0] for item in items]).to(device)
+    source = torch.stack([item[0] for item in items])
+    check_finite(source, numbers)
+    source = source.to(device)
     targets = [item[1] for item in items]
     if all(target is item[0] for target, item in zip(targets, items, strict=True)):
         return source, source

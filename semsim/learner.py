@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from semsim.evaluation import prepared
 from semsim.nn import muon
+from semsim.payloads.items import check_image, pair
 from semsim.seeds import stream
 
 if TYPE_CHECKING:
@@ -50,7 +51,10 @@ class Batches(torch.utils.data.IterableDataset):  # type: ignore[type-arg]
         sources, targets = [], []
         for position in range(step * self.spec.batch_size, (step + 1) * self.spec.batch_size):
             epoch, place = divmod(position, len(self.payload))
-            source, target = self.payload[self._order(epoch)[place]]
+            index = self._order(epoch)[place]
+            source, target = pair(self.payload[index], index)
+            if position == self.start * self.spec.batch_size:
+                check_image(source)
             source, target = self._augment(source, target, generator)
             sources.append(source)
             targets.append(torch.as_tensor(target))

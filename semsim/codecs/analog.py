@@ -17,6 +17,7 @@ from channels.base import CSI
 from semsim.codecs.deepjscc import latent_channels, pad_to_stride, to_latent, to_symbols
 from semsim.nn.conv import transform_basis
 from semsim.phy.power import unit_power
+from semsim.ranges import clip
 
 BITS = 8  # of the scale
 REPEATS = 16  # of each header symbol: one bit in 10^5 wrong at 0 dB
@@ -117,7 +118,7 @@ class AnalogReceiver(_Analog):
         blocks = torch.einsum("cp,bchw->bphw", self.basis / self.gain[:, None], latent)
         image = nn.functional.pixel_shuffle(blocks, self.block) + MIDDLE
         image = image[..., : shape[1], : shape[2]]
-        return image if self.training else image.clamp(0, 1)
+        return image if self.training else clip(image)
 
 
 def ladder(device: torch.device) -> Tensor:

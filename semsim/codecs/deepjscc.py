@@ -14,6 +14,7 @@ from semsim.nn.attention import ATTENTION
 from semsim.nn.codec import Decoder2019, Encoder2019, ResidualDecoder, ResidualEncoder, scale_widths
 from semsim.nn.same import Padding
 from semsim.phy.power import unit_power
+from semsim.ranges import clip
 
 Preset = Literal["residual", "bourtsoulatze2019", "adjscc"]
 Attention = Literal["none", "se", "eca", "simam", "pfca"]
@@ -267,4 +268,4 @@ class DeepJSCCReceiver(_Codec):
             seen = (csi.effective_snr_db(),) if self.spec["preset"] == "adjscc" else ()
             image = self.decoder(latent, *seen)
         image = image[..., : shape[1], : shape[2]]
-        return image if self.training else image.clamp(0, 1)
+        return image if self.training else clip(image)

@@ -25,6 +25,7 @@ from semsim.codecs.image_codecs import (
     psnr_of_mse,
 )
 from semsim.codecs.rd_cache import Coded, RateDistortion, cache_folder
+from semsim.ranges import check_range, clip
 
 Fallback = Literal["mean", "grey"]
 _COLOUR_BYTES = 3
@@ -130,7 +131,8 @@ def pixels_of(source: Tensor) -> list[Pixels]:
             f"an image codec carries images of shape [B, 3, H, W] or [B, 1, H, W], "
             f"got {list(source.shape)}"
         )
-    bytes_ = (source.detach().clamp(0, 1) * 255).round().to(torch.uint8).cpu()
+    check_range(source, "the images sent")
+    bytes_ = (clip(source.detach()) * 255).round().to(torch.uint8).cpu()
     images = bytes_.expand(-1, 3, -1, -1).permute(0, 2, 3, 1).contiguous().numpy()
     return list(images)
 

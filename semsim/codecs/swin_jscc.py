@@ -21,6 +21,7 @@ from semsim.codecs.deepjscc import (
 from semsim.nn.snr import SNR_RANGE_DB, SNR_SCALE_DB
 from semsim.nn.swin_codec import SwinDecoder, SwinEncoder, SwinSizes
 from semsim.phy.power import unit_power
+from semsim.ranges import clip
 from semsim.types import WithSideInfo
 
 Preset = Literal["tiny", "cifar", "small", "base", "large"]
@@ -304,7 +305,7 @@ class SwinReceiver(_Codec):
             latent = self._place(latent, side_info)
         heatmap = trust.reshape(len(y), channels // 2, *grid) if self.heatmap else None
         image = self.decoder(latent, _snr(csi), heatmap)[..., : shape[1], : shape[2]]
-        return image if self.training else image.clamp(0, 1)
+        return image if self.training else clip(image)
 
     def _place(self, latent: Tensor, chosen: Tensor) -> Tensor:
         """Put the channels of latent [B, C, h, w] where ``chosen`` [B, width] says, else zero."""

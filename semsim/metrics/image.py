@@ -14,6 +14,7 @@ from torch import Tensor
 from channels.units import linear_to_db
 from semsim.metrics.base import Outcome
 from semsim.metrics.ssim import LEAST_SIDE, TAPS, ms_ssim, ssim
+from semsim.ranges import check_follows, check_range, clip
 
 #: mean squared error of rounding to 8 bits, in units of the last bit squared: nothing smaller is
 #: told from it, so an image without any error counts as PSNR_CAP_DB
@@ -112,7 +113,7 @@ class MSSSIMdB(MSSSIM):
 
 def round_8bit(image: Tensor) -> Tensor:
     """Return an image in [0, 1] clipped and rounded to 0 .. 255, still float32."""
-    return image.detach().to(torch.float32).clamp(0, 1).mul_(255).round_()
+    return clip(image.detach().to(torch.float32)).mul_(255).round_()
 
 
 def images(outcome: Outcome, name: str, side: int = 1, of: Pair = "link") -> tuple[Tensor, Tensor]:
@@ -121,6 +122,9 @@ def images(outcome: Outcome, name: str, side: int = 1, of: Pair = "link") -> tup
     Of the link: what arrived and what was sent; what arrived is the estimate, whatever the task
     makes of it (the output where no link is known). Of the task: its output and the payload's
     target. The second is rounded once for all metrics and SNRs; the first is new each time.
+
+    Both must be images in [0, 1], which is looked at here, and an estimate that noise has carried
+    beyond is clipped.
 
     Args:
         outcome: the batch.
@@ -142,6 +146,8 @@ def images(outcome: Outcome, name: str, side: int = 1, of: Pair = "link") -> tup
             f"{'psnr' if side <= TAPS else 'ssim'} instead"
         )
     if of not in outcome.kept:
+        check_range(reference, f"the {'reference' if of == 'task' else 'sent'} images")
+        check_follows(image, reference, f"the {'task' if of == 'task' else 'receiver'}'s images")
         # in the memory order of the image, or subtracting them is slow
         like = torch.empty_like(image, dtype=torch.float32)
         outcome.kept[of] = like.copy_(round_8bit(reference))

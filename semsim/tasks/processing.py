@@ -6,6 +6,7 @@ from typing import Literal, get_args
 
 from torch import Tensor
 
+from semsim.ranges import check_range, clip
 from semsim.tasks.base import Task
 
 Place = Literal["sender", "receiver", "none"]
@@ -34,7 +35,10 @@ class Processing(Task):
 
     def prepare(self, source: Tensor) -> Tensor:
         """Return what is sent: the processed image in [0, 1] at the sender, else the source."""
-        return self.process(source).clamp(0, 1) if self.at == "sender" else source
+        if self.at != "sender":
+            return source
+        check_range(source, "the payload's images")
+        return clip(self.process(source))
 
     def forward(self, estimate: Tensor) -> Tensor:
         """Return the output: the processed estimate at the receiver, else the estimate."""

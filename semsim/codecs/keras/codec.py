@@ -169,7 +169,7 @@ class KerasReceiver(_End):
         super().__init__("decoder", spec, backend, trainable)
 
     def forward(self, y: Tensor, csi: CSI, shape: tuple[int, ...]) -> Tensor:
-        """Return the estimate [B, *shape]; images clamped to [0, 1] unless training.
+        """Return the estimate [B, *shape], as the model gives it: images in [0, 1].
 
         Another output than an image, such as scores of classes, is handed on as it is.
         """
@@ -188,7 +188,7 @@ class KerasReceiver(_End):
                 f"model gives an image {list(estimate.shape[1:])} for a source {list(shape)}; the "
                 "sides of the source may have to be multiples of the model's stride"
             )
-        return estimate if self.training else estimate.clamp(0, 1)
+        return estimate
 
 
 def latent_shape(

@@ -27,6 +27,7 @@ from semsim.nn.snr import SNR_SCALE_DB
 from semsim.nn.swin import Attend
 from semsim.nn.swin_codec import SwinDecoder, SwinEncoder
 from semsim.phy.power import unit_power
+from semsim.ranges import clip
 
 Preset = Literal["tiny", "release"]
 
@@ -253,7 +254,7 @@ class LCFSCReceiver(Ends):
             trust = torch.cat([trust, facts.expand(-1, -1, height, width)], dim=1)
         image = self.decoder(latent, csi.effective_snr_db(), trust)
         image = image[..., : shape[1], : shape[2]]
-        return image if self.training else image.clamp(0, 1)
+        return image if self.training else clip(image)
 
     def _symbols(self, y: Tensor, csi: CSI, symbols: int) -> Tensor:
         """Return [B, K], symbol k from stream k mod R."""

@@ -1,0 +1,50 @@
+"""What a payload's items are: pairs (source, target), sources as tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from torch import Tensor
+
+from semsim.ranges import check_range
+
+
+def pair(item: Any, index: int) -> tuple[Tensor, Any]:
+    """Return an item as (source, target); ValueError says what another kind of item should be.
+
+    Args:
+        item: what the payload gave.
+        index: its number, for the message.
+    """
+    if not isinstance(item, tuple | list) or len(item) != 2:
+        keys = f" with keys {', '.join(map(repr, item))}" if isinstance(item, dict) else ""
+        count = f" of {len(item)}" if isinstance(item, tuple | list) else keys
+        raise ValueError(
+            f"item {index} of the payload is a {type(item).__name__}{count}; its __getitem__ must "
+            "return two values, (source, target)"
+        )
+    source, target = item
+    if not isinstance(source, Tensor) or not (source.is_floating_point() or source.is_complex()):
+        kind = source.dtype if isinstance(source, Tensor) else type(source).__name__
+        raise ValueError(
+            f"item {index} of the payload has a source of {kind}; a source is a float32 tensor, of "
+            "an image [3, H, W] in [0, 1]"
+        )
+    return source, target
+
+
+def check_finite(sources: Tensor, numbers: Sequence[int]) -> None:
+    """Raise ValueError where a source [B, ...] holds NaN or infinity, naming the item."""
+    sound = sources.isfinite().flatten(1).all(dim=1).tolist()
+    if not all(sound):
+        raise ValueError(
+            f"item {numbers[sound.index(False)]} of the payload holds NaN or infinity; mend or "
+            "leave out what it was made from"
+        )
+
+
+def check_image(source: Tensor) -> None:
+    """Raise ValueError where a source [3, H, W] is a colour image on another scale than [0, 1]."""
+    if source.dim() == 3 and len(source) == 3:
+        check_range(source, "the payload's images")
