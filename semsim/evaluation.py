@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from semsim.intervals import LEDGER, Moments, Tally
+from semsim.intervals import FEW, LEDGER, Moments, Tally
 from semsim.metrics.base import Metric, Outcome
 from semsim.payloads.items import check_finite, pair
 from semsim.seeds import stream
@@ -39,7 +39,9 @@ class Stop:
         max_items: always stop here; the size of the payload where None. Beyond the payload's size
             its items come again with new fading and noise; intervals then speak of this payload
             alone, not of other items like them.
-        ci95: goal: half the width of the 95 % interval of the first metric, in its unit.
+        ci95: goal: half the width of the 95 % interval of the first metric, in its unit. While
+            few items carry the errors the interval allows for failures not seen (see
+            ``semsim.intervals``), so that a point does not stop on a lucky start.
         errors: goal: so many items on which the first metric is not zero (for ber, bler).
     """
 
@@ -107,7 +109,7 @@ class Evaluation:
             return True
         if self.stop.ci95 is None or n < 2:
             return False
-        low, high = sorted(map(metric.combine, first.interval()))
+        low, high = _interval(metric, first)
         return (high - low) / 2 <= self.stop.ci95
 
     def run(self, after_batch: Callable[[Evaluation], None] | None = None) -> None:
@@ -236,7 +238,7 @@ class Evaluation:
 
     def _row(self, snr: float, metric: Metric, moments: Moments) -> Row:
         point, n = self.points[snr], moments.n
-        low, high = sorted(map(metric.combine, moments.interval()))
+        low, high = _interval(metric, moments)
         uses = {name: total / n for name, total in point.uses.items()}
         return {
             "snr_db": snr,
@@ -245,6 +247,7 @@ class Evaluation:
             "ci_low": low,
             "ci_high": high,
             "n": n,
+            "few_items": n < FEW,
             "cbr": sum(point.uses.values()) / point.source_values,
             "power": point.power.mean,
             "seed": self.seed,
@@ -304,6 +307,13 @@ def evaluate(
     )
     evaluation.run(progress)
     return evaluation.rows()
+
+
+def _interval(metric: Metric, moments: Moments) -> tuple[float, float]:
+    """Return the ends of a metric's interval as it is reported, in ascending order."""
+    ends = moments.interval(worst=getattr(metric, "worst", None))
+    low, high = sorted(map(metric.combine, ends))
+    return low, high
 
 
 def prepared(task: nn.Module, source: Tensor) -> Tensor:

@@ -1,16 +1,40 @@
-"""What is accumulated over items: means, their 95 % intervals, channel uses."""
+"""What is accumulated over items: means, their 95 % intervals, channel uses.
+
+Items are the independent unit. Three rules, each from running sums alone, so that memory stays
+bounded and an interrupted run goes on with the same digits:
+
+1. Values that are all 0 or 1 (bler, accuracy): Clopper and Pearson's exact interval.
+2. Else Student's t and, from ``FEW`` items on, t corrected for the skewness of the values
+   (Hall); the wider at each end. Outages and errors in fading are skewed; symmetric values keep
+   Student's width within 3 % at 24 items.
+3. What has not been seen may still happen. Where the metric says what a failed item is worth
+   (``worst``) and the values amount to fewer than ``EVENTS`` equal ones, (sum v)^2 / sum v^2, the
+   interval allows that one item in four fails, or the largest share that n items overlook once in
+   40 times if that is less. So it says so when five images saw no outage, or three items carry all
+   bit errors, and a stop rule is not fooled by them.
+
+An outage of one item in eight, overlooked by 16 images, is still missed: look at more items.
+
+Sources: Hall, On the removal of skewness by transformation (1992); Kish, Survey sampling (1965).
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
 
 LEDGER = ("payload", "pilots", "feedback", "side_info")
 FIVE_SIGMA = 2.867e-7  #: one tail of a normal distribution beyond five standard deviations
+FEW = 10  #: fewer items say little of the spread and nothing of the skewness; rows say so
+UNSEEN = 0.25  #: share of failures that an interval allows for though they were not seen
+EVENTS = 13  #: so many items overlook them in fewer than one of 40 cases: 0.75^13 = 0.024
 
 
 @dataclass
@@ -21,6 +45,7 @@ class Moments:
         n: items seen.
         mean: their mean.
         m2: sum of squared distances from the mean.
+        m3: sum of cubed distances from the mean.
         nonzero: items whose value is not 0.
         binary: whether all values were 0 or 1.
         lowest: smallest value.
@@ -29,6 +54,7 @@ class Moments:
     n: int = 0
     mean: float = 0.0
     m2: float = 0.0
+    m3: float = 0.0
     nonzero: int = 0
     binary: bool = True
     lowest: float = 0.0
@@ -36,13 +62,18 @@ class Moments:
     def add(self, values: Sequence[float] | np.ndarray) -> None:
         """Take in a batch of values; merges batches without loss of digits.
 
-        Source: Chan, Golub, LeVeque, Updating formulae and a pairwise algorithm (1979).
+        Source: Pebay, Formulas for robust, one-pass parallel computation of covariances and
+            arbitrary-order statistical moments (2008).
         """
         batch = np.asarray(values, dtype=np.float64)
         count, mean = len(batch), float(batch.mean())
         n, delta = self.n + count, mean - self.mean
         self.lowest = float(batch.min()) if self.n == 0 else min(self.lowest, float(batch.min()))
-        self.m2 += float(((batch - mean) ** 2).sum()) + delta**2 * self.n * count / n
+        m2 = float(((batch - mean) ** 2).sum())
+        self.m3 += float(((batch - mean) ** 3).sum())
+        self.m3 += delta**3 * self.n * count * (self.n - count) / n**2
+        self.m3 += 3 * delta * (self.n * m2 - count * self.m2) / n
+        self.m2 += m2 + delta**2 * self.n * count / n
         self.mean += delta * count / n
         self.nonzero += int(np.count_nonzero(batch))
         self.binary = self.binary and bool(((batch == 0) | (batch == 1)).all())
@@ -63,25 +94,105 @@ class Moments:
             return math.inf
         return float(special.stdtrit(self.n - 1, 1 - FIVE_SIGMA)) * self.standard_error
 
-    def interval(self, level: float = 0.95) -> tuple[float, float]:
-        """Return the two-sided interval of the mean at this level.
+    def interval(self, level: float = 0.95, *, worst: float | None = None) -> tuple[float, float]:
+        """Return the two-sided interval of the mean at this level; NaN for a single item.
 
-        Clopper-Pearson where all values are 0 or 1 (so also where no error was seen at all), else
-        Student's t; NaN for a single item.
+        Args:
+            level: how often the interval holds the mean, at least.
+            worst: what an item is worth that fails, as a metric declares it.
         """
-        from scipy import special
+        low, high = map(float, _interval(self, self.binary and self.n > 0, level, worst))
+        return (max(low, 0.0) if self.lowest >= 0 else low), high
 
-        tail = (1 - level) / 2
-        if self.binary and self.n:
-            ones, zeros = self.nonzero, self.n - self.nonzero
-            low = float(special.betaincinv(ones, zeros + 1, tail)) if ones else 0.0
-            high = float(special.betaincinv(ones + 1, zeros, 1 - tail)) if zeros else 1.0
-            return low, high
-        if self.n < 2:
-            return math.nan, math.nan
-        half = float(special.stdtrit(self.n - 1, 1 - tail)) * self.standard_error
-        low = self.mean - half
-        return (max(low, 0.0) if self.lowest >= 0 else low), self.mean + half
+
+def interval_of_mean(
+    values: Sequence[float] | Array, *, level: float = 0.95, worst: float | None = None
+) -> tuple[Array, Array]:
+    """Return the ends of the interval of the mean over the last axis, by the rules above.
+
+    Args:
+        values: independent items, [..., n]; paired differences too, without ``worst``.
+        level: how often the interval holds the mean, at least.
+        worst: what an item is worth that fails, as a metric declares it.
+
+    Returns:
+        low and high, [...].
+    """
+    values = np.asarray(values, dtype=np.float64)
+    n, mean = values.shape[-1], values.mean(axis=-1)
+    away = values - mean[..., None]
+    sums = _Sums(n, mean, (away**2).sum(axis=-1), (away**3).sum(axis=-1))
+    binary = ((values == 0) | (values == 1)).all(axis=-1)
+    low, high = _interval(sums, binary, level, worst)
+    return np.where((values >= 0).all(axis=-1), np.maximum(low, 0.0), low), high
+
+
+class _Sums(NamedTuple):
+    """The sums of :class:`Moments` for many sets of items at once."""
+
+    n: int
+    mean: Array
+    m2: Array
+    m3: Array
+
+
+def _interval(
+    sums: _Sums | Moments, binary: Array | bool, level: float, worst: float | None
+) -> tuple[Array, Array]:
+    tail = (1 - level) / 2
+    if sums.n < 2:
+        low, high = np.full((2, *np.shape(sums.mean)), math.nan)
+    else:
+        low, high = _students(sums, tail)
+        if worst is not None:
+            unseen = _with_unseen(sums, tail, worst)
+            low, high = np.minimum(low, unseen), np.maximum(high, unseen)
+    if not np.any(binary):
+        return low, high
+    exact = _clopper_pearson(np.rint(sums.mean * np.float64(sums.n)), sums.n, tail)
+    return np.where(binary, exact[0], low), np.where(binary, exact[1], high)
+
+
+def _clopper_pearson(ones: Array, n: int, tail: float) -> tuple[Array, Array]:
+    """Return the exact interval of a probability that showed ``ones`` times in ``n``."""
+    from scipy import special
+
+    ones = np.clip(ones, 0, n)  # values of other rows are no counts
+    low = special.betaincinv(np.maximum(ones, 1), n - ones + 1, tail)
+    high = special.betaincinv(ones + 1, np.maximum(n - ones, 1), 1 - tail)
+    return np.where(ones > 0, low, 0.0), np.where(ones < n, high, 1.0)
+
+
+def _students(sums: _Sums | Moments, tail: float) -> tuple[Array, Array]:
+    """Return Student's interval, at each end the wider of the plain and the skewness-corrected."""
+    from scipy import special
+
+    n, mean = sums.n, np.asarray(sums.mean)
+    t = float(special.stdtrit(n - 1, 1 - tail))
+    error = np.sqrt(np.asarray(sums.m2) / (n - 1) / n)
+    low, high = mean - t * error, mean + t * error
+    if n < FEW:
+        return low, high
+    spread = np.where(np.asarray(sums.m2) > 0, sums.m2, 1.0)
+    skewness = np.asarray(sums.m3) / spread * np.sqrt(n / spread)
+    a = skewness * math.sqrt(n - 1) / (n - 2)  # of the sample, without bias, over the root of n
+    straight = np.abs(a) < 1e-6
+    a = np.where(straight, 1.0, a)
+
+    def corrected(quantile: float) -> Array:
+        bent = 3 / a * (np.cbrt(1 + a * (quantile - a / 6)) - 1)
+        return mean - error * np.where(straight, quantile, bent)
+
+    return np.minimum(low, corrected(t)), np.maximum(high, corrected(-t))
+
+
+def _with_unseen(sums: _Sums | Moments, tail: float, worst: float) -> Array:
+    """Return the mean if as many items failed as may have been overlooked; the mean where none."""
+    n, mean = sums.n, np.asarray(sums.mean)
+    squares = np.asarray(sums.m2) + n * mean**2
+    events = (n * mean) ** 2 / np.where(squares > 0, squares, 1.0)
+    share = min(UNSEEN, 1 - tail ** (1 / n))
+    return np.where(events < EVENTS, mean + share * (worst - mean), mean)
 
 
 @dataclass

@@ -241,6 +241,8 @@ def _footnote(rows: DataFrame, x: str) -> str:
         notes.append(
             f"{low} items per point" if low == high else f"{low} to {high} items per point"
         )
+        if "few_items" in rows and rows["few_items"].any():
+            notes.append("few items")
     if "cbr" in rows and x != "cbr":
         cbr = rows["cbr"][rows["cbr"] > 0] if (rows["cbr"] > 0).any() else rows["cbr"]
         low, high = cbr.min(), cbr.max()

@@ -87,6 +87,7 @@ def _cell(row: Mapping[str, Any], column: str) -> str:
     if column == "value" and {"ci_low", "ci_high"} <= row.keys():
         unit = f" {row['unit']}" if isinstance(row.get("unit"), str) else ""
         text += f"{unit} [{row['ci_low']:.4g}, {row['ci_high']:.4g}]"
+        text += ", few items" if row.get("few_items") is True else ""
     return f'<td class="number">{html.escape(text)}</td>'
 
 

@@ -108,6 +108,24 @@ def test_counting_errors_stops_a_point() -> None:
     assert 10 <= row["value"] * row["n"] < 14
 
 
+def test_a_row_says_that_it_rests_on_few_items() -> None:
+    options: dict[str, Any] = {"snr_db": [0.0], "metrics": [Error()]}
+    few = [evaluate(link(), ToyPayload(items=n), **options)[0]["few_items"] for n in (9, 10)]
+    assert few == [True, False]
+
+
+def test_a_metric_that_names_its_worst_value_allows_for_failures_not_seen() -> None:
+    class Bounded(Error):
+        worst = 1.0
+
+    rows = [
+        evaluate(link(), ToyPayload(items=8), snr_db=[10.0], metrics=[metric])[0]
+        for metric in (Error(), Bounded())
+    ]
+    assert rows[0]["ci_low"] == rows[1]["ci_low"]
+    assert rows[1]["ci_high"] == pytest.approx(0.75 * rows[1]["value"] + 0.25)
+
+
 def test_items_of_several_shapes_share_a_batch_without_mixing() -> None:
     (row,) = evaluate(
         link(), ToyPayload(items=30, mixed=True), snr_db=[5.0], metrics=[Error()], batch_size=7

@@ -35,7 +35,9 @@ class Metric(Protocol):
     """A number per item, and how the mean of these numbers is reported.
 
     ``better`` speaks of the reported value. ``combine`` is monotone, so it also maps the ends of an
-    interval; where it falls, the ends change places.
+    interval; where it falls, the ends change places. It may declare ``worst``, the value of an item
+    that failed altogether (0.5 for ber): intervals of few items then allow for failures that were
+    not seen.
     """
 
     name: str

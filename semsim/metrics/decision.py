@@ -14,6 +14,7 @@ class Accuracy:
 
     name, unit = "accuracy", ""
     better: Literal["higher", "lower"] = "higher"
+    worst = 0.0
 
     def __call__(self, outcome: Outcome) -> Tensor:
         """Return 1 for each right item, else 0, [B]."""

@@ -21,6 +21,7 @@ from semsim.ranges import check_follows, check_range, clip
 ROUNDING_MSE = 1 / 12
 Pair = Literal["link", "task"]  # which two images a metric compares
 PSNR_CAP_DB = linear_to_db(255**2 / ROUNDING_MSE)  # 58.92 dB
+LOST_MSE = 127.5**2  #: of mid-grey against black and white: no guess need be worse
 
 
 class PSNR:
@@ -31,6 +32,7 @@ class PSNR:
 
     name, unit = "psnr", "dB"
     better: Literal["higher", "lower"] = "higher"
+    worst = linear_to_db(255**2 / LOST_MSE)  # 6.02 dB
     of: Pair = "link"
 
     def __call__(self, outcome: Outcome) -> Tensor:
@@ -53,6 +55,7 @@ class PSNROfMSE:
 
     name, unit = "psnr_of_mse", "dB"
     better: Literal["higher", "lower"] = "higher"
+    worst = LOST_MSE
 
     def __call__(self, outcome: Outcome) -> Tensor:
         """Return the MSE of each image in units of the last bit squared, [B]."""
@@ -68,6 +71,7 @@ class SSIM:
 
     name, unit = "ssim", ""
     better: Literal["higher", "lower"] = "higher"
+    worst = 0.0
     of: Pair = "link"
 
     def __call__(self, outcome: Outcome) -> Tensor:
@@ -90,6 +94,7 @@ class MSSSIM:
 
     name, unit = "ms_ssim", ""
     better: Literal["higher", "lower"] = "higher"
+    worst = 0.0
 
     def __call__(self, outcome: Outcome) -> Tensor:
         """Return the MS-SSIM of each image, [B]."""

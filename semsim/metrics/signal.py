@@ -18,6 +18,7 @@ class BER:
 
     name, unit = "ber", ""
     better: Literal["higher", "lower"] = "lower"
+    worst = 0.5
 
     def __call__(self, outcome: Outcome) -> Tensor:
         """Return the share of wrong bits of each item, [B]."""
@@ -36,6 +37,7 @@ class BLER:
 
     name, unit = "bler", ""
     better: Literal["higher", "lower"] = "lower"
+    worst = 1.0
 
     def __call__(self, outcome: Outcome) -> Tensor:
         """Return 1 for each wrong item, else 0, [B]."""

@@ -780,6 +780,7 @@ class LightnessOrder:
 
     name, unit = "lightness_order", ""
     better: Literal["higher", "lower"] = "lower"
+    worst = 0.5
 
     def __call__(self, outcome: Outcome) -> Tensor:
         """Return the share for each image, [B]."""

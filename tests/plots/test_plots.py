@@ -99,6 +99,8 @@ def test_what_makes_it_fair_stands_below() -> None:
     assert note == "bars: 95 % intervals; 24 items per point; CBR 1/16"
     mixed = pd.concat([rows(), rows(cbr=0.1, n=48)])
     assert plot_rows(mixed).get_supxlabel().endswith("24 to 48 items per point; CBR 0.0625 to 0.1")
+    few = plot_rows(rows(n=5, few_items=True)).get_supxlabel()
+    assert few == "bars: 95 % intervals; 5 items per point; few items; CBR 1/16"
 
 
 def test_error_rates_get_a_logarithmic_axis_and_zeros_do_not_break_it(tmp_path: Path) -> None:

@@ -21,7 +21,8 @@ ROWS = pd.DataFrame(
         "ci_low": [24.0, 29.0],
         "ci_high": [26.0, 31.0],
         "unit": "dB",
-        "n": [24, 24],
+        "n": [24, 5],
+        "few_items": [False, True],
     }
 )
 
@@ -58,6 +59,8 @@ def test_a_report_is_one_well_formed_file_without_links(tmp_path: Path) -> None:
     parser = Tags()
     parser.feed(text)
     assert not parser.open
+    assert "[24, 26]<" in text
+    assert "[29, 31], few items<" in text
     pictures = [attrs["src"] for tag, attrs in parser.seen if tag == "img"]
     assert len(pictures) == 1 and str(pictures[0]).startswith("data:image/png;base64,")
     assert not [tag for tag, _ in parser.seen if tag in ("script", "link", "a")]

@@ -45,6 +45,7 @@ class QuadIoU(_Mean):
     """Intersection over union of the region found and the true one."""
 
     name = "iou"
+    worst = 0.0
 
     def __call__(self, outcome: Outcome) -> Tensor:
         """Return the overlap, [B], 0 to 1."""
@@ -82,6 +83,7 @@ class BitAccuracy(_Mean):
     """Share of the 30 bits that are read right, before correction, at the corners found."""
 
     name = "bit_accuracy"
+    worst = 0.5
 
     def __call__(self, outcome: Outcome) -> Tensor:
         """Return the share, [B]."""
@@ -112,6 +114,7 @@ class BitAccuracyOracle(_Mean):
     """
 
     name = "bit_accuracy_oracle"
+    worst = 0.5
 
     def __init__(self, embedder: Embedding = "pimog", *, key: int = 0) -> None:
         self.method, self._embedding = make_embedder(embedder, key), (embedder, key)
