@@ -84,9 +84,9 @@ def _difference_of_shares(a: Array, b: Array) -> Estimate:
     (low_a, high_a), (low_b, high_b) = _wilson(both + only_a, n), _wilson(both + only_b, n)
     share_a, share_b = (both + only_a) / n, (both + only_b) / n
     margins = (both + only_a) * (only_b + neither) * (both + only_b) * (only_a + neither)
-    covariance = both * neither - only_a * only_b
+    covariance = float(both * neither - only_a * only_b)
     if covariance > 0:
-        covariance = max(covariance - n / 2, 0)
+        covariance = max(covariance - n / 2, 0.0)
     phi = covariance / margins**0.5 if margins else 0.0
     down_a, up_a = share_a - low_a, high_a - share_a
     down_b, up_b = share_b - low_b, high_b - share_b
