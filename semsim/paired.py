@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from semsim.intervals import Moments
+from semsim.intervals import interval_of_mean
 
 Array = NDArray[np.float64]
 
@@ -40,10 +40,8 @@ class Estimate:
 def mean_of(values: Array) -> Estimate:
     """Return the mean of differences and its interval; zero is no limit and no special value."""
     away = float(values.max()) + 1.0  # moved there, since intervals of shares stop at 0 and 1
-    moments = Moments()
-    moments.add(values - away)
-    low, high = moments.interval()
-    return Estimate(float(values.mean()), low + away, high + away, len(values))
+    low, high = interval_of_mean(values - away)
+    return Estimate(float(values.mean()), float(low) + away, float(high) + away, len(values))
 
 
 def difference(a: Array, b: Array, combine: Callable[[float], float] | None = None) -> Estimate:
