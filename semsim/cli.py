@@ -26,6 +26,12 @@ File = Annotated[
 ]
 Out = Annotated[Path | None, typer.Option(help="Results folder; results/NAME by default.")]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda, ...; instead of the scenario's.")]
+Closed = Annotated[
+    bool,
+    typer.Option(
+        "--closed", help="Only kinds from the tables: for files of people you do not know."
+    ),
+]
 Quick = Annotated[bool, typer.Option("--quick", help="A few items at two SNRs, as a trial.")]
 Family = Annotated[str | None, typer.Argument(help="channel, transmitter, ... or weights.")]
 
@@ -48,10 +54,19 @@ def main(
 
 
 @contextmanager
-def _plain_errors() -> Iterator[None]:
-    """Tell the user's mistakes in one sentence: exit code 2, no traceback."""
+def _plain_errors(file: Path | None = None, *, closed: bool = False) -> Iterator[None]:
+    """Tell the user's mistakes in one sentence: exit code 2, no traceback.
+
+    Those in a scenario ``file`` are told with its line. ``closed`` refuses code from outside.
+    """
+    from contextlib import nullcontext
+
+    from semsim.outside import only_tables
+    from semsim.strict_yaml import located
+
     try:
-        yield
+        with located(file), only_tables() if closed else nullcontext():
+            yield
     except (ValueError, OSError) as error:
         from semsim.mistakes import sentence
 
@@ -89,9 +104,9 @@ def list_parts(family: Family = None) -> None:
 
 
 @app.command()
-def check(file: File, device: Device = None) -> None:
+def check(file: File, device: Device = None, closed: Closed = False) -> None:
     """Check a scenario and say what it would run; writes nothing."""
-    with _plain_errors():
+    with _plain_errors(file, closed=closed):
         from semsim.loading import pick_device
         from semsim.preflight import preflight_report, untrained
         from semsim.scenario import Scenario
@@ -110,9 +125,10 @@ def run(
     quick: Quick = False,
     fresh: Annotated[bool, typer.Option("--fresh", help="Forget earlier results.")] = False,
     device: Device = None,
+    closed: Closed = False,
 ) -> None:
     """Run a scenario into a results folder; what is already there is not run again."""
-    with _plain_errors():
+    with _plain_errors(file, closed=closed):
         from semsim.preflight import quicker, untrained
         from semsim.scenario import Scenario
         from semsim.sweep import results_folder
@@ -131,9 +147,15 @@ def run(
 
 
 @app.command()
-def train(file: File, out: Out = None, quick: Quick = False, device: Device = None) -> None:
+def train(
+    file: File,
+    out: Out = None,
+    quick: Quick = False,
+    device: Device = None,
+    closed: Closed = False,
+) -> None:
     """Train what the scenario's train key says; a run finds the weights in the same folder."""
-    with _plain_errors():
+    with _plain_errors(file, closed=closed):
         from semsim.preflight import quicker
         from semsim.scenario import Scenario
         from semsim.trained import train_all
@@ -200,7 +222,8 @@ def _progress() -> Iterator[Any]:
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-    columns = [TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[now]}")]
+    columns = [TextColumn("{task.description}", markup=False), BarColumn()]
+    columns.append(TextColumn("{task.fields[now]}", markup=False))
     with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True)) as bars:
         tasks: dict[int, Any] = {}
 
@@ -237,6 +260,7 @@ def _print_table(rows: DataFrame, swept: list[str]) -> None:
     from rich.box import SIMPLE_HEAD
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     console = Console(width=None if sys.stdout.isatty() else 160)
     snrs = sorted(rows["snr_db"].unique())
@@ -244,14 +268,15 @@ def _print_table(rows: DataFrame, swept: list[str]) -> None:
     for metric, of_metric in rows.groupby("metric", sort=False):
         unit = of_metric["unit"].iloc[0]
         title = f"{metric} ({unit})" if unit else str(metric)
-        table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+        heading = Text(title, style="table.title")
+        table = Table(title=heading, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
         for name in columns:
-            table.add_column(name)
+            table.add_column(Text(name))
         for name in ["CBR", *(f"{snr:g} dB" for snr in snrs)]:
             table.add_column(name, no_wrap=True)
         for key, link in of_metric.groupby(columns, sort=False, dropna=False):
             cells = [_cell(link[link["snr_db"] == snr]) for snr in snrs]
-            table.add_row(*map(str, key), f"{link['cbr'].mean():.4g}", *cells)
+            table.add_row(*map(Text, map(str, key)), f"{link['cbr'].mean():.4g}", *cells)
         console.print(table)
 
 

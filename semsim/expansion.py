@@ -18,6 +18,11 @@ def parse_sweep(value: object) -> dict[str, Any]:
             raise SpecError(path, f"must be a list, or a mapping of labels, got {choices!r}")
         if not choices:
             raise SpecError(path, "is empty; give at least one value, or leave the key out")
+        labels = [str(label) for label, _ in choices_of(choices)]
+        if twice := sorted({label for label in labels if labels.count(label) > 1}):
+            raise SpecError(
+                path, f"names {twice[0]!r} twice; leave one out, or give both labels of their own"
+            )
     return dict(value)
 
 

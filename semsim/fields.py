@@ -112,9 +112,10 @@ def parse_transmitter(value: object) -> BaseModel:
         raise SpecError("weights", f"{weights!r} are not those of a transmitter and its receiver")
     rows = spec.FAMILIES["transmitter"].items()
     theirs = [kind for kind, row in rows if row == card["classes"]["transmitter"]]
-    if value.get("kind") in spec.FAMILIES["transmitter"] and value["kind"] not in theirs:
+    kind = value.get("kind")
+    if isinstance(kind, str) and kind in spec.FAMILIES["transmitter"] and kind not in theirs:
         named = f"kind {theirs[0]}" if theirs else card["classes"]["transmitter"]
-        raise SpecError("weights", f"{weights!r} belong to {named}, not to {value['kind']!r}")
+        raise SpecError("weights", f"{weights!r} belong to {named}, not to {kind!r}")
     return spec.parse("transmitter", {**specs["transmitter"], **value})
 
 
@@ -177,6 +178,17 @@ def parse_snrs(value: object) -> tuple[float, ...]:
     if len(set(snrs)) < len(snrs):
         raise SpecError("", f"names an SNR twice: {value!r}")
     return snrs
+
+
+def parse_stop(value: object) -> BaseModel:
+    """Return the stop rule; a minimum that was written may not exceed the maximum."""
+    stop: Any = spec.parse_settings(Stop, value)
+    both = {"min_items", "max_items"} <= stop.model_fields_set
+    if both and stop.max_items is not None and stop.min_items > stop.max_items:
+        raise SpecError(
+            "min_items", f"must be at most max_items, {stop.max_items}, got {stop.min_items}"
+        )
+    return stop
 
 
 def parse_metrics(value: object) -> tuple[BaseModel, ...]:

@@ -46,6 +46,12 @@ class Link(nn.Module):
         frontend: FrontEnd | None = None,
     ) -> None:
         super().__init__()
+        for name in ("num_tx", "num_rx"):
+            if not isinstance(getattr(channel, name, None), int):
+                raise TypeError(
+                    f"channel {type(channel).__name__} has no integer {name}, the number of its "
+                    f"antennas; set self.{name} = 1 in its __init__"
+                )
         self.transmitter = transmitter
         self.channel = channel
         self.receiver = receiver
@@ -149,7 +155,7 @@ class Link(nn.Module):
         feedback_bits = at_rx.feedback_bits + at_tx.feedback_bits
         bits_per_use = 1.0
         if side_bits or feedback_bits:
-            bits_per_use = float(torch.log2(1 + 1 / n0).mean())
+            bits_per_use = float(torch.log1p(1 / n0).mean()) / math.log(2)  # > 0 at any SNR
         return Ledger(
             payload=uses,
             pilots=at_rx.pilot_uses + at_tx.pilot_uses,

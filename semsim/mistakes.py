@@ -14,15 +14,20 @@ from pydantic import BaseModel, PlainValidator
 
 
 class SpecError(ValueError):
-    """What is wrong in a scenario: the dotted path of the key, and a sentence."""
+    """What is wrong in a scenario: the dotted path of the key, a sentence, and file and line."""
 
-    def __init__(self, path: str, message: str) -> None:
-        super().__init__(f"{path}: {message}" if path else message)
-        self.path, self.message = path, message
+    def __init__(self, path: str, message: str, where: str = "") -> None:
+        text = f"{path}: {message}" if path else message
+        super().__init__(f"{text} ({where})" if where else text)
+        self.path, self.message, self.where = path, message, where
 
     def under(self, *prefix: str | int) -> SpecError:
         """Return the same error as seen from further out."""
-        return SpecError(join_path(*prefix, self.path), self.message)
+        return SpecError(join_path(*prefix, self.path), self.message, self.where)
+
+    def at(self, where: str) -> SpecError:
+        """Return the same error with the place in a file where its key stands."""
+        return SpecError(self.path, self.message, where)
 
 
 def join_path(*parts: str | int) -> str:
@@ -75,6 +80,7 @@ def explain(model: type[BaseModel], mistake: Any) -> SpecError:
 
 _RULES = {
     "greater_than_equal": " of at least {ge}",
+    "less_than_equal": " of at most {le}",
     "string_pattern_mismatch": " of letters, digits, dots, - and _ that starts with one of the "
     "first two",
 }  #: by pydantic's name of the mistake: what else the type of a field asks for

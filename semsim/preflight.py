@@ -13,6 +13,7 @@ from semsim.scenario import Point, Scenario
 from semsim.trained import training_data, trains
 
 QUICK_ITEMS, QUICK_STEPS = 4, 4
+MOST_CHECKED = 64  #: links of a sweep that are tried before it runs
 
 
 def quicker(scenario: Scenario) -> Scenario:
@@ -27,10 +28,28 @@ def quicker(scenario: Scenario) -> Scenario:
     return Scenario.parse({**values, "name": f"{scenario.name}-quick", "snr_db": ends, "stop": few})
 
 
-def preflight(points: list[Point], device: torch.device) -> list[list[Row]]:
-    """Build every link and send one item through each, before anything is written."""
-    rows, seen = [], set()
+def covering(points: list[Point]) -> list[Point]:
+    """Return the links of a sweep to try before it runs: all of them where they are few.
+
+    Of many, those that meet each swept value at least once, or MOST_CHECKED of these spread evenly.
+    """
+    if len(points) <= MOST_CHECKED:
+        return points
+    seen: set[tuple[str, str]] = set()
+    chosen = []
     for point in points:
+        values = {(path, str(label)) for path, label in point.swept.items()}
+        if values - seen:
+            seen |= values
+            chosen.append(point)
+    step = max(len(chosen) / MOST_CHECKED, 1)
+    return [chosen[int(i * step)] for i in range(min(len(chosen), MOST_CHECKED))]
+
+
+def preflight(points: list[Point], device: torch.device) -> list[list[Row]]:
+    """Build links and send one item through each, before anything is written."""
+    rows, seen = [], set()
+    for point in covering(points):
         scenario = point.scenario
         try:
             if trains(scenario) and scenario.training_hash() not in seen:
@@ -51,7 +70,7 @@ def untrained(scenario: Scenario) -> list[str]:
     Nothing is wrong with such a link, but its networks are random, and only its numbers tell.
     """
     lines, known = [], dict[str, bool]()
-    for point in scenario.points():
+    for point in covering(scenario.points()):
         if point.scenario.transmitter.weights or trains(point.scenario):
             continue
         codec = f"{point.scenario.transmitter!r} {point.scenario.receiver_spec()!r}"
@@ -79,8 +98,9 @@ def _is_random(link: nn.Module) -> bool:
 def preflight_report(scenario: Scenario, device: torch.device) -> list[str]:
     """Return what a run would do, link by link, after sending one item through each."""
     points, seconds, lines = scenario.points(), 0.0, []
-    preflight(points, device)
-    for point in points:
+    tried = covering(points)
+    preflight(tried, device)
+    for point in tried:
         built = point.scenario.build(device)
         row = point.scenario.check(built)[0]  # the first item also paid for imports and caches
         uses = {n[5:]: row[n] for n in row if n.startswith("uses_") and row[n]}
@@ -92,5 +112,10 @@ def preflight_report(scenario: Scenario, device: torch.device) -> list[str]:
             f"CBR {row['cbr']:.4g}, power {row['power']:.4g}, at most {items} items per SNR"
         )
     snrs = ", ".join(f"{snr:g}" for snr in points[0].scenario.snr_db)
+    if len(tried) < len(points):
+        lines.append(
+            f"  ... {len(tried)} of {len(points)} links were tried, the others as they run"
+        )
+        seconds *= len(points) / len(tried)
     head = f"{scenario.name}: {len(points)} link(s) at snr_db {snrs} on {device}"
     return [head, *lines, f"  item by item this would take {seconds:.0f} s; batches may be faster"]

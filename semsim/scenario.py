@@ -6,6 +6,8 @@ import functools
 import hashlib
 import itertools
 import json
+import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,10 +31,12 @@ from semsim.loading import (
     weights_hash,
     weights_of_task,
 )
-from semsim.mistakes import SpecError, known, unforeseen
+from semsim.mistakes import SpecError, blame_argument, known, sentence, unforeseen
 from semsim.results import COLUMNS
-from semsim.strict_yaml import read_yaml
+from semsim.strict_yaml import located, read_yaml
 
+MAX_LINKS = 100_000  #: of one scenario
+MAX_SEED = 2**63 - 1  # what a column of Parquet holds
 _NOT_SWEPT = ("name", "sweep", "plots", "metrics", "stop", "device")
 
 
@@ -41,6 +45,22 @@ def _check_root(path: str) -> None:
     names = [name for name in Scenario.model_fields if name not in _NOT_SWEPT]
     if root not in names:
         raise SpecError(f"sweep.{path}", f"no such key to sweep; {known(names, root)}")
+
+
+def _check_size(sweep: Mapping[str, Any]) -> None:
+    links = math.prod(map(len, sweep.values()))
+    if links > MAX_LINKS:
+        sizes = " x ".join(str(len(choices)) for choices in sweep.values())
+        raise SpecError(
+            "sweep",
+            f"stands for {sizes} = {links:,} links, but one scenario holds at most {MAX_LINKS:,}; "
+            "split it into several",
+        )
+
+
+def _name_from(stem: str) -> str:
+    """Return a file's name as the name of a scenario, other characters replaced."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", stem).lstrip("._-") or "scenario"
 
 
 class Scenario(BaseModel):
@@ -53,7 +73,7 @@ class Scenario(BaseModel):
     model_config = spec.CLOSED
 
     name: str = Field(default="scenario", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
-    seed: Annotated[int, Field(strict=True, ge=0)] = 0
+    seed: Annotated[int, Field(strict=True, ge=0, le=MAX_SEED)] = 0
     payload: spec.nested("payload") = None  # type: ignore[valid-type]
     transmitter: Annotated[
         Any, PlainValidator(fields.parse_transmitter), WithJsonSchema({"x-part": "transmitter"})
@@ -66,8 +86,8 @@ class Scenario(BaseModel):
     metrics: Annotated[Any, PlainValidator(fields.parse_metrics)] = None
     snr_db: Annotated[Any, PlainValidator(fields.parse_snrs)] = None
     sweep: Annotated[Any, PlainValidator(parse_sweep)] = Field(default_factory=dict)
-    stop: spec.settings(Stop) = Field(  # type: ignore[valid-type]
-        default_factory=functools.partial(spec.parse_settings, Stop, {})
+    stop: Annotated[Any, PlainValidator(fields.parse_stop)] = Field(
+        default_factory=functools.partial(fields.parse_stop, {})
     )
     plots: tuple[Annotated[Any, PlainValidator(fields.parse_plot)], ...] = ()
     train: Annotated[Any, PlainValidator(fields.parse_train)] = None
@@ -78,7 +98,8 @@ class Scenario(BaseModel):
     def load(cls, path: str | Path) -> Scenario:
         """Read and check a YAML file; every mistake is one :class:`SpecError` naming its key."""
         path = Path(path)
-        return cls.parse({"name": path.stem, **read_yaml(path)})
+        with located(path):
+            return cls.parse({"name": _name_from(path.stem), **read_yaml(path)})
 
     @classmethod
     def parse(cls, values: Mapping[str, Any]) -> Scenario:
@@ -93,6 +114,7 @@ class Scenario(BaseModel):
         scenario = spec.validate(cls, values)
         for path in scenario.sweep:
             _check_root(path)
+        _check_size(scenario.sweep)
         scenario.points()
         scenario.check_plots()
         return scenario
@@ -196,7 +218,12 @@ class Scenario(BaseModel):
         link_class: Any = next(filter(None, classes), Link)
         if receiver is None and link_class is Link:
             raise SpecError("receiver", f"missing; {self.transmitter.kind!r} has no other half")
-        link = link_class(transmitter, channel, receiver, frontend=make("frontend"), **ends)
+        ends |= {"transmitter": transmitter, "channel": channel, "receiver": receiver}
+        ends["frontend"] = make("frontend")
+        try:
+            link = link_class(**ends)
+        except (ValueError, TypeError) as error:
+            raise blame_argument(ends, sentence(error)) from error
         if self.transmitter.weights or weights:
             load_weights(self.transmitter.weights or str(weights), transmitter, receiver)
         task = make("task")

@@ -12,11 +12,8 @@ from __future__ import annotations
 
 import collections.abc
 import functools
-import importlib
 import inspect
-import os
 import re
-import sys
 import types
 import typing
 from collections.abc import Callable, Mapping
@@ -26,6 +23,7 @@ from typing import Annotated, Any, Literal, TypeVar, Union
 import pydantic
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainValidator, WithJsonSchema
 
+from semsim import outside
 from semsim.mistakes import (
     SpecError,
     blame_argument,
@@ -42,7 +40,7 @@ Model = TypeVar("Model", bound=BaseModel)
 CLOSED = ConfigDict(
     extra="forbid", frozen=True, protected_namespaces=(), ser_json_inf_nan="constants"
 )
-_FRACTION = re.compile(r"\s*([+-]?\d+(?:\.\d+)?)\s*/\s*(\d+(?:\.\d+)?)\s*")
+_FRACTION = re.compile(r"\s*([+-]?\d{1,15}(?:\.\d{1,15})?)\s*/\s*(\d{1,15}(?:\.\d{1,15})?)\s*")
 _NESTED = {
     "Channel": "channel",
     "Transmitter": "transmitter",
@@ -65,23 +63,13 @@ def resolve(family: str, kind: str) -> Callable[..., object]:
     table = FAMILIES[family]
     if kind not in table and ":" not in kind:
         raise SpecError("kind", f"no {family} is called {kind!r}; {known(table, kind)}")
-    module_name, _, name = table.get(kind, kind).partition(":")
-    if os.getcwd() not in sys.path:
-        sys.path.append(os.getcwd())
     try:
-        module = importlib.import_module(module_name)
-    except ImportError as error:
-        raise SpecError(
-            "kind",
-            f"{kind!r} needs the module {module_name!r}, which cannot be imported ({error}); is it "
-            "installed, or in the folder from which you run semsim?",
-        ) from error
-    except Exception as error:  # the user's module may raise anything
-        raise SpecError("kind", f"{kind!r} cannot be imported: {unforeseen(error)}") from error
-    part = getattr(module, name, None)
-    if not callable(part):
-        raise SpecError("kind", f"the module {module_name!r} has no class {name!r}")
-    return part
+        if kind not in table:
+            return outside.part(kind, family)
+        module, _, name = table[kind].partition(":")
+        return getattr(outside.imported(module, kind), name)
+    except ValueError as error:
+        raise SpecError("kind", sentence(error)) from error
 
 
 def parse(family: str, value: object) -> BaseModel:
@@ -218,7 +206,7 @@ def fields_of(part: Callable[..., object], family: str) -> dict[str, Any]:
     function: Any = part.__init__ if inspect.isclass(part) else part  # type: ignore[misc]
     if inspect.isclass(part) and not _has_own_constructor(part):
         return {}
-    hints = typing.get_type_hints(function)
+    hints = _hints(function, name)
     fields = {}
     for argument in list(inspect.signature(part).parameters.values()):
         if argument.kind in (argument.VAR_POSITIONAL, argument.VAR_KEYWORD):
@@ -234,6 +222,19 @@ def fields_of(part: Callable[..., object], family: str) -> dict[str, Any]:
     return fields
 
 
+def _hints(function: Callable[..., object], name: str) -> dict[str, Any]:
+    try:
+        return typing.get_type_hints(function)
+    except NameError as error:
+        raise SpecError(
+            "kind",
+            f"{name} is annotated with a name that is not there at run time ({error}); import it "
+            "outside `if TYPE_CHECKING`",
+        ) from error
+    except Exception as error:  # an annotation may be any expression
+        raise SpecError("kind", f"annotations of {name}: {unforeseen(error)}") from error
+
+
 def _has_own_constructor(part: type) -> bool:
     """Tell whether a class takes arguments at all; nn.Module's and object's own take none."""
     owner = next(c for c in part.__mro__ if "__init__" in vars(c))
@@ -246,7 +247,7 @@ def _field_type(annotation: Any, family: str) -> Any:
         return _SIMPLE[annotation]
     origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
     if origin is Literal:
-        return annotation
+        return _literal(annotation, arguments)
     if origin in (Union, types.UnionType):
         members = [_field_type(a, family) for a in arguments]
         if str in arguments:  # "1/12" stays as written
@@ -265,6 +266,18 @@ def _field_type(annotation: Any, family: str) -> Any:
     ):
         return nested(_NESTED.get(annotation.__name__, family))
     raise TypeError(f"has a type that no YAML can express: {annotation}")
+
+
+def _literal(annotation: Any, arguments: tuple[Any, ...]) -> Any:
+    """Return the choices; a word of digits such as "32" may be written without quotes."""
+    if not any(isinstance(a, str) and a.isdigit() for a in arguments):
+        return annotation
+
+    def as_word(value: object) -> object:
+        is_number = isinstance(value, int) and not isinstance(value, bool)
+        return str(value) if is_number and str(value) in arguments else value
+
+    return Annotated[annotation, BeforeValidator(as_word)]
 
 
 def to_number(value: object) -> float:

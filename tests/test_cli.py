@@ -221,3 +221,13 @@ def test_every_scenario_passes_check(path: Path, monkeypatch: pytest.MonkeyPatch
     if not all(Path(folder).exists() for folder in needed):
         pytest.skip(f"needs {needed[0]}")
     assert call("check", str(path)).startswith(f"{path.stem}: ")
+
+
+def test_labels_are_words_whatever_they_hold() -> None:
+    odd = {"=1+1": "plain", "[/b] [red]x": "negative"}
+    text = TOY.replace(
+        "{transmitter.mode: [plain, negative]}", json.dumps({"transmitter.mode": odd})
+    )
+    Path("odd.yaml").write_text(text)
+    printed = call("run", "odd.yaml")
+    assert "[/b] [red]x" in printed and "=1+1" in printed

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +13,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
+from semsim import outside
 from semsim.cli import app
 from semsim.mistakes import SpecError
+from semsim.preflight import covering
 from semsim.scenario import Scenario
+from semsim.seeds import stream
 from semsim.strict_yaml import parse_yaml
 from semsim.sweep import to_yaml
 
@@ -187,12 +192,12 @@ MISTAKES = {
         "transmitter.weights: no weights are called 'nothing'",
     ),
     "no other half": (
-        changed("ToyTransmitter", "ToyChannel"),
-        "receiver: missing; 'toy_parts:ToyChannel' has no other half",
+        changed("ToyTransmitter", "Lonely"),
+        "receiver: missing; 'toy_parts:Lonely' has no other half",
     ),
     "other half elsewhere": (
         changed("ToyTransmitter", "OtherTransmitter"),
-        "transmitter.kind: the module 'toy_parts' has no class 'OtherTransmitter'",
+        "transmitter.kind: the module 'toy_parts' has no 'OtherTransmitter'",
     ),
     "nan": (BASE + "receiver: {kind: toy_parts:ToyReceiver, bad: nan}", "holds NaN or infinity"),
     "crash": (
@@ -218,7 +223,64 @@ MISTAKES = {
         ),
         "unfolds to more than 100,000 values; use no aliases",
     ),
-    "circle": ("a: &a [*a]\n", "unfolds to more than 100,000 values"),
+    "circle": ("a: &a [*a]\n", "line 1: *a stands within itself"),
+    "merged over and over": (
+        "a: &a {x: 1, y: 2}\n"
+        + "".join(
+            f"{n}: &{n} {{<<: [{', '.join(['*' + p] * 10)}]}}\n"
+            for p, n in zip("abcdefgh", "bcdefghi", strict=True)
+        ),
+        "unfolds to more than 100,000 values; use no aliases",
+    ),
+    "nested": ("a: " + "[" * 500_000, "nests deeper than 50"),
+    "beyond 64 bits": (BASE + "seed: 9223372036854775808", "seed: 9223372036854775808 is beyond"),
+    "exponent": (
+        changed("{kind: toy_parts:ToyTransmitter}", '{kind: separate, cbr: "1e99999999"}'),
+        "transmitter.cbr: is a positive number or a fraction such as '1/16', got '1e99999999'",
+    ),
+    "exponent of a learned codec": (
+        changed("{kind: toy_parts:ToyTransmitter}", '{kind: deepjscc, cbr: "1e99999999"}'),
+        "transmitter.cbr: is a positive number or a fraction such as '1/16', got '1e99999999'",
+    ),
+    "a million links": (
+        BASE + f"sweep: {{seed: {list(range(1000))}, batch_size: {list(range(1, 1002))}}}",
+        "sweep: stands for 1000 x 1001 = 1,001,000 links, but one scenario holds at most 100,000",
+    ),
+    "swept twice": (
+        BASE + "sweep: {channel.gain: [1, 2, 1]}",
+        "sweep.channel.gain: names '1' twice; leave one out",
+    ),
+    "list as kind in a sweep": (
+        BASE + "sweep: {transmitter: {a: {kind: [x], weights: swin-cifar-1-6}}}",
+        "transmitter: a transmitter is written {kind: NAME, ...}",
+    ),
+    "more at least than at most": (
+        BASE + "stop: {min_items: 9, max_items: 3}",
+        "stop.min_items: must be at most max_items, 3, got 9 (scenario.yaml, line",
+    ),
+    "line of a key": (BASE + "\n\ncsi:\n  rx: {kind: pilots, per_blok: 1}", "line 11)"),
+    "line of a swept key": (
+        BASE + "sweep:\n  channel.gain: [1, no]",
+        "channel.gain: must be a number (a fraction such as 1/12 will do), got 'no' (in the sweep, "
+        "at channel.gain = no) (scenario.yaml, line",
+    ),
+    "no class": (
+        changed("toy_parts:ToyChannel", "toy_parts:partial_channel"),
+        "channel.kind: 'toy_parts:partial_channel' is a partial, but a kind names a class",
+    ),
+    "another family": (
+        changed("toy_parts:ToyChannel", "subprocess:Popen"),
+        "channel.kind: 'subprocess:Popen' is no channel: it has no method draw",
+    ),
+    "type checking only": (
+        changed("toy_parts:ToyChannel", "toy_parts:HintedChannel"),
+        "channel.kind: HintedChannel is annotated with a name that is not there at run time (name "
+        "'Decimal' is not defined); import it outside `if TYPE_CHECKING`",
+    ),
+    "no antennas": (
+        changed("toy_parts:ToyChannel", "toy_parts:NoAntennas"),
+        "channel: NoAntennas has no integer num_tx, the number of its antennas; set self.num_tx",
+    ),
 }  # fmt: skip
 
 
@@ -471,3 +533,65 @@ def test_weights_of_another_kind_are_told_apart(
         Scenario.parse({**values, "receiver": receiver} if receiver else values).build(
             torch.device("cpu")
         )
+
+
+def test_a_closed_reading_refuses_code_from_outside(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("mine.py").write_text("open('ran', 'w').close()\n")
+    channel = {"kind": "awgn"}
+    inside = {"kind": "bits", "length": 64}, {"kind": "uncoded"}
+    for place, value in (
+        ("channel", "mine:Channel"),
+        ("channel", {"kind": "cascade", "stages": [{"kind": "mine:Channel"}]}),
+        ("sweep", {"channel": ["awgn", "mine:Channel"]}),
+        ("metrics", ["ber", "mine:Metric"]),
+        ("transmitter", {"kind": "keras", "model": "mine:make"}),
+    ):
+        values = {"payload": inside[0], "transmitter": inside[1], "channel": channel}
+        values |= {"metrics": ["ber"], "snr_db": 0, place: value}
+        Path("scenario.yaml").write_text(json.dumps(values))
+        result = CliRunner().invoke(app, ["check", "scenario.yaml", "--closed"])
+        assert result.exit_code == 2
+        assert "--closed refuses" in result.stderr or "TensorFlow" in result.stderr
+        assert not Path("ran").exists()
+
+
+def test_a_model_names_no_function_of_the_system() -> None:
+    with pytest.raises(ValueError, match="neither a Module nor a function that its module defines"):
+        outside.function("os:system", torch.nn.Module)
+
+
+def test_the_name_of_a_file_becomes_the_name_of_its_scenario(tmp_path: Path) -> None:
+    path = tmp_path / "my scénario (2).yaml"
+    path.write_text(BASE.replace("name: toy\n", ""))
+    assert Scenario.load(path).name == "my-sc-nario-2-"
+
+
+@pytest.mark.parametrize("precision", ["32", 32])
+def test_a_word_of_digits_may_stand_without_quotes(precision: object) -> None:
+    train = {"payload": "toy_parts:ToyPayload", "steps": 1, "precision": precision}
+    assert toy(train=train).train.precision == "32"
+    with pytest.raises(SpecError, match=r"precision: must be '32' or 'bf16', got 64"):
+        toy(train={**train, "precision": 64})
+
+
+def test_of_many_links_each_swept_value_is_tried() -> None:
+    sweep = {"channel.gain": [*range(1, 31)], "payload.items": [5, 6, 7], "seed": [1, 2]}
+    points = toy(sweep=sweep).points()
+    tried = covering(points)
+    assert len(points) == 180 and len(tried) <= 35
+    for path, values in sweep.items():
+        assert {point.swept[path] for point in tried} == set(values)
+    many = toy(sweep={"seed": [*range(1000)]}).points()
+    assert len(covering(many)) == 64
+
+
+def test_feedback_at_the_lowest_snr_has_a_price() -> None:
+    link = toy(
+        channel={"kind": "rayleigh"}, csi={"tx": {"kind": "feedback"}}, snr_db=-200
+    ).build("cpu").link  # fmt: skip
+    source = torch.rand(2, 8)
+    sent = link.transmit(source, -200.0, stream(0, "low"))
+    assert 0 < sent.ledger.feedback < math.inf

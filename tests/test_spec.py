@@ -86,7 +86,7 @@ def test_a_part_holds_other_parts() -> None:
         (
             "channel",
             {"kind": "toy_parts:Nothing"},
-            "kind: the module 'toy_parts' has no class 'Nothing'",
+            "kind: the module 'toy_parts' has no 'Nothing'",
         ),
         (
             "channel",

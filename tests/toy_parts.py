@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import time
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +14,9 @@ from channels.base import CSI, Channel, ChannelState, complex_normal
 from semsim.metrics.base import Outcome
 from semsim.seeds import stream
 from semsim.tasks.processing import Processing
+
+if TYPE_CHECKING:
+    from decimal import Decimal
 
 
 class ToyPayload(torch.utils.data.Dataset):
@@ -87,6 +91,10 @@ class ToyTransmitter(nn.Module):
         return (self.power**0.5 * symbols / scale)[:, None]
 
 
+class Lonely(ToyTransmitter):
+    """A transmitter whose other half is nowhere."""
+
+
 class ToyReceiver(nn.Module):
     """The symbols as they come; ``bad`` makes it fail in one of several ways."""
 
@@ -124,14 +132,28 @@ class ToyChannel(nn.Module):
         return self.gain * x + (0 if n0 is None else n0.sqrt()[:, None, None] * noise)
 
 
-class ToyCascade(nn.Module):
+class ToyCascade(ToyChannel):
     """Holds other channels."""
-
-    num_tx = num_rx = 1
 
     def __init__(self, stages: list[Channel]) -> None:
         super().__init__()
         self.stages = nn.ModuleList(stages)
+
+
+partial_channel = functools.partial(ToyChannel, gain=2.0)
+
+
+class HintedChannel(ToyChannel):
+    """Has an annotation that only type checkers can read."""
+
+    def __init__(self, gain: Decimal) -> None:
+        super().__init__(float(gain))
+
+
+class NoAntennas(ToyChannel):
+    """Forgot how many antennas it has."""
+
+    num_tx = None  # type: ignore[assignment]
 
 
 class Error:

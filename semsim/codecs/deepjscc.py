@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from channels.base import CSI
+from semsim.codecs.cbr import cbr_fraction
 from semsim.nn.adjscc import WIDTH, DecoderADJSCC, EncoderADJSCC
 from semsim.nn.attention import ATTENTION
 from semsim.nn.codec import Decoder2019, Encoder2019, ResidualDecoder, ResidualEncoder, scale_widths
@@ -26,10 +27,7 @@ def latent_channels(cbr: float | str, stride: int) -> int:
 
     Two reals make one complex symbol, so the CBR is ``channels / 2`` over ``3 * stride**2``.
     """
-    try:
-        ratio = Fraction(cbr).limit_denominator(100_000)
-    except (ValueError, ZeroDivisionError):
-        raise ValueError(f"cbr is a number or a fraction such as '1/6', got {cbr!r}") from None
+    ratio = cbr_fraction(cbr)
     whole = 3 * stride**2  # source values at one position
     pairs, most = ratio * whole, whole // 2
     if pairs.denominator == 1 and 0 < pairs <= most:

@@ -6,7 +6,6 @@ import math
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from fractions import Fraction
 from functools import cache
 from pathlib import Path
 from typing import Literal, TypeVar
@@ -15,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from semsim.codecs.cbr import cbr_fraction
 from semsim.codecs.image_codecs import (
     MINIMAL_HEADER_BYTES,
     CodecName,
@@ -111,17 +111,6 @@ def symbols_at(cbr: float | str, shape: Sequence[int]) -> int:
     if symbols < 1:
         raise ValueError(f"cbr {cbr} leaves no symbol for {values} source values; raise it")
     return symbols
-
-
-def cbr_fraction(cbr: float | str) -> Fraction:
-    """Return a CBR as a fraction; ValueError for anything that is not a positive number."""
-    try:
-        ratio = Fraction(cbr).limit_denominator(100_000)
-    except (ValueError, ZeroDivisionError, OverflowError):
-        ratio = Fraction(0)
-    if ratio <= 0:
-        raise ValueError(f"cbr is a positive number or a fraction such as '1/16', got {cbr!r}")
-    return ratio
 
 
 def pixels_of(source: Tensor) -> list[Pixels]:

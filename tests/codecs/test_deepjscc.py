@@ -158,9 +158,9 @@ def test_adjscc_has_the_layers_of_the_authors_code() -> None:
     ("arguments", "message"),
     [
         ({"cbr": "1/7"}, r"nearest are 1/8 and 7/48"),
-        ({"cbr": 0}, "n from 1 to 24"),
+        ({"cbr": 0}, "a positive number"),
         ({"cbr": "0.9"}, "nearest are 1/2"),
-        ({"cbr": "a sixth"}, "a number or a fraction"),
+        ({"cbr": "a sixth"}, "a positive number or a fraction"),
         ({"cbr": "1/6", "attention": "cbam"}, "none, se, eca"),
         ({"cbr": "1/6", "adaptive": "transmitter"}, "both, receiver or none"),
         ({"cbr": "1/6", "preset": "resnet"}, "bourtsoulatze2019 or adjscc"),

@@ -111,8 +111,8 @@ def test_a_file_that_is_no_plain_model_is_refused(name: str, said: str) -> None:
     [
         ({"model": "none.keras"}, "model: none.keras does not exist; give a .keras file"),
         ({"model": "."}, "model: . is a folder without saved_model.pb, encoder.keras"),
-        ({"model": "no_lab:make"}, "model: no_lab:make needs the module 'no_lab'"),
-        ({"model": "keras_models:none"}, "the module 'keras_models' has no function 'none'"),
+        ({"model": "no_lab:make"}, "model: 'no_lab:make' needs the module 'no_lab'"),
+        ({"model": "keras_models:none"}, "the module 'keras_models' has no 'none'"),
         ({"model": "keras_models:nothing"}, "returned a int; a function returns a keras.Model"),
         ({"model": "keras_models:Unbuilt"}, "has no weights yet: call it once on an example"),
         ({"model": "keras_models:three_inputs"}, "takes 3 inputs; one is the source"),

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-import importlib
 import inspect
-import os
 import random
-import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 
+from semsim import outside
 from semsim.codecs.keras.frameworks import Backend, import_keras, import_tensorflow
 from semsim.codecs.keras.networks import (
     Network,
@@ -126,19 +124,10 @@ def _made(model: str, end: End, backend: Backend, arguments: Mapping[str, Any]) 
     Fresh weights follow ``torch.manual_seed``, as those of all other parts do.
     """
     keras = import_keras(backend)
-    module_name, _, name = model.partition(":")
-    if os.getcwd() not in sys.path:
-        sys.path.append(os.getcwd())
     try:
-        module = importlib.import_module(module_name)
-    except ImportError as error:
-        raise ValueError(
-            f"model {model} needs the module {module_name!r}, which cannot be imported ({error}); "
-            "is it installed, or in the folder from which you run semsim?"
-        ) from error
-    function = getattr(module, name, None)
-    if not callable(function):
-        raise ValueError(f"model {model}: the module {module_name!r} has no function {name!r}")
+        function = outside.function(model, keras.Model)
+    except ValueError as error:
+        raise ValueError(f"model {error}") from error
     try:
         inspect.signature(function).bind(**arguments)
     except TypeError as error:
