@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import io
+import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -66,7 +67,8 @@ def draw(
     for chosen in [y] if y else list(dict.fromkeys(rows["metric"])):
         metrics = (chosen,) if isinstance(chosen, str) else tuple(chosen)
         reference = None if published is None else _reference(published, metrics, rows, x)
-        path = folder / f"{'_and_'.join(metrics)}_over_{x}{suffix}.png"
+        name = "_and_".join(metrics) + f"_over_{x}{suffix}.png"
+        path = folder / re.sub(r"[^\w.+-]", "_", name)
         plots.plot_rows(
             rows, path, x=x, y=metrics, by=by, panel=panel, theory=curves, reference=reference
         )

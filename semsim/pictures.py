@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from semsim.plotstyle import PAGE, save, style
+from semsim.plotstyle import PAGE, plain, save, style
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -45,7 +45,9 @@ def strip(
         figure, cells = _strip_figure(len(schemes), len(snrs) + 1, original)
         _picture(cells[len(schemes) // 2 - (len(schemes) % 2 == 0)][0], original, first)
         for row, (name, received) in zip(cells, schemes.items(), strict=True):
-            row[1].set_ylabel(name.replace(", ", "\n"))  # a long name would run into the next
+            row[1].set_ylabel(
+                plain(name).replace(", ", "\n")
+            )  # a long name would run into the next
             for ax, snr in zip(row[1:], snrs, strict=True):
                 caption = (captions or {}).get((name, snr)) or _caption(received[snr], original)
                 _picture(ax, received[snr], caption)
@@ -76,7 +78,7 @@ def _strip_figure(rows: int, columns: int, image: Tensor) -> tuple[Figure, Any]:
 def _picture(ax: Axes, image: Tensor, caption: str) -> None:
     small = image.shape[-1] <= 64
     ax.imshow(_pixels(image), interpolation="nearest" if small else "antialiased")
-    ax.set_xlabel(caption, labelpad=2)
+    ax.set_xlabel(plain(caption), labelpad=2)
 
 
 def _caption(image: Tensor, original: Tensor) -> str:

@@ -20,6 +20,7 @@ from semsim.plotstyle import (
     Dashes,
     is_bound,
     looks,
+    plain,
     save,
     style,
 )
@@ -75,15 +76,15 @@ def plot_rows(
             every = chosen[metric]
             here = every[every[panel] == name] if panel else every
             for label, colour, marker, dashes in look:
-                _curve(ax, here[here[by] == label], x, str(label), colour, marker, dashes)
+                _curve(ax, here[here[by] == label], x, plain(label), colour, marker, dashes)
                 for bound in bounds:
                     there = every[(every[panel] == bound) & (every[by] == label)]
-                    _curve(ax, there, x, f"{label}, {bound}", colour, "", (4.0, 2.0))
+                    _curve(ax, there, x, plain(f"{label}, {bound}"), colour, "", (4.0, 2.0))
             _theory(ax, theory or {}, here[x])
             _published(ax, _of_panel(reference, x, here), x)
-            ax.set_xlabel(WORDS.get(x, x))
+            ax.set_xlabel(WORDS.get(x, plain(x)))
             if panel and (metric == metrics[0] or len(names) > 1):
-                ax.set_title(str(name), loc="left")
+                ax.set_title(plain(name), loc="left")
             if len(metrics) > 1 or _is_left(ax):
                 ax.set_ylabel(_metric_label(every, metric))
         for number, metric in enumerate(metrics):
@@ -168,7 +169,9 @@ def _theory(ax: Axes, curves: Mapping[str, Callable[[Any], Any]], x: Any) -> Non
     grid = np.linspace(x.min(), x.max(), 200)
     for number, (label, curve) in enumerate(curves.items()):
         style = [(4, 2), (1, 1.5), (6, 2, 1, 2)][number % 3]
-        ax.plot(grid, curve(grid), color="#444444", linestyle=(0, style), label=label, zorder=1.5)
+        ax.plot(
+            grid, curve(grid), color="#444444", linestyle=(0, style), label=plain(label), zorder=1.5
+        )
 
 
 def _of_panel(reference: DataFrame | None, x: str, rows: DataFrame) -> DataFrame | None:
@@ -196,7 +199,7 @@ def _published(ax: Axes, values: DataFrame | None, x: str) -> None:
             markerfacecolor="none",
             color="#808080",
             markeredgewidth=0.9,
-            label=f"{system} (published)",
+            label=plain(f"{system} (published)"),
             zorder=1,
         )
 
@@ -205,7 +208,7 @@ def _metric_label(rows: DataFrame, y: str) -> str:
     word = WORDS.get(y, y.upper() if len(y) <= 4 else y.replace("_", " "))
     units = [u for u in rows.get("unit", []) if isinstance(u, str) and u]
     unit = units[0] if units else {"psnr": "dB", "psnr_of_mse": "dB", "ms_ssim_db": "dB"}.get(y)
-    return f"{word} ({unit})" if unit else word
+    return plain(f"{word} ({unit})" if unit else word)
 
 
 def _scale(axes: Sequence[Axes], x: str, y: str, rows: DataFrame) -> None:

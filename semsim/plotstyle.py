@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,11 @@ MARKERS = "os^Dv<PX"  # one more than colours, so that pairs repeat late
 GREY_MARKERS = "xD+sP^*ov"
 #: schemes with such a word in their name are drawn dashed
 BOUNDS = ("bound", "capacity", "theory", "limit", "no link")
+FALLBACKS = (
+    "Noto Sans CJK SC", "Noto Sans CJK JP", "Noto Sans SC", "WenQuanYi Micro Hei", "PingFang SC",
+    "Hiragino Sans", "Microsoft YaHei", "Yu Gothic", "Malgun Gothic", "Noto Sans",
+    "Noto Sans Arabic", "Noto Sans Devanagari", "Noto Emoji",
+)  # fmt: skip
 WORDS = {
     "snr_db": "SNR (dB)",
     "cbr": "CBR (channel uses per source value)",
@@ -53,6 +59,23 @@ STYLE: dict[Any, Any] = {
 }
 
 
+def plain(label: object) -> str:
+    """Return a label so that it is drawn as it is written.
+
+    Matplotlib reads ``$`` as mathematics and leaves out what begins with ``_``.
+    """
+    text = str(label).replace("$", r"\$")
+    return f" {text}" if text.startswith("_") else text
+
+
+def fallback_fonts() -> list[str]:
+    """Return the fonts of this machine that go on where matplotlib's own has no letters."""
+    from matplotlib import font_manager
+
+    there = set(font_manager.get_font_names())
+    return [name for name in FALLBACKS if name in there]
+
+
 def is_bound(label: object) -> bool:
     """Tell whether a scheme is a bound, by its name."""
     return any(word in str(label).lower() for word in BOUNDS)
@@ -80,7 +103,7 @@ def style() -> Any:
     """Return a context in which figures look alike; matplotlib's own settings stay as they are."""
     import matplotlib
 
-    return matplotlib.rc_context(STYLE)
+    return matplotlib.rc_context({**STYLE, "font.family": ["DejaVu Sans", *fallback_fonts()]})
 
 
 def save(figure: Figure, path: str | Path | None) -> None:
@@ -90,4 +113,18 @@ def save(figure: Figure, path: str | Path | None) -> None:
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     stamp = {"CreationDate": None} if str(path).endswith(".pdf") else None
     stamp = {"Date": None} if str(path).endswith(".svg") else stamp
-    figure.savefig(path, metadata=stamp)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        figure.savefig(path, metadata=stamp)
+    lacking = [w for w in caught if "missing from font" in str(w.message)]
+    for warning in caught:
+        if warning not in lacking:
+            warnings.warn_explicit(
+                warning.message, warning.category, warning.filename, warning.lineno
+            )
+    if lacking:
+        warnings.warn(
+            f"{Path(path).name}: no font of this machine has all letters of the labels, which show "
+            "as boxes; install one that has, such as fonts-noto-cjk, or use other labels",
+            stacklevel=2,
+        )

@@ -24,6 +24,7 @@ COLUMNS = (
     "ci_high", "n", "cbr", "power", "seed", "seconds", "unit", "better", "frontend", "csi_rx",
     "csi_tx",
 )  # fmt: skip
+FORMULA = ("=", "+", "-", "@", "\t", "\r")
 PACKAGES = ("torch", "sionna-no-rt", "sionna", "numpy", "pillow", "pillow-heif")
 
 
@@ -158,7 +159,14 @@ def write_rows(folder: Path, table: DataFrame) -> None:
     buffer = io.BytesIO()
     table.to_parquet(buffer, index=False)
     write_atomic(folder / "rows.parquet", buffer.getvalue())
-    write_atomic(folder / "rows.csv", table.to_csv(index=False))
+    write_atomic(folder / "rows.csv", _no_formulas(table).to_csv(index=False))
+
+
+def _no_formulas(table: DataFrame) -> DataFrame:
+    """Put an apostrophe before text that a spreadsheet would take for a formula and run."""
+    words = table.select_dtypes(exclude="number")
+    safe = words.map(lambda v: f"'{v}" if isinstance(v, str) and v[:1] in FORMULA else v)
+    return table.assign(**safe)
 
 
 def read_rows(folder: str | Path) -> DataFrame:

@@ -109,3 +109,10 @@ def test_provenance_says_what_made_the_numbers() -> None:
     assert record["weights_sha256"] == {"w": "0" * 64}
     assert {"semsim", "torch", "python", "numpy", "command", "time", "cpu", "device"} <= set(record)
     assert len(record["scenario_sha256"]) == 64
+
+
+def test_text_that_a_spreadsheet_would_run_is_marked_as_text(tmp_path: Path) -> None:
+    rows = [{"transmitter": "=1+1", "value": -1.5}, {"transmitter": "plain", "value": 2.0}]
+    write_rows(tmp_path, frame(rows))
+    assert (tmp_path / "rows.csv").read_text().splitlines()[1:] == ["'=1+1,-1.5", "plain,2.0"]
+    assert read_rows(tmp_path)["transmitter"].tolist() == ["=1+1", "plain"]

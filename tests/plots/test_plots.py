@@ -11,6 +11,7 @@ import pytest
 import torch
 from matplotlib.figure import Figure
 
+from semsim import plotstyle
 from semsim.payloads.photos import Photos
 from semsim.plots import plot_rows, published, strip
 
@@ -218,3 +219,21 @@ def test_a_strip_with_gaps_is_refused() -> None:
         strip(image, {"a": {0.0: image}, "b": {5.0: image}})
     with pytest.raises(ValueError, match="got none"):
         strip(image, {})
+
+
+@pytest.mark.parametrize("label", ["_base", "$x_$", "$", "a_$b", r"\frac{", "50 %"])
+def test_a_label_is_drawn_as_it_is_written(label: str, tmp_path: Path) -> None:
+    table = rows().replace({"transmitter": {"deepjscc": label}})
+    figure = plot_rows(table, tmp_path / "labels.png")
+    drawn = {text.replace(r"\$", "$").strip() for text in legend(figure)}
+    assert label in drawn
+
+
+def test_letters_that_no_font_has_are_told_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(plotstyle, "FALLBACKS", ())
+    table = rows().replace({"transmitter": {"deepjscc": "\u7f16\u7801"}})
+    with pytest.warns(UserWarning, match="no font of this machine has all letters") as told:
+        plot_rows(table, tmp_path / "letters.png")
+    assert len(told) == 1
