@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import importlib.util
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import torch
 from torch import nn
 
 from semsim.mistakes import SpecError, known
+from semsim.weightfile import read_header, sha256_of
 
 
 def pick_device(name: str) -> torch.device:
@@ -34,6 +36,10 @@ def weights_hash(name: str) -> str:
     if path.suffix == ".safetensors":
         if not path.is_file():
             raise SpecError("transmitter.weights", f"no such file: {name}")
+        try:
+            read_header(path)  # before its bytes, of which there may be many
+        except ValueError as error:
+            raise SpecError("transmitter.weights", str(error)) from error
         return _file_hash(path, path.stat().st_mtime_ns)
     if name not in zoo.names():
         hint = known(zoo.names(), name)
@@ -96,13 +102,14 @@ def _data_hash(path: Path) -> str:
     digest = hashlib.sha256()
     for file in sorted(p for p in path.rglob("*") if p.is_file()):
         facts = file.stat()
-        digest.update(f"{file.relative_to(path)} {facts.st_size} {facts.st_mtime_ns}\n".encode())
+        digest.update(os.fsencode(file.relative_to(path)))  # a name may be no UTF-8
+        digest.update(f" {facts.st_size} {facts.st_mtime_ns}\n".encode())
     return digest.hexdigest()
 
 
 @functools.lru_cache
 def _file_hash(path: Path, changed_ns: int) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    return sha256_of(path)
 
 
 def check_files(payload: Any, key: str) -> None:

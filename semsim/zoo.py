@@ -16,7 +16,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-from torch import Tensor, nn
+from torch import nn
+
+from semsim.weightfile import check_fit, read_header, read_tensors, sha256_of
 
 T = TypeVar("T", bound=nn.Module)
 R = TypeVar("R", bound=nn.Module)
@@ -36,9 +38,17 @@ def card(name: str) -> dict[str, Any]:
     if not path.is_file():
         raise ValueError(f"weights {name!r} have no model card: {path.name} is missing")
     try:
-        return dict(json.loads(path.read_text(encoding="utf-8")))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        facts = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"the model card of {name!r} is damaged: {error}") from error
+    kinds = {"sha256": str, "classes": dict, "spec": dict}
+    found = facts if isinstance(facts, dict) else {}
+    if not all(isinstance(found.get(key), kind) for key, kind in kinds.items()):
+        raise ValueError(
+            f"the model card of {name!r} is damaged: it holds no {', '.join(kinds)}; install "
+            "semsim again"
+        )
+    return found
 
 
 def build(name: str) -> dict[str, nn.Module]:
@@ -83,11 +93,14 @@ def pair(
         name: shipped weights, or a .safetensors file.
         transmitter, receiver: the classes, such as ``DeepJSCCTransmitter``.
     """
-    _, specs = _read(_path(name), None)
+    specs = read_header(_path(name)).specs
     missing = sorted({"transmitter", "receiver"} - specs.keys())
     if missing:
         raise ValueError(f"weights {name!r} hold no {' and no '.join(missing)}; {RETRAIN}")
-    ends = transmitter(**specs["transmitter"]), receiver(**specs["receiver"])
+    try:
+        ends = transmitter(**specs["transmitter"]), receiver(**specs["receiver"])
+    except TypeError as error:
+        raise ValueError(f"weights {name!r} are of another codec: {error}; {RETRAIN}") from error
     load(name, *ends)
     for end in ends:
         end.eval()
@@ -97,13 +110,14 @@ def pair(
 def load_parts(name: str | Path, parts: Mapping[str, nn.Module]) -> None:
     """Load weights into modules, each under its own prefix, such as ``{"network": resnet}``."""
     path = _path(name)
-    shipped = path.parent == WEIGHTS
-    tensors, specs = _read(path, card(path.stem)["sha256"] if shipped else None)
+    header = read_header(path)
+    _check_hash(path, card(path.stem)["sha256"] if path.parent == WEIGHTS else None)
     for prefix, part in parts.items():
-        _check_spec(path.stem, prefix, part, specs.get(prefix))
+        _check_spec(path.stem, prefix, part, header.specs.get(prefix))
     own = {p: part.state_dict() for p, part in parts.items()}
     wanted = {f"{p}.{key}": value for p, state in own.items() for key, value in state.items()}
-    _check_tensors(path.stem, tensors, wanted)
+    check_fit(path.stem, header, wanted, RETRAIN)
+    tensors = read_tensors(path)
     for prefix, part in parts.items():
         part.load_state_dict({k: tensors[f"{prefix}.{k}"] for k in own[prefix]})
 
@@ -165,24 +179,16 @@ def _shipped(name: str) -> Path:
     raise ValueError(f"no weights are called {name!r}; {hint}Known: {', '.join(names())}")
 
 
-def _read(path: Path, sha256: str | None) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Return the tensors and the spec in the header of a file, checked against its hash."""
-    from safetensors import SafetensorError, safe_open
-
-    found = hashlib.sha256(path.read_bytes()).hexdigest()
-    if sha256 is not None and found != sha256:
+def _check_hash(path: Path, sha256: str | None) -> None:
+    """Compare a file with the hash that its model card says, where there is one."""
+    if sha256 is None:
+        return
+    found = sha256_of(path)
+    if found != sha256:
         raise ValueError(
             f"weights {path.name} are damaged: SHA-256 {found[:12]}… where the model card says "
             f"{sha256[:12]}…; install semsim again"
         )
-    try:
-        with safe_open(path, framework="pt") as file:
-            specs = json.loads((file.metadata() or {}).get("spec", "{}"))
-            return {key: file.get_tensor(key) for key in file.keys()}, specs  # noqa: SIM118
-    except (SafetensorError, json.JSONDecodeError) as error:
-        raise ValueError(
-            f"{path.name} is not a whole safetensors file ({error}); fetch it again"
-        ) from error
 
 
 def _check_spec(name: str, prefix: str, part: nn.Module, trained: dict[str, Any] | None) -> None:
@@ -205,19 +211,3 @@ def _agree(trained: Any, mine: Any) -> bool:
     if isinstance(trained, Mapping) and isinstance(mine, Mapping):
         return all(_agree(trained[key], mine[key]) for key in trained.keys() & mine.keys())
     return bool(trained == mine)
-
-
-def _check_tensors(name: str, found: dict[str, Tensor], wanted: dict[str, Tensor]) -> None:
-    """Demand the same names and shapes on both sides."""
-    missing, extra = sorted(wanted.keys() - found.keys()), sorted(found.keys() - wanted.keys())
-    if missing or extra:
-        raise ValueError(
-            f"weights {name!r} do not fit: {len(missing)} tensors missing {missing[:2]}, "
-            f"{len(extra)} left over {extra[:2]}; {RETRAIN}"
-        )
-    for key, value in wanted.items():
-        if found[key].shape != value.shape:
-            raise ValueError(
-                f"weights {name!r} do not fit: {key} is {list(found[key].shape)} in the file and "
-                f"{list(value.shape)} here; {RETRAIN}"
-            )

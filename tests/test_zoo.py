@@ -12,6 +12,7 @@ import torch
 from channels import AWGN
 from semsim import Link, evaluate, zoo
 from semsim.codecs.deepjscc import DeepJSCCReceiver, DeepJSCCTransmitter
+from semsim.loading import weights_hash
 from semsim.metrics.image import PSNR
 
 SMALL = {"width": 16, "depth": 1}
@@ -116,6 +117,88 @@ def test_a_damaged_card_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     path.with_suffix(".json").write_text("{")
     with pytest.raises(ValueError, match="model card of 'small' is damaged"):
         zoo.card("small")
+
+
+def written(folder: Path, tensors: dict, spec: object = None) -> Path:
+    from safetensors.torch import save_file
+
+    path = folder / "mine.safetensors"
+    save_file(tensors, path, None if spec is None else {"spec": json.dumps(spec)})
+    return path
+
+
+LINEAR = torch.nn.Linear(2, 2)
+SOUND = {"network.weight": torch.ones(2, 2), "network.bias": torch.zeros(2)}
+
+
+def test_weights_of_any_floating_type_are_taken(tmp_path: Path) -> None:
+    for dtype in (torch.float64, torch.float16, torch.bfloat16):
+        path = written(tmp_path, {k: v.to(dtype) for k, v in SOUND.items()})
+        zoo.load_parts(path, {"network": LINEAR})
+        assert LINEAR.weight.dtype == torch.float32 and LINEAR.weight.eq(1).all()
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda v: v.to(torch.int8), "is of type I8 in the file, and one of F64, F32"),
+        (lambda v: v.to(torch.complex64), "is of type C64 in the file"),
+        (lambda v: 0 * v, "are zero in all 2 tensors"),
+        (lambda v: v / 0, "hold NaN or infinity in network"),
+    ],
+)
+def test_weights_that_are_no_weights_are_refused(tmp_path: Path, change, said: str) -> None:
+    path = written(tmp_path, {k: change(v) for k, v in SOUND.items()})
+    with pytest.raises(ValueError, match=said):
+        zoo.load_parts(path, {"network": LINEAR})
+
+
+@pytest.mark.parametrize("spec", [[], 3, "x", {"network": [1]}, {"network": None}])
+def test_a_spec_of_another_json_type_is_told(tmp_path: Path, spec: object) -> None:
+    path = written(tmp_path, SOUND, spec)
+    with pytest.raises(ValueError, match="no mapping of parts to their arguments"):
+        zoo.load_parts(path, {"network": LINEAR})
+
+
+@pytest.mark.parametrize("header", ["[]", "3", '{"a": 1}', '{"__metadata__": []}', "{", "null"])
+def test_a_header_of_another_json_type_is_told(tmp_path: Path, header: str) -> None:
+    path = tmp_path / "mine.safetensors"
+    path.write_bytes(len(header).to_bytes(8, "little") + header.encode() + bytes(64))
+    with pytest.raises(ValueError, match="not a whole safetensors file"):
+        zoo.load_parts(path, {"network": LINEAR})
+
+
+def test_a_file_of_many_gigabytes_costs_its_header(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "huge.safetensors"
+    size = 1 << 30
+    tensor = {"dtype": "F32", "shape": [size // 4], "data_offsets": [0, size]}
+    header = json.dumps({"network.weight": tensor}).encode()
+    with path.open("wb") as file:  # sparse: it takes no room on the disk
+        file.write(len(header).to_bytes(8, "little") + header)
+        file.truncate(8 + len(header) + size)
+    monkeypatch.setattr("semsim.weightfile.read_tensors", lambda path: pytest.fail("it was read"))
+    with pytest.raises(ValueError, match="do not fit: 1 tensors missing"):
+        zoo.load_parts(path, {"network": LINEAR})
+    monkeypatch.setattr("semsim.loading.sha256_of", lambda path: pytest.fail("it was read"))
+    monkeypatch.setattr("semsim.files.free_bytes", lambda: 1 << 29)
+    with pytest.raises(ValueError, match=r"weights: huge.safetensors takes 1.1 GB .* 0.5 GB are"):
+        weights_hash(str(path))
+    with path.open("r+b") as file:
+        file.write(bytes(8))
+    monkeypatch.undo()
+    with pytest.raises(ValueError, match="not a whole safetensors file"):
+        weights_hash(str(path))
+
+
+@pytest.mark.parametrize("card", ["[]", "{}", "3", '{"sha256": 1, "classes": {}, "spec": {}}'])
+def test_a_card_of_another_kind_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, card: str
+) -> None:
+    as_shipped(tmp_path, monkeypatch).with_suffix(".json").write_text(card)
+    with pytest.raises(ValueError, match="model card of 'small' is damaged"):
+        zoo.load("small", *pair())
 
 
 class BundledPhotos(torch.utils.data.Dataset):
