@@ -12,6 +12,7 @@ from channels.base import CSI, Channel, ChannelState
 from channels.csi import CSISource, NoCSI, PerfectCSI
 from channels.units import snr_db_to_n0
 from semsim.phy.frontend import LMMSE, FrontEnd
+from semsim.phy.rank import behind
 from semsim.types import Ledger, Receiver, Transmission, Transmitter, WithSideInfo
 
 
@@ -117,7 +118,7 @@ class Link(nn.Module):
         _check_symbols(symbols, batch, self.transmitter.num_symbols(shape))
         x = _apply(precoder, _split(symbols, self.num_streams))
         y = self.channel(x, state, n0, generator)
-        streams, csi_after = self.frontend.combine(y, _behind(csi_rx, precoder))
+        streams, csi_after = self.frontend.combine(y, behind(csi_rx, precoder))
         if csi_after.h is None:
             received = _join(streams, symbols.shape[-1])
             csi_after = CSI(None, _join(csi_after.n0, symbols.shape[-1]))
@@ -144,7 +145,7 @@ class Link(nn.Module):
         if getattr(self.transmitter, "sees_channel", False):
             return csi
         silence = csi.h.new_zeros(csi.h.shape[0], csi.h.shape[1], uses)
-        _, after = self.frontend.combine(silence, _behind(csi, precoder))
+        _, after = self.frontend.combine(silence, behind(csi, precoder))
         return after if after.h is not None else CSI(None, _join(after.n0, uses * self.num_streams))
 
     def _ledger(self, state: ChannelState, uses: int, shape: tuple[int, ...], n0: Tensor) -> Ledger:
@@ -204,21 +205,3 @@ def _apply(precoder: Tensor, streams: Tensor) -> Tensor:
     if precoder.shape[-1] == 1:
         return precoder[..., 0] @ streams
     return torch.einsum("btsn,bsn->btn", precoder, streams)
-
-
-def _behind(csi: CSI, precoder: Tensor) -> CSI:
-    """Return the CSI of the channel that the streams see: h times the precoder."""
-    if csi.h is None or precoder.shape[1:3] == (1, 1):
-        return csi if csi.h is None else CSI(csi.h * precoder, csi.n0)
-    if csi.h.shape[-1] == 1 and precoder.shape[-1] == 1:
-        return CSI((csi.h[..., 0] @ precoder[..., 0]).unsqueeze(-1), csi.n0)
-    return CSI(torch.einsum("brtn,btsn->brsn", *_match(csi.h, precoder)), csi.n0)
-
-
-def _match(h: Tensor, precoder: Tensor) -> tuple[Tensor, Tensor]:
-    """Give both the longer last axis and the batch of ``h``."""
-    uses = max(h.shape[-1], precoder.shape[-1])
-    return (
-        h.expand(*h.shape[:-1], uses),
-        precoder.expand(len(h), *precoder.shape[1:-1], uses),
-    )

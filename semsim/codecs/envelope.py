@@ -1,4 +1,4 @@
-"""Which modulation and code rate to take: the envelope over the MCS table, image by image."""
+"""Which streams, modulations and code rates to take: the envelope over all offers, by image."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from semsim.codecs.image_codecs import Pixels, psnr_of_mse
+from semsim.codecs.layers import Offer
 from semsim.codecs.rd_cache import Coded
 from semsim.codecs.stills import Stills
-from semsim.phy.ldpc import Segmentation
 
-_HOPELESS = 0.01  # a row that delivers less often is not worth an encoding
+_HOPELESS = 0.01  # an offer that delivers less often is not worth an encoding
 _MAX_SLOPE_DB = 10.0  # no codec here gains more PSNR from twice the bits
 
 
@@ -20,38 +20,39 @@ class Plan:
     """What the transmitter settled on for one image."""
 
     image: Pixels
-    cut: Segmentation
+    offer: Offer
     coded: Coded | None  # None where nothing fits
 
 
 def best_plan(
-    stills: Stills, image: Pixels, cuts: Sequence[Segmentation], odds: Sequence[float]
+    stills: Stills, image: Pixels, offers: Sequence[Offer], *, must_send: bool = False
 ) -> Plan:
-    """Return the row with the largest expected PSNR, and the image coded for it.
+    """Return the offer with the largest expected PSNR, and the image coded for it.
 
     Args:
         stills: codec and policies.
         image: what is sent.
-        cuts: the rows to choose from, segmented.
-        odds: for each, the probability that all its blocks arrive.
+        offers: what to choose from, at least one.
+        must_send: take the best offer also where sending nothing promises as much.
     """
     lost_db = stills.lost_psnr(image)
-    best, best_db = Plan(image, cuts[0], None), lost_db
+    best, best_db = Plan(image, offers[0], None), -math.inf if must_send else lost_db
     known: list[tuple[int, float]] = []  # (payload bits, PSNR) of what was encoded
-    order = sorted(zip(cuts, odds, strict=True), key=lambda row: -row[1] * row[0].payload)
-    for cut, odd in order:
-        limit_db = _limit_db(cut.payload, known)
-        alone = len(cuts) == 1
-        if not alone and (odd < _HOPELESS or odd * limit_db + (1 - odd) * lost_db <= best_db):
+    filled = [offer for offer in offers if offer.payload]
+    for offer in sorted(filled, key=lambda offer: -offer.odds * offer.payload):
+        odds = offer.odds
+        if odds < _HOPELESS and not must_send:
             continue
-        coded = stills.fit(image, cut.payload)
+        if known and odds * _limit_db(offer.payload, known) + (1 - odds) * lost_db <= best_db:
+            continue
+        coded = stills.fit(image, offer.payload)
         if coded is None:
             continue
         psnr_db = psnr_of_mse(coded.mse)
-        known.append((cut.payload, psnr_db))
-        expected_db = odd * psnr_db + (1 - odd) * lost_db
-        if alone or expected_db > best_db:
-            best, best_db = Plan(image, cut, coded), expected_db
+        known.append((offer.payload, psnr_db))
+        expected_db = odds * psnr_db + (1 - odds) * lost_db
+        if expected_db > best_db:
+            best, best_db = Plan(image, offer, coded), expected_db
     return best
 
 
@@ -60,4 +61,4 @@ def _limit_db(payload: int, known: Sequence[tuple[int, float]]) -> float:
     limits = [
         psnr_db + max(0.0, _MAX_SLOPE_DB * math.log2(payload / other)) for other, psnr_db in known
     ]
-    return min(limits, default=math.inf)
+    return min(limits)

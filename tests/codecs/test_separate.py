@@ -16,6 +16,7 @@ from channels.impairments import Clipping
 from semsim.codecs.bound import BoundLink, BoundTransmitter
 from semsim.codecs.envelope import best_plan
 from semsim.codecs.image_codecs import psnr_of_mse
+from semsim.codecs.layers import Codeword, Offer
 from semsim.codecs.outage import delivered, with_hidden_noise
 from semsim.codecs.separate import SeparateLink, SeparateTransmitter
 from semsim.codecs.stills import pixels_of
@@ -123,7 +124,8 @@ def test_the_row_with_the_largest_expected_psnr_is_taken() -> None:
         cut.mcs.index: odd * psnr_of_mse(stills.fit(image, cut.payload).mse) + (1 - odd) * lost_db
         for cut, odd in zip(cuts, odds, strict=True)
     }
-    chosen = best_plan(stills, image, cuts, odds).cut.mcs.index
+    menu = [Offer(0, (Codeword((0,), cut),), odd) for cut, odd in zip(cuts, odds, strict=True)]
+    chosen = best_plan(stills, image, menu).offer.words[0].cut.mcs.index
     assert expected[chosen] == max(expected.values())
 
 

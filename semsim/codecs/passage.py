@@ -1,0 +1,236 @@
+"""One batch of images on its way through a separate link: plans, symbols, and what arrives.
+
+images, csi_tx ─► offers ─► plans ─► precoder, symbols ─► air ─► blocks ─► images
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from channels.base import CSI
+from semsim.codecs.envelope import Plan, best_plan
+from semsim.codecs.image_codecs import Pixels
+from semsim.codecs.layers import Codeword, Offer, offers
+from semsim.codecs.outage import delivered, separated, with_hidden_noise
+from semsim.codecs.stills import each, pixels_of, sources_of
+from semsim.phy.frontend import FrontEnd
+from semsim.phy.ldpc import ldpc_demodulate, ldpc_modulate, segment
+from semsim.phy.mcs import mcs_by_index
+from semsim.phy.qam import qam_points
+from semsim.phy.rank import Way, ways
+
+if TYPE_CHECKING:
+    from semsim.codecs.separate import SeparateLink, SeparateTransmitter
+
+
+class Steered(nn.Module):
+    """The link's front end, with the precoder that the plans ask for."""
+
+    def __init__(self, frontend: FrontEnd, passage: Passage) -> None:
+        super().__init__()
+        self.frontend = frontend
+        self.passage = passage
+
+    def num_streams(self, num_tx: int, num_rx: int) -> int:
+        """Return the streams of the front end, used or not."""
+        return self.frontend.num_streams(num_tx, num_rx)
+
+    def precoder(self, csi_tx: CSI, num_tx: int, num_rx: int) -> Tensor:
+        """Return P [B, T, S, 1 or N], zero for the streams that an item leaves out."""
+        return self.passage.steer(csi_tx)
+
+    def combine(self, y: Tensor, csi: CSI) -> tuple[Tensor, CSI]:
+        """Combine as the front end does."""
+        return self.frontend.combine(y, csi)
+
+
+class Passage:
+    """One batch on its way: both ends of the link, with the plans that they share."""
+
+    uses_csi = True
+    sees_channel = True  # plans are made from h as believed, before this end is asked for symbols
+
+    def __init__(
+        self,
+        link: SeparateLink,
+        source: Tensor,
+        snr_db: list[float],
+        generator: torch.Generator,
+    ) -> None:
+        self.link = link
+        self.transmitter: SeparateTransmitter = link.transmitter  # type: ignore[assignment]
+        self.images = pixels_of(source)
+        self.snr_db = snr_db
+        self.generator = generator
+        self.total = self.num_symbols(tuple(source.shape[1:]))
+        self.uses = self.total // link.num_streams  # a last use with fewer symbols is padding
+        self.plans: list[Plan] = []
+        self.symbols = torch.empty(0)
+        self.scrambling: list[np.ndarray] = []
+        self.decoded: list[bool] = []
+
+    def num_symbols(self, shape: tuple[int, ...]) -> int:
+        """Return K."""
+        return self.transmitter.num_symbols(shape)
+
+    def notes(self) -> dict[str, Tensor]:
+        """Return the choice and the success of each item."""
+        chosen = [plan.offer for plan in self.plans]
+        return {
+            "rank": torch.tensor([offer.rank for offer in chosen]),
+            "codewords": torch.tensor([len(offer.words) for offer in chosen]),
+            "mcs": torch.tensor([offer.words[0].cut.mcs.index for offer in chosen]),
+            "decoded": torch.tensor(self.decoded, dtype=torch.float32),
+        }
+
+    def steer(self, csi_tx: CSI) -> Tensor:
+        """Make the plans and return the precoder that they ask for, [B, T, S, 1 or N]."""
+        plans: dict[int, Plan] = {}
+        precoders: dict[int, Tensor] = {}
+        for snr_db in sorted(set(self.snr_db)):
+            items = [item for item, value in enumerate(self.snr_db) if value == snr_db]
+            choices, menus = self._offers(_of_items(csi_tx, items), snr_db)
+            made = each(self._best, list(zip(items, menus, strict=True)))
+            plans.update(zip(items, made, strict=True))
+            for number in {plan.offer.way for plan in made}:
+                matrices = choices[number].precoder()
+                precoders.update(
+                    (item, matrices[place])
+                    for place, item in enumerate(items)
+                    if plans[item].offer.way == number
+                )
+        self.plans = [plans[item] for item in range(len(plans))]
+        return torch.stack([precoders[item] for item in range(len(plans))])
+
+    def _best(self, job: tuple[int, list[Offer]]) -> Plan:
+        """Return the plan of an item out of its offers."""
+        must_send = len(self.transmitter.rows()) == 1
+        return best_plan(self.transmitter.stills, self.images[job[0]], job[1], must_send=must_send)
+
+    def _offers(self, csi_tx: CSI, snr_db: float) -> tuple[list[Way], list[list[Offer]]]:
+        """Return the ways of sending, and for each item the offers it may choose from."""
+        link, rows = self.link, self.transmitter.rows()
+        choices = ways(link.frontend, csi_tx, link.channel.num_tx, link.channel.num_rx)
+        kept = [n for n, way in enumerate(choices) if self.transmitter.rank in ("best", way.rank)]
+        choices = [choices[n] for n in kept]
+        if not choices:
+            raise ValueError(
+                f"rank={self.transmitter.rank}, but the front end has {link.num_streams} streams; "
+                "set rank to at most that many, or 'best'"
+            )
+        if len(rows) * len(choices) == 1:  # nothing to choose
+            cut = segment(self.uses * choices[0].rank, mcs_by_index(rows[0]))
+            streams = choices[0].streams.tolist()
+            return choices, [[Offer(0, (Codeword(tuple(s), cut),), 1.0)] for s in streams]
+        air_uses = -(-self.total // link.num_streams)
+        prospects = link.outlook.prospects(csi_tx, round(snr_db, 4), air_uses)
+        return choices, offers([prospects[n] for n in kept], rows, self.uses)
+
+    def __call__(self, source: Tensor, csi: CSI) -> Tensor:
+        """Return the symbols [B, 1, K] of the plans."""
+        self.symbols = torch.empty(len(source), 1, self.total, dtype=torch.complex64)
+        for item, plan in enumerate(self.plans):
+            self.symbols[item, 0] = self._modulate(plan)
+        return self.symbols.to(source.device)
+
+    def receive(self, y: Tensor, csi: CSI, shape: tuple[int, ...]) -> Tensor:
+        """Return the images [B, C, H, W], or what stands in for those that are lost."""
+        left = separated(csi)
+        read = self._look_up if self.transmitter.engine == "bler" else self._decode
+        jobs = []
+        for item, plan in enumerate(self.plans):
+            jobs.append((plan.image, read(item, plan, y[item, 0].cpu(), left[item, 0].cpu())))
+        images = each(lambda job: self._shown(*job), jobs)
+        self.decoded = [image is not None for image in images]
+        lost = self.transmitter.stills.lost
+        shown = [
+            lost(plan.image) if image is None else image
+            for plan, image in zip(self.plans, images, strict=True)
+        ]
+        return sources_of(shown, like=y.real.new_empty(0, *shape))
+
+    def _shown(self, sent: Pixels, message: bytes | None) -> Pixels | None:
+        """Return the image in a message; None where there is none."""
+        if message is None:
+            return None
+        try:
+            image = self.transmitter.stills.unpack(message, *sent.shape[:2])
+        except Exception:  # a short CRC passes one wrong block in 65536; codecs choke in many ways
+            return None
+        return image if image.shape == sent.shape else None
+
+    def _of_word(self, symbols: Tensor, word: Codeword) -> Tensor:
+        """Return what is on a codeword's streams, in order, out of all symbols [K]."""
+        grid = symbols[: self.uses * self.link.num_streams].view(self.uses, -1)
+        return grid[:, list(word.streams)].reshape(-1)
+
+    def _modulate(self, plan: Plan) -> Tensor:
+        """Return [K]: coded blocks, then padding; random symbols where bits do not matter."""
+        words = plan.offer.words
+        symbols = self._noise_like(words[0], self.total)
+        grid = symbols[: self.uses * self.link.num_streams].view(self.uses, -1)
+        for word in words[1:]:
+            drawn = self._noise_like(word, self.uses * len(word.streams))
+            grid[:, list(word.streams)] = drawn.view(self.uses, -1)
+        scrambling = torch.randint(2, (plan.offer.payload,), generator=self.generator)
+        self.scrambling.append(scrambling.numpy().astype(np.uint8))
+        if self.transmitter.engine == "ldpc" and plan.coded is not None:
+            message = self.transmitter.stills.pack(plan.coded, plan.image)
+            bits = np.unpackbits(np.frombuffer(message, np.uint8))
+            bits = np.pad(bits, (0, plan.offer.payload - len(bits))) ^ self.scrambling[-1]
+            for word, part in zip(words, _shares(bits, words), strict=True):
+                blocks = torch.from_numpy(part).float().view(word.cut.blocks, -1)
+                coded = ldpc_modulate(blocks, word.cut).reshape(-1)
+                carried = self._of_word(symbols, word)
+                carried[: len(coded)] = coded
+                grid[:, list(word.streams)] = carried.view(self.uses, -1)
+        return symbols
+
+    def _noise_like(self, word: Codeword, count: int) -> Tensor:
+        """Return random points of a codeword's modulation."""
+        points = qam_points(word.cut.mcs.bits_per_symbol)
+        return points[torch.randint(len(points), (count,), generator=self.generator)]
+
+    def _look_up(self, item: int, plan: Plan, y: Tensor, n0: Tensor) -> bytes | None:
+        """Return the message if the draw from its blocks' error rates at this noise says so."""
+        sent, odds = self.symbols[item, 0], 1.0
+        for word in plan.offer.words:
+            y_word, x_word, n0_word = (self._of_word(line, word) for line in (y, sent, n0))
+            met = with_hidden_noise(y_word, x_word, n0_word, word.cut.symbols_per_block)
+            odds *= float(delivered(met[None], word.cut))
+        chance = torch.rand((), generator=self.generator, dtype=torch.float64)
+        if plan.coded is None or chance >= odds:
+            return None
+        return self.transmitter.stills.pack(plan.coded, plan.image)
+
+    def _decode(self, item: int, plan: Plan, y: Tensor, n0: Tensor) -> bytes | None:
+        """Return the message if all blocks of all codewords can be decoded; zeros follow it."""
+        if plan.coded is None:
+            return None
+        parts = []
+        for word in plan.offer.words:
+            grid = (word.cut.blocks, word.cut.symbols_per_block)
+            used = math.prod(grid)
+            y_word, n0_word = (self._of_word(line, word)[:used].view(grid) for line in (y, n0))
+            payload, good = ldpc_demodulate(y_word, n0_word, word.cut)
+            if not bool(good.all()):
+                return None
+            parts.append(payload.reshape(-1).numpy().astype(np.uint8))
+        return np.packbits(np.concatenate(parts) ^ self.scrambling[item]).tobytes()
+
+
+def _of_items(csi: CSI, items: list[int]) -> CSI:
+    """Return the CSI of some items of a batch."""
+    return CSI(None if csi.h is None else csi.h[items], csi.n0[items])
+
+
+def _shares(bits: np.ndarray, words: Sequence[Codeword]) -> list[np.ndarray]:
+    """Cut the bits of a message into what each codeword carries."""
+    edges = np.cumsum([word.cut.payload for word in words])
+    return np.split(bits, edges[:-1])
