@@ -12,10 +12,12 @@ from __future__ import annotations
 
 import math
 import time
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -27,7 +29,7 @@ from semsim.tasks.reconstruct import Reconstruct
 from semsim.types import Transmission
 
 Row = dict[str, Any]
-Keep = Callable[[float, list[int], Any], None]
+Keep = Callable[[float, Any, Any], None]
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,8 @@ class Evaluation:
 
     Arguments are those of :func:`evaluate`. ``points`` holds what was accumulated per SNR; give
     it the points of an earlier, interrupted evaluation to go on from there with the same digits.
-    ``keep`` is called with SNR, numbers of items and values [metrics, items] of each batch.
+    ``keep``, if any, is called at each SNR of a batch with two rows that say which items these are,
+    their numbers and the CRC-32 of their sources, [2, B], and with their values [metrics, B].
     """
 
     def __init__(
@@ -93,7 +96,7 @@ class Evaluation:
         self.max_items = self.stop.max_items or len(payload)
         self.device = device or device_of(link)
         self.points = {float(snr): Tally([Moments() for _ in metrics]) for snr in snr_db}
-        self.keep: Keep = lambda snr_db, numbers, values: None
+        self.keep: Keep | None = None
 
     def items(self, snr_db: float) -> int:
         """Return how many items an SNR has seen."""
@@ -162,6 +165,7 @@ class Evaluation:
     def _send(self, index: int, numbers: list[int], items: list[Any], snrs: list[float]) -> None:
         """Send one batch at several SNRs; one transfer to the CPU for all of them."""
         source, target = _collate(items, [n % len(self.payload) for n in numbers], self.device)
+        which = self.keep and np.array([numbers, [_checksum(item[0]) for item in items]])
         start, gathered = time.perf_counter(), list[Tensor]()
         source = prepared(self.task, source)
         kept: dict[str, Tensor] = {}
@@ -179,7 +183,8 @@ class Evaluation:
             self.points[snr].seconds += time.perf_counter() - start + shared
         for snr, values in zip(snrs, torch.stack(gathered).cpu().numpy(), strict=True):
             self._add(snr, values, list(sent.notes))
-            self.keep(snr, numbers, values[2 : 2 + len(self.metrics)])
+            if self.keep:
+                self.keep(snr, which, values[2 : 2 + len(self.metrics)])
 
     def _encode_once(self, source: Tensor) -> dict[str, Any]:
         """Return what all SNRs of a batch share: the symbols, or the part that sees no channel."""
@@ -354,6 +359,11 @@ def _collate(items: list[Any], numbers: list[int], device: torch.device) -> tupl
     if isinstance(targets[0], Tensor):
         return source, torch.stack(targets).to(device)
     return source, torch.tensor(targets, device=device)
+
+
+def _checksum(source: Tensor) -> int:
+    """Return the CRC-32 of an item's source."""
+    return zlib.crc32(source.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
 
 
 def _power(x: Tensor) -> Tensor:

@@ -1,10 +1,11 @@
 """Values of single items: what paired comparisons need, and moments do not keep.
 
-    items/<uid>.parquet     item, one column per metric: a finished SNR point
+    items/<uid>.parquet     item, source, one column per metric: a finished SNR point
     journal/<uid>.items     the same as plain float64 while its link runs
 
 ``item`` counts from 0 in the order of the payload; the payload's own index is ``item`` modulo its
-size. Equal payload, seed and batches give each item the same image, fading and noise in all links.
+size. ``source`` is the CRC-32 of what was sent. Equal payload, seed and batches give each item the
+same image, fading and noise in all links.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from semsim.results import replacing
 if TYPE_CHECKING:
     from pandas import DataFrame
 
+WHICH = ("item", "source")  #: columns that say which item a line is about
 ROW_GROUP = 65_536  #: items that are in memory at once
 ABOUT = b"semsim"  #: key of what the file says about itself
 OLD = "holds no values of single items for {what}; run its scenario again with this version"
@@ -40,14 +42,13 @@ class ItemLog:
 
     def __init__(self, folder: Path, uid: str, metrics: Sequence[str]) -> None:
         self.raw, self.path = folder / "journal" / f"{uid}.items", items_path(folder, uid)
-        self.columns = ("item", *metrics)
+        self.columns = (*WHICH, *metrics)
         self.crc = 0
         self._file: io.BufferedRandom | None = None
 
-    def add(self, numbers: Sequence[int], values: np.ndarray) -> None:
-        """Append a batch: the items' numbers, and values [metrics, items]."""
-        rows = np.vstack([np.asarray(numbers, dtype=np.float64)[None], values]).T.astype("<f8")
-        data = rows.tobytes()
+    def add(self, which: np.ndarray, values: np.ndarray) -> None:
+        """Append a batch: numbers and checksums of the items [2, B], and values [metrics, B]."""
+        data = np.vstack([which, values]).T.astype("<f8").tobytes()
         if self._file is None:
             self.raw.parent.mkdir(parents=True, exist_ok=True)
             self._file = open(self.raw, "w+b")  # noqa: SIM115
@@ -81,7 +82,7 @@ class ItemLog:
         import pyarrow.parquet as pq
 
         self.close()
-        kinds = [pa.int64(), *[pa.float64()] * (len(self.columns) - 1)]
+        kinds = [pa.int64() if name in WHICH else pa.float64() for name in self.columns]
         text = json.dumps(about).encode()
         schema = pa.schema(list(zip(self.columns, kinds, strict=True)), metadata={ABOUT: text})
         width = 8 * len(self.columns)
@@ -118,9 +119,9 @@ class LinkItems:
     def __init__(self, folder: Path, uids: Mapping[float, str], metrics: Sequence[str]) -> None:
         self.logs = {snr: ItemLog(folder, uid, metrics) for snr, uid in uids.items()}
 
-    def __call__(self, snr_db: float, numbers: Sequence[int], values: np.ndarray) -> None:
+    def __call__(self, snr_db: float, which: np.ndarray, values: np.ndarray) -> None:
         """Take in one batch at one SNR."""
-        self.logs[snr_db].add(numbers, values)
+        self.logs[snr_db].add(which, values)
 
     def marks(self) -> dict[str, int]:
         """Return a checksum per SNR of what was added so far."""
@@ -157,7 +158,7 @@ def items_path(folder: str | Path, uid: str) -> Path:
 
 
 def read_items(folder: str | Path, uid: str, columns: Sequence[str] | None = None) -> DataFrame:
-    """Return the values of the items of one point: ``item`` and one column per metric.
+    """Return the values of the items of one point: ``item``, ``source``, a column per metric.
 
     Args:
         folder: the results folder.

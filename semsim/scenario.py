@@ -178,17 +178,6 @@ class Scenario(BaseModel):
         """Return the hash of the content, at one SNR where given; results are kept under it."""
         return _hash({**self.content, "snr_db": snr_db})
 
-    def plan(self) -> dict[str, Any]:
-        """Return what decides which items are sent in which batches, and with which draws."""
-        payload = spec.dump(self.payload)
-        return {
-            "payload": payload,
-            "data": data_hashes(payload),
-            "seed": self.seed,
-            "batch_size": self.batch_size,
-            "max_items": self.stop.max_items,
-        }
-
     def training_hash(self) -> str:
         """Return the hash of all that decides training, the same for points that share it."""
         keys = ("seed", "transmitter", "channel", "csi", "frontend", "task", "train")

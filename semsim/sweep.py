@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from semsim import spec
 from semsim.evaluation import Evaluation, Row
 from semsim.figures import take_pictures
 from semsim.intervals import Tally
@@ -198,7 +199,7 @@ def _run_point(work: _Work, point: Point, index: int) -> None:
         built.link, built.payload, built.task, built.metrics[0], pending,
         seed=scenario.seed, folder=pictures, device=built.device,
     )  # fmt: skip
-    items.finish(_about(scenario, built))
+    items.finish(_about(evaluation, scenario.payload))
     _keep(journal, point, built, evaluation)
     journal.drop_checkpoint(uid)
     items.drop()
@@ -214,10 +215,11 @@ def _resume(evaluation: Evaluation, items: LinkItems, saved: dict[str, Any]) -> 
         evaluation.points = {snr: points[snr] for snr in evaluation.points}
 
 
-def _about(scenario: Scenario, built: Built) -> dict[str, Any]:
+def _about(evaluation: Evaluation, payload: Any) -> dict[str, Any]:
     """Return what decides which items meet which draws, and which metrics are plain means."""
-    means = [m.name for m in built.metrics if all(m.combine(v) == v for v in (0.25, 0.75))]
-    return {"plan": scenario.plan(), "means": means}
+    means = [m.name for m in evaluation.metrics if all(m.combine(v) == v for v in (0.25, 0.75))]
+    plan = {name: getattr(evaluation, name) for name in ("seed", "batch_size", "max_items")}
+    return {"plan": plan, "payload": spec.dump(payload), "means": means}
 
 
 def _keep(journal: Journal, point: Point, built: Built, evaluation: Evaluation) -> None:

@@ -17,11 +17,15 @@ def log_of(folder: Path) -> ItemLog:
     return ItemLog(folder, "u", ["psnr", "ssim"])
 
 
+def which(start: int, stop: int) -> np.ndarray:
+    return np.array([np.arange(start, stop), np.arange(start, stop) + 100])
+
+
 def filled(folder: Path, count: int = 10) -> ItemLog:
     log = log_of(folder)
     for start in range(0, count, 4):
         stop = min(start + 4, count)
-        log.add(list(range(start, stop)), VALUES[:, start:stop])
+        log.add(which(start, stop), VALUES[:, start:stop])
     return log
 
 
@@ -31,6 +35,7 @@ def test_items_come_back_to_the_last_bit(tmp_path: Path) -> None:
     log.drop()
     table = read_items(tmp_path, "u")
     assert list(table["item"]) == list(range(10))
+    assert list(table["source"]) == list(range(100, 110))
     np.testing.assert_array_equal(table[["psnr", "ssim"]].to_numpy().T, VALUES)
     assert about_items(tmp_path, "u") == {"plan": {"seed": 1}}
     assert not list((tmp_path / "journal").iterdir())
@@ -39,11 +44,11 @@ def test_items_come_back_to_the_last_bit(tmp_path: Path) -> None:
 def test_a_resumed_log_forgets_what_came_after_the_mark(tmp_path: Path) -> None:
     log = filled(tmp_path, 4)
     mark = log.crc
-    log.add([4], VALUES[:, 4:5] + 1)
+    log.add(which(4, 5), VALUES[:, 4:5] + 1)
     log.close()
     again = log_of(tmp_path)
     assert again.resume(4, mark)
-    again.add(list(range(4, 10)), VALUES[:, 4:])
+    again.add(which(4, 10), VALUES[:, 4:])
     again.finish({})
     np.testing.assert_array_equal(read_items(tmp_path, "u")["psnr"], VALUES[0])
 
