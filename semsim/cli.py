@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -33,6 +34,7 @@ Closed = Annotated[
     ),
 ]
 Quick = Annotated[bool, typer.Option("--quick", help="A few items at two SNRs, as a trial.")]
+Fresh = Annotated[bool, typer.Option("--fresh", help="Forget earlier results and trainings.")]
 Family = Annotated[str | None, typer.Argument(help="channel, transmitter, ... or weights.")]
 
 
@@ -51,6 +53,16 @@ def main(
     ] = False,
 ) -> None:
     """Compose, train, sweep and fairly compare semantic-communication links."""
+    log = logging.getLogger("semsim")
+    if not log.handlers:
+        log.addHandler(_Told())
+
+
+class _Told(logging.Handler):
+    """Says in a line what semsim thinks the user should know."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        typer.echo(f"semsim: {record.getMessage()}", err=True)
 
 
 @contextmanager
@@ -76,12 +88,15 @@ def _plain_errors(file: Path | None = None, *, closed: bool = False) -> Iterator
 
 @contextmanager
 def _told_how_to_go_on(folder: Path) -> Iterator[None]:
+    from semsim.stopping import exit_code, sigterm_like_ctrl_c
+
     try:
-        yield
-    except KeyboardInterrupt:
+        with sigterm_like_ctrl_c():
+            yield
+    except KeyboardInterrupt as stop:
         message = f"\nStopped. What is done is kept in {folder}; the same command goes on."
         typer.echo(message, err=True)
-        raise typer.Exit(130) from None
+        raise typer.Exit(exit_code(stop)) from None
 
 
 @app.command("list")
@@ -123,7 +138,7 @@ def run(
     file: File,
     out: Out = None,
     quick: Quick = False,
-    fresh: Annotated[bool, typer.Option("--fresh", help="Forget earlier results.")] = False,
+    fresh: Fresh = False,
     device: Device = None,
     closed: Closed = False,
 ) -> None:
@@ -151,6 +166,7 @@ def train(
     file: File,
     out: Out = None,
     quick: Quick = False,
+    fresh: Fresh = False,
     device: Device = None,
     closed: Closed = False,
 ) -> None:
@@ -163,7 +179,8 @@ def train(
         scenario = quicker(Scenario.load(file)) if quick else Scenario.load(file)
         folder = out or Path("results") / scenario.name
         with _told_how_to_go_on(folder):
-            for line in train_all(scenario, folder, device, progress=sys.stderr.isatty()):
+            bar = sys.stderr.isatty()
+            for line in train_all(scenario, folder, device, fresh=fresh, progress=bar):
                 typer.echo(line)
 
 
@@ -197,8 +214,8 @@ def schema(
     with _plain_errors():
         import json
 
+        from semsim.disk import write_atomic
         from semsim.listing import json_schema
-        from semsim.results import write_atomic
 
         text = json.dumps(json_schema(), indent=2)
         if out is None:

@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from semsim.disk import write_atomic
 from semsim.evaluation import prepared
 from semsim.metrics.base import Outcome
 from semsim.mistakes import SpecError, known, sentence
-from semsim.results import read_rows, write_atomic
+from semsim.results import read_rows
 from semsim.seeds import stream
 
 if TYPE_CHECKING:

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from semsim.results import replacing
+from semsim.disk import replacing
 
 if TYPE_CHECKING:
     from pandas import DataFrame

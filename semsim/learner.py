@@ -6,7 +6,6 @@ import contextlib
 import copy
 import functools
 import math
-import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from semsim.disk import check_seal, sealed_file, write_atomic
 from semsim.evaluation import prepared
 from semsim.nn import muon
 from semsim.payloads.items import check_image, pair
@@ -136,7 +136,7 @@ def low_memory_if(wanted: bool, link: nn.Module, task: nn.Module, folder: Path) 
 
     nets = nn.ModuleDict({"link": link, "task": task})
     report = low_memory(nets)
-    (folder / "low_memory.txt").write_text(f"{report}\n", encoding="utf-8")
+    write_atomic(folder / "low_memory.txt", f"{report}\n")
     try:
         yield
     finally:
@@ -195,7 +195,6 @@ class State:
 
     def save(self, path: Path) -> None:
         """Write the checkpoint in one go."""
-        half = path.with_name(path.name + ".part")
         content = {
             "nets": self.nets.state_dict(),
             "average": self.average,
@@ -205,17 +204,13 @@ class State:
             "seed": self.seed,
             "spec": asdict(self.spec),
         }
-        torch.save(content, half)
-        os.replace(half, path)
+        with sealed_file(path) as file:
+            torch.save(content, file)
 
     def load(self, path: Path) -> None:
         """Go on from a checkpoint of the same training; anything else is refused."""
-        try:
-            content = torch.load(path, weights_only=True)
-        except Exception as error:  # torch raises half a dozen types for a damaged file
-            raise ValueError(
-                f"{path} is no whole checkpoint ({type(error).__name__}); delete it to start anew"
-            ) from error
+        check_seal(path)
+        content = torch.load(path, weights_only=True)
         # settings that are younger than the checkpoint had what is now their default
         theirs = {**asdict(type(self.spec)()), **content["spec"]}
         if (content["seed"], theirs) != (self.seed, asdict(self.spec)):
@@ -262,7 +257,9 @@ def auxiliary_loss(link: nn.Module, progress: float) -> Tensor | float:
     return sum(part(progress) for part in asked if part is not None)
 
 
-def lightning_module(state: State, after_step: Callable[[float], bool]) -> Any:
+def lightning_module(
+    state: State, after_step: Callable[[float], bool], on_start: Callable[[], None]
+) -> Any:
     """Return the LightningModule around the state; it stops when ``after_step`` says so."""
     import lightning
 
@@ -276,6 +273,9 @@ def lightning_module(state: State, after_step: Callable[[float], bool]) -> Any:
 
         def configure_optimizers(self) -> torch.optim.Optimizer:
             return state.optimiser
+
+        def on_train_start(self) -> None:
+            on_start()
 
         def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
             share = rate(state.progress(), state.spec.warmup)

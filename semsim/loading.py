@@ -22,10 +22,14 @@ def pick_device(name: str) -> torch.device:
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
-        torch.empty(0, device=name)
-        return torch.device(name)
-    except (RuntimeError, AssertionError):
+        device = torch.device(name)
+        torch.ones(1, device=device).item()  # a device such as meta computes nothing
+        torch.Generator(device)
+    except Exception:  # each kind of device has its own way to say that it is missing
         raise SpecError("device", f"{name!r} is not available here; use cpu or auto") from None
+    if device.type == "cpu" and device.index:
+        raise SpecError("device", f"{name!r} is not there, since the CPU is one device; use cpu")
+    return device
 
 
 def weights_hash(name: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import errno
 import traceback
 import types
 import typing
@@ -129,6 +130,9 @@ def unforeseen(error: Exception) -> str:
 def sentence(error: Exception) -> str:
     """Return an exception's text as one line."""
     text = " ".join(str(error).split())
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        at = f" at {error.filename}" if error.filename else ""
+        return f"the disk is full{at}; what was done is kept: make room, and run the same again"
     if isinstance(error, FileNotFoundError) and error.filename:
         return f"no such file or folder: {error.filename}"
     if isinstance(error, OSError) and error.filename and error.strerror:

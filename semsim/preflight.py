@@ -10,7 +10,7 @@ from torch import nn
 from semsim.evaluation import Row
 from semsim.mistakes import SpecError
 from semsim.scenario import Point, Scenario
-from semsim.trained import training_data, trains
+from semsim.trained import learns, rehearse, trains
 
 QUICK_ITEMS, QUICK_STEPS = 4, 4
 MOST_CHECKED = 64  #: links of a sweep that are tried before it runs
@@ -52,10 +52,11 @@ def preflight(points: list[Point], device: torch.device) -> list[list[Row]]:
     for point in covering(points):
         scenario = point.scenario
         try:
+            built = scenario.build(device)
+            rows.append(scenario.check(built))
             if trains(scenario) and scenario.training_hash() not in seen:
                 seen.add(scenario.training_hash())
-                training_data(scenario)
-            rows.append(scenario.check(scenario.build(device)))
+                rehearse(scenario, built)
         except SpecError as error:
             if not point.swept:
                 raise
@@ -105,11 +106,13 @@ def preflight_report(scenario: Scenario, device: torch.device) -> list[str]:
         row = point.scenario.check(built)[0]  # the first item also paid for imports and caches
         uses = {n[5:]: row[n] for n in row if n.startswith("uses_") and row[n]}
         ledger = " + ".join(f"{value:g} {name}" for name, value in uses.items()) or "no link"
+        aside = trains(point.scenario) and not learns(built)
         items = point.scenario.stop_rule().max_items or len(built.payload)
         seconds += row["seconds"] * items * len(point.scenario.snr_db)
         lines.append(
             f"  {point.name}: {sum(uses.values()):g} channel uses per item ({ledger}), "
             f"CBR {row['cbr']:.4g}, power {row['power']:.4g}, at most {items} items per SNR"
+            + (", nothing to train" if aside else "")
         )
     snrs = ", ".join(f"{snr:g}" for snr in points[0].scenario.snr_db)
     if len(tried) < len(points):

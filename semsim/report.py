@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from semsim.results import write_atomic
+from semsim.disk import write_atomic
 
 if TYPE_CHECKING:
     from pandas import DataFrame

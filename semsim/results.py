@@ -9,11 +9,11 @@ import platform
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from semsim.disk import write_atomic
 from semsim.evaluation import Row
 
 if TYPE_CHECKING:
@@ -117,26 +117,6 @@ class Journal:
                 f"{self.path} is damaged at byte {start}; delete that line, and the run computes "
                 "its point again"
             ) from None
-
-
-def write_atomic(path: Path, content: str | bytes) -> None:
-    """Write a file so that a crash leaves the old one or the new one, never a part."""
-    with replacing(path) as partial:
-        partial.write_bytes(content.encode() if isinstance(content, str) else content)
-
-
-@contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """Give the name of a file to write in the place of ``path``, which it takes in the end."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        yield partial
-        with open(partial, "r+b") as file:
-            os.fsync(file.fileno())
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def frame(rows: Iterable[Row]) -> DataFrame:

@@ -5,8 +5,7 @@ from __future__ import annotations
 import io
 import json
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from semsim import spec
+from semsim.disk import locked, write_atomic
 from semsim.evaluation import Evaluation, Row
 from semsim.figures import take_pictures
 from semsim.intervals import Tally
@@ -23,9 +23,9 @@ from semsim.mistakes import SpecError
 from semsim.outputs import collect, figures, labels, picture_folder
 from semsim.preflight import preflight, quicker
 from semsim.report import write_report
-from semsim.results import Journal, frame, provenance, read_provenance, write_atomic, write_rows
+from semsim.results import Journal, frame, provenance, read_provenance, write_rows
 from semsim.scenario import Built, Point, Scenario
-from semsim.trained import own_weights
+from semsim.trained import forget, own_weights
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -79,7 +79,7 @@ def run(
         out: results folder; ``results/<name>`` by default.
         quick: only a few items at the first and last SNR, to see whether all works; kept apart
             under ``<name>-quick``.
-        fresh: forget earlier results in the folder.
+        fresh: forget earlier results in the folder, and what this scenario trained there.
         device: instead of the scenario's.
         listener: called after every batch.
     """
@@ -95,10 +95,11 @@ def run(
     earlier = Journal(folder)
     preflight([p for p in points if fresh or _pending(p, folder, earlier)], where)
     folder.mkdir(parents=True, exist_ok=True)
-    with _locked(folder):
+    with locked(folder):
         work = _Work(folder, Journal(folder), where, listener, len(points))
         if fresh:
             work.journal.clear()
+            forget(points, folder)
         _write_header(folder, scenario, points, source, where)
         rows = _run_points(work, points)
     write_report(
@@ -294,21 +295,3 @@ def _write_header(
     record = {**provenance(source, uids, weights, str(device)), **shown}
     write_atomic(folder / "scenario.yaml", source)
     write_atomic(folder / "provenance.json", json.dumps(record, indent=2))
-
-
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Hold the folder's lock: two runs at once would overwrite each other's rows."""
-    try:
-        import fcntl
-    except ImportError:  # a system without file locks
-        yield
-        return
-    with open(folder / ".lock", "w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise SpecError(
-                "", f"another run is writing to {folder}; wait for it, or choose another --out"
-            ) from None
-        yield

@@ -11,8 +11,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import math
-import signal
-import threading
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -22,7 +20,9 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
+from semsim.disk import Damaged, locked, set_aside, write_atomic
 from semsim.learner import Batches, State, lightning_module, low_memory_if
+from semsim.stopping import Postponed
 from semsim.tasks.reconstruct import Reconstruct
 
 CHECKPOINT = "checkpoint.pt"
@@ -77,15 +77,20 @@ class TrainSpec:
         for name in ("steps", "batch_size", "val_every", "val_items", "save_every"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        for name in ("lr", "clip"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name} must be > 0, got {getattr(self, name)}")
+        for name in ("lr", "minutes"):
+            value = getattr(self, name)
+            if value is not None and not 0 < value < math.inf:
+                raise ValueError(f"{name} must be a finite number > 0, got {value}")
+        if not self.clip > 0:
+            raise ValueError(f"clip must be > 0, got {self.clip}")
         for name in ("ema", "warmup"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} must be in [0, 1), got {getattr(self, name)}")
-        if self.minutes is not None and not self.minutes > 0:
-            raise ValueError(f"minutes must be > 0, got {self.minutes}")
         low, high = self.snr_range()
+        for name, snrs in {"snr_db": (low, high), "val_snr_db": self.val_snr_db}.items():
+            if not snrs or not all(abs(snr) <= 200 for snr in snrs):
+                got = getattr(self, name)
+                raise ValueError(f"{name} must lie between -200 and 200 dB, got {got}")
         if low > high:
             raise ValueError(f"snr_db goes from low to high, got {low} to {high}; swap them")
 
@@ -131,7 +136,8 @@ def train(
 ) -> TrainResult:
     """Train a link and its task, and leave the averaged weights in them.
 
-    Ctrl-C finishes the step, saves, and raises KeyboardInterrupt; the same call then goes on.
+    Ctrl-C and SIGTERM finish the step and save, and then do what they always do; the same call
+    goes on from there. A checkpoint that is damaged is set aside, and the training starts anew.
 
     Args:
         link: any module with ``transmit``; its channel and front end are trained through.
@@ -152,25 +158,33 @@ def train(
             f"{type(task).__name__} trains parameters of its own; hold them in a module, such as "
             "self.network, whose weights can be kept and loaded"
         )
-    folder.mkdir(parents=True, exist_ok=True)
     link.to(device), task.to(device)
-    with low_memory_if(spec.memory == "low", link, task, folder):
-        state = State(link, task, spec, seed)
-        if resume and (folder / CHECKPOINT).is_file():
-            state.load(folder / CHECKPOINT)
-        watch = _Watch(state, folder, validation)
-        with _interruptible(watch):
-            if state.progress() < 1:
-                _fit(state, payload, watch, folder, torch.device(device), progress)
-        state.save(folder / CHECKPOINT)
-        if watch.interrupted:
-            raise KeyboardInterrupt
-        state.nets.load_state_dict(state.average)
-        state.nets.eval()
+    with locked(folder):
+        with low_memory_if(spec.memory == "low", link, task, folder):
+            state = State(link, task, spec, seed)
+            if resume:
+                _resume(state, folder / CHECKPOINT)
+            watch = _Watch(state, folder, validation)
+            with watch.signals.noting():
+                if state.progress() < 1:
+                    _fit(state, payload, watch, folder, torch.device(device), progress)
+                state.save(folder / CHECKPOINT)
+            watch.signals.obey()
+            state.nets.load_state_dict(state.average)
+            state.nets.eval()
+        weights = _write_weights(state, folder)
     recent = watch.losses[-100:]
     loss = sum(recent) / len(recent) if recent else math.nan
-    weights = _write_weights(state, folder)
     return TrainResult(state.steps, state.seconds / 60, loss, watch.curve, weights)
+
+
+def _resume(state: State, checkpoint: Path) -> None:
+    """Go on from a checkpoint where there is a sound one."""
+    if checkpoint.is_file():
+        try:
+            state.load(checkpoint)
+        except Damaged as error:
+            set_aside(checkpoint, error, then="the training starts anew")
 
 
 class _Watch:
@@ -180,22 +194,22 @@ class _Watch:
         self.state, self.folder, self.validation = state, folder, validation
         self.losses: list[float] = []
         self.curve = _curve_so_far(folder, state.steps)
-        self.interrupted = False
+        self.signals = Postponed()
 
     def __call__(self, loss: float) -> bool:
         """Note the loss of a step; return True to stop."""
         state, spec = self.state, self.state.spec
         if not math.isfinite(loss):
-            raise ValueError(
-                f"the loss became {loss} at step {state.steps}; lower lr (now {spec.lr}) or clip"
-            )
+            first = "before anything was learned, so look at the payload's values and the task"
+            cure = first if state.steps == 1 else f"lower lr (now {spec.lr}) or clip"
+            raise ValueError(f"the loss became {loss} at step {state.steps}; {cure}")
         self.losses.append(loss)
         if state.steps % spec.save_every == 0:
             state.save(self.folder / CHECKPOINT)
         done = state.progress() >= 1
         if self.validation is not None and (done or state.steps % spec.val_every == 0):
             self.validate()
-        return done or self.interrupted
+        return done or self.signals.received is not None
 
     def validate(self) -> None:
         """Measure the averaged weights and append to ``validation.csv``."""
@@ -207,15 +221,16 @@ class _Watch:
         with state.averaged():
             rows = evaluate(
                 state.nets["link"], self.validation, snr_db=spec.val_snr_db,
-                metrics=[_judge(*self.validation[0])], task=state.nets["task"],
+                metrics=[judge(*self.validation[0])], task=state.nets["task"],
                 stop=Stop(1, min(spec.val_items, len(self.validation))), seed=state.seed,
             )  # fmt: skip
         keep = ("snr_db", "metric", "value", "ci_low", "ci_high", "n")
         self.curve += [{"step": state.steps, **{k: row[k] for k in keep}} for row in rows]
-        pandas.DataFrame(self.curve).to_csv(self.folder / "validation.csv", index=False)
+        text = pandas.DataFrame(self.curve).to_csv(index=False)
+        write_atomic(self.folder / "validation.csv", text)
 
 
-def _judge(source: torch.Tensor, target: Any) -> str:
+def judge(source: torch.Tensor, target: Any) -> str:
     """Return the kind of metric that a validation shows for such items."""
     if not isinstance(target, torch.Tensor):
         return "accuracy"
@@ -233,28 +248,12 @@ def _curve_so_far(folder: Path, steps: int) -> list[dict[str, Any]]:
     return rows[rows["step"] <= steps].to_dict("records")  # type: ignore[return-value]
 
 
-@contextlib.contextmanager
-def _interruptible(watch: _Watch) -> Iterator[None]:
-    """Let Ctrl-C end the training after the step at hand."""
-
-    def note(_signal: int, _frame: Any) -> None:
-        watch.interrupted = True
-
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGINT, note)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
-
-
 def _fit(
     state: State, payload: Any, watch: _Watch, folder: Path, device: torch.device, progress: bool
 ) -> None:
     import lightning
     from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+    from lightning.pytorch.plugins.environments import LightningEnvironment
 
     logger = {"csv": CSVLogger, "tensorboard": TensorBoardLogger}[state.spec.log]
     batches = Batches(payload, state.spec, state.seed, state.steps)
@@ -265,8 +264,9 @@ def _fit(
             gradient_clip_val=state.spec.clip, logger=logger(folder, name="log"),
             enable_checkpointing=False, enable_progress_bar=progress,
             enable_model_summary=False, log_every_n_steps=20,
+            plugins=[LightningEnvironment()],  # or SLURM's variables ask for several processes
         )  # fmt: skip
-        trainer.fit(lightning_module(state, watch), loader)
+        trainer.fit(lightning_module(state, watch, watch.signals.listen), loader)
 
 
 @contextlib.contextmanager

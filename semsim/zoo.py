@@ -18,12 +18,14 @@ from typing import Any, TypeVar
 
 from torch import nn
 
+from semsim.disk import write_atomic
 from semsim.weightfile import check_fit, read_header, read_tensors, sha256_of
 
 T = TypeVar("T", bound=nn.Module)
 R = TypeVar("R", bound=nn.Module)
 WEIGHTS = Path(__file__).parent / "weights"
 OF_TASK = "task.safetensors"  #: what a training leaves of its task, beside the link's weights
+FETCH = "install semsim again"
 RETRAIN = "train it again with semsim train, or name other weights"
 
 
@@ -111,7 +113,7 @@ def load_parts(name: str | Path, parts: Mapping[str, nn.Module]) -> None:
     """Load weights into modules, each under its own prefix, such as ``{"network": resnet}``."""
     path = _path(name)
     header = read_header(path)
-    _check_hash(path, card(path.stem)["sha256"] if path.parent == WEIGHTS else None)
+    _check_hash(path, _sha256_beside(path))
     for prefix, part in parts.items():
         _check_spec(path.stem, prefix, part, header.specs.get(prefix))
     own = {p: part.state_dict() for p, part in parts.items()}
@@ -120,6 +122,18 @@ def load_parts(name: str | Path, parts: Mapping[str, nn.Module]) -> None:
     tensors = read_tensors(path)
     for prefix, part in parts.items():
         part.load_state_dict({k: tensors[f"{prefix}.{k}"] for k in own[prefix]})
+
+
+def _sha256_beside(path: Path) -> str | None:
+    """Return the SHA-256 on the card of weights; None where a file from elsewhere has no card."""
+    if path.parent == WEIGHTS:
+        return str(card(path.stem)["sha256"])
+    try:
+        facts = json.loads(path.with_suffix(".json").read_bytes())
+    except (FileNotFoundError, ValueError):  # a damaged card says nothing about the weights
+        return None
+    found = facts.get("sha256") if isinstance(facts, dict) else None
+    return found if isinstance(found, str) else None
 
 
 def export(
@@ -146,21 +160,14 @@ def export_parts(
     }
     specs = {p: part.spec for p, part in parts.items() if hasattr(part, "spec")}
     content = save(tensors, metadata={"spec": json.dumps(specs, sort_keys=True)})
-    _write(path, content)
+    write_atomic(path, content)
     digest = hashlib.sha256(content).hexdigest()
     parameters = sum(p.numel() for part in parts.values() for p in part.parameters())
     classes = {p: f"{type(part).__module__}:{type(part).__qualname__}" for p, part in parts.items()}
     facts = {"sha256": digest, "classes": classes, "spec": specs, "parameters": parameters}
     facts |= card or {}
-    _write(path.with_suffix(".json"), (json.dumps(facts, indent=2) + "\n").encode())
+    write_atomic(path.with_suffix(".json"), json.dumps(facts, indent=2) + "\n")
     return path
-
-
-def _write(path: Path, content: bytes) -> None:
-    """Write in one go, so that a reader never sees half a file."""
-    half = path.with_name(path.name + ".part")
-    half.write_bytes(content)
-    half.replace(path)
 
 
 def _path(name: str | Path) -> Path:
@@ -187,7 +194,7 @@ def _check_hash(path: Path, sha256: str | None) -> None:
     if found != sha256:
         raise ValueError(
             f"weights {path.name} are damaged: SHA-256 {found[:12]}… where the model card says "
-            f"{sha256[:12]}…; install semsim again"
+            f"{sha256[:12]}…; {FETCH if path.parent == WEIGHTS else RETRAIN}"
         )
 
 

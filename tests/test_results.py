@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from semsim.results import COLUMNS, Journal, frame, provenance, read_rows, write_atomic, write_rows
+from semsim.disk import write_atomic
+from semsim.results import COLUMNS, Journal, frame, provenance, read_rows, write_rows
 
 ROW = {
     "scenario": "a", "transmitter": "t", "channel": "c", "payload": "p", "snr_db": 1.0,

@@ -219,7 +219,7 @@ def test_a_batch_beyond_the_memory_names_the_key_and_keeps_what_is_done(
 
 def test_two_runs_at_once_do_not_share_a_folder() -> None:
     def again(progress: object) -> None:
-        with pytest.raises(SpecError, match="another run is writing to out"):
+        with pytest.raises(ValueError, match="another run or training is writing to out"):
             run(toy(), "out")
 
     run(toy(snr_db=[0], sweep={}), "out", listener=again)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import os
+import random
 import signal
 from collections.abc import Callable
 from pathlib import Path
+from typing import IO
 
 import pytest
 import torch
@@ -15,7 +18,9 @@ from channels import AWGN, Rayleigh
 from semsim import Link, stream
 from semsim.codecs.deepjscc import DeepJSCCReceiver, DeepJSCCTransmitter
 from semsim.codecs.swin_jscc import SwinReceiver, SwinTransmitter
+from semsim.disk import Damaged, check_seal, sealed_file
 from semsim.learner import Batches, auxiliary_loss, networks_in_bf16, rate
+from semsim.mistakes import sentence
 from semsim.tasks.reconstruct import Reconstruct
 from semsim.training import TrainSpec, train
 
@@ -204,10 +209,16 @@ def test_rate_rises_and_falls_to_zero() -> None:
     ("changes", "message"),
     [
         ({"steps": 0}, "steps must be at least 1"),
-        ({"lr": 0.0}, "lr must be > 0"),
+        ({"lr": 0.0}, "lr must be a finite number > 0"),
         ({"ema": 1.0}, "ema must be in"),
         ({"snr_db": (20.0, 0.0)}, "swap them"),
-        ({"minutes": -1.0}, "minutes must be > 0"),
+        ({"lr": math.inf}, "lr must be a finite number > 0"),
+        ({"minutes": -1.0}, "minutes must be a finite number > 0"),
+        ({"minutes": math.inf}, "minutes must be a finite number > 0"),
+        ({"snr_db": math.inf}, "snr_db must lie between -200 and 200 dB, got inf"),
+        ({"snr_db": (0.0, math.inf)}, "snr_db must lie between"),
+        ({"val_snr_db": (math.nan,)}, "val_snr_db must lie between"),
+        ({"val_snr_db": ()}, "val_snr_db must lie between"),
     ],
 )
 def test_settings_that_make_no_sense_are_refused(changes: dict, message: str) -> None:
@@ -226,9 +237,59 @@ def test_a_checkpoint_of_another_training_is_refused(tmp_path: Path) -> None:
         train(small_link(), Blobs(), spec=spec(steps=3), folder=tmp_path)
 
 
-def test_a_damaged_checkpoint_is_refused(tmp_path: Path) -> None:
-    train(small_link(), Blobs(), spec=spec(steps=2), folder=tmp_path)
+def test_a_damaged_checkpoint_is_set_aside_and_training_starts_anew(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    whole, again = small_link(), small_link()
+    train(whole, Blobs(), spec=spec(steps=2), folder=tmp_path)
     path = tmp_path / "checkpoint.pt"
-    path.write_bytes(path.read_bytes()[:500])
-    with pytest.raises(ValueError, match="no whole checkpoint"):
-        train(small_link(), Blobs(), spec=spec(steps=2), folder=tmp_path)
+    sound = path.read_bytes()
+    draw = random.Random(1)
+    for place in (draw.randrange(len(sound)) for _ in range(400)):
+        changed = bytearray(sound)
+        changed[place] ^= 1 << draw.randrange(8)
+        path.write_bytes(changed)
+        with pytest.raises(Damaged):
+            check_seal(path)
+    train(again, Blobs(), spec=spec(steps=2), folder=tmp_path)
+    assert "checkpoint.pt is damaged" in caplog.text and "starts anew" in caplog.text
+    assert (tmp_path / "checkpoint.pt.damaged").read_bytes() == changed
+    assert path.read_bytes() != changed
+    assert same(whole.state_dict(), again.state_dict())
+
+
+def test_two_trainings_at_once_do_not_share_a_folder(tmp_path: Path) -> None:
+    class Again(Blobs):
+        def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+            with pytest.raises(ValueError, match="another run or training is writing to"):
+                train(small_link(), Blobs(), spec=spec(steps=1), folder=tmp_path)
+            return super().__getitem__(index)
+
+    assert train(small_link(), Again(), spec=spec(steps=1), folder=tmp_path).steps == 1
+
+
+def test_the_variables_of_slurm_change_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SLURM_NTASKS", "4")
+    monkeypatch.setenv("SLURM_JOB_ID", "1")
+    monkeypatch.setenv("SLURM_JOB_NAME", "train")
+    assert train(small_link(), Blobs(), spec=spec(steps=1), folder=tmp_path).steps == 1
+
+
+def test_a_full_disk_says_so_and_leaves_the_last_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train(small_link(), Blobs(), spec=spec(steps=1), folder=tmp_path)
+    before = (tmp_path / "checkpoint.pt").read_bytes()
+
+    def full(path: str, mode: str) -> IO[bytes]:
+        return open("/dev/full", mode)
+
+    monkeypatch.setattr("semsim.disk.open", full, raising=False)
+    for content in ({"small": 1}, {"large": torch.zeros(10**6)}):
+        with pytest.raises(OSError) as caught, sealed_file(tmp_path / "checkpoint.pt") as file:
+            torch.save(content, file)
+        assert sentence(caught.value).startswith(f"the disk is full at {tmp_path}/checkpoint.pt")
+    assert (tmp_path / "checkpoint.pt").read_bytes() == before
+    assert not list(tmp_path.glob(".semsim*"))

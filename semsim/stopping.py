@@ -1,0 +1,73 @@
+"""Ctrl-C and SIGTERM: what is at hand is finished and saved, and then the signal is obeyed."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import threading
+from collections.abc import Iterator
+from types import FrameType
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM came: a stop like Ctrl-C, but with another exit code."""
+
+
+def exit_code(stop: KeyboardInterrupt) -> int:
+    """Return 128 and the number of the signal, as a shell has it."""
+    return 128 + (signal.SIGTERM if isinstance(stop, Terminated) else signal.SIGINT)
+
+
+@contextlib.contextmanager
+def sigterm_like_ctrl_c() -> Iterator[None]:
+    """Let SIGTERM raise :class:`Terminated`, so that what cleans up after Ctrl-C does so too."""
+
+    def stop(_signal: int, _frame: FrameType | None) -> None:
+        raise Terminated
+
+    with _handled({signal.SIGTERM: stop}):
+        yield
+
+
+class Postponed:
+    """Notes both signals while it is entered; :meth:`obey` then does what they ask for."""
+
+    def __init__(self) -> None:
+        self.received: int | None = None
+
+    @contextlib.contextmanager
+    def noting(self) -> Iterator[None]:
+        """Note signals for the length of a block."""
+        with _handled(dict.fromkeys(SIGNALS, self._note)):
+            yield
+
+    def listen(self) -> None:
+        """Take the signals back from whoever took them since :meth:`noting` began."""
+        if threading.current_thread() is threading.main_thread():
+            for number in SIGNALS:
+                signal.signal(number, self._note)
+
+    def _note(self, number: int, _frame: FrameType | None) -> None:
+        self.received = number
+
+    def obey(self) -> None:
+        """Do what the signal would have done: KeyboardInterrupt for Ctrl-C, or the end."""
+        if self.received is not None:
+            signal.raise_signal(self.received)
+            raise KeyboardInterrupt  # where somebody ignores the signal
+
+
+@contextlib.contextmanager
+def _handled(handlers: dict) -> Iterator[None]:
+    """Set handlers of signals for a while; only a main thread can."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
