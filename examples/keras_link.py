@@ -1,7 +1,8 @@
 """A Keras encoder and decoder in a torch link, and the same network in torch, trained alike.
 
-python examples/keras_link.py [--quick]  # needs pip install "semsim[tensorflow]"; prints PSNR and
-leaves encoder.keras and decoder.keras
+python examples/keras_link.py [--quick]  # needs pip install "semsim-wireless[tensorflow]"
+
+It prints the PSNR and leaves encoder.keras and decoder.keras.
 """
 
 import sys

@@ -175,7 +175,7 @@ def _open_volumes(files: Sequence[Path], split: str, size: int | None) -> Hounsf
     try:
         import nibabel
     except ImportError:
-        message = 'NIfTI volumes need nibabel, which is missing: pip install "semsim[vision]"'
+        message = 'NIfTI volumes need nibabel, which is missing: pip install "semsim-wireless[vision]"'
         raise ImportError(message) from None
     # every fifth tests; of fewer than five the last
     last = min(len(files), 5) - 1

@@ -14,7 +14,7 @@ import torch
 Backend = Literal["tensorflow", "torch"]
 _QUIET = ("TF_CPP_MIN_LOG_LEVEL", "3")  # else it reports a missing GPU as an error
 _owner: dict[str, int] = {}  #: which process uses TensorFlow
-INSTALL = 'pip install "semsim[tensorflow]"'
+INSTALL = 'pip install "semsim-wireless[tensorflow]"'
 
 
 def import_tensorflow() -> Any:
