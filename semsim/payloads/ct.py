@@ -175,7 +175,8 @@ def _open_volumes(files: Sequence[Path], split: str, size: int | None) -> Hounsf
     try:
         import nibabel
     except ImportError:
-        message = 'NIfTI volumes need nibabel, which is missing: pip install "semsim-wireless[vision]"'
+        install = 'pip install "semsim-wireless[vision]"'
+        message = f"NIfTI volumes need nibabel, which is missing: {install}"
         raise ImportError(message) from None
     # every fifth tests; of fewer than five the last
     last = min(len(files), 5) - 1
