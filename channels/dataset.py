@@ -16,6 +16,8 @@ from channels.base import ChannelState, check_symbols
 from channels.checks import check_choice, check_count, check_draw
 from channels.fading import apply_gain
 
+Parts = Literal["first", "last"]
+
 _FORMS = "[S, R, T] (flat), [S, R, T, F] (subcarriers or taps), complex, or real with a last axis 2"
 
 
@@ -26,9 +28,12 @@ class Measured(nn.Module):
     stay weak. With subcarriers, use n sees subcarrier n mod F, and time stands still.
 
     Args:
-        path: .npy or .npz file of an array [S, R, T] or [S, R, T, F], complex, or real with a last
-            axis of 2 for real and imaginary part; S snapshots, R receive, T transmit antennas.
+        path: .npy or .npz file of an array [S, R, T] or [S, R, T, F], complex, or real (floats or
+            signed integers) with a last axis of 2 for real and imaginary part; S snapshots, R
+            receive, T transmit antennas.
         array: name of the array in a .npz file that holds several.
+        re_im: the axis of a real array that holds real and imaginary part, where it is the first,
+            or where first and last have a length of 2 both.
         last_axis: what F counts: subcarriers of a frequency response, or taps of an impulse
             response, which is then transformed to ``subcarriers``.
         subcarriers: length of that transform, at least the number of taps.
@@ -41,13 +46,16 @@ class Measured(nn.Module):
         path: str | Path,
         array: str | None = None,
         *,
+        re_im: Parts | None = None,
         last_axis: Literal["subcarriers", "taps"] = "subcarriers",
         subcarriers: int | None = None,
     ) -> None:
         super().__init__()
         check_choice("last_axis", last_axis, ("subcarriers", "taps"))
+        if re_im is not None:
+            check_choice("re_im", re_im, ("first", "last"))
         self.path = str(path)
-        gains = _as_gains(_read(Path(path), array), self.path)
+        gains = _as_gains(_read(Path(path), array), re_im, self.path)
         if last_axis == "taps":
             gains = _to_subcarriers(gains, subcarriers)
         elif subcarriers is not None:
@@ -112,15 +120,9 @@ def _wanted(names: list[str], array: str | None) -> list[str]:
     return [array] if array in names else names
 
 
-def _as_gains(values: np.ndarray, path: str) -> Tensor:
-    if values.dtype.kind not in "fc":
-        raise ValueError(f"{path} holds {values.dtype}, not gains; write {_FORMS}")
+def _as_gains(values: np.ndarray, re_im: Parts | None, path: str) -> Tensor:
     came = list(values.shape)
-    gains = torch.from_numpy(values.astype(np.complex128 if values.dtype.kind == "c" else float))
-    if not gains.is_complex():
-        if not came or came[-1] != 2:
-            raise ValueError(f"{path} holds real numbers of shape {came}; write {_FORMS}")
-        gains = torch.view_as_complex(gains.contiguous())
+    gains = _as_complex(values, re_im, path)
     if gains.dim() not in (3, 4) or gains.numel() == 0:
         raise ValueError(f"{path} holds an array of shape {came}; write {_FORMS}")
     if not torch.isfinite(torch.view_as_real(gains)).all() or not gains.abs().any():
@@ -128,6 +130,46 @@ def _as_gains(values: np.ndarray, path: str) -> Tensor:
             f"{path} holds NaN, infinities or zeros only; write finite gains, not in dB"
         )
     return gains if gains.dim() == 4 else gains.unsqueeze(-1)
+
+
+def _as_complex(values: np.ndarray, re_im: Parts | None, path: str) -> Tensor:
+    if values.dtype.kind not in "fci":
+        cure = "; samples around 128 become signed by x.astype(np.int16) - 128"
+        raise ValueError(
+            f"{path} holds {values.dtype}, not gains; write {_FORMS}"
+            + (cure if values.dtype.kind == "u" else "")
+        )
+    if values.dtype.kind == "c":
+        if re_im is not None:
+            raise ValueError(
+                f"re_im goes with real numbers, got re_im={re_im!r} and {values.dtype} in {path}; "
+                "leave it out"
+            )
+        return torch.from_numpy(values.astype(np.complex128))
+    parts = torch.from_numpy(values.astype(float))
+    return torch.view_as_complex(
+        parts.movedim(_axis_of_parts(values, re_im, path), -1).contiguous()
+    )
+
+
+def _axis_of_parts(values: np.ndarray, re_im: Parts | None, path: str) -> int:
+    """Return the axis of real and imaginary part; where that is a guess, ask."""
+    came = list(values.shape)
+    first, last = bool(came) and came[0] == 2, bool(came) and came[-1] == 2
+    if re_im is None and first and last:
+        raise ValueError(
+            f"{path} holds real numbers of shape {came}, whose first and last axis may both be "
+            "real and imaginary part; write re_im: first or re_im: last"
+        )
+    if re_im is None and first and len(came) > 3:
+        raise ValueError(
+            f"{path} holds real numbers of shape {came}; where the first axis is real and "
+            "imaginary part, write re_im: first"
+        )
+    if not (first if re_im == "first" else last):
+        said = "" if re_im is None else f" and re_im is {re_im!r}"
+        raise ValueError(f"{path} holds {values.dtype} of shape {came}{said}; write {_FORMS}")
+    return 0 if re_im == "first" else -1
 
 
 def _to_subcarriers(taps: Tensor, subcarriers: int | None) -> Tensor:

@@ -47,6 +47,34 @@ def test_pairs_of_reals_are_complex_numbers(tmp_path: Path) -> None:
     torch.testing.assert_close(as_complex, as_pairs)
 
 
+def test_the_axis_of_the_parts_is_asked_for_where_it_is_a_guess(tmp_path: Path) -> None:
+    array = gains(50, 3, 2)
+    path = saved(tmp_path, np.stack([array.real, array.imag]))  # [re/im, S, R, T]
+    with pytest.raises(ValueError, match=r"\[2, 50, 3, 2\].*write re_im: first or re_im: last"):
+        Measured(path)
+    channel = Measured(path, re_im="first")
+    assert (channel.num_rx, channel.num_tx) == (3, 2)
+    torch.testing.assert_close(channel.gains, Measured(saved(tmp_path, array)).gains)
+    path = saved(tmp_path, np.stack([array.real, array.imag]).swapaxes(2, 3))
+    with pytest.raises(ValueError, match=r"\[2, 50, 2, 3\].*write re_im: first"):
+        Measured(path)
+    assert Measured(path, re_im="first").num_tx == 3
+    with pytest.raises(ValueError, match="re_im is 'last'"):
+        Measured(path, re_im="last")
+    two = np.stack([array[:2].real, array[:2].imag], axis=-1)
+    assert Measured(saved(tmp_path, two[..., :1, :]), re_im="last").gains.shape == (2, 3, 1, 1)
+    with pytest.raises(ValueError, match="re_im goes with real numbers"):
+        Measured(saved(tmp_path, array), re_im="first")
+
+
+def test_signed_integers_are_samples_and_unsigned_ones_need_a_zero(tmp_path: Path) -> None:
+    draw = np.random.default_rng(2).integers(-127, 128, (6, 2, 2, 2), np.int8)
+    as_floats = Measured(saved(tmp_path, draw.astype(np.float32))).gains
+    torch.testing.assert_close(Measured(saved(tmp_path, draw)).gains, as_floats)
+    with pytest.raises(ValueError, match=r"holds uint8.*x\.astype\(np\.int16\) - 128"):
+        Measured(saved(tmp_path, (draw.astype(np.int16) + 128).astype(np.uint8)))
+
+
 def test_subcarriers_are_filled_in_turn(tmp_path: Path) -> None:
     channel = Measured(saved(tmp_path, gains(6, 1, 1, 4)))
     h = channel.draw(2, 10, stream(1, "h")).h
@@ -75,8 +103,9 @@ def test_an_archive_names_its_arrays(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("array", "says"),
     [
-        (np.ones((3, 1, 1), dtype=int), "holds int64, not gains"),
-        (np.ones((3, 1, 1)), r"real numbers of shape \[3, 1, 1\]"),
+        (np.ones((3, 1, 1), dtype=bool), "holds bool, not gains"),
+        (np.ones((3, 1, 1), dtype=int), r"int64 of shape \[3, 1, 1\]"),
+        (np.ones((3, 1, 1)), r"float64 of shape \[3, 1, 1\]"),
         (np.ones((3, 1), dtype=complex), r"an array of shape \[3, 1\]; write \[S, R, T\]"),
         (np.ones((0, 1, 1), dtype=complex), r"an array of shape \[0, 1, 1\]"),
         (np.zeros((3, 1, 1), dtype=complex), "zeros only"),
