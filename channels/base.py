@@ -10,13 +10,18 @@ E|h[r, t]|^2 = 1, so ``n0 = 10^(-snr_db / 10)``; complex noise has variance n0, 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Protocol
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 from torch import Tensor
 
 from channels.units import linear_to_db
+
+if TYPE_CHECKING:
+    from channels.grid import ResourceGrid
 
 _ROUNDING = 1e-13  # of symbols in single precision
 
@@ -32,12 +37,41 @@ class ChannelState:
             OFDM, uses over which it nearly stays, so that pilots need not be in every one.
         interference: power received beside the signal, linear, per receive antenna.
         stages: states of the stages of a cascade, in order of passage.
+        history: returns ``h`` as it was some seconds ago, for a channel that moves by itself.
+        join: returns ``h`` from the stages, for a channel that moves as they do.
+        grid: where the uses stand on an OFDM grid, and what is known of it in the long run.
     """
 
     h: Tensor
     coherence: int
     interference: float = 0.0
     stages: tuple[ChannelState, ...] = ()
+    history: Callable[[float], Tensor] | None = None
+    join: Callable[[tuple[ChannelState, ...]], Tensor] | None = None
+    grid: ResourceGrid | None = None
+
+    @property
+    def moves(self) -> bool:
+        """Tell whether the channel was another one before."""
+        own = self.history is not None
+        return own or (self.join is not None and any(stage.moves for stage in self.stages))
+
+    def earlier(self, delay_s: float) -> ChannelState:
+        """Return the same realisation as it was ``delay_s`` ago, in s; itself if it stands still.
+
+        Asking changes nothing: what is sent still meets this state, and no generator advances.
+        """
+        if delay_s < 0:
+            raise ValueError(f"delay_s is 0 or more, got {delay_s}; a channel tells its past only")
+        if delay_s == 0:
+            return self
+        stages = tuple(stage.earlier(delay_s) for stage in self.stages)
+        if self.join is not None:
+            return replace(self, h=self.join(stages), stages=stages)
+        if self.history is None:
+            return self
+        before = partial(_before, self.history, delay_s)
+        return replace(self, h=self.history(delay_s), history=before, stages=stages)
 
 
 @dataclass(frozen=True)
@@ -47,11 +81,14 @@ class CSI:
     Args:
         h: believed gain, as in :class:`ChannelState`; None where the end does not know it, or where
             a front end has already removed it.
-        n0: believed noise power per complex symbol, linear: [B], or [B, S, N] after a front end.
+        n0: believed noise power per complex symbol, linear: [B], or [B, 1, N] where it differs
+            among channel uses, or [B, S, N] after a front end.
+        past: returns what this end believed some seconds ago, for one that is told late.
     """
 
     h: Tensor | None
     n0: Tensor
+    past: Callable[[float], CSI] | None = None
 
     def effective_snr_db(self) -> Tensor:
         """Return the SNR of the AWGN channel with the same mean capacity per symbol, [B], in dB.
@@ -85,6 +122,10 @@ class Channel(Protocol):
     ) -> Tensor:
         """Send x [B, T, N], receive y [B, R, N]; n0 [B], linear; no noise where n0 is None."""
         ...
+
+
+def _before(history: Callable[[float], Tensor], since_s: float, delay_s: float) -> Tensor:
+    return history(since_s + delay_s)
 
 
 def complex_normal(

@@ -48,14 +48,12 @@ class Cascade(nn.Module):
         """Draw every stage; h is their product, [B, R, T, 1] or [B, R, T, N]."""
         stages = cast(list[Channel], list(self.stages))
         states = tuple(stage.draw(batch, uses, generator) for stage in stages)
-        h = states[0].h
-        for stage, state in zip(stages[1:], states[1:], strict=True):
-            h = _product(state.h, h) / math.sqrt(stage.num_tx)
         return ChannelState(
-            h=h,
+            h=_through(states),
             coherence=common_coherence(uses, *(state.coherence for state in states)),
             interference=sum(state.interference for state in states),
             stages=states,
+            join=_through,
         )
 
     def forward(
@@ -67,6 +65,14 @@ class Cascade(nn.Module):
         for stage, of_stage in zip(stages[1:], state.stages[1:], strict=True):
             y = stage(y / math.sqrt(stage.num_tx), of_stage, None, generator)
         return add_noise(y, n0, generator)
+
+
+def _through(states: tuple[ChannelState, ...]) -> Tensor:
+    """Return the gain of all stages, in order of passage."""
+    h = states[0].h
+    for state in states[1:]:
+        h = _product(state.h, h) / math.sqrt(state.h.shape[2])
+    return h
 
 
 def _product(after: Tensor, before: Tensor) -> Tensor:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Literal, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from channels.base import CSI, ChannelState, complex_normal
+from channels.blocks import block_means, count_blocks, drift, per_use
 from channels.checks import check_choice, check_count, check_range
+from channels.doppler import beside
 
 UNQUANTISED_BITS = 32  #: charged per real coefficient that is fed back without quantisation
 
@@ -52,6 +55,27 @@ class CSISource(Protocol):
     def overhead(self, state: ChannelState, uses: int, num_tx: int) -> Overhead:
         """Return what that knowledge costs an item of ``uses`` channel uses."""
         ...
+
+
+def remember(
+    source: CSISource, csi: CSI, state: ChannelState, n0: Tensor, generator: torch.Generator
+) -> CSI:
+    """Return ``csi``, from ``source``, with its past: what the source would have said earlier.
+
+    Errors of earlier estimates are drawn beside ``generator``, and only when the past is asked for.
+    """
+    seed = partial(beside, generator.get_state(), generator.device)
+    return replace(csi, past=partial(_recall, source, state, n0, seed))
+
+
+def _recall(
+    source: CSISource,
+    state: ChannelState,
+    n0: Tensor,
+    seed: Callable[..., torch.Generator],
+    delay_s: float,
+) -> CSI:
+    return source(state.earlier(delay_s), n0, seed(delay_s))
 
 
 class PerfectCSI(nn.Module):
@@ -133,19 +157,19 @@ class PilotCSI(nn.Module):
         self._check_pilots(num_tx)
         noise = n0 + state.interference
         variance = noise * num_tx / self.per_block
-        mean = _block_means(state)
+        mean = block_means(state)
         error = complex_normal(tuple(mean.shape), generator, mean.dtype)
         h = mean + variance.sqrt()[:, None, None, None] * error
         if self.estimator == "lmmse":
             h = h / (1 + variance)[:, None, None, None]
             variance = variance / (1 + variance)
         h = torch.where((mean == 0).all(dim=2, keepdim=True), 0, h)
-        return CSI(_per_use(h, state), noise + variance + _drift(mean, state))
+        return CSI(per_use(h, state), noise + variance + drift(mean, state))
 
     def overhead(self, state: ChannelState, uses: int, num_tx: int) -> Overhead:
         """Return ``per_block`` channel uses for each coherence block."""
         self._check_pilots(num_tx)
-        return Overhead(pilot_uses=float(self.per_block * _count_blocks(state, uses)))
+        return Overhead(pilot_uses=float(self.per_block * count_blocks(state, uses)))
 
     def _check_pilots(self, num_tx: int) -> None:
         if self.per_block < num_tx:
@@ -158,37 +182,32 @@ class PilotCSI(nn.Module):
 class FeedbackCSI(nn.Module):
     """Tell the transmitter what the receiver believes: late, and in few bits, over a clean line.
 
-        h_old = rho h + sqrt(1 - rho^2) w,  rho = J0(2 pi doppler_hz delay_s),  w ~ CN(0, 1)
-
-    The transmitter takes the quantised h_old for the channel. Real and imaginary parts are
+    A report that is ``delay_s`` old says what the receiver knew then, of the channel as it was: the
+    channel's own motion ages it (its ``speed_mps``), and one that stands still is refused. The
+    transmitter takes the quantised report for the channel of now. Real and imaginary parts are
     quantised uniformly over +-1.4 sigma sqrt(bits), sigma^2 = 1/2, which for Gaussian gains errs at
     most 4 % more than the best range does (1 to 12 bits); values beyond are clipped. One report per
-    coherence block, of its mean gain.
+    coherence block, of its mean gain; over an OFDM grid one per slot and group of subcarriers that
+    stay correlated by 0.9, and one per group for all slots where nothing moves.
 
     Args:
         bits: bits per real coefficient; None reports floats and charges 32 bits for each.
         delay_s: age of the report when it is used, in s.
-        doppler_hz: maximum Doppler shift, in Hz.
 
-    Source: Clarke, A statistical theory of mobile-radio reception (1968); Max, Quantizing for
-        minimum distortion (1960).
+    Source: Max, Quantizing for minimum distortion (1960).
     """
 
-    def __init__(
-        self, bits: int | None = None, *, delay_s: float = 0.0, doppler_hz: float = 0.0
-    ) -> None:
+    def __init__(self, bits: int | None = None, *, delay_s: float = 0.0) -> None:
         super().__init__()
         if bits is not None:
             check_count("bits", bits, "for a report without quantisation leave bits out")
         check_range("delay_s", delay_s, low=0.0, high=math.inf, hint="5 ms is 0.005")
-        check_range("doppler_hz", doppler_hz, low=0.0, high=math.inf, hint="speed / wavelength")
         self.bits = bits
         self.delay_s = float(delay_s)
-        self.doppler_hz = float(doppler_hz)
 
     def extra_repr(self) -> str:
         """Name the settings as they would be written."""
-        return f"bits={self.bits}, delay_s={self.delay_s}, doppler_hz={self.doppler_hz}"
+        return f"bits={self.bits}, delay_s={self.delay_s}"
 
     def forward(
         self,
@@ -203,24 +222,31 @@ class FeedbackCSI(nn.Module):
                 "csi feedback reports what the receiver knows, and it knows no channel; set csi.rx "
                 "to perfect or pilots, and use feedback for csi.tx only"
             )
-        h = _block_means(ChannelState(received.h, state.coherence))
-        correlation = self._correlation()
-        if correlation < 1:
-            drift = complex_normal(tuple(h.shape), generator, h.dtype)
-            h = correlation * h + math.sqrt(1 - correlation**2) * drift
+        if self.delay_s:
+            received = self._as_it_was(received, state)
+        assert received.h is not None
+        h = block_means(replace(state, h=received.h))
         if self.bits is not None:
             h = _quantise(h, self.bits)
-        return CSI(_per_use(h, state), received.n0)
+        return CSI(per_use(h, state), received.n0)
 
     def overhead(self, state: ChannelState, uses: int, num_tx: int) -> Overhead:
         """Return the bits of one report per coherence block: 2 R T real coefficients each."""
         bits = UNQUANTISED_BITS if self.bits is None else self.bits
         coefficients = 2 * state.h.shape[1] * num_tx
-        return Overhead(feedback_bits=float(bits * coefficients * _count_blocks(state, uses)))
+        return Overhead(feedback_bits=float(bits * coefficients * count_blocks(state, uses)))
 
-    def _correlation(self) -> float:
-        phase = torch.tensor(2 * math.pi * self.doppler_hz * self.delay_s, dtype=torch.float64)
-        return float(torch.special.bessel_j0(phase))
+    def _as_it_was(self, received: CSI, state: ChannelState) -> CSI:
+        if not state.moves:
+            raise ValueError(
+                f"delay_s={self.delay_s} has no effect, for this channel stands still and a report "
+                "of it does not age; set speed_mps of the channel above 0, or leave delay_s out"
+            )
+        if received.past is None:
+            raise ValueError(
+                "this receiver's CSI has no past to report; give it one with channels.csi.remember"
+            )
+        return received.past(self.delay_s)
 
 
 class MismatchedCSI(nn.Module):
@@ -238,48 +264,14 @@ class MismatchedCSI(nn.Module):
         received: CSI | None = None,
     ) -> CSI:
         """Return white gains [B, R, T, 1 or N], constant per block, and n0 [B], linear."""
-        digest = hashlib.sha256(generator.get_state().numpy().tobytes()).digest()
-        beside = torch.Generator(generator.device)
-        beside.manual_seed(int.from_bytes(digest[:8], "little") >> 1)
-        blocks = _block_means(state)
-        h = complex_normal(tuple(blocks.shape), beside, blocks.dtype)
-        return CSI(_per_use(h, state), n0 + state.interference)
+        unheard = beside(generator.get_state(), generator.device)
+        blocks = block_means(state)
+        h = complex_normal(tuple(blocks.shape), unheard, blocks.dtype)
+        return CSI(per_use(h, state), n0 + state.interference)
 
     def overhead(self, state: ChannelState, uses: int, num_tx: int) -> Overhead:
         """Return no cost, as for the truth that it stands against."""
         return Overhead()
-
-
-def _count_blocks(state: ChannelState, uses: int) -> int:
-    return 1 if state.h.shape[-1] == 1 else math.ceil(uses / state.coherence)
-
-
-def _block_means(state: ChannelState) -> Tensor:
-    """Return the mean gain of each coherence block, [B, R, T, blocks]."""
-    h, uses = state.h, state.h.shape[-1]
-    if uses == 1 or state.coherence == 1:
-        return h
-    coherence = min(state.coherence, uses)
-    whole = uses - uses % coherence
-    means = h[..., :whole].unflatten(-1, (-1, coherence)).mean(dim=-1)
-    if whole == uses:
-        return means
-    return torch.cat([means, h[..., whole:].mean(dim=-1, keepdim=True)], dim=-1)
-
-
-def _per_use(h: Tensor, state: ChannelState) -> Tensor:
-    """Repeat [B, R, T, blocks] to the uses of ``state.h``."""
-    uses = state.h.shape[-1]
-    if uses == 1 or state.coherence == 1:
-        return h
-    return h.repeat_interleave(state.coherence, dim=-1)[..., :uses]
-
-
-def _drift(mean: Tensor, state: ChannelState) -> Tensor | float:
-    """Return the mean power by which the gain of each item leaves its block's mean, [B]."""
-    if state.h.shape[-1] == mean.shape[-1]:
-        return 0.0
-    return (state.h - _per_use(mean, state)).abs().square().mean(dim=(1, 2, 3))
 
 
 def _quantise(h: Tensor, bits: int) -> Tensor:

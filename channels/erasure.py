@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor, nn
 
 from channels.awgn import AWGN
 from channels.base import Channel, ChannelState
 from channels.checks import check_count, check_range
+from channels.doppler import beside
 from channels.fading import common_coherence
 
 
@@ -40,16 +43,25 @@ class Erasure(nn.Module):
     def draw(self, batch: int, uses: int, generator: torch.Generator) -> ChannelState:
         """Draw the channel beneath and which packets arrive; h [B, R, T, N]."""
         inner = self.channel.draw(batch, uses, generator)
-        packets = -(-uses // self.packet_uses)
-        draws = torch.rand(batch, packets, generator=generator, device=generator.device)
-        arrives = (draws >= self.rate).repeat_interleave(self.packet_uses, dim=1)[:, None, None]
-        packet = ChannelState(arrives[..., :uses].to(inner.h.dtype), min(self.packet_uses, uses))
+        before = _Losses(self, batch, uses, generator.get_state(), generator.device)
+        packet = ChannelState(
+            self._arrivals(batch, uses, generator), min(self.packet_uses, uses), history=before
+        )
         return ChannelState(
-            h=inner.h * packet.h,
+            h=_arrived((inner, packet)),
             coherence=common_coherence(uses, inner.coherence, packet.coherence),
             interference=inner.interference,
             stages=(inner, packet),
+            join=_arrived,
+            grid=inner.grid,
         )
+
+    def _arrivals(self, batch: int, uses: int, generator: torch.Generator) -> Tensor:
+        """Draw 1 for the uses of packets that arrive and 0 for those of lost ones, [B, 1, 1, N]."""
+        packets = -(-uses // self.packet_uses)
+        draws = torch.rand(batch, packets, generator=generator, device=generator.device)
+        arrives = (draws >= self.rate).repeat_interleave(self.packet_uses, dim=1)[:, None, None]
+        return arrives[..., :uses].to(torch.complex64)
 
     def forward(
         self, x: Tensor, state: ChannelState, n0: Tensor | None, generator: torch.Generator
@@ -62,3 +74,22 @@ class Erasure(nn.Module):
     def extra_repr(self) -> str:
         """Name the settings as they would be written."""
         return f"rate={self.rate}, packet_uses={self.packet_uses}"
+
+
+@dataclass(frozen=True, eq=False)
+class _Losses:
+    """Which packets arrived some time ago: others, for losses have no memory."""
+
+    channel: Erasure
+    batch: int
+    uses: int
+    seed: Tensor
+    device: torch.device
+
+    def __call__(self, delay_s: float) -> Tensor:
+        generator = beside(self.seed, self.device, "losses", delay_s)
+        return self.channel._arrivals(self.batch, self.uses, generator)
+
+
+def _arrived(stages: tuple[ChannelState, ...]) -> Tensor:
+    return stages[0].h * stages[1].h

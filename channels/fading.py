@@ -7,6 +7,7 @@ a deep fade, also at batch 1.
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import Literal
 
 import torch
@@ -16,7 +17,8 @@ from torch.nn import functional
 from channels import sionna_bridge
 from channels.awgn import add_noise
 from channels.base import ChannelState, check_symbols
-from channels.checks import check_count, check_draw, check_range
+from channels.checks import check_count, check_draw, check_positive, check_range
+from channels.doppler import Past, Stretch, Waves, beside, doppler_hz
 from channels.units import db_to_linear
 
 Coherence = Literal["block", "symbol"] | int
@@ -61,12 +63,19 @@ class Rayleigh(nn.Module):
     With correlation, H = R_rx^(1/2) W R_tx^(1/2), W white and R[i, j] = correlation^|i - j| (the
     exponential Kronecker model). Sionna draws the gains.
 
+    While the user moves, gains t apart are correlated by J0(2 pi f_D t), f_D = speed / wavelength:
+    ``state.earlier(delay_s)`` tells them. Blocks of an item fade independently, as if interleaved
+    or on other carriers, unless ``symbol_rate_hz`` makes them one stretch of time.
+
     Args:
         num_tx: transmit antennas T.
         num_rx: receive antennas R.
         coherence: uses over which a gain stays; "block" for the whole item, "symbol" for one use.
         tx_correlation: correlation of neighbouring transmit antennas, 0 to below 1.
         rx_correlation: correlation of neighbouring receive antennas, 0 to below 1.
+        speed_mps: speed of the user, in m/s.
+        carrier_hz: carrier frequency, 0.5 to 100 GHz.
+        symbol_rate_hz: channel uses per second, where the blocks follow one another in time.
 
     Source: Tse, Viswanath, Fundamentals of Wireless Communication (2005), sections 2.4 and 7.3.
     """
@@ -79,6 +88,9 @@ class Rayleigh(nn.Module):
         coherence: Coherence = "block",
         tx_correlation: float = 0.0,
         rx_correlation: float = 0.0,
+        speed_mps: float = 0.0,
+        carrier_hz: float = 3.5e9,
+        symbol_rate_hz: float | None = None,
     ) -> None:
         super().__init__()
         check_count("num_tx", num_tx, "one transmit antenna is num_tx: 1")
@@ -86,20 +98,67 @@ class Rayleigh(nn.Module):
         _check_coherence(coherence)
         _check_correlation("tx_correlation", tx_correlation)
         _check_correlation("rx_correlation", rx_correlation)
+        check_motion(speed_mps, carrier_hz)
+        _check_rate(symbol_rate_hz, speed_mps, coherence)
         self.num_tx = num_tx
         self.num_rx = num_rx
         self.coherence = coherence
         self.tx_correlation = float(tx_correlation)
         self.rx_correlation = float(rx_correlation)
+        self.speed_mps = float(speed_mps)
+        self.carrier_hz = float(carrier_hz)
+        self.symbol_rate_hz = symbol_rate_hz
+
+    @property
+    def doppler_hz(self) -> float:
+        """Largest Doppler shift, speed over wavelength."""
+        return doppler_hz(self.speed_mps, self.carrier_hz)
 
     def draw(self, batch: int, uses: int, generator: torch.Generator) -> ChannelState:
         """Draw h [B, R, T, 1], or [B, R, T, N] where it changes within the item."""
         check_draw(batch, uses)
         coherence = _coherent_uses(self.coherence, uses)
-        return ChannelState(self._gains(batch, uses, coherence, generator), coherence)
-
-    def _gains(self, batch: int, uses: int, coherence: int, generator: torch.Generator) -> Tensor:
         blocks = -(-uses // coherence)
+        spread = partial(self._spread, uses=uses, coherence=coherence)
+        if self.doppler_hz == 0:
+            return ChannelState(spread(self._scattered(batch, blocks, generator)), coherence)
+        if self.symbol_rate_hz is not None:
+            times = self._block_times(blocks, coherence).to(generator.device)
+            stretch = Stretch(self._waves(batch, 1, generator), times, spread)
+            return ChannelState(stretch(0.0), coherence, history=stretch)
+        waves = partial(self._waves_from, generator.get_state(), batch, blocks, generator.device)
+        now = self._scattered(batch, blocks, generator)
+        past = Past(now, waves, spread)
+        return ChannelState(spread(now), coherence, history=past)
+
+    def _spread(
+        self, scattered: Tensor, time_s: float = 0.0, *, uses: int, coherence: int
+    ) -> Tensor:
+        """Return the gain of each use from the scattered gain of each block."""
+        h = self._with_sight(scattered, self._block_times(scattered.shape[-1], coherence) + time_s)
+        if h.shape[-1] == 1 or coherence == 1:
+            return h
+        return h.repeat_interleave(coherence, dim=-1)[..., :uses]
+
+    def _with_sight(self, scattered: Tensor, time_s: Tensor) -> Tensor:
+        """Return gains [B, R, T, blocks] of blocks at ``time_s`` [blocks], in s."""
+        return scattered
+
+    def _block_times(self, blocks: int, coherence: int) -> Tensor:
+        period = coherence / self.symbol_rate_hz if self.symbol_rate_hz else 0.0
+        return period * torch.arange(blocks, dtype=torch.float64)
+
+    def _waves(self, batch: int, blocks: int, generator: torch.Generator) -> Waves:
+        """Draw scattered gains as processes over time."""
+        shape = (batch, self.num_rx, self.num_tx, blocks)
+        waves = Waves.draw(shape, self.doppler_hz, generator)
+        return waves.correlated(self.rx_correlation, self.tx_correlation)
+
+    def _waves_from(self, seed: Tensor, batch: int, blocks: int, device: torch.device) -> Waves:
+        return self._waves(batch, blocks, beside(seed, device, "past"))
+
+    def _scattered(self, batch: int, blocks: int, generator: torch.Generator) -> Tensor:
+        """Draw gains [B, R, T, blocks]."""
         h = sionna_bridge.flat_gains(
             batch * blocks,
             self.num_tx,
@@ -108,10 +167,7 @@ class Rayleigh(nn.Module):
             rx_correlation=self.rx_correlation,
             generator=generator,
         )
-        h = h.unflatten(0, (batch, blocks)).movedim(1, -1)  # [B, R, T, blocks]
-        if blocks == 1 or coherence == 1:
-            return h
-        return h.repeat_interleave(coherence, dim=-1)[..., :uses]
+        return h.unflatten(0, (batch, blocks)).movedim(1, -1)
 
     def forward(
         self, x: Tensor, state: ChannelState, n0: Tensor | None, generator: torch.Generator
@@ -122,10 +178,12 @@ class Rayleigh(nn.Module):
 
     def extra_repr(self) -> str:
         """Name the settings as they would be written."""
-        text = f"num_tx={self.num_tx}, num_rx={self.num_rx}, coherence={self.coherence!r}"
+        names = ["num_tx", "num_rx", "coherence"]
         if self.tx_correlation or self.rx_correlation:
-            text += f", tx_correlation={self.tx_correlation}, rx_correlation={self.rx_correlation}"
-        return text
+            names += ["tx_correlation", "rx_correlation"]
+        if self.speed_mps:
+            names += ["speed_mps", "carrier_hz", "symbol_rate_hz"]
+        return ", ".join(f"{name}={getattr(self, name)!r}" for name in names)
 
 
 class Rician(Rayleigh):
@@ -133,7 +191,8 @@ class Rician(Rayleigh):
 
     L is all ones: both arrays face each other broadside, so the line of sight has rank one, phase
     zero and does not fade. At K -> inf one antenna gives AWGN; at K -> 0 all is Rayleigh.
-    Correlation acts on the scattered part alone.
+    Correlation and Clarke's spectrum are those of the scattered part alone. The line of sight has
+    one Doppler shift, f_D cos(los_angle_deg): with the default it keeps its phase.
 
     Args:
         k_db: power of the line of sight over the scattered power, in dB; .inf leaves no scattering.
@@ -142,6 +201,10 @@ class Rician(Rayleigh):
         coherence: uses over which a gain stays; "block" for the whole item, "symbol" for one use.
         tx_correlation: correlation of neighbouring transmit antennas, 0 to below 1.
         rx_correlation: correlation of neighbouring receive antennas, 0 to below 1.
+        speed_mps: speed of the user, in m/s.
+        carrier_hz: carrier frequency, 0.5 to 100 GHz.
+        symbol_rate_hz: channel uses per second, where the blocks follow one another in time.
+        los_angle_deg: angle between motion and line of sight, in degrees; 0 moves towards it.
 
     Source: Tse, Viswanath, Fundamentals of Wireless Communication (2005), section 2.4.2.
     """
@@ -155,6 +218,10 @@ class Rician(Rayleigh):
         coherence: Coherence = "block",
         tx_correlation: float = 0.0,
         rx_correlation: float = 0.0,
+        speed_mps: float = 0.0,
+        carrier_hz: float = 3.5e9,
+        symbol_rate_hz: float | None = None,
+        los_angle_deg: float = 90.0,
     ) -> None:
         if not (isinstance(k_db, float) and math.isinf(k_db)):
             check_range("k_db", k_db, low=-300.0, high=300.0, hint="no scattering is .inf")
@@ -164,17 +231,28 @@ class Rician(Rayleigh):
             coherence=coherence,
             tx_correlation=tx_correlation,
             rx_correlation=rx_correlation,
+            speed_mps=speed_mps,
+            carrier_hz=carrier_hz,
+            symbol_rate_hz=symbol_rate_hz,
         )
+        check_range("los_angle_deg", los_angle_deg, low=0.0, high=180.0, hint="across is 90.0")
         self.k_db = float(k_db)
+        self.los_angle_deg = float(los_angle_deg)
 
-    def _gains(self, batch: int, uses: int, coherence: int, generator: torch.Generator) -> Tensor:
-        scattered = super()._gains(batch, uses, coherence, generator)
+    def _with_sight(self, scattered: Tensor, time_s: Tensor) -> Tensor:
         scatter_power = 1 / (1 + db_to_linear(self.k_db))  # 1 / (K + 1), also at K = inf
-        return math.sqrt(1 - scatter_power) + math.sqrt(scatter_power) * scattered
+        sight = math.sqrt(1 - scatter_power)
+        cosine = 0.0 if self.los_angle_deg == 90 else math.cos(math.radians(self.los_angle_deg))
+        if not self.doppler_hz * cosine:
+            return sight + math.sqrt(scatter_power) * scattered
+        phase = 2 * math.pi * self.doppler_hz * cosine * time_s.to(scattered.device)
+        turn = torch.polar(torch.full_like(phase, sight), phase).to(scattered.dtype)
+        return turn + math.sqrt(scatter_power) * scattered
 
     def extra_repr(self) -> str:
         """Name the settings as they would be written."""
-        return f"k_db={self.k_db}, {super().extra_repr()}"
+        text = f"k_db={self.k_db}, {super().extra_repr()}"
+        return f"{text}, los_angle_deg={self.los_angle_deg}" if self.speed_mps else text
 
 
 def _coherent_uses(coherence: Coherence, uses: int) -> int:
@@ -190,6 +268,25 @@ def _check_coherence(coherence: Coherence) -> None:
         raise ValueError(
             "coherence is 'block' (one gain per item), 'symbol' (one per use) or a whole number of "
             f"uses, got {coherence!r}"
+        )
+
+
+def check_motion(speed_mps: float, carrier_hz: float) -> None:
+    """Raise ValueError unless this is a speed in m/s and a carrier in Hz."""
+    fast = "a car does 14 m/s in town; a standing user has 0.0"
+    check_range("speed_mps", speed_mps, low=0.0, high=3e3, hint=fast)
+    check_range("carrier_hz", carrier_hz, low=5e8, high=1e11, hint="5G's middle band is 3.5e9")
+
+
+def _check_rate(symbol_rate_hz: float | None, speed_mps: float, coherence: Coherence) -> None:
+    if symbol_rate_hz is None:
+        return
+    check_positive("symbol_rate_hz", symbol_rate_hz, "one use per microsecond is 1e6")
+    if speed_mps == 0 or coherence == "block":
+        raise ValueError(
+            f"symbol_rate_hz={symbol_rate_hz} says how fast blocks of an item follow one another "
+            f"while the user moves, got speed_mps={speed_mps} and coherence={coherence!r}; set "
+            "speed_mps above 0 and coherence to 'symbol' or a number of uses, or leave it out"
         )
 
 

@@ -47,6 +47,8 @@ class Interference(nn.Module):
             coherence=wanted.coherence,
             interference=wanted.interference + power,
             stages=(wanted, ChannelState(power**0.5 * gain.h, uses)),
+            join=_wanted,
+            grid=wanted.grid,
         )
 
     def forward(
@@ -62,3 +64,7 @@ class Interference(nn.Module):
     def extra_repr(self) -> str:
         """Name the settings as they would be written."""
         return f"sir_db={self.sir_db}"
+
+
+def _wanted(stages: tuple[ChannelState, ...]) -> Tensor:
+    return stages[0].h

@@ -9,23 +9,28 @@ With the cyclic prefix longer than the channel (assumed), each resource element 
 gain. Symbols last 15/14 of 1 / spacing, the mean of 5G's normal cyclic prefix. E|h[r, t, n]|^2 = 1
 over draws, never per draw. Sionna's models give the impulse responses (TR 38.901 v19.2).
 
-``ChannelState.coherence`` says where pilots go: over how many neighbouring subcarriers the gain is
-nearly the same (correlation 0.9), 1 / (50 delay spread) in Hz, cut to a divisor of F.
+``ChannelState.coherence`` says over how many neighbouring subcarriers gains stay correlated by
+0.9, a divisor of F; ``ChannelState.grid`` says what is known of the channel in the long run. Where
+the user moves, ``ChannelState.earlier`` tells the same realisation at an earlier time.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-from channels import sionna_bridge
+from channels import tr38901
 from channels.awgn import add_noise
 from channels.base import ChannelState, check_symbols
-from channels.checks import check_choice, check_count, check_draw, check_positive, check_range
-from channels.fading import apply_gain
-from channels.sionna_bridge import DelayProfile, Grid
+from channels.checks import check_choice, check_count, check_draw, check_positive
+from channels.doppler import Taps
+from channels.fading import apply_gain, check_motion
+from channels.grid import ResourceGrid
+from channels.tr38901 import DelayProfile, Grid, Moments, Motion
 
 Model = Literal["A", "B", "C", "D", "E"]
 
@@ -42,13 +47,9 @@ class GridChannel(nn.Module):
         subcarrier_spacing_hz: float,
         num_tx: int,
         num_rx: int,
-        delay_spread_s: float,
     ) -> None:
         super().__init__()
-        check_positive("delay_spread_s", delay_spread_s, "100 ns is 1e-7")
-        fast = "a car does 14 m/s in town; a standing user has 0.0"
-        check_range("speed_mps", speed_mps, low=0.0, high=3e3, hint=fast)
-        check_range("carrier_hz", carrier_hz, low=5e8, high=1e11, hint="5G's middle band is 3.5e9")
+        check_motion(speed_mps, carrier_hz)
         check_count("subcarriers", subcarriers, "four resource blocks have 48")
         check_positive("subcarrier_spacing_hz", subcarrier_spacing_hz, "5G has 15e3, 30e3 or 60e3")
         check_count("num_tx", num_tx, "one transmit antenna is num_tx: 1")
@@ -63,21 +64,33 @@ class GridChannel(nn.Module):
             num_tx,
             num_rx,
         )
-        self._coherence = _flat_subcarriers(self.grid, delay_spread_s)
 
-    def _response(self, batch: int, symbols: int, generator: torch.Generator) -> Tensor:
+    def _response(self, batch: int, moments: Moments, generator: torch.Generator) -> Tensor:
         """Return gains [B, R, T, symbols, F], complex64."""
         raise NotImplementedError
+
+    def _taps(self) -> Taps:
+        """Return the model's long-term statistics."""
+        raise NotImplementedError
+
+    @cached_property
+    def _resources(self) -> ResourceGrid:
+        grid = self.grid
+        return ResourceGrid(
+            grid.subcarriers, grid.subcarrier_spacing_hz, grid.symbol_rate_hz, self._taps()
+        )
 
     def draw(self, batch: int, uses: int, generator: torch.Generator) -> ChannelState:
         """Draw h [B, R, T, N], one gain per resource element."""
         check_draw(batch, uses)
-        symbols = -(-uses // self.grid.subcarriers)
+        coherence = min(self._resources.flat_subcarriers, uses)
         if self.grid.speed_mps == 0:  # nothing moves: one OFDM symbol tells all
-            h = self._response(batch, 1, generator).expand(-1, -1, -1, symbols, -1)
-        else:
-            h = self._response(batch, symbols, generator)
-        return ChannelState(h.flatten(-2)[..., :uses], min(self._coherence, uses))
+            symbols = -(-uses // self.grid.subcarriers)
+            h = self._response(batch, Moments(1), generator).expand(-1, -1, -1, symbols, -1)
+            return ChannelState(h.flatten(-2)[..., :uses], coherence, grid=self._resources)
+        replay = _Replay(self, batch, uses, generator.get_state(), generator.device)
+        h = replay.gains(generator, 0.0)
+        return ChannelState(h, coherence, history=replay, grid=self._resources)
 
     def forward(
         self, x: Tensor, state: ChannelState, n0: Tensor | None, generator: torch.Generator
@@ -89,6 +102,27 @@ class GridChannel(nn.Module):
     def extra_repr(self) -> str:
         """Name the settings as they would be written."""
         return ", ".join(f"{name}={value}" for name, value in vars(self.grid).items())
+
+
+@dataclass(frozen=True, eq=False)
+class _Replay:
+    """Tell a realisation once more, from the state its generator had."""
+
+    channel: GridChannel
+    batch: int
+    uses: int
+    seed: Tensor
+    device: torch.device
+
+    def gains(self, generator: torch.Generator, delay_s: float) -> Tensor:
+        symbols = -(-self.uses // self.channel.grid.subcarriers)
+        h = self.channel._response(self.batch, Moments(symbols, delay_s), generator)
+        return h.flatten(-2)[..., : self.uses]
+
+    def __call__(self, delay_s: float) -> Tensor:
+        generator = torch.Generator(self.device)
+        generator.set_state(self.seed)
+        return self.gains(generator, delay_s)
 
 
 class TDL(GridChannel):
@@ -130,12 +164,14 @@ class TDL(GridChannel):
             subcarrier_spacing_hz=subcarrier_spacing_hz,
             num_tx=num_tx,
             num_rx=num_rx,
-            delay_spread_s=delay_spread_s,
         )
         self.profile = _checked_profile(model, delay_spread_s)
 
-    def _response(self, batch: int, symbols: int, generator: torch.Generator) -> Tensor:
-        return sionna_bridge.tdl_response(self.profile, self.grid, batch, symbols, generator)
+    def _response(self, batch: int, moments: Moments, generator: torch.Generator) -> Tensor:
+        return tr38901.tdl_response(self.profile, self.grid, batch, moments, generator)
+
+    def _taps(self) -> Taps:
+        return tr38901.tdl_taps(self.profile, self.grid)
 
     def extra_repr(self) -> str:
         """Name the settings as they would be written."""
@@ -154,6 +190,7 @@ class CDL(GridChannel):
         model: A, B, C without line of sight; D, E with.
         delay_spread_s: RMS delay spread, in s.
         speed_mps: speed of the user, in m/s, in a direction drawn per item.
+        motion: "horizontal", or "3d" for directions from a sphere.
         carrier_hz: carrier frequency, 0.5 to 100 GHz.
         subcarriers: F, subcarriers of the grid.
         subcarrier_spacing_hz: distance of the subcarriers.
@@ -169,6 +206,7 @@ class CDL(GridChannel):
         delay_spread_s: float = 1e-7,
         *,
         speed_mps: float = 0.0,
+        motion: Motion = "horizontal",
         carrier_hz: float = 3.5e9,
         subcarriers: int = 48,
         subcarrier_spacing_hz: float = 30e3,
@@ -182,17 +220,21 @@ class CDL(GridChannel):
             subcarrier_spacing_hz=subcarrier_spacing_hz,
             num_tx=num_tx,
             num_rx=num_rx,
-            delay_spread_s=delay_spread_s,
         )
+        check_choice("motion", motion, ("horizontal", "3d"))
+        self.motion: Motion = motion
         self.profile = _checked_profile(model, delay_spread_s)
 
-    def _response(self, batch: int, symbols: int, generator: torch.Generator) -> Tensor:
-        return sionna_bridge.cdl_response(self.profile, self.grid, batch, symbols, generator)
+    def _response(self, batch: int, moments: Moments, generator: torch.Generator) -> Tensor:
+        return tr38901.cdl_response(self.profile, self.grid, batch, moments, generator, self.motion)
+
+    def _taps(self) -> Taps:
+        return tr38901.cdl_taps(self.profile, self.grid, self.motion)
 
     def extra_repr(self) -> str:
         """Name the settings as they would be written."""
         profile = f"model={self.profile.model!r}, delay_spread_s={self.profile.delay_spread_s}"
-        return f"{profile}, {super().extra_repr()}"
+        return f"{profile}, motion={self.motion!r}, {super().extra_repr()}"
 
 
 class UMi(GridChannel):
@@ -215,7 +257,6 @@ class UMi(GridChannel):
     """
 
     _scenario: Literal["umi", "uma"] = "umi"
-    _median_delay_spread_s = 93e-9  # table 7.7.3-2, normal delay profile at 6 GHz
 
     def __init__(
         self,
@@ -234,26 +275,22 @@ class UMi(GridChannel):
             subcarrier_spacing_hz=subcarrier_spacing_hz,
             num_tx=num_tx,
             num_rx=num_rx,
-            delay_spread_s=self._median_delay_spread_s,
         )
 
-    def _response(self, batch: int, symbols: int, generator: torch.Generator) -> Tensor:
-        return sionna_bridge.urban_response(self._scenario, self.grid, batch, symbols, generator)
+    def _response(self, batch: int, moments: Moments, generator: torch.Generator) -> Tensor:
+        return tr38901.urban_response(self._scenario, self.grid, batch, moments, generator)
+
+    def _taps(self) -> Taps:
+        return tr38901.urban_taps(self._scenario, self.grid)
 
 
 class UMa(UMi):
     """Urban macrocell: as the microcell (umi), from a base station above the roofs."""
 
     _scenario: Literal["umi", "uma"] = "uma"
-    _median_delay_spread_s = 363e-9  # table 7.7.3-2, normal delay profile at 6 GHz
 
 
 def _checked_profile(model: str, delay_spread_s: float) -> DelayProfile:
+    check_positive("delay_spread_s", delay_spread_s, "100 ns is 1e-7")
     check_choice("model", model, ("A", "B", "C", "D", "E"))
     return DelayProfile(model, float(delay_spread_s))
-
-
-def _flat_subcarriers(grid: Grid, delay_spread_s: float) -> int:
-    flat = 1 / (50 * delay_spread_s) / grid.subcarrier_spacing_hz
-    divisors = (n for n in range(1, grid.subcarriers + 1) if grid.subcarriers % n == 0)
-    return max(n for n in divisors if n <= max(flat, 1))

@@ -10,7 +10,6 @@ state of the caller's generator and leaves it advanced.
 from __future__ import annotations
 
 import threading
-from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -25,31 +24,6 @@ _PRECISIONS: dict[torch.dtype, Precision] = {
     torch.complex64: "single",
     torch.complex128: "double",
 }
-
-
-@dataclass(frozen=True)
-class Grid:
-    """An OFDM grid and what moves through it: F subcarriers, R and T antennas."""
-
-    subcarriers: int
-    subcarrier_spacing_hz: float
-    carrier_hz: float
-    speed_mps: float
-    num_tx: int
-    num_rx: int
-
-    @property
-    def symbol_rate_hz(self) -> float:
-        """OFDM symbols per second with 5G's normal cyclic prefix: 14 in a slot of 15 / spacing."""
-        return self.subcarrier_spacing_hz * 14 / 15
-
-
-@dataclass(frozen=True)
-class DelayProfile:
-    """Which TR 38.901 profile, A to E, stretched to which RMS delay spread."""
-
-    model: str
-    delay_spread_s: float
 
 
 _LOCK = threading.RLock()  # Sionna's generators belong to the process, not to the thread
@@ -156,59 +130,6 @@ def flat_gains(
         return block(count)
 
 
-def tdl_response(
-    profile: DelayProfile, grid: Grid, batch: int, symbols: int, generator: torch.Generator
-) -> Tensor:
-    """Draw TR 38.901 tapped-delay-line responses, [batch, R, T, symbols, F], complex64."""
-    block = _tdl(profile, grid, device_key(generator.device))
-    with drawing_from(generator):
-        return _response(block(batch, symbols, grid.symbol_rate_hz), grid)
-
-
-def cdl_response(
-    profile: DelayProfile, grid: Grid, batch: int, symbols: int, generator: torch.Generator
-) -> Tensor:
-    """Draw TR 38.901 clustered-delay-line responses, [batch, R, T, symbols, F], complex64."""
-    block = _cdl(profile, grid, device_key(generator.device))
-    with drawing_from(generator):
-        return _response(block(batch, symbols, grid.symbol_rate_hz), grid)
-
-
-def urban_response(
-    scenario: Literal["umi", "uma"],
-    grid: Grid,
-    batch: int,
-    symbols: int,
-    generator: torch.Generator,
-) -> Tensor:
-    """Drop one user per item into an urban sector, [batch, R, T, symbols, F], complex64.
-
-    Both arrays stand upright: tilted, they would lose power to the other polarisation.
-    """
-    key = device_key(generator.device)
-    speed = {"min_ut_velocity": grid.speed_mps, "max_ut_velocity": grid.speed_mps}
-    block = _urban(scenario, grid, key)
-    # the topology stays in the block: made under inference it would refuse gradients later
-    with torch.inference_mode(False), torch.no_grad(), drawing_from(generator):
-        topology = sionna_phy().channel.gen_single_sector_topology(
-            batch, 1, scenario, precision="single", device=key, **speed
-        )
-        user, station, user_turn, station_turn, velocity, indoor = topology
-        upright = station_turn * station_turn.new_tensor([1.0, 0.0, 0.0])  # bearing, no downtilt
-        block.reset_topology()  # else a batch of another size is refused
-        block.set_topology(user, station, torch.zeros_like(user_turn), upright, velocity, indoor)
-        return _response(block(symbols, grid.symbol_rate_hz), grid)
-
-
-def _response(impulse: tuple[Tensor, Tensor], grid: Grid) -> Tensor:
-    gains, delays = impulse
-    frequencies = sionna_phy().channel.subcarrier_frequencies(
-        grid.subcarriers, grid.subcarrier_spacing_hz, precision="single", device=str(delays.device)
-    )
-    h = sionna_phy().channel.cir_to_ofdm_channel(frequencies, gains, delays)
-    return h[:, 0, :, 0]  # one receiver, one transmitter
-
-
 @cache
 def _awgn(device: torch.device, dtype: torch.dtype) -> Any:
     with torch.inference_mode(False):  # a block made under inference would refuse gradients later
@@ -231,65 +152,3 @@ def _flat_fading(
                 **at,
             )
         return channel.GenerateFlatFadingChannel(num_tx, num_rx, correlation, **at)
-
-
-@cache
-def _tdl(profile: DelayProfile, grid: Grid, device: str) -> Any:
-    with torch.inference_mode(False):
-        return sionna_phy().channel.tr38901.TDL(
-            profile.model,
-            profile.delay_spread_s,
-            grid.carrier_hz,
-            min_speed=grid.speed_mps,
-            num_tx_ant=grid.num_tx,
-            num_rx_ant=grid.num_rx,
-            precision="single",
-            device=device,
-        )
-
-
-@cache
-def _cdl(profile: DelayProfile, grid: Grid, device: str) -> Any:
-    with torch.inference_mode(False):
-        return sionna_phy().channel.tr38901.CDL(
-            profile.model,
-            profile.delay_spread_s,
-            grid.carrier_hz,
-            ut_array=_array(grid.num_rx, grid, device),
-            bs_array=_array(grid.num_tx, grid, device),
-            min_speed=grid.speed_mps,
-            max_speed=grid.speed_mps,
-            precision="single",
-            device=device,
-        )
-
-
-@cache
-def _urban(scenario: str, grid: Grid, device: str) -> Any:
-    tr38901 = sionna_phy().channel.tr38901
-    model = {"umi": tr38901.UMi, "uma": tr38901.UMa}[scenario]
-    with torch.inference_mode(False):
-        return model(
-            grid.carrier_hz,
-            o2i_model="low",
-            ut_array=_array(grid.num_rx, grid, device),
-            bs_array=_array(grid.num_tx, grid, device),
-            direction="downlink",
-            enable_pathloss=False,
-            enable_shadow_fading=False,
-            precision="single",
-            device=device,
-        )
-
-
-def _array(antennas: int, grid: Grid, device: str) -> Any:
-    return sionna_phy().channel.tr38901.AntennaArray(
-        num_rows=1,
-        num_cols=antennas,
-        polarization="single",
-        polarization_type="V",
-        antenna_pattern="omni",
-        carrier_frequency=grid.carrier_hz,
-        precision="single",
-        device=device,
-    )

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from channels.base import CSI, Channel, ChannelState
-from channels.csi import CSISource, NoCSI, PerfectCSI
+from channels.csi import CSISource, NoCSI, PerfectCSI, remember
 from channels.units import snr_db_to_n0
 from semsim.phy.frontend import LMMSE, FrontEnd
 from semsim.phy.rank import behind
@@ -105,7 +105,8 @@ class Link(nn.Module):
         uses = math.ceil(self.transmitter.num_symbols(shape) / self.num_streams)
         state = self.channel.draw(batch, uses, generator)
         csi_rx = self.csi_rx(state, n0, generator)
-        csi_tx = self.csi_tx(state, n0, generator, csi_rx)
+        told = remember(self.csi_rx, csi_rx, state, n0, generator)
+        csi_tx = self.csi_tx(state, n0, generator, told)
         precoder = self.frontend.precoder(csi_tx, self.channel.num_tx, self.channel.num_rx)
         if symbols is None:
             seen = self._seen_by_transmitter(csi_tx, precoder, uses)

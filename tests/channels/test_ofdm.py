@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from channels import sionna_bridge
+from channels import tr38901
 from channels.ofdm import CDL, TDL, GridChannel, UMa, UMi
 from semsim.seeds import stream
 
@@ -24,7 +24,7 @@ def z_of_mean(values: torch.Tensor, expected: torch.Tensor | float) -> torch.Ten
 @pytest.mark.parametrize("model", ["A", "B", "C", "D", "E"])
 def test_the_taps_share_a_power_of_one(model: str) -> None:
     channel = TDL(model, 1e-7)
-    taps = sionna_bridge._tdl(channel.profile, channel.grid, "cpu").mean_powers
+    taps = tr38901._tdl(channel.profile, channel.grid, "cpu").mean_powers
     assert float(taps.sum()) == pytest.approx(1, abs=1e-5)
 
 
@@ -45,7 +45,7 @@ def test_time_forgets_as_clarke_says(model: str) -> None:
 
 def test_frequency_forgets_as_the_power_delay_profile_says() -> None:
     channel = TDL("B", 3e-7, subcarriers=32, subcarrier_spacing_hz=60e3)
-    block = sionna_bridge._tdl(channel.profile, channel.grid, "cpu")
+    block = tr38901._tdl(channel.profile, channel.grid, "cpu")
     h = channel.draw(4000, 32, stream(1, "delay")).h[:, 0, 0]
     product = h * h[:, :1].conj()
     delays, powers = block.delays.double(), block.mean_powers.double()
@@ -87,15 +87,48 @@ def test_neighbouring_antennas_are_alike_in_clusters_and_strangers_in_taps() -> 
     assert correlation(CDL("D", subcarriers=1, num_tx=2)) > 0.8
 
 
-@pytest.mark.parametrize(
-    ("delay_spread_s", "coherence"), [(1e-7, 6), (1e-9, 48), (1e-5, 1), (3e-7, 2)]
-)
-def test_pilots_are_as_dense_as_the_delay_spread_asks(
-    delay_spread_s: float, coherence: int
+@pytest.mark.parametrize("delay_spread_s", [1e-7, 1e-9, 1e-5, 3e-7])
+@pytest.mark.parametrize("make", [TDL, CDL])
+def test_a_block_of_subcarriers_is_as_wide_as_a_correlation_of_0_9(
+    make: type[GridChannel], delay_spread_s: float
 ) -> None:
-    # 1 / (50 delay spread) of 30 kHz subcarriers, a divisor of 48
-    state = TDL("A", delay_spread_s).draw(1, 100, stream(1, "pilots"))
-    assert state.coherence == coherence
+    state = make("A", delay_spread_s).draw(1, 100, stream(1, "width"))
+    widths = [n for n in range(1, 49) if 48 % n == 0]
+    alike = state.grid.correlation(torch.arange(48), torch.zeros(1))[:, 0].abs()
+    assert state.coherence == max(n for n in widths if n == 1 or alike[n - 1] >= 0.9)
+
+
+@pytest.mark.parametrize(
+    ("channel", "batch"),
+    [
+        (TDL("E", 3e-7, speed_mps=90.0, subcarriers=8, subcarrier_spacing_hz=120e3), 4000),
+        (CDL("B", 3e-7, speed_mps=90.0, subcarriers=8, subcarrier_spacing_hz=120e3), 1500),
+        (CDL("D", 3e-7, speed_mps=90.0, subcarriers=8, subcarrier_spacing_hz=120e3), 1500),
+        (CDL("A", speed_mps=90.0, subcarriers=8, subcarrier_spacing_hz=15e3, motion="3d"), 1500),
+    ],
+    ids=["tdl-e", "cdl-b", "cdl-d", "cdl-a-3d"],
+)
+def test_gains_are_correlated_as_the_statistics_say(channel: GridChannel, batch: int) -> None:
+    state = channel.draw(batch, 8 * 20, stream(1, "statistics"))
+    h = state.h[:, 0, 0].unflatten(-1, (20, 8))
+    product = h[:, ::4] * h[:, :1, :1].conj()  # [batch, lags, subcarriers]
+    expected = state.grid.correlation(torch.arange(8), torch.arange(0, 20, 4)).T
+    assert z_of_mean(product.real, expected.real) < 5
+    assert z_of_mean(product.flatten(1)[:, 1:].imag, expected.flatten()[1:].imag) < 5
+
+
+@pytest.mark.parametrize("model", ["A", "B", "C"])
+def test_the_doppler_spread_of_clusters_is_that_of_their_speed(model: str) -> None:
+    channel = CDL(model, speed_mps=30.0, subcarriers=1, subcarrier_spacing_hz=60e3)
+    seconds = 1 / channel.grid.symbol_rate_hz
+    h = channel.draw(3000, 2, stream(1, "spread")).h[:, 0, 0]
+    largest = channel.grid.doppler_hz  # v / lambda
+    # |h(t) - h(0)|^2 is (2 pi t spread)^2 on average, to within (2 pi t v / lambda)^2 / 4 of it
+    change = (h[:, 1] - h[:, 0]).abs().square() / (2 * math.pi * seconds * largest) ** 2
+    taps = tr38901.cdl_taps(channel.profile, channel.grid, "horizontal")
+    expected = float((taps.powers.double() * (taps.dopplers_hz / largest).square()).sum() / 2)
+    assert z_of_mean(change, expected) < 5
+    assert 0.93 < math.sqrt(2 * expected) <= 1  # a ring of waves in the plane of motion has 1
 
 
 @pytest.mark.parametrize(

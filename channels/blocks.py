@@ -1,0 +1,51 @@
+"""Blocks of channel uses with nearly one gain: what is measured or reported once for each."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from channels.base import ChannelState
+
+
+def count_blocks(state: ChannelState, uses: int) -> int:
+    """Return how many blocks an item of ``uses`` channel uses has."""
+    if state.grid is not None:
+        return state.grid.blocks(uses)[1]
+    return 1 if state.h.shape[-1] == 1 else math.ceil(uses / state.coherence)
+
+
+def block_means(state: ChannelState) -> Tensor:
+    """Return the mean gain of each coherence block, [B, R, T, blocks]."""
+    h, uses = state.h, state.h.shape[-1]
+    if state.grid is not None:
+        block, count = state.grid.blocks(uses)
+        sums = h.new_zeros(*h.shape[:-1], count).index_add(-1, block.to(h.device), h)
+        return sums / block.bincount().to(h.device)
+    if uses == 1 or state.coherence == 1:
+        return h
+    coherence = min(state.coherence, uses)
+    whole = uses - uses % coherence
+    means = h[..., :whole].unflatten(-1, (-1, coherence)).mean(dim=-1)
+    if whole == uses:
+        return means
+    return torch.cat([means, h[..., whole:].mean(dim=-1, keepdim=True)], dim=-1)
+
+
+def per_use(h: Tensor, state: ChannelState) -> Tensor:
+    """Repeat [B, R, T, blocks] to the uses of ``state.h``."""
+    uses = state.h.shape[-1]
+    if state.grid is not None:
+        return h[..., state.grid.blocks(uses)[0].to(h.device)]
+    if uses == 1 or state.coherence == 1:
+        return h
+    return h.repeat_interleave(state.coherence, dim=-1)[..., :uses]
+
+
+def drift(mean: Tensor, state: ChannelState) -> Tensor | float:
+    """Return the mean power by which the gain of each item leaves its block's mean, [B]."""
+    if state.h.shape[-1] == mean.shape[-1]:
+        return 0.0
+    return (state.h - per_use(mean, state)).abs().square().mean(dim=(1, 2, 3))

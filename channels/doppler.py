@@ -1,0 +1,192 @@
+"""How a channel changes while something moves: Doppler shifts, correlation over time, its past."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from channels.base import complex_normal
+
+SPEED_OF_LIGHT = 299_792_458.0  #: m/s
+WAVES = 64  #: plane waves that make up a fading process
+
+
+def doppler_hz(speed_mps: float, carrier_hz: float) -> float:
+    """Return the largest Doppler shift: speed over wavelength, in Hz."""
+    return speed_mps * carrier_hz / SPEED_OF_LIGHT
+
+
+def clarke(lag_s: Tensor, doppler_hz: Tensor | float) -> Tensor:
+    """Return J0(2 pi f_D t), how waves from all around remember over ``lag_s``, in s.
+
+    Source: Clarke, A statistical theory of mobile-radio reception (1968).
+    """
+    return torch.special.bessel_j0(2 * math.pi * doppler_hz * lag_s)
+
+
+def beside(state: Tensor, device: torch.device, *labels: object) -> torch.Generator:
+    """Return a generator made of another one's state and labels, which leaves that one alone."""
+    digest = hashlib.sha256(state.cpu().numpy().tobytes())
+    for label in labels:
+        digest.update(repr(label).encode())
+    generator = torch.Generator(device)
+    generator.manual_seed(int.from_bytes(digest.digest()[:8], "little") >> 1)
+    return generator
+
+
+@dataclass(frozen=True)
+class Sight:
+    """A path that does not fade: its power, its delay in s, and its Doppler shift in Hz."""
+
+    power: float
+    delay_s: float
+    shift_hz: float
+
+
+@dataclass(frozen=True, eq=False)
+class Taps:
+    """What is known of a channel in the long run: power, delay and Doppler spread of its paths.
+
+    Args:
+        powers: [L], linear; all and the line of sight's sum to 1.
+        delays_s: [L].
+        dopplers_hz: [L], the largest shift among the waves of a path.
+        spectrum: of each path: "clarke", waves from a ring, or "flat", from a sphere.
+        sight: the line of sight, where there is one.
+    """
+
+    powers: Tensor
+    delays_s: Tensor
+    dopplers_hz: Tensor
+    spectrum: Literal["clarke", "flat"] = "clarke"
+    sight: Sight | None = None
+
+    def correlation(self, offsets_hz: Tensor, lags_s: Tensor) -> Tensor:
+        """Return E[h(f + offset, t + lag) h*(f, t)], [offsets, lags], complex128.
+
+        Args:
+            offsets_hz: distances in frequency, [offsets].
+            lags_s: distances in time, [lags].
+        """
+        offsets, lags = offsets_hz.double()[:, None], lags_s.double()[:, None]
+        shifts = self.dopplers_hz.double()
+        ring = self.spectrum == "clarke"
+        fading = clarke(lags, shifts) if ring else torch.sinc(2 * shifts * lags)
+        paths = torch.exp(-2j * math.pi * offsets * self.delays_s.double()) * self.powers
+        total = paths @ fading.T.to(paths.dtype)
+        if self.sight is None:
+            return total
+        turn = self.sight.shift_hz * lags.T - offsets * self.sight.delay_s
+        return total + self.sight.power * torch.exp(2j * math.pi * turn)
+
+    @property
+    def moving(self) -> bool:
+        """Tell whether anything changes with time."""
+        return bool(self.dopplers_hz.any()) or (self.sight is not None and self.sight.shift_hz != 0)
+
+
+@dataclass(frozen=True, eq=False)
+class Waves:
+    """A Gaussian process over time with Clarke's spectrum: a sum of plane waves.
+
+        g(t) = M^(-1/2) sum over m of a[m] exp(j 2 pi f[m] t),  f[m] = f_D cos(2 pi (m + u) / M)
+
+    with a[m] ~ CN(0, 1), so that g is Gaussian at any moment; u is uniform, so that the mean
+    correlation is J0 exactly, over any lag.
+
+    Args:
+        amplitudes: [B, R, T, K, M], complex.
+        shifts_hz: [B, K, M].
+    """
+
+    amplitudes: Tensor
+    shifts_hz: Tensor
+
+    @classmethod
+    def draw(
+        cls, shape: tuple[int, int, int, int], doppler_hz: float, generator: torch.Generator
+    ) -> Waves:
+        """Draw processes of ``shape`` [B, R, T, K]; antennas share the shifts."""
+        device = generator.device
+        a = complex_normal((*shape, WAVES), generator)
+        jitter = torch.rand(
+            shape[0], shape[3], 1, generator=generator, dtype=torch.float64, device=device
+        )
+        wave = torch.arange(WAVES, dtype=torch.float64, device=device)
+        return cls(a, doppler_hz * torch.cos(2 * math.pi * (wave + jitter) / WAVES))
+
+    def correlated(self, rx: float, tx: float) -> Waves:
+        """Give neighbouring antennas a correlation, exponential with distance."""
+        a = _correlated(_correlated(self.amplitudes, rx, dim=1), tx, dim=2)
+        return Waves(a, self.shifts_hz)
+
+    def at(self, time_s: float | Tensor) -> Tensor:
+        """Return the gains [B, R, T, K] at a time, or at one for each of K, in s."""
+        turns = self._turns(time_s)
+        return torch.einsum("brtkm,bkm->brtk", self.amplitudes, turns) / math.sqrt(WAVES)
+
+    def memory(self, time_s: float) -> Tensor:
+        """Return E[g(t) g*(0)] over the amplitudes, [B, K]."""
+        return self._turns(time_s).mean(dim=-1)
+
+    def given(self, now: Tensor, time_s: float) -> Tensor:
+        """Return the process at another time, where it is ``now`` [B, R, T, K] at time 0."""
+        memory = self.memory(time_s)[:, None, None]
+        return self.at(time_s) + memory * (now - self.at(0.0))
+
+    def _turns(self, time_s: float | Tensor) -> Tensor:
+        seconds = torch.as_tensor(time_s, dtype=torch.float64, device=self.shifts_hz.device)
+        phase = 2 * math.pi * self.shifts_hz * seconds.reshape(-1, 1)
+        return torch.polar(torch.ones_like(phase), phase).to(self.amplitudes.dtype)
+
+
+@dataclass(frozen=True, eq=False)
+class Past:
+    """The past of gains that age each by itself, given what they are now.
+
+    Args:
+        now: scattered gains, [B, R, T, K].
+        waves: draws their processes, the same ones each time, when somebody asks.
+        spread: makes h of scattered gains and of the time in s at which they are.
+    """
+
+    now: Tensor
+    waves: Callable[[], Waves]
+    spread: Callable[[Tensor, float], Tensor]
+
+    def __call__(self, delay_s: float) -> Tensor:
+        """Return h as it was ``delay_s`` ago; all delays tell of one past."""
+        return self.spread(self.waves().given(self.now, -delay_s), -delay_s)
+
+
+@dataclass(frozen=True, eq=False)
+class Stretch:
+    """An item that lasts: its gains are moments of one process.
+
+    Args:
+        waves: the process, [B, R, T, 1].
+        times_s: [K], in s.
+        spread: as in :class:`Past`.
+    """
+
+    waves: Waves
+    times_s: Tensor
+    spread: Callable[[Tensor, float], Tensor]
+
+    def __call__(self, delay_s: float) -> Tensor:
+        """Return h as it was ``delay_s`` ago."""
+        return self.spread(self.waves.at(self.times_s - delay_s), -delay_s)
+
+
+def _correlated(a: Tensor, correlation: float, *, dim: int) -> Tensor:
+    if not correlation or a.shape[dim] == 1:
+        return a
+    place = torch.arange(a.shape[dim], dtype=torch.float64)
+    root = torch.linalg.cholesky(correlation ** (place[:, None] - place).abs())
+    return torch.tensordot(root.to(a), a, dims=([1], [dim])).movedim(0, dim)
