@@ -11,6 +11,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from semsim.files import check_regular, reading
 from semsim.pictures import strip
 from semsim.plotstyle import (
     COLUMN,
@@ -101,14 +102,19 @@ def published(
     """Read published values for :func:`plot_rows`; ``benchmarks/published.csv`` holds them.
 
     Args:
-        path: the CSV file.
+        path: the CSV file, on this machine.
         payload: data set, such as ``kodak``; a row's payload may say more, such as ``kodak24``.
         metric: what was measured.
         cbrs: keep values whose CBR is within 3 % of one of these; all where empty.
     """
     import pandas as pd
 
-    table = pd.read_csv(path, comment="#")
+    check_regular(Path(path), "a CSV file of this machine")
+    with reading(path, "CSV", f"it needs the columns {', '.join(PUBLISHED)}"):
+        # as it is: an address would be fetched, and a packed file unfolded
+        with Path(path).open(encoding="utf-8") as file:
+            table = pd.read_csv(file, comment="#")
+        table = table.astype({"payload": str} if "payload" in table else {})
     missing = [name for name in PUBLISHED if name not in table]
     if missing:
         raise ValueError(f"{path} has no column {missing[0]!r}; it needs {', '.join(PUBLISHED)}")

@@ -14,6 +14,9 @@ from typing import Any
 
 import numpy as np
 
+from semsim.files import check_regular
+
+LARGEST = 1 << 29  #: bytes
 DTYPES = ("u1", "i1", "<i2", "<i4", "<i8", "<f4", "<f8")  #: plain numbers; never objects
 
 
@@ -25,9 +28,15 @@ def read_pickle(path: Path) -> Any:
     Raises:
         ValueError: the file is damaged, or asks for anything else; it is then not loaded.
     """
+    check_regular(path, "a pickle of arrays")
+    if path.stat().st_size > LARGEST:
+        raise ValueError(
+            f"{path} has {path.stat().st_size:,} bytes; at most {LARGEST:,} are read, and "
+            "a batch of CIFAR-10 has 31 million. Get the file from its official source"
+        )
     try:
         with path.open("rb") as file:
-            return _finish(_Restricted(file, encoding="bytes").load())
+            return _finish(_Restricted(file, encoding="bytes").load(), {})
     except OSError as error:
         raise ValueError(f"{path} cannot be read ({error.strerror})") from None
     except pickle.UnpicklingError as error:
@@ -89,17 +98,30 @@ def _encode(text: str, encoding: str | bytes) -> bytes:
     return codecs.latin_1_encode(text)[0]
 
 
-def _finish(value: Any) -> Any:
-    """Replace the stand-ins in containers by arrays."""
+def _finish(value: Any, done: dict[int, Any]) -> Any:
+    """Replace the stand-ins in containers by arrays.
+
+    Each object is turned once, however often the file names it (``done``, by identity): a list of
+    ten lists of ten lists ... would else never end. One that holds itself is refused.
+    """
+    if id(value) in done:
+        if done[id(value)] is _ENDLESS:
+            raise pickle.UnpicklingError("it holds a container within itself")
+        return done[id(value)]
     if isinstance(value, _Array):
-        return value.numpy()
-    if isinstance(value, dict):
-        return {key: _finish(item) for key, item in value.items()}
-    if isinstance(value, list) and any(isinstance(item, _Array | dict | list) for item in value):
-        return [_finish(item) for item in value]
-    return value
+        done[id(value)] = value.numpy()
+    elif isinstance(value, dict):
+        done[id(value)] = _ENDLESS
+        done[id(value)] = {key: _finish(item, done) for key, item in value.items()}
+    elif isinstance(value, list | tuple):
+        done[id(value)] = _ENDLESS
+        done[id(value)] = type(value)(_finish(item, done) for item in value)
+    else:
+        return value
+    return done[id(value)]
 
 
+_ENDLESS = object()
 _ALLOWED = {
     ("multiarray", "_reconstruct"): _Array,
     ("numpy", "ndarray"): _Array,

@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,84 @@ def edited(source: str, target: str, old: str, new: str) -> None:
             file.writestr(name, content)
 
 
+def saved_model(name: str, work: Callable[[Any], None]) -> None:
+    """Write a SavedModel that also does ``work`` when it is called."""
+    import tensorflow as tf
+
+    module = tf.Module()
+
+    def serve(x: Any) -> Any:
+        work(tf)
+        return x
+
+    module.serve = tf.function(serve, input_signature=[tf.TensorSpec([None, 4], tf.float32)])
+    tf.saved_model.save(module, name)
+
+
+def _save(tf: Any) -> None:
+    tf.raw_ops.SaveV2(
+        prefix="stolen.txt", tensor_names=["x"], shape_and_slices=[""], tensors=[tf.ones(1)]
+    )
+
+
+GRAPHS: dict[str, Callable[[Any], Any]] = {
+    "writes": lambda tf: tf.io.write_file("stolen.txt", "secret"),
+    "prints": lambda tf: tf.print("secret", output_stream="file://stolen.txt"),
+    "saves": _save,
+}
+
+
+def edit_graph(name: str, change: Callable[[Any], None]) -> None:
+    from tensorflow.core.protobuf import saved_model_pb2
+
+    saved_model(name, lambda tf: None)
+    file, proto = Path(name, "saved_model.pb"), saved_model_pb2.SavedModel()
+    proto.ParseFromString(file.read_bytes())
+    change(proto.meta_graphs[0].graph_def)
+    file.write_bytes(proto.SerializeToString())
+
+
+def call_the_saver(name: str) -> None:
+    """Let the graph itself call the function that saves variables."""
+
+    def change(graph: Any) -> None:
+        functions = {f.signature.name: f for f in graph.library.function}
+        saver = next(n for n in functions if "traced_save" in n)
+        user = next(f for n, f in functions.items() if "traced" not in n)
+        node = user.node_def.add(name="hidden", op="PartitionedCall")
+        node.attr["f"].func.name = saver
+
+    edit_graph(name, change)
+
+
+def swell(name: str) -> None:
+    """Let one number of a constant stand for a thousand million of them."""
+
+    def change(graph: Any) -> None:
+        node = graph.node.add(name="large", op="Const")
+        node.attr["value"].tensor.tensor_shape.dim.add(size=10**9)
+
+    edit_graph(name, change)
+
+
+def blow_up(name: str) -> None:
+    """Add an array of zeros, packed to next to nothing, to a Keras file's weights."""
+    import h5py
+
+    path = Path(name)
+    if path.suffix == ".keras":
+        with zipfile.ZipFile(path) as file:
+            parts = {entry: file.read(entry) for entry in file.namelist()}
+        path = Path("inner.h5")
+        path.write_bytes(parts["model.weights.h5"])
+    with h5py.File(path, "a") as file:
+        file.create_dataset("zeros", (10**8,), "f4", chunks=(10**6,), compression="gzip")
+    if name.endswith(".keras"):
+        with zipfile.ZipFile(name, "w") as file:
+            for entry, content in {**parts, "model.weights.h5": path.read_bytes()}.items():
+                file.writestr(entry, content)
+
+
 def make(name: str) -> str:
     """Write a file of this name, harmful or broken in the way that the name says."""
     keras = frameworks.import_keras("tensorflow")
@@ -59,18 +138,27 @@ def make(name: str) -> str:
     elif name == "wrapped.keras":
         plain.save("plain.keras")
         edited("plain.keras", name, '"class_name": "Dense"', '"class_name": "TorchModuleWrapper"')
-    elif name == "writes":
-        import tensorflow as tf
+    elif name in GRAPHS:
+        saved_model(name, GRAPHS[name])
+    elif name == "calls its saver":
+        call_the_saver(name)
+    elif name == "swells":
+        swell(name)
+    elif name in ("bomb.keras", "bomb.h5"):
+        plain.save(name)
+        blow_up(name)
+    elif name == "packed.keras":
+        plain.save(name)
+        with zipfile.ZipFile(name, "a", zipfile.ZIP_DEFLATED) as file:
+            file.writestr("zeros.bin", bytes(300_000_000))
+    elif name == "linked.h5":
+        import h5py
 
-        module = tf.Module()
-
-        @tf.function(input_signature=[tf.TensorSpec([None, 4])])
-        def serve(x: Any) -> Any:
-            tf.io.write_file("stolen.txt", "secret")
-            return x
-
-        module.serve = serve
-        tf.saved_model.save(module, name)
+        plain.save(name)
+        with h5py.File(name, "a") as file:
+            file["weights"] = h5py.ExternalLink("/etc/hosts", "x")
+    elif name == "pipe.keras":
+        os.mkfifo(name)
     elif name == "damaged":
         Path(name).mkdir()
         Path(name, "saved_model.pb").write_bytes(b"\xff\xff\xff")
@@ -88,10 +176,19 @@ def make(name: str) -> str:
         ("wrapped.keras", "holds a pickled torch module"),
         ("foreign.keras", "holds the class 'Dense' of os.path, and Keras would import"),
         ("weights.h5", "holds weights without an architecture; write model: my_lab.models:make"),
-        ("writes", "its graph reads or writes files or calls Python .WriteFile.; export it"),
-        ("damaged", "model damaged is no whole SavedModel"),
-        ("broken.keras", "model broken.keras is no whole Keras file"),
-        ("broken.h5", "model broken.h5 is no whole HDF5 file"),
+        ("writes", "its graph uses .*WriteFile, and a graph from a file may compute, but not"),
+        ("prints", "its graph uses .*PrintV2"),
+        ("saves", "its graph uses .*SaveV2"),
+        ("calls its saver", "its graph uses .*SaveV2"),
+        ("swells", "constants of 8,000,000,"),
+        ("damaged", "model damaged cannot be read as a SavedModel"),
+        ("broken.keras", "model broken.keras cannot be read as a Keras file"),
+        ("broken.h5", "model broken.h5 cannot be read as a Keras file"),
+        ("bomb.keras", "model bomb.keras has .* bytes and would unfold to 400,0"),
+        ("bomb.h5", "model bomb.h5 has .* bytes and would unfold to 400,0"),
+        ("packed.keras", "model packed.keras has .* bytes and would unfold to 300,0"),
+        ("linked.h5", "weights is a link to another place"),
+        ("pipe.keras", "model pipe.keras is no plain file"),
         ("model.pkl", "model model.pkl is a pickle, which may run any code when it is read"),
         ("model.pt", "model model.pt is a pickle"),
         ("model.onnx", "model model.onnx is none of .keras, .h5, .hdf5 or a SavedModel folder"),
@@ -189,3 +286,28 @@ def test_tensorflow_says_nothing_and_torch_keeps_its_threads() -> None:
     )
     assert done.stderr == ""
     assert json.loads(done.stdout) == [1, 1, None]
+
+
+@needs_tensorflow
+def test_what_keras_exports_is_within_the_allowed_operations() -> None:
+    from tensorflow.python.framework import op_def_registry
+
+    from semsim.codecs.keras.graph_ops import COMPUTE, SAVE
+    from semsim.codecs.keras.safety import check_saved_model
+
+    assert [op for op in COMPUTE | SAVE if op_def_registry.get(op) is None] == []
+    keras = frameworks.import_keras("tensorflow")
+    layers = keras.layers
+    x = image = keras.Input((16, 16, 3))
+    for layer in (
+        layers.Conv2D(4, 3, padding="same", activation="gelu"), layers.BatchNormalization(),
+        layers.SeparableConv2D(4, 3), layers.LayerNormalization(), layers.Dropout(0.1),
+        layers.UpSampling2D(interpolation="bilinear"), layers.MaxPooling2D(),
+        layers.Conv2DTranspose(4, 3, 2, activation="swish"), layers.PReLU(shared_axes=[1, 2]),
+        layers.GroupNormalization(2), layers.DepthwiseConv2D(3), layers.ZeroPadding2D(),
+        layers.AveragePooling2D(2), layers.GaussianNoise(0.1), layers.Reshape((-1, 4)),
+        layers.LSTM(4, return_sequences=True), layers.GRU(4), layers.Dense(4, "softmax"),
+    ):  # fmt: skip
+        x = layer(x)
+    keras.Model(image, x).export("wide", verbose=False)
+    check_saved_model(Path("wide"))

@@ -127,6 +127,33 @@ def test_arrays_of_objects_and_other_encodings_are_refused(tmp_path: Path) -> No
         read_pickle(tmp_path / "p")
 
 
+def test_a_pickle_that_refers_to_itself_ends_at_once(tmp_path: Path) -> None:
+    endless: list[Any] = []
+    endless.append(endless)
+    (tmp_path / "p").write_bytes(pickle.dumps(endless))
+    with pytest.raises(ValueError, match="holds a container within itself"):
+        read_pickle(tmp_path / "p")
+    many: Any = [1]
+    for _ in range(60):
+        many = [many, many]  # 2^60 leaves
+    (tmp_path / "p").write_bytes(pickle.dumps(many))
+    read_pickle(tmp_path / "p")
+    shared = np.zeros(3)
+    (tmp_path / "p").write_bytes(pickle.dumps([shared, {"a": (shared, 1)}], protocol=2))
+    first, second = read_pickle(tmp_path / "p")
+    assert second["a"][0] is first and first.shape == (3,)
+
+
+def test_a_pipe_and_a_file_beyond_all_sizes_are_refused(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(ValueError, match="pipe is no plain file"):
+        read_pickle(tmp_path / "pipe")
+    with (tmp_path / "p").open("wb") as file:
+        file.truncate(1 << 40)
+    with pytest.raises(ValueError, match="has 1,099,511,627,776 bytes"):
+        read_pickle(tmp_path / "p")
+
+
 @pytest.mark.parametrize("cut", [0, 1, 20, 1000])
 def test_a_damaged_file_is_named(archive: Path, cut: int) -> None:
     path = archive / "cifar-10-batches-py" / "test_batch"

@@ -137,6 +137,19 @@ def test_theory_lies_beneath_dashed() -> None:
     assert np.allclose(curve.get_ydata(), 20 + curve.get_xdata())
 
 
+@pytest.mark.parametrize("path", ["http://127.0.0.1:9/a.csv", "ftp://x/y", "/dev/zero", "none.csv"])
+def test_published_values_come_from_a_file_of_this_machine(path: str) -> None:
+    with pytest.raises(ValueError, match="give a CSV file of this machine"):
+        published(path, payload="kodak24")
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff\xfe\x00", b'a"b\n"c', b"payload\n\n"])
+def test_a_file_that_is_no_csv_is_one_sentence(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "a.csv").write_bytes(content)
+    with pytest.raises(ValueError, match=r"a\.csv"):
+        published(tmp_path / "a.csv", payload="kodak24")
+
+
 def test_published_values_lie_beneath_in_the_panel_of_their_channel(tmp_path: Path) -> None:
     path = tmp_path / "published.csv"
     path.write_text(
