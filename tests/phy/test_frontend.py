@@ -7,7 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from channels.base import CSI, ChannelState, complex_normal
-from channels.csi import FeedbackCSI, PilotCSI
+from channels.csi import FeedbackCSI, PerfectCSI, PilotCSI, remember
+from channels.fading import Rayleigh
 from semsim import spec
 from semsim.phy import theory
 from semsim.phy.frontend import LMMSE, RZF, SVD, ZF, NoFrontEnd
@@ -327,12 +328,11 @@ def test_more_streams_than_an_end_can_separate_are_refused() -> None:
 
 
 def test_outdated_feedback_makes_svd_streams_noisier_yet_honest() -> None:
-    h = complex_normal((500, 2, 2, 1), stream(22, "h"))
-    n0 = torch.full((500,), 0.05)
-    state = ChannelState(h, 40)
-    told = FeedbackCSI(bits=4, delay_s=1e-3, doppler_hz=100)(
-        state, n0, stream(22, "feedback"), CSI(h, n0)
-    )
+    n0, generator = torch.full((500,), 0.05), stream(22, "h")
+    state = Rayleigh(2, 2, speed_mps=8.6).draw(500, 40, generator)  # 100 Hz
+    h, known = state.h, PerfectCSI()
+    received = remember(known, known(state, n0, generator), state, n0, generator)
+    told = FeedbackCSI(bits=4, delay_s=1e-3)(state, n0, generator, received)
     front_end, x = SVD(), complex_normal((500, 2, 40), stream(22, "x"))
     p = front_end.precoder(told, 2, 2)
     y = through(h, p, x)
