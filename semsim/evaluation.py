@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from semsim.intervals import FEW, LEDGER, Moments, Tally
 from semsim.metrics.base import Metric, Outcome
 from semsim.payloads.items import check_finite, pair
+from semsim.phy.power import TOLERANCE, most_power
 from semsim.seeds import stream
 from semsim.tasks.reconstruct import Reconstruct
 from semsim.types import Transmission
@@ -166,7 +167,7 @@ class Evaluation:
         """Send one batch at several SNRs; one transfer to the CPU for all of them."""
         source, target = _collate(items, [n % len(self.payload) for n in numbers], self.device)
         which = self.keep and np.array([numbers, [_checksum(item[0]) for item in items]])
-        start, gathered = time.perf_counter(), list[Tensor]()
+        start, gathered, most = time.perf_counter(), list[Tensor](), list[float]()
         source = prepared(self.task, source)
         kept: dict[str, Tensor] = {}
         once = self._encode_once(source)
@@ -179,9 +180,11 @@ class Evaluation:
                 output = self.task(sent.estimate)
                 measured = self._measure(Outcome(output, source, target, sent, kept), sent)
             gathered.append(measured)
+            most.append(most_power(sent.x.shape[-1], constellation=self._sends_points()))
             self._count(self.points[snr], sent, source)
             self.points[snr].seconds += time.perf_counter() - start + shared
-        for snr, values in zip(snrs, torch.stack(gathered).cpu().numpy(), strict=True):
+        for snr, values, limit in zip(snrs, torch.stack(gathered).cpu().numpy(), most, strict=True):
+            self._check_items_power(snr, values[1], limit)
             self._add(snr, values, list(sent.notes))
             if self.keep:
                 self.keep(snr, which, values[2 : 2 + len(self.metrics)])
@@ -230,15 +233,33 @@ class Evaluation:
             point.notes.setdefault(name, Moments()).add(row)
         point.batches += 1
 
+    def _sends_points(self) -> bool:
+        return bool(getattr(self._sender, "constellation", False))
+
+    @property
+    def _sender(self) -> nn.Module:
+        return getattr(self.link, "transmitter", self.link)
+
+    def _check_items_power(self, snr: float, power: Any, limit: float) -> None:
+        """Refuse a link that gives any item more power than it may have."""
+        if (power <= limit).all():
+            return
+        item = int((~(power <= limit)).argmax())  # also where it is NaN
+        raise ValueError(
+            f"{type(self._sender).__name__} sends a mean power of {power[item]:.4g} at snr_db = "
+            f"{snr:g} in item {self.points[snr].power.n + item}, but each item may have 1 per "
+            "channel use (summed over transmit antennas); normalise each item's symbols with "
+            "semsim.phy.power.unit_power"
+        )
+
     def _check_power(self, snr: float) -> None:
-        """Refuse a link that sends more than it may; few items must exceed it by up to one half."""
+        """Refuse a constellation whose mean power is above 1 by more than chance."""
         power = self.points[snr].power
-        if power.mean - 1 > max(0.01, min(0.5, power.five_sigma())):
-            name = type(getattr(self.link, "transmitter", self.link)).__name__
+        if power.mean - 1 > max(TOLERANCE, min(0.5, power.five_sigma())):
             raise ValueError(
-                f"{name} sends a mean power of {power.mean:.4g} at "
-                f"snr_db = {snr:g}, but a link may send 1 per channel use (summed over transmit "
-                "antennas); normalise each item's symbols with semsim.phy.power.unit_power"
+                f"{type(self._sender).__name__} sends a mean power of {power.mean:.4g} at "
+                f"snr_db = {snr:g} over {power.n} items, but a link may send 1 per channel use "
+                "(summed over transmit antennas); scale its constellation to unit power"
             )
 
     def _row(self, snr: float, metric: Metric, moments: Moments) -> Row:

@@ -115,9 +115,10 @@ class Link(nn.Module):
         side_info = {}
         if isinstance(symbols, WithSideInfo):
             symbols, side_info["side_info"] = symbols
+            _check_charged(self.transmitter, side_info["side_info"], shape)
             _check_reads_side_info(self.receiver)
         _check_symbols(symbols, batch, self.transmitter.num_symbols(shape))
-        x = _apply(precoder, _split(symbols, self.num_streams))
+        x, precoder = _precode(precoder, _split(symbols, self.num_streams))
         y = self.channel(x, state, n0, generator)
         streams, csi_after = self.frontend.combine(y, behind(csi_rx, precoder))
         if csi_after.h is None:
@@ -174,6 +175,26 @@ def _check_symbols(symbols: Tensor, batch: int, num_symbols: int) -> None:
         )
 
 
+def _check_charged(transmitter: Transmitter, side_info: Tensor, shape: tuple[int, ...]) -> None:
+    """Refuse side information that costs nothing, or floats that cost less than they carry."""
+    name = type(transmitter).__name__
+    declared = getattr(transmitter, "side_info_bits", None)
+    bits = 0.0 if declared is None else float(declared(shape))
+    if not 0 < bits < math.inf:
+        came = "has no side_info_bits" if declared is None else f"declares {bits:g} bits for it"
+        raise ValueError(
+            f"{name} sends side information and {came}; what a receiver is told is charged: give "
+            "the transmitter side_info_bits(shape), the bits that an item's side information takes"
+        )
+    values = side_info[0].numel() if len(side_info) else 0
+    carried = values * side_info.element_size() * 8
+    if side_info.is_floating_point() and bits < carried:
+        raise ValueError(
+            f"{name} declares {bits:g} bits for side information of {values} values of "
+            f"{side_info.dtype}, which carry {carried}; quantise them to integers, or charge all"
+        )
+
+
 def _check_reads_side_info(receiver: Receiver) -> None:
     takes = inspect.signature(getattr(type(receiver), "forward", receiver)).parameters
     if "side_info" not in takes:
@@ -197,6 +218,20 @@ def _join(streams: Tensor, num_symbols: int) -> Tensor:
     if streams.shape[1] == 1:
         return streams[..., :num_symbols]
     return streams.transpose(1, 2).reshape(len(streams), 1, -1)[..., :num_symbols]
+
+
+def _precode(precoder: Tensor, streams: Tensor) -> tuple[Tensor, Tensor]:
+    """Return x [B, T, N] and the precoder, scaled so that each item keeps its streams' power.
+
+    Streams of unit power share 1; water-filling would give an item more than that whose strong
+    stream happens to be loud.
+    """
+    x = _apply(precoder, streams)
+    if len(precoder) == 1 and precoder.shape[-1] == 1:
+        return x, precoder  # equal power per antenna: nothing moves
+    sent, wanted = (z.abs().square().sum(dim=(1, 2)) for z in (x, streams))
+    scale = torch.where(sent > 0, wanted / streams.shape[1] / sent.clamp_min(1e-30), 1).sqrt()
+    return x * scale[:, None, None], precoder * scale[:, None, None, None]
 
 
 def _apply(precoder: Tensor, streams: Tensor) -> Tensor:

@@ -54,7 +54,8 @@ class WithSideInfo(NamedTuple):
     """Symbols, and what the receiver must know to read them.
 
     Side information arrives without errors and is charged: the transmitter's
-    ``side_info_bits(shape)`` says how many bits an item takes.
+    ``side_info_bits(shape)`` says how many bits an item takes; a link refuses it where that is
+    missing or 0, and floats that are charged less than their width.
     """
 
     symbols: Tensor  #: [B, 1, K], complex
@@ -62,12 +63,13 @@ class WithSideInfo(NamedTuple):
 
 
 class Transmitter(Protocol):
-    """Source in, complex symbols of unit mean power per item out.
+    """Source in, complex symbols of unit mean power per item out (see ``semsim.phy.power``).
 
     With ``sees_channel = True`` its CSI holds h as its end believes it, and n0 [B], even in front
     of a linear front end; without, the noise that the front end will leave on each symbol. It may
     offer ``before_channel(source) -> Tensor | None``, the part of its work that does not depend on
-    the channel, and take that as ``features``: a sweep then computes it once for all SNRs.
+    the channel, and take that as ``features``: a sweep then computes it once for all SNRs. With
+    ``constellation = True`` its power is 1 in expectation over its points, not in each item.
     """
 
     uses_csi: bool  #: False where x does not depend on ``csi``: a sweep then encodes once

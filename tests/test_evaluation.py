@@ -139,6 +139,42 @@ def test_a_link_that_sends_too_much_power_is_refused() -> None:
         evaluate(link(power=1.02), ToyPayload(), snr_db=[0.0], metrics=[Error()])
 
 
+def test_a_single_item_with_too_much_power_is_refused_at_its_batch() -> None:
+    class Loud(ToyTransmitter):
+        def forward(self, source: Tensor, csi: Any) -> Tensor:
+            share = torch.full((len(source), 1, 1), 0.9)
+            share[5] = 1.9
+            return super().forward(source, csi) * share.sqrt()
+
+    loud = Link(Loud(), ToyChannel(), ToyReceiver())
+    seen: list[int] = []
+    with pytest.raises(ValueError, match=r"Loud sends a mean power of 1\.9 .* in item 5"):
+        evaluate(
+            loud, ToyPayload(), snr_db=[0.0], metrics=[Error()], batch_size=10,
+            progress=lambda evaluation: seen.append(1),
+        )  # fmt: skip
+    assert not seen
+
+
+def test_points_of_a_constellation_may_stray_by_chance_but_not_on_average() -> None:
+    class Points(ToyTransmitter):
+        constellation = True
+
+        def forward(self, source: Tensor, csi: Any) -> Tensor:
+            levels = torch.tensor([1.0, 3.0])[(source > 0.5).long()] / 10**0.5  # 16-QAM's levels
+            return (self.power**0.5 * torch.complex(*levels.unflatten(1, (-1, 2)).unbind(-1)))[
+                :, None
+            ]
+
+    def row(power: float) -> Any:
+        sender = Link(Points(power), ToyChannel(), ToyReceiver())
+        return evaluate(sender, ToyPayload(2000), snr_db=[0.0], metrics=[Error()])[0]
+
+    assert row(1.0)["power"] == pytest.approx(1, abs=5 * (0.32 / 4 / 2000) ** 0.5)
+    with pytest.raises(ValueError, match="over 2000 items"):
+        row(1.05)
+
+
 def test_one_percent_too_much_is_within_the_tolerance() -> None:
     assert evaluate(link(power=1.009), ToyPayload(), snr_db=[0.0], metrics=[Error()])
 

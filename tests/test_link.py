@@ -8,7 +8,8 @@ from torch import Tensor, nn
 
 from channels import AWGN, CSI, FeedbackCSI, PerfectCSI, PilotCSI, Rayleigh
 from semsim import Link, stream
-from semsim.phy.frontend import SVD, ZF, NoFrontEnd
+from semsim.phy.frontend import RZF, SVD, ZF, NoFrontEnd
+from semsim.types import WithSideInfo
 
 
 class Pairs(nn.Module):
@@ -158,3 +159,66 @@ def test_channels_add_nothing_to_the_state_dict() -> None:
     link = Link(Pairs(), Rayleigh(num_tx=2, num_rx=2, tx_correlation=0.5), Unpair())
     link(unit_source(), 10.0, stream(1, "link"))
     assert link.state_dict() == {}
+
+
+@pytest.mark.parametrize("frontend", [SVD(water_filling=True), SVD(), RZF()])
+def test_a_front_end_moves_power_within_an_item_and_adds_none(frontend: nn.Module) -> None:
+    class Loud(Pairs):
+        def forward(self, source: Tensor, csi: CSI) -> Tensor:
+            symbols = super().forward(source, csi)
+            symbols[..., ::2] *= 2**0.5  # all on the strong stream
+            symbols[..., 1::2] = 0
+            return symbols / symbols.abs().square().mean(dim=(1, 2), keepdim=True).sqrt()
+
+    channel = Rayleigh(num_tx=2, num_rx=2, coherence=8)
+    for transmitter in (Pairs(), Loud()):
+        link = Link(transmitter, channel, Unpair(), csi_tx=PerfectCSI(), frontend=frontend)
+        sent = link.transmit(unit_source(), 0.0, stream(10, "link"))
+        power = sent.x.abs().square().sum(dim=1).mean(dim=1)
+        assert torch.allclose(power, torch.ones(4), atol=1e-5)
+
+
+def test_scaling_by_the_front_end_is_undone_at_the_receiver() -> None:
+    channel = Rayleigh(num_tx=2, num_rx=2, coherence=8)
+    frontend = SVD(water_filling=True)
+    link = Link(Pairs(), channel, Unpair(), csi_tx=PerfectCSI(), frontend=frontend)
+    assert torch.allclose(link(unit_source(), 90.0, stream(2, "link")), unit_source(), atol=1e-2)
+
+
+class Teller(Pairs):
+    """Send side information for which it declares some bits."""
+
+    def __init__(self, told: Tensor, bits: float | None) -> None:
+        super().__init__()
+        self.told = told
+        if bits is not None:
+            self.side_info_bits = lambda shape: bits
+
+    def forward(self, source: Tensor, csi: CSI) -> WithSideInfo:
+        return WithSideInfo(super().forward(source, csi), self.told.expand(len(source), -1))
+
+
+class Told(Unpair):
+    def forward(
+        self, y: Tensor, csi: CSI, shape: tuple[int, ...], side_info: Tensor | None = None
+    ) -> Tensor:
+        return super().forward(y, csi, shape)
+
+
+@pytest.mark.parametrize(
+    ("told", "bits", "message"),
+    [
+        (torch.ones(1, 3, dtype=torch.bool), None, "Teller sends side information and has no side"),
+        (torch.ones(1, 3, dtype=torch.bool), 0.0, "declares 0 bits for it"),
+        (torch.ones(1, 3), 24.0, "3 values of torch.float32, which carry 96"),
+    ],
+)
+def test_side_information_is_never_free(told: Tensor, bits: float | None, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Link(Teller(told, bits), AWGN(), Told())(unit_source(), 0.0, stream(1, "link"))
+
+
+def test_side_information_is_charged_at_capacity() -> None:
+    told = torch.ones(1, 3, dtype=torch.bool)
+    sent = Link(Teller(told, 3.0), AWGN(), Told()).transmit(unit_source(), 0.0, stream(1, "link"))
+    assert sent.ledger.side_info == pytest.approx(3.0)

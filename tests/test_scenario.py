@@ -206,7 +206,7 @@ MISTAKES = {
     ),
     "power": (
         changed("ToyTransmitter}", "ToyTransmitter, power: 2}"),
-        "ToyTransmitter sends a mean power of 2 at snr_db = 0, but a link may send 1",
+        "ToyTransmitter sends a mean power of 2 at snr_db = 0 in item 0, but each item may have 1",
     ),
     "syntax": (BASE + "stop: {", "line "),
     "tab": (BASE + "\tstop: 1", "not valid YAML"),

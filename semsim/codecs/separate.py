@@ -56,6 +56,7 @@ class SeparateTransmitter(nn.Module):
 
     link_class: ClassVar[type[nn.Module]]
     uses_csi = True
+    constellation = True
 
     def __init__(
         self,

@@ -18,6 +18,7 @@ class UncodedTransmitter(nn.Module):
     """
 
     uses_csi = False
+    constellation = True
 
     def __init__(self, bits_per_symbol: Literal[2, 4, 6, 8] = 2) -> None:
         super().__init__()
