@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import importlib.util
 import os
-import sys
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
+from semsim import outside
 from semsim.mistakes import SpecError, known
 from semsim.weightfile import read_header, sha256_of
 
@@ -44,7 +43,7 @@ def weights_hash(name: str) -> str:
             read_header(path)  # before its bytes, of which there may be many
         except ValueError as error:
             raise SpecError("transmitter.weights", str(error)) from error
-        return _file_hash(path, path.stat().st_mtime_ns)
+        return _file_hash(path)
     if name not in zoo.names():
         hint = known(zoo.names(), name)
         raise SpecError("transmitter.weights", f"no weights are called {name!r}; {hint}")
@@ -67,7 +66,8 @@ def weights_of_task(task: Any) -> str | None:
 def data_hashes(content: Any) -> dict[str, str]:
     """Return a hash for each file or folder that a ``path`` or ``model`` key names.
 
-    And for each module from outside of which ``kind`` or ``model`` names a part.
+    And for each module from outside of which ``kind`` or ``model`` names a part: of the source that
+    was imported, with the author's own modules that it uses.
 
     A file's is its SHA-256, a folder's that of names, sizes and times of change, so that results
     of data that have changed since are not taken for those of today.
@@ -81,28 +81,16 @@ def data_hashes(content: Any) -> dict[str, str]:
         if key in ("path", "model") and isinstance(value, str) and Path(value).exists():
             found[value] = _data_hash(Path(value))
         elif key in ("kind", "model") and isinstance(value, str) and ":" in value:
-            file = _source_of(value.partition(":")[0])
-            if file:
-                found[value] = _data_hash(Path(file))
+            if source := outside.source_hash(value.partition(":")[0]):
+                found[value] = source
         else:
             found |= data_hashes(value)
     return found
 
 
-def _source_of(module: str) -> str | None:
-    """Return the file of a module, without importing it."""
-    if module in sys.modules:
-        return getattr(sys.modules[module], "__file__", None)
-    try:
-        found = importlib.util.find_spec(module)
-    except (ImportError, ValueError):
-        return None  # whoever imports it says what is wrong
-    return None if found is None else found.origin
-
-
 def _data_hash(path: Path) -> str:
     if path.is_file():
-        return _file_hash(path, path.stat().st_mtime_ns)
+        return _file_hash(path)
     digest = hashlib.sha256()
     for file in sorted(p for p in path.rglob("*") if p.is_file()):
         facts = file.stat()
@@ -111,8 +99,16 @@ def _data_hash(path: Path) -> str:
     return digest.hexdigest()
 
 
+def _file_hash(path: Path) -> str:
+    """Return a file's SHA-256; one that was replaced or touched in any way is read again."""
+    facts = path.stat()
+    return _hash_of(
+        path.resolve(), facts.st_ino, facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns
+    )
+
+
 @functools.lru_cache
-def _file_hash(path: Path, changed_ns: int) -> str:
+def _hash_of(path: Path, *_facts: int) -> str:
     return sha256_of(path)
 
 

@@ -15,6 +15,7 @@ import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from semsim import sources
 from semsim.mistakes import unforeseen
 
 _closed = contextvars.ContextVar("closed", default=False)
@@ -58,7 +59,8 @@ def load(path: str) -> Any:
         )
     if os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())
-    module = imported(module_name, path)
+    with sources.noted(module_name):
+        module = imported(module_name, path)
     if not hasattr(module, name):
         raise ValueError(f"the module {module_name!r} has no {name!r}")
     return getattr(module, name)
@@ -122,3 +124,18 @@ def _has(found: type, name: str) -> bool:
     owner = next((c for c in found.__mro__ if name in vars(c)), None)
     is_blank = owner is not None and owner.__module__ == "torch.nn.modules.module"
     return callable(method) and not (is_blank and name in ("forward", "__call__"))
+
+
+def source_hash(module: str) -> str | None:
+    """Return the hash of a module as it was imported, and of what it uses of its author's.
+
+    None where it cannot be imported, or may not be: whoever needs it says so.
+    """
+    if _closed.get():
+        return None
+    try:
+        with sources.noted(module):
+            importlib.import_module(module)
+    except Exception:
+        return None
+    return sources.hash_of(module)

@@ -18,7 +18,7 @@ from pydantic import BaseModel, Field, PlainValidator, WithJsonSchema
 from torch import nn
 
 import semsim
-from semsim import fields, spec, zoo
+from semsim import fields, sources, spec, zoo
 from semsim.evaluation import Row, Stop, evaluate
 from semsim.expansion import choices_of, parse_sweep, set_key
 from semsim.figures import check_plot
@@ -104,6 +104,7 @@ class Scenario(BaseModel):
     @classmethod
     def parse(cls, values: Mapping[str, Any]) -> Scenario:
         """Check a plain mapping, all points of its sweep included."""
+        sources.refresh()
         values = dict(values)
         sweep = values.get("sweep")
         if isinstance(sweep, Mapping) and "snr_db" in sweep:

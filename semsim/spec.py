@@ -182,10 +182,13 @@ def nested(family: str) -> Any:
     ]
 
 
-@functools.cache
 def model_of(family: str, kind: str) -> type[BaseModel]:
     """Return the closed model of one kind, derived from the constructor's signature."""
-    part = resolve(family, kind)
+    return _model(family, kind, resolve(family, kind))
+
+
+@functools.cache
+def _model(family: str, kind: str, part: Callable[..., object]) -> type[BaseModel]:
     fields: dict[str, Any] = {"kind": (Literal[kind], kind), **fields_of(part, family)}
     if family == "transmitter":
         about = "name of shipped weights (see semsim list weights) or a .safetensors file"

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from semsim import spec
+from semsim import sources, spec
 from semsim.disk import locked, write_atomic
 from semsim.evaluation import Evaluation, Row
 from semsim.figures import take_pictures
@@ -91,6 +91,7 @@ def run(
         scenario = quicker(scenario)
     folder = results_folder(scenario, out)
     where = pick_device(device or scenario.device)
+    sources.refresh()
     points = scenario.points()
     earlier = Journal(folder)
     preflight([p for p in points if fresh or _pending(p, folder, earlier)], where)

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from semsim import spec, zoo
+from semsim import sources, spec, zoo
 from semsim.disk import SUMS, damaged_files, locked, log, set_aside, write_sums
 from semsim.evaluation import Stop, evaluate
 from semsim.fields import train_spec
@@ -45,6 +45,7 @@ def train_all(
         raise SpecError("train", "missing; say what to train on: train: {payload: ..., steps: ...}")
     where = pick_device(device or scenario.device)
     done: set[Path] = set()
+    sources.refresh()
     points = scenario.points()
     if all(point.scenario.transmitter.weights for point in points):
         raise SpecError("transmitter.weights", "is given, so there is nothing to train")

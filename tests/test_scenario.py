@@ -11,6 +11,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors.torch import save_file
 from typer.testing import CliRunner
 
 from semsim import outside
@@ -179,7 +180,7 @@ MISTAKES = {
     ),
     "train rule": (
         BASE + "train: {payload: toy_parts:ToyPayload, lr: 0}",
-        "train.lr: must be > 0, got 0",
+        "train.lr: must be a finite number > 0, got 0",
     ),
     "csi": (BASE + "csi: {kind: pilots}", "csi.kind: say at which end: csi: {rx:"),
     "csi key": (BASE + "csi: {rx: {kind: pilots, per_blok: 1}}", "csi.rx.per_blok: no such key"),
@@ -409,8 +410,8 @@ def test_the_uid_depends_on_what_decides_the_results_and_on_nothing_else() -> No
 def test_the_uid_depends_on_the_weights_of_the_task(tmp_path: Path) -> None:
     path = tmp_path / "net.safetensors"
     uids = set()
-    for content in (b"a", b"bc"):
-        path.write_bytes(content)
+    for content in (torch.zeros(1), torch.ones(1)):
+        save_file({"a": content}, path)
         scenario = toy(task={"kind": "classify", "weights": str(path)})
         uids |= {scenario.uid(0.0), scenario.training_hash()}
     assert len(uids) == 4
