@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor
 
 from channels.base import CSI
-from semsim.phy.bler import block_error_rate
+from semsim.phy.bler import belief_loss_db, block_error_rate
 from semsim.phy.ldpc import Segmentation
-from semsim.phy.qam import qam_effective_snr_db
+from semsim.phy.qam import best_scale, llr_information, qam_effective_snr_db, qam_snr_db
 
 
 def delivered(n0: Tensor, cut: Segmentation) -> Tensor:
@@ -65,22 +63,18 @@ def separated(csi: CSI) -> Tensor:
     return csi.n0
 
 
-def with_hidden_noise(y: Tensor, symbols: Tensor, n0: Tensor, stretch: int) -> Tensor:
-    """Return n0 [K], raised where symbols came out worse than the receiver believes.
+def arrived(llr: Tensor, cut: Segmentation) -> Tensor:
+    """Return the probability that each block arrives, given what its bits became, [C].
 
-    Wrong CSI, clipping or phase noise do not show in n0. Over a stretch of L symbols, honest noise
-    has mean |y - x|^2 / n0 = 1 with standard error 1 / sqrt(L); beyond five of them it is not.
+    A block counts with the information that its LLRs carry: at the scale that fits them best where
+    the receiver takes the noise for less than it is, and as they are where it takes it for more.
 
     Args:
-        y: symbols as received, [K], complex.
-        symbols: as sent, [K], complex.
-        n0: what the front end believes it left, [K], linear.
-        stretch: L.
+        llr: of each block, [C, n], positive where they speak for the bit that was sent.
+        cut: how the message was cut.
     """
-    stretch = min(max(stretch, 1), len(y))
-    used = len(y) // stretch * stretch
-    ratio = ((y - symbols).abs().square() / n0)[:used].view(-1, stretch).mean(dim=1)
-    ratio = torch.where(ratio > 1 + 5 / math.sqrt(stretch), ratio, torch.ones_like(ratio))
-    raised = n0.clone()
-    raised[:used] *= ratio.repeat_interleave(stretch)
-    return raised
+    bits = cut.mcs.bits_per_symbol
+    scale = best_scale(llr)
+    carried = bits * llr_information(llr * scale.clamp(max=1.0)[:, None])
+    snr_db = qam_snr_db(carried, bits) - belief_loss_db(scale, cut.mcs.rate, beyond_llr=True)
+    return 1 - block_error_rate(snr_db, cut.mcs.index, cut.coded, realised=True)

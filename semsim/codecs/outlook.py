@@ -24,6 +24,7 @@ from channels.csi import CSISource
 from channels.fading import apply_gain
 from channels.units import db_to_linear
 from semsim.codecs.outage import arrival, block_snr_db, separated
+from semsim.phy.bler import belief_loss_db
 from semsim.phy.frontend import FrontEnd
 from semsim.phy.ldpc import Segmentation
 from semsim.phy.qam import qam_points
@@ -36,6 +37,9 @@ _PROBE_VALUES = 1 << 18  # realisations times uses, where an item's uses differ
 _REALISATIONS = (16, 1024)  # at least, at most
 _WINDOW = 64  # uses over which distortion is averaged where the gain varies
 _ALIKE = 8  # an item is judged by one in so many probes, those with the most similar belief
+_ABOUT_RIGHT = 1 / 3  # octaves by which the receiver may misjudge noise for nothing
+_SILENT = 1e-6  # keeps the ratio of noise as met and as believed above 0
+_TYPICAL_RATE = 0.5  # for what a wrong belief costs, which hardly depends on the code rate
 _EXACT_DB = 0.01  # beliefs that err by less are taken for the truth
 
 
@@ -209,8 +213,8 @@ class _Probe:
     def met(self, way: Way) -> Tensor:
         """Return the noise and distortion per used stream, [M, rank, 1 or N], linear.
 
-        Distortion is what a probe without noise leaves. Where it stays below what the receiver
-        believes to have left, that belief counts.
+        Distortion is what a probe without noise leaves. Where noise and distortion are far from
+        what the receiver believes, its decoder pays for that too.
         """
         precoder = way.precoder()
         seen = behind(self.csi_rx, precoder)
@@ -220,7 +224,10 @@ class _Probe:
         left = separated(after)
         met = (streams - x).abs().square() + self._thermal(y, seen)
         constant = seen.h is None or seen.h.shape[-1] == 1
-        ratio = _window_means(met / left, self.uses if constant else _WINDOW).clamp_min(1.0)
+        ratio = _window_means(met / left, self.uses if constant else _WINDOW)
+        paid_db = belief_loss_db(1 / ratio.clamp(min=_SILENT), _TYPICAL_RATE).to(ratio)
+        wrong = (ratio.log2().abs() > _ABOUT_RIGHT) & (ratio > 0)
+        ratio = torch.where(wrong, ratio * db_to_linear(paid_db), ratio.clamp(min=1.0))
         met = (left * ratio)[..., : 1 if constant else None]
         return of_streams(met, way.streams).cpu()
 

@@ -17,12 +17,12 @@ from channels.base import CSI
 from semsim.codecs.envelope import Plan, best_plan
 from semsim.codecs.image_codecs import Pixels
 from semsim.codecs.layers import Codeword, Offer, offers
-from semsim.codecs.outage import delivered, separated, with_hidden_noise
+from semsim.codecs.outage import arrived, separated
 from semsim.codecs.stills import each, pixels_of, sources_of
 from semsim.phy.frontend import FrontEnd
 from semsim.phy.ldpc import ldpc_demodulate, ldpc_modulate, segment
 from semsim.phy.mcs import mcs_by_index
-from semsim.phy.qam import qam_points
+from semsim.phy.qam import qam_points, qam_signed_llr
 from semsim.phy.rank import Way, ways
 
 if TYPE_CHECKING:
@@ -170,6 +170,11 @@ class Passage:
         grid = symbols[: self.uses * self.link.num_streams].view(self.uses, -1)
         return grid[:, list(word.streams)].reshape(-1)
 
+    def _of_blocks(self, symbols: Tensor, word: Codeword) -> Tensor:
+        """Return a codeword's blocks, [C, L], out of all symbols [K]."""
+        grid = (word.cut.blocks, word.cut.symbols_per_block)
+        return self._of_word(symbols, word)[: math.prod(grid)].view(grid)
+
     def _modulate(self, plan: Plan) -> Tensor:
         """Return [K]: coded blocks, then padding; random symbols where bits do not matter."""
         words = plan.offer.words
@@ -201,9 +206,9 @@ class Passage:
         """Return the message if the draw from its blocks' error rates at this noise says so."""
         sent, odds = self.symbols[item, 0], 1.0
         for word in plan.offer.words:
-            y_word, x_word, n0_word = (self._of_word(line, word) for line in (y, sent, n0))
-            met = with_hidden_noise(y_word, x_word, n0_word, word.cut.symbols_per_block)
-            odds *= float(delivered(met[None], word.cut))
+            y_word, x_word, n0_word = (self._of_blocks(line, word) for line in (y, sent, n0))
+            llr = qam_signed_llr(y_word, n0_word, x_word, word.cut.mcs.bits_per_symbol)
+            odds *= float(arrived(llr, word.cut).prod())
         chance = torch.rand((), generator=self.generator, dtype=torch.float64)
         if plan.coded is None or chance >= odds:
             return None
@@ -215,9 +220,7 @@ class Passage:
             return None
         parts = []
         for word in plan.offer.words:
-            grid = (word.cut.blocks, word.cut.symbols_per_block)
-            used = math.prod(grid)
-            y_word, n0_word = (self._of_word(line, word)[:used].view(grid) for line in (y, n0))
+            y_word, n0_word = (self._of_blocks(line, word) for line in (y, n0))
             payload, good = ldpc_demodulate(y_word, n0_word, word.cut)
             if not bool(good.all()):
                 return None

@@ -19,11 +19,18 @@ import torch
 from torch import Tensor
 
 from channels.sionna_bridge import device_key, sionna_phy
+from semsim.phy.circular_buffer import (
+    Graph,
+    base_graph,
+    code_buffer,
+    deinterleave,
+    interleave,
+    read_places,
+)
 from semsim.phy.mcs import MCS
 from semsim.phy.qam import qam_llr, qam_map
 
 MAX_CODED_BITS = 6144
-DECODER_ITERATIONS = 20
 _MIN_INFO_BITS = 12  # the shortest block of the standard's second base graph
 _BLOCKS_AT_ONCE = 32
 
@@ -52,6 +59,11 @@ class Segmentation:
         return self.blocks * (self.info - self.crc)
 
     @property
+    def graph(self) -> Graph:
+        """Base graph of the code."""
+        return base_graph(self.info, self.info / self.coded)
+
+    @property
     def symbols_per_block(self) -> int:
         """L = n / m."""
         return self.coded // self.mcs.bits_per_symbol
@@ -69,15 +81,23 @@ def segment(num_symbols: int, mcs: MCS) -> Segmentation:
     return Segmentation(mcs, blocks, coded, info, crc)
 
 
-def ldpc_modulate(payload: Tensor, plan: Segmentation) -> Tensor:
-    """Return the symbols [C, L] of a payload [C, k - crc] of bits, float 0 or 1."""
+def ldpc_modulate(payload: Tensor, plan: Segmentation, version: int = 0) -> Tensor:
+    """Return the symbols [C, L] of a payload [C, k - crc] of bits, float 0 or 1.
+
+    Args:
+        payload: bits of each block.
+        plan: how the message was cut.
+        version: redundancy version, 0 to 3; hybrid ARQ sends further ones.
+    """
     key = device_key(payload.device)
-    coded = _encoder(plan, key)(_crc(plan.crc, key)[0](payload.float()))
-    return qam_map(coded, plan.mcs.bits_per_symbol)
+    places = read_places(plan.info, plan.graph, version, plan.coded)
+    buffer = code_buffer(plan.info, plan.graph, int(places.max()) + 1, key)
+    coded = buffer.write(_crc(plan.crc, key)[0](payload.float()))[:, places]
+    return qam_map(interleave(coded, plan.mcs.bits_per_symbol), plan.mcs.bits_per_symbol)
 
 
 def ldpc_demodulate(y: Tensor, n0: Tensor, plan: Segmentation) -> tuple[Tensor, Tensor]:
-    """Decode blocks.
+    """Decode blocks that were sent once.
 
     Args:
         y: unbiased symbols of each block, [C, L], complex.
@@ -87,15 +107,44 @@ def ldpc_demodulate(y: Tensor, n0: Tensor, plan: Segmentation) -> tuple[Tensor, 
     Returns:
         payload [C, k - crc], float 0 or 1, and whether its CRC holds, [C], bool.
     """
-    key = device_key(y.device)
-    decoder, check = _decoder(plan, key), _crc(plan.crc, key)[1]
-    bits, good = [], []
-    with torch.no_grad():
-        for part, noise in zip(y.split(_BLOCKS_AT_ONCE), n0.split(_BLOCKS_AT_ONCE), strict=True):
-            payload, ok = check(decoder(qam_llr(part, noise, plan.mcs.bits_per_symbol)))
-            bits.append(payload)
-            good.append(ok.reshape(-1).bool())
-    return torch.cat(bits), torch.cat(good)
+    soft = SoftBlocks(plan)
+    soft.add(y, n0)
+    return soft.decode()
+
+
+class SoftBlocks:
+    """What a receiver remembers of its blocks: the sum of all LLRs of each place of the buffer.
+
+    Args:
+        plan: what the transmitter used.
+    """
+
+    def __init__(self, plan: Segmentation) -> None:
+        self._plan = plan
+        self.llr = torch.zeros(0)
+
+    def add(self, y: Tensor, n0: Tensor, version: int = 0) -> None:
+        """Combine with what is there: y [C, L], complex, n0 [C, L], and its redundancy version."""
+        plan, bits = self._plan, self._plan.mcs.bits_per_symbol
+        llr = deinterleave(qam_llr(y, n0, bits), bits)
+        places = read_places(plan.info, plan.graph, version, plan.coded).to(llr.device)
+        extent = max(int(places.max()) + 1, self.llr.shape[-1])
+        sums = llr.new_zeros(len(llr), extent)
+        sums[:, : self.llr.shape[-1]] = self.llr
+        self.llr = sums.index_add_(1, places, llr)
+
+    def decode(self) -> tuple[Tensor, Tensor]:
+        """Return the payload [C, k - crc], float 0 or 1, and whether its CRC holds, [C], bool."""
+        plan, key = self._plan, device_key(self.llr.device)
+        buffer = code_buffer(plan.info, plan.graph, self.llr.shape[-1], key)
+        check = _crc(plan.crc, key)[1]
+        bits, good = [], []
+        with torch.no_grad():
+            for part in self.llr.split(_BLOCKS_AT_ONCE):
+                payload, ok = check(buffer.decode(part))
+                bits.append(payload)
+                good.append(ok.reshape(-1).bool())
+        return torch.cat(bits), torch.cat(good)
 
 
 @cache
@@ -104,26 +153,3 @@ def _crc(degree: int, device: str) -> tuple[Any, Any]:
     with torch.inference_mode(False):
         encoder = crc.CRCEncoder("CRC24A" if degree == 24 else "CRC16", device=device)
         return encoder, crc.CRCDecoder(encoder, device=device)
-
-
-@cache
-def _encoder(plan: Segmentation, device: str) -> Any:
-    with torch.inference_mode(False):
-        return sionna_phy().fec.ldpc.LDPC5GEncoder(
-            plan.info,
-            plan.coded,
-            num_bits_per_symbol=plan.mcs.bits_per_symbol,
-            device=device,
-        )
-
-
-@cache
-def _decoder(plan: Segmentation, device: str) -> Any:
-    """Make the decoder; the exact check-node rule is also the fastest here."""
-    with torch.inference_mode(False):
-        return sionna_phy().fec.ldpc.LDPC5GDecoder(
-            _encoder(plan, device),
-            cn_update="boxplus",
-            num_iter=DECODER_ITERATIONS,
-            device=device,
-        )

@@ -28,10 +28,9 @@ class MCS:
         return self.bits_per_symbol * self.rate
 
 
-# bits per symbol -> (index of the first row, code rates times 1024). Rows 0 and 1 are left out:
-# below rate 1/5 the standard repeats coded bits, which Sionna's encoder does not do.
+# bits per symbol -> (index of the first row, code rates times 1024)
 _ROWS: dict[int, tuple[int, tuple[float, ...]]] = {
-    2: (2, (308, 449, 602)),
+    2: (0, (120, 193, 308, 449, 602)),
     4: (5, (378, 434, 490, 553, 616, 658)),
     6: (11, (466, 517, 567, 616, 666, 719, 772, 822, 873)),
     8: (20, (682.5, 711, 754, 797, 841, 885, 916.5, 948)),
@@ -49,6 +48,6 @@ def mcs_by_index(index: int) -> MCS:
     if index not in MCS_TABLE:
         raise ValueError(
             f"no MCS {index}: the rows are {min(MCS_TABLE)} to {max(MCS_TABLE)} "
-            "(3GPP TS 38.214, table 5.1.3.1-2, code rates from 1/5)"
+            "(3GPP TS 38.214, table 5.1.3.1-2)"
         )
     return MCS_TABLE[index]

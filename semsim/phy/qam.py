@@ -9,13 +9,14 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from channels.sionna_bridge import device_key, sionna_phy
 from channels.units import db_to_linear
 
 ORDERS = (2, 4, 6, 8)  #: bits per symbol: QPSK, 16-QAM, 64-QAM, 256-QAM
 _GRID_DB: NDArray[np.float64] = np.arange(-30.0, 50.0, 0.1)
+_SCALE_STEPS = 10  # halvings of 12 octaves: one per cent
 _SYMBOLS_AT_ONCE = 1 << 18  # a demapper holds one distance per symbol and constellation point
 
 
@@ -77,7 +78,7 @@ def qam_llr(y: Tensor, n0: Tensor, bits_per_symbol: int) -> Tensor:
     return torch.cat([demapper(part, noise) for part, noise in parts]).view(len(y), -1)
 
 
-def qam_information(snr_db: Tensor, bits_per_symbol: int) -> Tensor:
+def qam_information(snr_db: Tensor, bits_per_symbol: int, belief: float = 1.0) -> Tensor:
     """Return the bits per symbol that Gray QAM with bitwise LLRs carries over AWGN (BICM capacity).
 
     Source: Caire, Taricco, Biglieri, Bit-interleaved coded modulation (1998).
@@ -85,9 +86,12 @@ def qam_information(snr_db: Tensor, bits_per_symbol: int) -> Tensor:
     Args:
         snr_db: Es/N0, dB, any shape.
         bits_per_symbol: m.
+        belief: noise power that the LLRs are computed with, over the true one; what they carry is
+            then less, and below 0 where they mislead.
     """
     _check_order(bits_per_symbol)
-    carried = np.interp(snr_db.double().cpu().numpy(), _GRID_DB, _information(bits_per_symbol))
+    curve = _information(bits_per_symbol, belief)[0]
+    carried = np.interp(snr_db.double().cpu().numpy(), _GRID_DB, curve)
     return torch.as_tensor(carried, device=snr_db.device)
 
 
@@ -102,11 +106,65 @@ def qam_effective_snr_db(n0: Tensor, bits_per_symbol: int) -> Tensor:
         [...], dB, within [-30, 50].
     """
     snr_db = -10 * torch.log10(n0.double())
-    mean = qam_information(snr_db, bits_per_symbol).mean(dim=-1)
-    curve = _information(bits_per_symbol)
+    return qam_snr_db(qam_information(snr_db, bits_per_symbol).mean(dim=-1), bits_per_symbol)
+
+
+def qam_snr_db(information: Tensor, bits_per_symbol: int) -> Tensor:
+    """Return the SNR at which AWGN carries so many bits per symbol, dB, within [-30, 50]."""
+    curve = _information(bits_per_symbol)[0]
     rising = np.concatenate(([True], np.diff(curve) > 1e-12))  # flat where all m bits get through
-    found = np.interp(mean.cpu().numpy(), curve[rising], _GRID_DB[rising])
-    return torch.as_tensor(found, device=n0.device)
+    found = np.interp(information.double().cpu().numpy(), curve[rising], _GRID_DB[rising])
+    return torch.as_tensor(found, device=information.device)
+
+
+def qam_spread_db(snr_db: float, bits_per_symbol: int, num_symbols: int) -> float:
+    """Return by how much noise moves the information of a block, in dB of AWGN, one sigma.
+
+    What L symbols carry, given their noise, is a sum of L independent terms of variance V, the
+    dispersion: sqrt(V / L) bits per symbol, over the slope of :func:`qam_information`.
+
+    Source: Polyanskiy, Poor, Verdu, Channel coding rate in the finite blocklength regime (2010).
+    """
+    mean, variance = _information(bits_per_symbol)
+    slope = np.interp(snr_db, _GRID_DB, np.gradient(mean, _GRID_DB))
+    return float(np.sqrt(np.interp(snr_db, _GRID_DB, variance) / num_symbols) / slope)
+
+
+def qam_signed_llr(y: Tensor, n0: Tensor, x: Tensor, bits_per_symbol: int) -> Tensor:
+    """Return the LLRs of :func:`qam_llr`, positive where they speak for the bit that was sent.
+
+    Args:
+        y, n0, bits_per_symbol: as in :func:`qam_llr`.
+        x: symbols as sent, [B, K], complex.
+    """
+    bits = qam_nearest(x, bits_per_symbol)
+    return qam_llr(y, n0, bits_per_symbol) * (2 * bits - 1)
+
+
+def llr_information(llr: Tensor) -> Tensor:
+    """Return the mean information per bit, [C]: 1 - log2(1 + e^-llr), over the last axis.
+
+    Args:
+        llr: [C, n], positive where they speak for the bit that was sent.
+    """
+    return 1 - nn.functional.softplus(-llr.double()).mean(dim=-1) / math.log(2)
+
+
+def best_scale(llr: Tensor) -> Tensor:
+    """Return the factor on LLRs [C, n] at which they carry most, [C], within 1/64 and 64.
+
+    Honest LLRs have 1, those of a receiver that takes the noise for f times what it is have f.
+
+    Source: Martinez, Guillen i Fabregas, Caire, Willems, Bit-interleaved coded modulation
+        revisited: a mismatched decoding perspective (2009).
+    """
+    low = llr.new_full((len(llr), 1), -6.0)
+    high = -low
+    for _ in range(_SCALE_STEPS):  # the slope of llr_information falls with the scale
+        middle = (low + high) / 2
+        more = (llr * torch.sigmoid(-llr * middle.exp2())).sum(dim=-1, keepdim=True) > 0
+        low, high = torch.where(more, middle, low), torch.where(more, high, middle)
+    return ((low + high) / 2).exp2()[:, 0]
 
 
 def _check_order(bits_per_symbol: int) -> None:
@@ -144,20 +202,26 @@ def _demapper(bits_per_symbol: int, device: str) -> Any:
 
 
 @cache
-def _information(bits_per_symbol: int) -> NDArray[np.float64]:
-    """Return the BICM capacity over ``_GRID_DB``: two equal PAMs, integrated by Gauss-Hermite."""
+def _information(
+    bits_per_symbol: int, belief: float = 1.0
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return mean and variance of a symbol's information in bits, over ``_GRID_DB``.
+
+    Two equal PAMs, integrated by Gauss-Hermite.
+    """
     bits = bits_per_symbol // 2
     labels = np.arange(2**bits)
     levels = 2.0 * labels - (2**bits - 1)
     levels /= math.sqrt(2 * np.mean(levels**2))  # half of the symbol's power
     gray = labels ^ (labels >> 1)
     nodes, weights = np.polynomial.hermite.hermgauss(32)
-    return np.array(
+    moments = np.array(
         [
-            2 * _pam_information(levels, gray, bits, float(noise), nodes, weights)
+            _pam_information(levels, gray, bits, float(noise), belief, nodes, weights)
             for noise in 1 / db_to_linear(torch.as_tensor(_GRID_DB)).numpy()
         ]
     )
+    return 2 * moments[:, 0], 2 * moments[:, 1]
 
 
 def _pam_information(
@@ -165,16 +229,19 @@ def _pam_information(
     gray: NDArray[np.int64],
     bits: int,
     n0: float,
+    belief: float,
     nodes: NDArray[np.float64],
     weights: NDArray[np.float64],
-) -> float:
-    """Return sum over bits of I(bit; y), bits per real dimension with noise n0 / 2."""
+) -> tuple[float, float]:
+    """Return mean and variance of the sum over bits of i(bit; y); noise n0 / 2, other belief."""
     y = levels[:, None] + math.sqrt(n0) * nodes  # [level sent, node]
-    exponent = -((y[..., None] - levels) ** 2) / n0
+    exponent = -((y[..., None] - levels) ** 2) / (n0 * belief)
     likelihood = np.exp(exponent - exponent.max(axis=-1, keepdims=True))  # [sent, node, level]
-    lost = 0.0
+    carried = np.full(y.shape, float(bits))
     for bit in range(bits):
         same = (gray[:, None] >> bit & 1) == (gray >> bit & 1)  # [sent, level]
         share = (likelihood * same[:, None]).sum(-1) / likelihood.sum(-1)
-        lost -= float((np.log2(np.maximum(share, 1e-300)) @ weights).mean()) / math.sqrt(math.pi)
-    return bits - lost
+        carried += np.log2(np.maximum(share, 1e-300))
+    mean = float((carried @ weights).mean()) / math.sqrt(math.pi)
+    square = float((carried**2 @ weights).mean()) / math.sqrt(math.pi)
+    return mean, square - mean**2

@@ -10,12 +10,14 @@ import torch
 from channels.units import snr_db_to_n0
 from semsim.phy.bler import (
     Count,
+    belief_loss_db,
     block_error_rate,
     fit_waterfall,
     measured_mcs,
     read_counts,
     waterfall,
 )
+from semsim.phy.circular_buffer import base_graph
 from semsim.phy.ldpc import (
     MAX_CODED_BITS,
     Segmentation,
@@ -24,7 +26,13 @@ from semsim.phy.ldpc import (
     segment,
 )
 from semsim.phy.mcs import MCS_TABLE, mcs_by_index
-from semsim.phy.qam import qam_information
+from semsim.phy.qam import (
+    llr_information,
+    qam_information,
+    qam_points,
+    qam_signed_llr,
+    qam_snr_db,
+)
 from semsim.seeds import stream
 
 
@@ -56,7 +64,7 @@ def test_too_few_symbols_make_no_block() -> None:
     assert segment(5, mcs_by_index(2)).payload == 0
 
 
-@pytest.mark.parametrize("index", [2, 7, 13, 27])
+@pytest.mark.parametrize("index", [0, 2, 7, 13, 27])
 @pytest.mark.parametrize("num_symbols", [256, 1500])
 def test_blocks_arrive_where_there_is_hardly_any_noise(num_symbols: int, index: int) -> None:
     assert bool(send(segment(num_symbols, mcs_by_index(index)), 40.0, stream(1, index)).all())
@@ -116,6 +124,8 @@ def test_each_curve_passes_through_its_counts() -> None:
     counts = [count for count in read_counts() if count.mcs in measured_mcs()]
     far = 0
     for count in counts:
+        if count.belief != 1:
+            continue
         p = float(block_error_rate(torch.tensor(count.snr_db), count.mcs, count.coded_bits))
         p = min(max(p, 1e-3), 1 - 1e-3)
         z = (count.errors - count.blocks * p) / math.sqrt(count.blocks * p * (1 - p))
@@ -125,4 +135,42 @@ def test_each_curve_passes_through_its_counts() -> None:
 
 def test_a_row_without_a_curve_says_what_to_do() -> None:
     with pytest.raises(ValueError, match="measure_bler"):
-        waterfall(1, 6144)
+        waterfall(99, 6144)
+
+
+@pytest.mark.parametrize(("index", "coded"), [(15, 3072), (10, 3072), (20, 3072)])
+def test_curves_do_not_mix_base_graphs(index: int, coded: int) -> None:
+    """Row 15 has base graph 1 at 6144 bits and 2 below 5883; a line between them is 0.1 dB off."""
+    measured = [c for c in read_counts() if (c.mcs, c.coded_bits, c.belief) == (index, coded, 1)]
+    own = fit_waterfall(measured)
+    assert own is not None
+    assert waterfall(index, coded) == pytest.approx(own)
+    graphs = {base_graph(math.floor(n * mcs_by_index(index).rate), 0.65) for n in (coded, 6144)}
+    assert len(graphs) == 2
+
+
+@pytest.mark.parametrize("index", [3, 9, 15, 22])
+@pytest.mark.parametrize("off_db", [-0.3, 0.0, 0.3])
+def test_counting_the_noise_that_came_changes_no_mean(index: int, off_db: float) -> None:
+    bits, blocks, symbols = mcs_by_index(index).bits_per_symbol, 400, 256
+    snr_db = waterfall(index, symbols * bits)[0] + off_db
+    generator, points = stream(6, "realised", index), qam_points(bits)
+    x = points[torch.randint(len(points), (blocks, symbols), generator=generator)]
+    n0 = torch.full(x.shape, snr_db_to_n0(snr_db))
+    y = x + n0.sqrt() * torch.randn(x.shape, dtype=x.dtype, generator=generator)
+    carried = bits * llr_information(qam_signed_llr(y, n0, x, bits))
+    realised = block_error_rate(qam_snr_db(carried, bits), index, symbols * bits, realised=True)
+    expected = float(block_error_rate(torch.tensor(snr_db), index, symbols * bits))
+    # 0.02: the width that is left is at least 0.3 of the whole
+    assert abs(float(realised.mean()) - expected) < 4 * float(realised.std()) / blocks**0.5 + 0.02
+
+
+def test_a_wrong_idea_of_the_noise_costs_what_was_measured() -> None:
+    beliefs = torch.tensor([0.125, 0.25, 0.5, 1.0, 2.0, 4.0])
+    for rate in (0.3, 0.5, 0.75):
+        losses = belief_loss_db(beliefs, rate)
+        assert float(losses[3]) == 0
+        assert bool((losses[:3].diff() < 0).all())
+        assert bool((losses[3:].diff() > 0).all())
+        # LLRs that are too timid carry less, and that is nearly all that they lose
+        assert float(belief_loss_db(beliefs, rate, beyond_llr=True)[4].abs()) < 0.3

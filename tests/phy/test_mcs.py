@@ -17,7 +17,7 @@ def test_a_row_says_what_sionna_says(index: int) -> None:
     assert mcs.efficiency == pytest.approx(int(order) * float(rate), rel=1e-6)
 
 
-def test_the_rows_are_2_to_27() -> None:
-    assert sorted(MCS_TABLE) == list(range(2, 28))
-    with pytest.raises(ValueError, match="rows are 2 to 27"):
+def test_the_rows_are_0_to_27() -> None:
+    assert sorted(MCS_TABLE) == list(range(28))
+    with pytest.raises(ValueError, match="rows are 0 to 27"):
         mcs_by_index(28)

@@ -11,12 +11,16 @@ from channels.units import snr_db_to_n0
 from semsim.phy import theory
 from semsim.phy.qam import (
     ORDERS,
+    best_scale,
+    llr_information,
     qam_effective_snr_db,
     qam_information,
     qam_llr,
     qam_map,
     qam_nearest,
     qam_points,
+    qam_signed_llr,
+    qam_spread_db,
 )
 from semsim.seeds import stream
 
@@ -110,3 +114,32 @@ def test_the_nearest_point_is_the_nearest_point(order: int) -> None:
     assert torch.equal(qam_nearest(y, order), bits.flatten(1).float())
     bits = torch.randint(2, (2, 60 * order), generator=stream(6, "bits")).float()
     assert torch.equal(qam_nearest(qam_map(bits, order), order), bits)
+
+
+@pytest.mark.parametrize("bits", [2, 4, 6])
+@pytest.mark.parametrize("belief", [0.5, 1.0, 4.0])
+def test_what_mistaken_llrs_carry_is_what_they_carry_when_measured(
+    bits: int, belief: float
+) -> None:
+    generator, count, snr_db = stream(8, "mistaken", bits), 20_000, 2.0 * bits
+    points = qam_points(bits)
+    x = points[torch.randint(len(points), (1, count), generator=generator)]
+    n0 = torch.full(x.shape, 10 ** (-snr_db / 10))
+    y = x + n0.sqrt() * torch.randn(x.shape, dtype=x.dtype, generator=generator)
+    llr = qam_signed_llr(y, belief * n0, x, bits)
+    carried = bits - torch.nn.functional.softplus(-llr.double()).view(count, bits).sum(
+        1
+    ) / math.log(2)
+    error = float(carried.std()) / math.sqrt(count)
+    expected = float(qam_information(torch.tensor(snr_db), bits, belief))
+    assert abs(float(carried.mean()) - expected) < 5 * error
+    assert float(bits * llr_information(llr)) == pytest.approx(float(carried.mean()), abs=1e-5)
+    if bits == 2:  # the LLR of QPSK is linear in 1 / n0
+        assert float(best_scale(llr)) == pytest.approx(belief, rel=0.05)
+    if belief == 1:
+        slope = float(
+            qam_information(torch.tensor(snr_db + 0.5), bits)
+            - qam_information(torch.tensor(snr_db - 0.5), bits)
+        )
+        spread = qam_spread_db(snr_db, bits, count)
+        assert spread == pytest.approx(error / abs(slope), rel=0.05)
