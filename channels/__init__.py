@@ -43,6 +43,7 @@ _HOME = {
     "TDL": "ofdm",
     "UMa": "ofdm",
     "UMi": "ofdm",
+    "SilenceCSI": "silence",
 }
 
 __all__ = [
@@ -65,6 +66,7 @@ __all__ = [
     "PilotCSI",
     "Rayleigh",
     "Rician",
+    "SilenceCSI",
     "TDL",
     "UMa",
     "UMi",

@@ -40,6 +40,8 @@ class ChannelState:
         history: returns ``h`` as it was some seconds ago, for a channel that moves by itself.
         join: returns ``h`` from the stages, for a channel that moves as they do.
         grid: where the uses stand on an OFDM grid, and what is known of it in the long run.
+        covariance: of the interference at the receive antennas, [B, R, R, 1 or N], complex128, so
+            that what is weak beside a strong interferer keeps its digits; None where it is white.
     """
 
     h: Tensor
@@ -49,6 +51,7 @@ class ChannelState:
     history: Callable[[float], Tensor] | None = None
     join: Callable[[tuple[ChannelState, ...]], Tensor] | None = None
     grid: ResourceGrid | None = None
+    covariance: Tensor | None = None
 
     @property
     def moves(self) -> bool:
@@ -73,6 +76,13 @@ class ChannelState:
         before = partial(_before, self.history, delay_s)
         return replace(self, h=self.history(delay_s), history=before, stages=stages)
 
+    def coloured(self) -> Tensor:
+        """Return the covariance of the interference, [B, R, R, 1 or N], also where it is white."""
+        if self.covariance is not None:
+            return self.covariance
+        eye = torch.eye(self.h.shape[1], dtype=torch.complex128, device=self.h.device)
+        return (self.interference * eye)[None, ..., None].expand(len(self.h), -1, -1, -1)
+
 
 @dataclass(frozen=True)
 class CSI:
@@ -84,11 +94,14 @@ class CSI:
         n0: believed noise power per complex symbol, linear: [B], or [B, 1, N] where it differs
             among channel uses, or [B, S, N] after a front end.
         past: returns what this end believed some seconds ago, for one that is told late.
+        covariance: of noise and interference together at the receive antennas, [B, R, R, 1 or N],
+            complex128; None where the end knows no more than their power n0.
     """
 
     h: Tensor | None
     n0: Tensor
     past: Callable[[float], CSI] | None = None
+    covariance: Tensor | None = None
 
     def effective_snr_db(self) -> Tensor:
         """Return the SNR of the AWGN channel with the same mean capacity per symbol, [B], in dB.

@@ -54,6 +54,7 @@ class Cascade(nn.Module):
             interference=sum(state.interference for state in states),
             stages=states,
             join=_through,
+            covariance=_covariance(states),
         )
 
     def forward(
@@ -73,6 +74,18 @@ def _through(states: tuple[ChannelState, ...]) -> Tensor:
     for state in states[1:]:
         h = _product(state.h, h) / math.sqrt(state.h.shape[2])
     return h
+
+
+def _covariance(states: tuple[ChannelState, ...]) -> Tensor | None:
+    """Return what the interference of the stages is at the end, after all later stages."""
+    if all(state.covariance is None for state in states):
+        return None
+    total = states[0].coloured()
+    for state in states[1:]:
+        h = state.h.to(total.dtype)
+        total = _product(_product(h, total), h.conj().transpose(1, 2)) / h.shape[2]
+        total = total + state.coloured()
+    return total
 
 
 def _product(after: Tensor, before: Tensor) -> Tensor:

@@ -89,7 +89,11 @@ class PerfectCSI(nn.Module):
         received: CSI | None = None,
     ) -> CSI:
         """Return the true gain and the true noise power, interference included; n0 [B], linear."""
-        return CSI(state.h, n0 + state.interference)
+        if state.covariance is None:
+            return CSI(state.h, n0 + state.interference)
+        eye = torch.eye(state.h.shape[1], dtype=torch.float64, device=n0.device)
+        white = n0[:, None, None, None] * eye[..., None]
+        return CSI(state.h, n0 + state.interference, covariance=state.covariance + white)
 
     def overhead(self, state: ChannelState, uses: int, num_tx: int) -> Overhead:
         """Return no cost: nothing is measured or sent."""

@@ -54,6 +54,7 @@ class Erasure(nn.Module):
             stages=(inner, packet),
             join=_arrived,
             grid=inner.grid,
+            covariance=inner.covariance,
         )
 
     def _arrivals(self, batch: int, uses: int, generator: torch.Generator) -> Tensor:

@@ -22,7 +22,7 @@ class Interference(nn.Module):
     The interferer has one antenna and Gaussian symbols, and reaches each receive antenna through
     its own flat Rayleigh gain, constant over the item. It is a signal, not noise: it is there also
     where n0 is None. Its mean power stands in ``ChannelState.interference``, so that a receiver
-    counts it into n0; its gain is in ``stages[1]`` for one that knows more.
+    counts it into n0; ``covariance``, g g^H, is for one that whitens it, and g is in ``stages[1]``.
 
     Args:
         sir_db: signal to interference ratio per receive antenna, averaged over fading, in dB.
@@ -42,13 +42,16 @@ class Interference(nn.Module):
         wanted = self.channel.draw(batch, uses, generator)
         power = db_to_linear(-self.sir_db)
         gain = Rayleigh(num_rx=self.num_rx).draw(batch, uses, generator)
+        other = ChannelState(power**0.5 * gain.h, uses)
+        g = other.h[..., 0].to(torch.complex128)
         return ChannelState(
             h=wanted.h,
             coherence=wanted.coherence,
             interference=wanted.interference + power,
-            stages=(wanted, ChannelState(power**0.5 * gain.h, uses)),
+            stages=(wanted, other),
             join=_wanted,
             grid=wanted.grid,
+            covariance=wanted.coloured() + (g @ g.mH)[..., None],
         )
 
     def forward(

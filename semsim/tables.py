@@ -30,6 +30,7 @@ CHANNELS = {
 CSI_SOURCES = {
     "perfect": "channels.csi:PerfectCSI",
     "pilots": "channels.csi:PilotCSI",
+    "silence": "channels.silence:SilenceCSI",
     "feedback": "channels.csi:FeedbackCSI",
     "mismatched": "channels.csi:MismatchedCSI",
     "none": "channels.csi:NoCSI",
@@ -39,6 +40,7 @@ FRONTENDS = {
     "none": "semsim.phy.frontend:NoFrontEnd",
     "zf": "semsim.phy.frontend:ZF",
     "lmmse": "semsim.phy.frontend:LMMSE",
+    "irc": "semsim.phy.frontend:IRC",
     "svd": "semsim.phy.frontend:SVD",
     "rzf": "semsim.phy.frontend:RZF",
 }

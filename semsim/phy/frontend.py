@@ -4,26 +4,30 @@
 
 Every combiner is unbiased and reports the noise and interference left per symbol. Precoders keep
 trace(P P^H) = 1, so unit-power streams make unit total power.
-
-n0 may be 0. What rounding leaves of a signal counts as noise, (4 eps)^2 sum |h|^2 per antenna with
-eps of the type of h; it decides which streams can be told apart where n0 is too small to.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
 from channels.base import CSI
+from semsim.phy.combining import (
+    combine_streams,
+    distinct,
+    energy,
+    inverse_root,
+    loaded_inverse,
+    no_filter,
+    noise_power,
+    per_use,
+    per_use_product,
+    whitened,
+    zero_forcing,
+)
 from semsim.phy.theory import water_filling
-
-#: a stream that would arrive with more noise than this, or than so many n0, is given up: it arrives
-#: as 0, with that noise reported
-MAX_NOISE = 1e6
-_TINY = 1e-30  # an n0 of 0 in a division
 
 
 class FrontEnd(Protocol):
@@ -91,7 +95,23 @@ class LMMSE(nn.Module):
         Returns:
             streams [B, S, N], and CSI with h None and n0 [B, S, N].
         """
-        return _combine("lmmse", y, csi, _loaded_inverse)
+        return combine_streams("lmmse", y, csi, loaded_inverse)
+
+
+class IRC(LMMSE):
+    """Suppress interference by its covariance, then do as LMMSE: interference rejection combining.
+
+        W = (H^H C^-1 H + I)^-1 H^H C^-1,  C the covariance of noise and interference
+
+    With R antennas it separates T streams and up to R - T interferers. Where the receiver knows no
+    covariance (csi.rx: pilots) it is LMMSE; ``csi.rx: silence`` measures one.
+
+    Source: Winters, Optimum combining in digital mobile radio with cochannel interference (1984).
+    """
+
+    def combine(self, y: Tensor, csi: CSI) -> tuple[Tensor, CSI]:
+        """Return unbiased streams [B, S, N] and the noise left; arguments as in LMMSE.combine."""
+        return combine_streams("irc", *whitened(y, csi), loaded_inverse)
 
 
 class ZF(nn.Module):
@@ -112,7 +132,7 @@ class ZF(nn.Module):
 
     def combine(self, y: Tensor, csi: CSI) -> tuple[Tensor, CSI]:
         """Return unbiased streams [B, S, N] and the noise left; arguments as in LMMSE.combine."""
-        return _combine("zf", y, csi, _zero_forcing)
+        return combine_streams("zf", y, csi, zero_forcing)
 
 
 class SVD(nn.Module):
@@ -127,17 +147,19 @@ class SVD(nn.Module):
 
     Args:
         water_filling: share power by stream quality instead of equally.
+        whiten: take C^(-1/2) H for H, C that of noise and interference, where it is known.
 
     Source: Telatar, Capacity of multi-antenna Gaussian channels (1999).
     """
 
-    def __init__(self, water_filling: bool = False) -> None:
+    def __init__(self, water_filling: bool = False, *, whiten: bool = False) -> None:
         super().__init__()
         self.water_filling = water_filling
+        self.whiten = whiten
 
     def extra_repr(self) -> str:
-        """Show the one option."""
-        return f"water_filling={self.water_filling}"
+        """Show the options."""
+        return f"water_filling={self.water_filling}, whiten={self.whiten}"
 
     def num_streams(self, num_tx: int, num_rx: int) -> int:
         """Return min(T, R), the rank of the channel."""
@@ -148,16 +170,22 @@ class SVD(nn.Module):
         known = _known_at_transmitter("svd", csi_tx).detach()
         if num_tx == 1:
             return _equal_power(csi_tx, 1)
-        h, index = _distinct(known)
+        if self.whiten and csi_tx.covariance is not None:
+            known = per_use_product(inverse_root(known, csi_tx.covariance), known)
+            csi_tx = CSI(known, torch.ones_like(csi_tx.n0))
+        h, n0, index = distinct(known, csi_tx.n0)
         _, sigma, vh = torch.linalg.svd(h, full_matrices=False)
         share = torch.full_like(sigma, 1 / sigma.shape[-1])
         if self.water_filling:
-            share = water_filling(sigma.square() / _noise(h, csi_tx.n0)[..., None].to(sigma.dtype))
-        return _per_use(vh.mH * share.sqrt().unsqueeze(-2), index)
+            noise = noise_power(h, n0)[..., None].to(sigma.dtype)
+            share = water_filling(sigma.square() / noise)
+        return per_use(vh.mH * share.sqrt().unsqueeze(-2), index)
 
     def combine(self, y: Tensor, csi: CSI) -> tuple[Tensor, CSI]:
         """Return unbiased streams [B, S, N] and the noise left; arguments as in LMMSE.combine."""
-        return _combine("svd", y, csi, _loaded_inverse)
+        if self.whiten:
+            y, csi = whitened(y, csi)
+        return combine_streams("svd", y, csi, loaded_inverse)
 
 
 class RZF(nn.Module):
@@ -180,18 +208,16 @@ class RZF(nn.Module):
 
     def precoder(self, csi_tx: CSI, num_tx: int, num_rx: int) -> Tensor:
         """Return P [B, T, R, 1 or N], complex; csi_tx.h is [B, R, T, 1 or N]."""
-        h, index = _distinct(_known_at_transmitter("rzf", csi_tx))
-        p = _loaded_inverse(
-            h.mH, num_rx * csi_tx.n0[:, None]
-        ).mH  # (H H^H + R n0 I)^-1 H, conjugated
-        power = _energy(p).sum(dim=(-2, -1), keepdim=True)
+        h, n0, index = distinct(_known_at_transmitter("rzf", csi_tx), csi_tx.n0)
+        p = loaded_inverse(h.mH, num_rx * n0).mH  # (H H^H + R n0 I)^-1 H, conjugated
+        power = energy(p).sum(dim=(-2, -1), keepdim=True)
         even = torch.eye(num_tx, num_rx, dtype=p.dtype, device=p.device) / num_rx**0.5
         dead = power <= torch.finfo(power.dtype).tiny
-        return _per_use(torch.where(dead, even, p * torch.where(dead, 1, power).rsqrt()), index)
+        return per_use(torch.where(dead, even, p * torch.where(dead, 1, power).rsqrt()), index)
 
     def combine(self, y: Tensor, csi: CSI) -> tuple[Tensor, CSI]:
         """Return unbiased streams [B, S, N] and the noise left; arguments as in LMMSE.combine."""
-        return _combine("rzf", y, csi, _no_filter)
+        return combine_streams("rzf", y, csi, no_filter)
 
 
 def _equal_power(csi_tx: CSI, num_tx: int) -> Tensor:
@@ -215,97 +241,3 @@ def _known_at_transmitter(kind: str, csi_tx: CSI) -> Tensor:
             "feedback"
         )
     return csi_tx.h
-
-
-def _distinct(h: Tensor) -> tuple[Tensor, Tensor | None]:
-    """Return h [B, R, T, N] as matrices [B, n, R, T], one per coherence block, and use -> block."""
-    index = None
-    if h.shape[-1] > 1:
-        starts = (h[..., 1:] != h[..., :-1]).flatten(0, 2).any(dim=0)
-        starts = torch.cat([starts.new_ones(1), starts])
-        if not starts.all():
-            index = starts.cumsum(0) - 1
-            h = h[..., starts]
-    return h.permute(0, 3, 1, 2), index
-
-
-def _per_use(matrices: Tensor, index: Tensor | None) -> Tensor:
-    """Undo _distinct: [B, n, T, S] to [B, T, S, N]."""
-    matrices = matrices.permute(0, 2, 3, 1)
-    return matrices if index is None else matrices[..., index]
-
-
-def _noise(h: Tensor, n0: Tensor) -> Tensor:
-    """Return the noise per receive antenna, rounding included, [B, n], for h [B, n, R, S]."""
-    rounding = (4 * torch.finfo(h.dtype).eps) ** 2
-    return (n0[:, None] + rounding * _energy(h).sum(dim=(-2, -1))).clamp_min(_TINY)
-
-
-def _loaded_inverse(h: Tensor, load: Tensor) -> Tensor:
-    """Return (H^H H + load I)^-1 H^H for h [B, n, R, S] and load [B, 1 or n]."""
-    wide = h.to(torch.complex128)  # squares the condition number, which complex64 cannot carry
-    gram = wide.mH @ wide
-    trace = gram.diagonal(dim1=-2, dim2=-1).real.sum(-1)
-    diagonal = load.to(torch.float64) + 1e-13 * trace + 1e-30  # solvable if H is singular
-    eye = torch.eye(h.shape[-1], dtype=wide.dtype, device=h.device)
-    return torch.linalg.solve(gram + diagonal[..., None, None] * eye, wide.mH).to(h.dtype)
-
-
-def _zero_forcing(h: Tensor, noise: Tensor) -> Tensor:
-    """Return H^+, [B, n, S, R]; what a singular H lets through is counted as crosstalk."""
-    return _loaded_inverse(h, torch.zeros_like(noise))
-
-
-def _no_filter(h: Tensor, noise: Tensor) -> Tensor:
-    """Return the identity, [B, n, R, R]: the transmitter has separated the streams."""
-    return torch.eye(h.shape[-1], dtype=h.dtype, device=h.device).expand_as(h)
-
-
-def _combine(
-    kind: str, y: Tensor, csi: CSI, filter_for: Callable[[Tensor, Tensor], Tensor]
-) -> tuple[Tensor, CSI]:
-    if csi.h is None:
-        raise ValueError(
-            f"frontend {kind} needs the channel at the receiver; set csi.rx to perfect or pilots, "
-            "or use frontend none"
-        )
-    if csi.h.shape[2] == 1:
-        return _combine_one(y, csi.h, csi.n0)
-    h, index = _distinct(csi.h)
-    noise = _noise(h, csi.n0)
-    w = filter_for(h, noise)
-    scale, left = _unbias(w, h, noise)
-    w = _per_use(w * scale[..., None], index)  # [B, S, R, 1 or N]
-    left = left.permute(0, 2, 1) if index is None else left.permute(0, 2, 1)[..., index]
-    streams = w[..., 0] @ y if w.shape[-1] == 1 else (w * y[:, None]).sum(dim=2)
-    return streams, CSI(None, left.expand(streams.shape))
-
-
-def _unbias(w: Tensor, h: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
-    """Return what makes W y unbiased, [B, n, S], and the noise and crosstalk then left in it."""
-    through = w @ h
-    gain = through.diagonal(dim1=-2, dim2=-1)
-    crosstalk = _energy(through - torch.diag_embed(gain)).sum(-1)
-    unwanted = crosstalk + noise[..., None] * _energy(w).sum(-1)
-    limit = MAX_NOISE * noise[..., None].clamp_min(1)
-    dead = unwanted >= limit * _energy(gain)
-    scale = torch.where(dead, 0, 1 / torch.where(dead, 1, gain))
-    return scale, torch.where(dead, limit, unwanted * _energy(scale))
-
-
-def _combine_one(y: Tensor, h: Tensor, n0: Tensor) -> tuple[Tensor, CSI]:
-    """Combine antennas for a single stream by their SNR: the same filter for every front end."""
-    noise = _noise(h.permute(0, 3, 1, 2), n0)[:, None]  # [B, 1, 1 or N]
-    h = h[:, :, 0]  # [B, R, 1 or N]
-    energy = _energy(h).sum(dim=1, keepdim=True)
-    limit = MAX_NOISE * noise.clamp_min(1)
-    dead = noise >= limit * energy
-    energy = torch.where(dead, 1, energy)
-    weight = torch.where(dead, 0, h.conj() * (1 / energy))
-    streams = weight * y if h.shape[1] == 1 else (weight * y).sum(dim=1, keepdim=True)
-    return streams, CSI(None, torch.where(dead, limit, noise / energy).expand(streams.shape))
-
-
-def _energy(z: Tensor) -> Tensor:
-    """Return |z|^2 without the root that z.abs() would take."""
-    return z.real.square() + z.imag.square()

@@ -12,7 +12,7 @@ takes the best. Every way keeps trace(P P^H) = 1. Streams that are left out carr
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial, singledispatch
 
 import torch
@@ -108,10 +108,10 @@ def _of_receivers(frontend: RZF, csi_tx: CSI, num_tx: int, num_rx: int) -> list[
 def behind(csi: CSI, precoder: Tensor) -> CSI:
     """Return the CSI of the channel that the streams see: h times the precoder."""
     if csi.h is None or precoder.shape[1:3] == (1, 1):
-        return csi if csi.h is None else CSI(csi.h * precoder, csi.n0)
+        return csi if csi.h is None else replace(csi, h=csi.h * precoder)
     if csi.h.shape[-1] == 1 and precoder.shape[-1] == 1:
-        return CSI((csi.h[..., 0] @ precoder[..., 0]).unsqueeze(-1), csi.n0)
-    return CSI(torch.einsum("brtn,btsn->brsn", *_match(csi.h, precoder)), csi.n0)
+        return replace(csi, h=(csi.h[..., 0] @ precoder[..., 0]).unsqueeze(-1))
+    return replace(csi, h=torch.einsum("brtn,btsn->brsn", *_match(csi.h, precoder)))
 
 
 def of_streams(values: Tensor, streams: Tensor) -> Tensor:

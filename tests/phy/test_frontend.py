@@ -11,11 +11,11 @@ from channels.csi import FeedbackCSI, PerfectCSI, PilotCSI, remember
 from channels.fading import Rayleigh
 from semsim import spec
 from semsim.phy import theory
-from semsim.phy.frontend import LMMSE, RZF, SVD, ZF, NoFrontEnd
+from semsim.phy.frontend import IRC, LMMSE, RZF, SVD, ZF, NoFrontEnd
 from semsim.seeds import stream
 from semsim.tables import FRONTENDS
 
-FRONT_ENDS = [ZF(), LMMSE(), SVD(), SVD(water_filling=True), RZF()]
+FRONT_ENDS = [ZF(), LMMSE(), IRC(), SVD(), SVD(water_filling=True), SVD(whiten=True), RZF()]
 ANTENNAS = [(1, 1), (2, 2), (4, 4), (1, 3), (2, 4), (4, 2)]
 CASES = [
     pytest.param(front_end, tx, rx, id=f"{front_end}-{tx}x{rx}")
@@ -388,3 +388,21 @@ def test_a_lost_packet_has_no_snr_however_little_noise_there_is() -> None:
         for n0 in (0.0, 1e-12, 0.1):
             _, after = LMMSE().combine(y, CSI(h, torch.full((1,), n0)))
             assert (after.n0 == 1e6).all()
+
+
+@pytest.mark.parametrize(("front_end", "tx", "rx"), CASES)
+@pytest.mark.parametrize("blocks", [1, 2])
+def test_noise_may_differ_among_uses(front_end: nn.Module, tx: int, rx: int, blocks: int) -> None:
+    h = complex_normal((4, rx, tx, blocks), stream(26, "h")).repeat_interleave(6 // blocks, dim=-1)
+    h = h[..., :1] if blocks == 1 else h
+    n0 = torch.full((4, 1, 6), 0.1)
+    n0[..., 2:] = 0.3
+    y = complex_normal((4, rx, 6), stream(26, "y"))
+    p = front_end.precoder(CSI(h, n0), tx, rx)
+    x_hat, after = front_end.combine(y, CSI(effective(h, p), n0))
+    for use in (0, 5):
+        h1, n1 = h[..., min(use, h.shape[-1] - 1), None], n0[:, 0, use]
+        p1 = front_end.precoder(CSI(h1, n1), tx, rx)
+        one, left = front_end.combine(y[..., use : use + 1], CSI(effective(h1, p1), n1))
+        torch.testing.assert_close(x_hat[..., use : use + 1], one)
+        torch.testing.assert_close(after.n0[..., use : use + 1], left.n0)
