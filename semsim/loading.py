@@ -112,11 +112,14 @@ def _hash_of(path: Path, *_facts: int) -> str:
     return sha256_of(path)
 
 
-def check_files(payload: Any, key: str) -> None:
-    """Let a payload look at the headers of all its files, where it has ``check_files``."""
+def check_files(payload: Any, key: str) -> tuple[int, int] | None:
+    """Let a payload look at the headers of all its files, where it has ``check_files``.
+
+    Returns width and height of its largest image, where it says so.
+    """
     try:
-        if look := getattr(payload, "check_files", None):
-            look()
+        look = getattr(payload, "check_files", None)
+        return look() if look else None
     except ValueError as error:
         raise SpecError(key, str(error)) from error
 

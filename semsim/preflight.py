@@ -9,6 +9,7 @@ from torch import nn
 
 from semsim.evaluation import Row
 from semsim.mistakes import SpecError
+from semsim.room import is_large
 from semsim.scenario import Point, Scenario
 from semsim.trained import learns, rehearse, trains
 
@@ -113,6 +114,7 @@ def preflight_report(scenario: Scenario, device: torch.device) -> list[str]:
             f"  {point.name}: {sum(uses.values()):g} channel uses per item ({ledger}), "
             f"CBR {row['cbr']:.4g}, power {row['power']:.4g}, at most {items} items per SNR"
             + (", nothing to train" if aside else "")
+            + (", tried on the centre of a large image" if is_large(built.payload) else "")
         )
     snrs = ", ".join(f"{snr:g}" for snr in points[0].scenario.snr_db)
     if len(tried) < len(points):

@@ -33,6 +33,7 @@ from semsim.loading import (
 )
 from semsim.mistakes import SpecError, blame_argument, known, sentence, unforeseen
 from semsim.results import COLUMNS
+from semsim.room import checkable
 from semsim.strict_yaml import located, read_yaml
 
 MAX_LINKS = 100_000  #: of one scenario
@@ -228,12 +229,17 @@ class Scenario(BaseModel):
         return spec.build_settings(Stop, self.stop)
 
     def check(self, built: Built | None = None) -> list[Row]:
-        """Send one item through the link, so that a wrong shape fails now; return its rows."""
+        """Send one item through the link, so that a wrong shape fails now; return its rows.
+
+        Of an image beyond a megapixel its centre is sent, and the rows say what the whole costs.
+        """
         built = built or self.build()
-        check_files(built.payload, "payload")
+        largest = check_files(built.payload, "payload")
+        items = min(self.batch_size, self.stop_rule().max_items or len(built.payload))
         try:
-            return evaluate(
-                built.link, built.payload, snr_db=self.snr_db[:1], metrics=built.metrics,
+            payload, times = checkable(built, self.snr_db[0], items, largest)
+            rows = evaluate(
+                built.link, payload, snr_db=self.snr_db[:1], metrics=built.metrics,
                 task=built.task, stop=Stop(1, 1), seed=self.seed, batch_size=1,
                 device=built.device,
             )  # fmt: skip
@@ -241,6 +247,8 @@ class Scenario(BaseModel):
             raise
         except Exception as error:
             raise self._blame(error) from error
+        grown = [key for key in rows[0] if key == "seconds" or key.startswith("uses_")]
+        return [{**row, **{key: times * row[key] for key in grown}} for row in rows]
 
     def _blame(self, error: Exception) -> SpecError:
         """Point at the metric that complains, else say in which code the first item failed."""

@@ -647,6 +647,11 @@ class MetalSlices(torch.utils.data.Dataset[tuple[Tensor, Tensor]]):
     def __len__(self) -> int:
         return self.count
 
+    def check_files(self) -> None:
+        """Look at the header of every finished slice; ValueError names one that will not do."""
+        if isinstance(self.slices, SlicePairs):
+            self.slices.check_files()
+
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
         if not -self.count <= index < self.count:
             raise IndexError(f"{self.name} has {self.count} slices, asked for number {index}")

@@ -670,6 +670,14 @@ class LowLight(ImagePayload):
     def __len__(self) -> int:
         return self._count
 
+    def check_files(self) -> tuple[int, int] | None:
+        """Return the size of the largest image after looking at the header of every file."""
+        largest = None
+        for folder in (self._bright, self._dark):
+            if look := getattr(folder, "check_files", None):
+                largest = look()
+        return largest
+
     def pixels(self, index: int) -> Tensor:
         """Return one low-light image, uint8 [3, H, W]."""
         pixels = self._dark.pixels(index % len(self._dark))
