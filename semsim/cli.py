@@ -12,8 +12,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from pandas import DataFrame
-
     from semsim.sweep import Progress
 
 app = typer.Typer(
@@ -145,6 +143,7 @@ def run(
     """Run a scenario into a results folder; what is already there is not run again."""
     with _plain_errors(file, closed=closed):
         from semsim.preflight import quicker, untrained
+        from semsim.printing import print_results
         from semsim.scenario import Scenario
         from semsim.sweep import results_folder
         from semsim.sweep import run as run_scenario
@@ -155,7 +154,7 @@ def run(
             rows = run_scenario(
                 file, out, quick=quick, fresh=fresh, device=device, listener=listener
             )
-        _print_table(rows, list(scenario.sweep))
+        print_results(rows, list(scenario.sweep))
         _warn(untrained(scenario))
         for path in sorted(p for p in folder.iterdir() if p.is_file() and p.name[0] != "."):
             typer.echo(path)
@@ -270,40 +269,6 @@ def _now(state: Progress) -> str:
     metric = evaluation.metrics[0]
     values = [p.values[0] for p in evaluation.points.values()]
     return f"{metric.name} " + " ".join(f"{metric.combine(v.mean):.4g}" for v in values if v.n)
-
-
-def _print_table(rows: DataFrame, swept: list[str]) -> None:
-    """Print one table per metric: a line per link, a column per SNR."""
-    from rich.box import SIMPLE_HEAD
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    console = Console(width=None if sys.stdout.isatty() else 160)
-    snrs = sorted(rows["snr_db"].unique())
-    columns = [c for c in swept if c in rows] or ["transmitter"]
-    for metric, of_metric in rows.groupby("metric", sort=False):
-        unit = of_metric["unit"].iloc[0]
-        title = f"{metric} ({unit})" if unit else str(metric)
-        heading = Text(title, style="table.title")
-        table = Table(title=heading, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
-        for name in columns:
-            table.add_column(Text(name))
-        for name in ["CBR", *(f"{snr:g} dB" for snr in snrs)]:
-            table.add_column(name, no_wrap=True)
-        for key, link in of_metric.groupby(columns, sort=False, dropna=False):
-            cells = [_cell(link[link["snr_db"] == snr]) for snr in snrs]
-            table.add_row(*map(Text, map(str, key)), f"{link['cbr'].mean():.4g}", *cells)
-        console.print(table)
-
-
-def _cell(row: DataFrame) -> str:
-    """Return "32.1±0.4"."""
-    if row.empty:
-        return ""
-    value, low, high = (float(row[c].iloc[0]) for c in ("value", "ci_low", "ci_high"))
-    half = (high - low) / 2
-    return f"{value:.4g}" + (f"±{half:.2g}" if half == half else "")
 
 
 if __name__ == "__main__":

@@ -274,6 +274,7 @@ class Evaluation:
             "ci_high": high,
             "n": n,
             "few_items": n < FEW,
+            "interval": "items",
             "cbr": sum(point.uses.values()) / point.source_values,
             "power": point.power.mean,
             "seed": self.seed,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Annotated, Any
 
 import pydantic
 from pydantic import BaseModel, Field
@@ -34,6 +34,8 @@ class Plot(BaseModel):
     Several metrics, ``y: [task_psnr, psnr]``, get panels side by side.
     ``theory`` maps labels to closed forms, which lie beneath it dashed; ``published`` is a CSV file
     of published values, such as benchmarks/published.csv, which lie beneath it in grey.
+    ``difference_to`` names a swept value, such as a transmitter: beside the metric a panel shows by
+    how much the others differ from it on the same items.
     """
 
     model_config = spec.CLOSED
@@ -42,6 +44,7 @@ class Plot(BaseModel):
     by: str | None = None
     theory: dict[str, str | dict[str, Any]] = Field(default_factory=dict)
     published: str | None = None
+    difference_to: str | None = None
 
 
 def parse_ends(value: object) -> BaseModel:
@@ -49,6 +52,13 @@ def parse_ends(value: object) -> BaseModel:
     if isinstance(value, Mapping) and "kind" in value:
         raise SpecError("kind", "say at which end: csi: {rx: {kind: ...}, tx: {kind: ...}}")
     return value if isinstance(value, Ends) else spec.validate(Ends, value)
+
+
+TRAIN_KEYS = """    payload: what to train on.
+        validation: what to validate on.
+        seed: of start weights and all draws of the training; the scenario's by default. Swept, it
+            gives several trainings of one scheme.
+    """  #: of ``train`` beyond TrainSpec
 
 
 @functools.cache
@@ -59,10 +69,11 @@ def train_model() -> type[BaseModel]:
     own: dict[str, Any] = {
         "payload": (spec.nested("payload"), ...),
         "validation": (spec.nested("payload"), None),
+        "seed": (Annotated[int, Field(strict=True, ge=0)] | None, None),
     }
-    return pydantic.create_model(
-        "train", __base__=spec.settings_model(TrainSpec), __doc__=TrainSpec.__doc__, **own
-    )
+    text = f"{TrainSpec.__doc__}{TRAIN_KEYS}"
+    base = spec.settings_model(TrainSpec)
+    return pydantic.create_model("train", __base__=base, __doc__=text, **own)
 
 
 def parse_train(value: object) -> BaseModel:

@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from semsim.differences import TRAINING, add_differences, over_trainings, scheme_column
 from semsim.disk import write_atomic
 from semsim.evaluation import prepared
 from semsim.metrics.base import Outcome
 from semsim.mistakes import SpecError, known, sentence
-from semsim.results import read_rows
+from semsim.results import COLUMNS, read_rows
 from semsim.seeds import stream
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ def draw(
     by: str | None = None,
     theory: Mapping[str, str | Mapping[str, Any]] | None = None,
     published: str | None = None,
+    difference_to: str | None = None,
     rows: DataFrame | None = None,
     suffix: str = "",
 ) -> list[Path]:
@@ -50,12 +52,26 @@ def draw(
         by: column with one line per value; all swept columns together where None.
         theory: label to a closed form, see :func:`closed_form`, drawn dashed.
         published: CSV file of published values, see :func:`semsim.plots.published`, in grey.
+        difference_to: value of ``by`` from which the others' difference is drawn beside ``y``.
         rows: rows to draw instead of those in the folder.
         suffix: of the files' names, where several figures share metric and axis.
     """
+    import pandas as pd
+
     from semsim import plots
+    from semsim.plotstyle import DIFFERENCE
 
     rows = _of_links(read_rows(folder) if rows is None else rows)
+    beside = ""
+    if difference_to is not None:
+        choices = {c: list(rows[c].map(str).unique()) for c in swept if c in rows}
+        by = scheme_column(choices, by, difference_to)
+        rows = add_differences(folder, rows, swept, by, difference_to)
+        beside = f"{DIFFERENCE}{difference_to}"
+        suffix = f"_difference_to_{file_name(difference_to)}{suffix}"
+    if TRAINING not in (x, by):
+        rows = over_trainings(rows, swept)
+    rows = pd.concat([rows, _as_metric(rows, beside)]) if beside else rows
     panel = "channel" if rows["channel"].nunique() > 1 and "channel" not in (x, by) else None
     apart = _mixed(rows, (x, by, panel), (*swept, "snr_db"))
     if by is None:
@@ -65,16 +81,25 @@ def draw(
         rows, panel = rows.assign(panel=_together(rows, whole)), "panel"
     curves = {label: closed_form(wish) for label, wish in (theory or {}).items()}
     files = []
-    for chosen in [y] if y else list(dict.fromkeys(rows["metric"])):
+    for chosen in [y] if y else [m for m in rows["metric"].unique() if DIFFERENCE not in m]:
         metrics = (chosen,) if isinstance(chosen, str) else tuple(chosen)
         reference = None if published is None else _reference(published, metrics, rows, x)
         name = "_and_".join(metrics) + f"_over_{x}{suffix}.png"
         path = folder / re.sub(r"[^\w.+-]", "_", name)
+        metrics = tuple(name for m in metrics for name in ((m, m + beside) if beside else (m,)))
         plots.plot_rows(
             rows, path, x=x, y=metrics, by=by, panel=panel, theory=curves, reference=reference
         )
         files.append(path)
     return files
+
+
+def _as_metric(rows: DataFrame, beside: str) -> DataFrame:
+    """Return the differences of rows as a metric of its own."""
+    there = rows[rows["diff"].notna()]
+    columns = {"value": "diff", "ci_low": "diff_low", "ci_high": "diff_high"}
+    changed = {name: there[column] for name, column in columns.items()}
+    return there.assign(metric=there["metric"] + beside, **changed)
 
 
 def _of_links(rows: DataFrame) -> DataFrame:
@@ -111,14 +136,17 @@ def draw_all(
     return files
 
 
-def check_plot(plot: Any, columns: Sequence[str], metrics: Sequence[str]) -> None:
+def check_plot(plot: Any, swept: Mapping[str, Sequence[str]], metrics: Sequence[str]) -> None:
     """Refuse a figure of columns, metrics, closed forms or files that there will not be.
 
     Args:
         plot: x, y, by, theory and published, as for :func:`draw`.
-        columns: those that the rows will have.
+        swept: columns that the rows will have beside the usual ones, with their labels.
         metrics: names of the metrics in the rows; empty where they are not known yet.
     """
+    columns = [*COLUMNS, *swept]
+    if plot.difference_to is not None:
+        scheme_column(swept, plot.by, plot.difference_to)
     for key in ("x", "by"):
         name = getattr(plot, key)
         if name is not None and name not in columns:
@@ -159,7 +187,7 @@ def draw_strips(folder: Path, schemes: dict[str, dict[str, dict[float, Path]]]) 
     """
     from semsim import plots
 
-    files = []
+    files: list[Path] = []
     for panel, rows in schemes.items():
         pictures = {
             name: {snr: load_picture(path) for snr, path in sorted(received.items())}
@@ -172,8 +200,9 @@ def draw_strips(folder: Path, schemes: dict[str, dict[str, dict[float, Path]]]) 
             if (caption := _kept_caption(path))
         }
         beside = next(iter(next(iter(rows.values())).values())).parent
-        name = "strip" if len(schemes) == 1 else f"strip_{_file_name(panel)}"
-        files.append(folder / f"{name}.png")
+        name = "strip" if len(schemes) == 1 else f"strip_{file_name(panel)}"
+        taken = sum(file.stem.startswith(name) for file in files)
+        files.append(folder / (f"{name}_{taken + 1}.png" if taken else f"{name}.png"))
         first = next(beside / f"{n}.png" for n in ("reference", "sent") if _is_file(beside, n))
         plots.strip(load_picture(first), pictures, files[-1], captions=captions, first=first.stem)
     return files
@@ -310,5 +339,6 @@ def _words(rows: DataFrame, column: str) -> Any:
     return values if column in ("transmitter", "channel") else f"{column.split('.')[-1]} " + values
 
 
-def _file_name(label: str) -> str:
-    return "".join(c if c.isalnum() else "_" for c in label.lower()).strip("_")
+def file_name(label: str) -> str:
+    """Return a label as part of a file's name: letters and digits of it, not too many."""
+    return "".join(c if c.isalnum() else "_" for c in label.lower()).strip("_")[:60]

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from semsim.differences import add_differences, scheme_column
 from semsim.evaluation import Row
 from semsim.figures import draw_all, draw_strips
 from semsim.results import Journal
@@ -48,6 +49,17 @@ def figures(folder: Path, scenario: Scenario, points: list[Point], rows: DataFra
             scheme = ", ".join(str(point.swept[k]) for k in swept if k not in apart)
             schemes.setdefault(panel, {})[scheme or str(labels(point)["transmitter"])] = found
     return files + draw_strips(folder, schemes)
+
+
+def with_differences(folder: Path, scenario: Scenario, rows: DataFrame) -> DataFrame:
+    """Return rows with the paired differences that the scenario's first such figure asks for."""
+    for plot in scenario.plots:
+        if plot.difference_to is not None:
+            swept = list(scenario.sweep)
+            choices = {c: list(rows[c].map(str).unique()) for c in swept}
+            by = scheme_column(choices, plot.by, plot.difference_to)
+            return add_differences(folder, rows, swept, by, plot.difference_to)
+    return rows
 
 
 def picture_folder(folder: Path, point: Point) -> Path:

@@ -15,6 +15,7 @@ from semsim.files import check_regular, reading
 from semsim.pictures import strip
 from semsim.plotstyle import (
     COLUMN,
+    DIFFERENCE,
     GREY_MARKERS,
     PAGE,
     WORDS,
@@ -211,7 +212,8 @@ def _published(ax: Axes, values: DataFrame | None, x: str) -> None:
 
 
 def _metric_label(rows: DataFrame, y: str) -> str:
-    word = WORDS.get(y, y.upper() if len(y) <= 4 else y.replace("_", " "))
+    y, minus, to = y.partition(DIFFERENCE)
+    word = WORDS.get(y, y.upper() if len(y) <= 4 else y.replace("_", " ")) + minus + to
     units = [u for u in rows.get("unit", []) if isinstance(u, str) and u]
     unit = units[0] if units else {"psnr": "dB", "psnr_of_mse": "dB", "ms_ssim_db": "dB"}.get(y)
     return plain(f"{word} ({unit})" if unit else word)
@@ -228,6 +230,8 @@ def _scale(axes: Sequence[Axes], x: str, y: str, rows: DataFrame) -> None:
     for ax in axes:
         if ax.get_shared_y_axes().joined(ax, axes[0]) and not _is_left(ax):
             ax.tick_params(axis="y", which="both", length=0)
+        if DIFFERENCE in y:
+            ax.axhline(0, color="#444444", linewidth=0.8, zorder=1.5)
         if x == "snr_db" and len(places) <= 9:
             ax.set_xticks(places, [f"{place:g}" for place in places])
         if y in ("ber", "bler") and (rows["value"] > 0).any():
@@ -244,7 +248,7 @@ def _is_left(ax: Axes) -> bool:
 
 def _footnote(rows: DataFrame, x: str) -> str:
     """Say what makes the comparison fair: interval, items and channel uses."""
-    notes = ["bars: 95 % intervals"]
+    notes = [f"bars: 95 % intervals{_over(rows)}"]
     if "n" in rows:
         low, high = int(rows["n"].min()), int(rows["n"].max())
         notes.append(
@@ -258,6 +262,13 @@ def _footnote(rows: DataFrame, x: str) -> str:
         equal = high <= low * 1.005
         notes.append(f"CBR {_fraction(low)}" if equal else f"CBR {low:.3g} to {high:.3g}")
     return "; ".join(notes)
+
+
+def _over(rows: DataFrame) -> str:
+    """Say where intervals are over trainings and not over items."""
+    if "interval" not in rows or not (rows["interval"] == "trainings").any():
+        return ""
+    return f" over {int(rows['trainings'].max())} trainings"
 
 
 def _fraction(value: float) -> str:

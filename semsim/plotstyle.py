@@ -34,6 +34,7 @@ WORDS = {
     "task_psnr": "PSNR of the task",
     "task_ssim": "SSIM of the task",
 }
+DIFFERENCE = " minus "  #: between the names of a metric and of the scheme that it is compared with
 Dashes = tuple[float, ...]  # lengths of strokes and gaps; none for a solid line
 COLUMN, PAGE = 3.5, 7.16  #: inches: one and two columns of a journal page
 STYLE: dict[Any, Any] = {

@@ -32,7 +32,6 @@ from semsim.loading import (
     weights_of_task,
 )
 from semsim.mistakes import SpecError, blame_argument, known, sentence, unforeseen
-from semsim.results import COLUMNS
 from semsim.room import checkable
 from semsim.strict_yaml import located, read_yaml
 
@@ -142,12 +141,15 @@ class Scenario(BaseModel):
 
     def check_plots(self) -> None:
         """Refuse figures of columns or metrics that the rows will not have."""
-        columns = [*COLUMNS, *self.sweep]
+        swept = {
+            path: [str(label) for label, _ in choices_of(choices)]
+            for path, choices in self.sweep.items()
+        }
         parts = [spec.resolve("metric", metric.kind) for metric in self.metrics or ()]
         names: list[Any] = [getattr(part, "name", None) for part in parts]
         for index, plot in enumerate(self.plots):
             try:
-                check_plot(plot, columns, [] if None in names else names)
+                check_plot(plot, swept, [] if None in names else names)
             except SpecError as error:
                 raise error.under("plots", index) from error
 
@@ -180,10 +182,17 @@ class Scenario(BaseModel):
         """Return the hash of the content, at one SNR where given; results are kept under it."""
         return _hash({**self.content, "snr_db": snr_db})
 
+    def training_seed(self) -> int:
+        """Return the seed of start weights and of all draws of the training."""
+        own = getattr(self.train, "seed", None)
+        return self.seed if own is None else int(own)
+
     def training_hash(self) -> str:
         """Return the hash of all that decides training, the same for points that share it."""
         keys = ("seed", "transmitter", "channel", "csi", "frontend", "task", "train")
         content = self.model_dump(mode="json", include=set(keys))
+        content["seed"] = self.training_seed()
+        content["train"] = {k: v for k, v in (content["train"] or {}).items() if k != "seed"}
         receiver = self.receiver_spec()
         content["receiver"] = receiver and spec.dump(receiver)
         if of_task := weights_of_task(self.task):

@@ -20,7 +20,7 @@ from semsim.intervals import Tally
 from semsim.items import LinkItems, items_path
 from semsim.loading import pick_device, weights_hash
 from semsim.mistakes import SpecError
-from semsim.outputs import collect, figures, labels, picture_folder
+from semsim.outputs import collect, figures, labels, picture_folder, with_differences
 from semsim.preflight import preflight, quicker
 from semsim.report import write_report
 from semsim.results import Journal, frame, provenance, read_provenance, write_rows
@@ -102,7 +102,7 @@ def run(
             work.journal.clear()
             forget(points, folder)
         _write_header(folder, scenario, points, source, where)
-        rows = _run_points(work, points)
+        rows = _run_points(work, scenario, points)
     write_report(
         rows,
         folder / "report.html",
@@ -113,7 +113,7 @@ def run(
     return rows
 
 
-def _run_points(work: _Work, points: list[Point]) -> DataFrame:
+def _run_points(work: _Work, scenario: Scenario, points: list[Point]) -> DataFrame:
     """Run what is missing, link after link, and return all rows.
 
     The rows are written now and then, at a twentieth of the time at most, and in the end.
@@ -126,10 +126,13 @@ def _run_points(work: _Work, points: list[Point]) -> DataFrame:
                 start = time.monotonic()
                 write_rows(work.folder, frame(collect(points, work.journal)))
                 due = time.monotonic() + max(ROWS_S, 20 * (time.monotonic() - start))
-    finally:
+    except BaseException:
         rows = frame(collect(points, work.journal))
         if len(rows):
             write_rows(work.folder, rows)
+        raise
+    rows = with_differences(work.folder, scenario, frame(collect(points, work.journal)))
+    write_rows(work.folder, rows)
     return rows
 
 

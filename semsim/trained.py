@@ -106,8 +106,9 @@ def own_weights(
         return place / WEIGHTS
     from semsim.training import train
 
+    seed = scenario.training_seed()
     with torch.random.fork_rng():  # so that start weights are the scenario's, not the process's
-        torch.manual_seed(int(torch.randint(2**62, (), generator=stream(scenario.seed, "start"))))
+        torch.manual_seed(int(torch.randint(2**62, (), generator=stream(seed, "start"))))
         built = scenario.build(device)
     if not learns(built):
         log.warning("%s has no parameters, so it is not trained", _scheme(scenario))
@@ -119,7 +120,7 @@ def own_weights(
         built.task,
         train_spec(scenario.train),
         folder=place,
-        seed=scenario.seed,
+        seed=seed,
         validation=validation,
         device=device,
         progress=progress,

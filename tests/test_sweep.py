@@ -274,3 +274,39 @@ def test_a_scenario_that_trains_does_so_once_for_all_points_that_share_it() -> N
     finished = {**values["transmitter"], "weights": str(weights)}
     again = run(toy(**{**values, "transmitter": finished}), "named")
     assert list(again["value"]) == list(rows["value"])
+
+
+TRAINED = {
+    "payload": {"kind": "synthetic", "count": 3, "size": 16},
+    "transmitter": {"kind": "deepjscc", "cbr": "1/6", "width": 4, "depth": 1},
+    "channel": "awgn",
+    "metrics": ["psnr"],
+    "train": {"payload": {"kind": "synthetic", "count": 4, "size": 16}, "steps": 2},
+}
+
+
+def test_the_seed_of_the_training_decides_the_training_alone() -> None:
+    scenario = toy(**TRAINED, sweep={"train.seed": [3, 4]})
+    same, other = (point.scenario for point in scenario.points())
+    plain = toy(**TRAINED, sweep={})
+    assert same.training_hash() == plain.training_hash() != other.training_hash()
+    assert same.uid() == plain.uid() != other.uid()
+    assert {**same.content, "weights": 0} == {**other.content, "weights": 0}
+    elsewhere = toy(**{**TRAINED, "train": {**TRAINED["train"], "seed": 3}}, sweep={}, seed=9)
+    assert elsewhere.training_hash() == plain.training_hash()
+
+
+@pytest.mark.slow
+def test_several_trainings_differ_and_meet_the_same_draws() -> None:
+    rows = run(toy(**TRAINED, sweep={"train.seed": [3, 4]}), "out")
+    plain = run(toy(**TRAINED, sweep={}), "plain")
+    of_seed = dict(list(rows.groupby("train.seed")))
+    assert list(of_seed[3]["value"]) == list(plain["value"])
+    assert list(of_seed[4]["value"]) != list(plain["value"])
+    weights = {p.read_bytes() for p in Path("out/training").glob("*/weights.safetensors")}
+    assert len(weights) == 2
+    named = [str(p) for p in sorted(Path("out/training").glob("*/weights.safetensors"))]
+    part = {**TRAINED["transmitter"], "weights": named[0]}
+    values = {k: v for k, v in TRAINED.items() if k not in ("train", "transmitter")}
+    again = run(toy(**values, transmitter=part, sweep={}), "named")
+    assert list(again["value"]) in [list(part["value"]) for part in of_seed.values()]

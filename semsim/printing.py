@@ -1,0 +1,85 @@
+"""Results on a terminal: one table per metric, a line per link, a column per SNR."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from semsim.differences import TRAINING, over_trainings
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+    from rich.console import Console
+    from rich.table import Table
+
+VALUE = ("value", "ci_low", "ci_high")
+DIFF = ("diff", "diff_low", "diff_high")
+
+
+def console() -> Console:
+    """Return where tables go; labels are shown as they are, without markup."""
+    from rich.console import Console
+
+    width = None if sys.stdout.isatty() else 160
+    return Console(width=width, markup=False, emoji=False, highlight=False)
+
+
+def new_table(title: str, columns: Sequence[str], narrow: Sequence[str] = ()) -> Table:
+    """Return an empty table; columns in ``narrow`` are never wrapped."""
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+
+    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for name in (*columns, *narrow):
+        table.add_column(name, no_wrap=name in narrow)
+    return table
+
+
+def print_results(rows: DataFrame, swept: Sequence[str]) -> None:
+    """Print values per metric and, where there are any, paired differences beneath."""
+    out = console()
+    rows = over_trainings(rows, swept)
+    columns = [c for c in swept if c in rows and c != TRAINING] or ["transmitter"]
+    for metric, of_metric in rows.groupby("metric", sort=False):
+        unit = of_metric["unit"].iloc[0]
+        title = f"{metric} ({unit})" if unit else str(metric)
+        out.print(_pivot(of_metric, columns, title, VALUE))
+        if "diff" in of_metric and of_metric["diff"].notna().any():
+            differing = of_metric[of_metric["diff"].notna()]
+            to = differing["difference_to"].iloc[0]
+            out.print(_pivot(differing, columns, f"{title} minus that of {to}, paired", DIFF))
+    out.print(f"± is half of the 95 % interval over {over(rows)}.")
+
+
+def over(rows: DataFrame) -> str:
+    """Say over what the intervals are: items, trainings, or both in different rows."""
+    if "interval" not in rows or not (rows["interval"] == "trainings").any():
+        return "items"
+    count = int(rows["trainings"].max())
+    mixed = (rows["interval"] == "items").any()
+    return f"{count} trainings" + (
+        ", over items where no training changes the link" if mixed else ""
+    )
+
+
+def _pivot(rows: DataFrame, columns: list[str], title: str, names: Sequence[str]) -> Table:
+    snrs = sorted(rows["snr_db"].unique())
+    table = new_table(title, columns, ["CBR", *(f"{snr:g} dB" for snr in snrs)])
+    for key, link in rows.groupby(columns, sort=False, dropna=False):
+        cells = [_cell(link[link["snr_db"] == snr], names) for snr in snrs]
+        table.add_row(*map(str, key), f"{link['cbr'].mean():.4g}", *cells)
+    return table
+
+
+def _cell(row: DataFrame, names: Sequence[str]) -> str:
+    if row.empty:
+        return ""
+    return with_half(*(float(row[name].iloc[0]) for name in names), signed=names is DIFF)
+
+
+def with_half(value: float, low: float, high: float, *, signed: bool = False) -> str:
+    """Return "32.1±0.4", or "+0.5±0.4" where signed; no half where there is no interval."""
+    half = (high - low) / 2
+    number = f"{value:+.4g}" if signed else f"{value:.4g}"
+    return number + (f"±{half:.2g}" if half == half else "")
