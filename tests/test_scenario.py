@@ -163,7 +163,7 @@ MISTAKES = {
     ),
     "published": (
         BASE + "plots: [{y: error, published: none.csv}]",
-        "plots[0].published: no such file or folder: none.csv",
+        "plots[0].published: none.csv does not exist; give a CSV file",
     ),
     "train": (BASE + "train: {steps: 3}", "train.payload: missing; it must be a part"),
     "train key": (

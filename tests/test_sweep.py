@@ -83,7 +83,7 @@ def test_a_run_leaves_rows_provenance_and_the_scenario() -> None:
 def test_a_second_run_computes_nothing_and_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     run("toy.yaml", "out")
     before = Path("out/rows.csv").read_text()
-    monkeypatch.setattr("toy_parts.ToyTransmitter.forward", None)
+    monkeypatch.setattr("toy_parts.ToyTransmitter.forward", lambda *_: pytest.fail("sent again"))
     run("toy.yaml", "out")
     assert Path("out/rows.csv").read_text() == before
 
