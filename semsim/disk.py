@@ -9,8 +9,10 @@ locked                       one writer per folder, which also clears what dead 
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import errno
+import functools
 import hashlib
 import json
 import logging
@@ -18,6 +20,8 @@ import os
 import platform
 import re
 import secrets
+import shutil
+import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -156,6 +160,48 @@ def damaged_files(folder: Path, names: Sequence[str]) -> list[str]:
 def _file_sum(path: Path) -> str:
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def cache_folder() -> Path:
+    """Return where caches lie: ``$SEMSIM_CACHE``, or ``~/.cache/semsim``.
+
+    A temporary folder for this process where no home can be written to, which is said.
+    """
+    if named := os.environ.get("SEMSIM_CACHE"):
+        folder = Path(named).absolute()
+        if why := _unwritable(folder):
+            raise OSError(f"SEMSIM_CACHE names {folder}, which cannot be used: {why}; name another")
+        return folder
+    try:
+        home = Path.home()
+    except RuntimeError:
+        return _temporary_cache("there is no home folder")
+    if not home.is_absolute() or home == Path(home.anchor):
+        return _temporary_cache(f"HOME is {str(home)!r}")
+    folder = home / ".cache" / "semsim"
+    why = _unwritable(folder)
+    return _temporary_cache(f"{folder} cannot be used: {why}") if why else folder
+
+
+def _unwritable(folder: Path) -> str:
+    """Make a folder; return why it cannot be written to, or nothing."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        return str(error.strerror).lower()
+    return "" if os.access(folder, os.W_OK) else "it may not be written to"
+
+
+@functools.cache
+def _temporary_cache(why: str) -> Path:
+    folder = tempfile.mkdtemp(prefix="semsim-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    log.warning(
+        "%s, so encoded images are kept in %s until this process ends; set SEMSIM_CACHE to a "
+        "folder to keep them",
+        why, folder,
+    )  # fmt: skip
+    return Path(folder)
 
 
 def set_aside(path: Path, why: object, then: str = "it is computed again") -> Path:

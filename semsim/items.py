@@ -11,7 +11,6 @@ same image, fading and noise in all links.
 from __future__ import annotations
 
 import io
-import json
 import os
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from semsim.disk import replacing
+from semsim.disk import replacing, seal, unseal
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -83,14 +82,15 @@ class ItemLog:
 
         self.close()
         kinds = [pa.int64() if name in WHICH else pa.float64() for name in self.columns]
-        text = json.dumps(about).encode()
+        size, width = self.raw.stat().st_size, 8 * len(self.columns)
+        inside = {"columns": self.columns, "types": [str(k) for k in kinds], "rows": size // width}
+        text = seal({**about, "file": inside}).encode()
         schema = pa.schema(list(zip(self.columns, kinds, strict=True)), metadata={ABOUT: text})
-        width = 8 * len(self.columns)
         with (
             replacing(self.path) as partial,
             pq.ParquetWriter(partial, schema, compression="zstd", write_page_checksum=True) as out,
         ):
-            for data in _chunks(self.raw, self.raw.stat().st_size, ROW_GROUP * width):
+            for data in _chunks(self.raw, size, ROW_GROUP * width):
                 table = np.frombuffer(data, dtype="<f8").reshape(-1, len(self.columns))
                 arrays = [pa.array(c, k) for c, k in zip(table.T, kinds, strict=True)]
                 out.write_batch(pa.record_batch(arrays, schema=schema))
@@ -168,6 +168,7 @@ def read_items(folder: str | Path, uid: str, columns: Sequence[str] | None = Non
     import pyarrow.parquet as pq
 
     path = _existing(folder, uid)
+    _described(path)
     try:
         table = pq.read_table(
             path, columns=columns and list(columns), page_checksum_verification=True
@@ -179,13 +180,22 @@ def read_items(folder: str | Path, uid: str, columns: Sequence[str] | None = Non
 
 def about_items(folder: str | Path, uid: str) -> dict[str, Any]:
     """Return what the file of a point says about itself: plan, SNR, which metrics are means."""
+    return _described(_existing(folder, uid))
+
+
+def _described(path: Path) -> dict[str, Any]:
+    """Return what a file says about itself, which must be what it holds."""
     import pyarrow.parquet as pq
 
-    path = _existing(folder, uid)
     try:
-        about: dict[str, Any] = json.loads(pq.read_schema(path).metadata[ABOUT])
+        found = pq.read_metadata(path)
+        about, schema = unseal(found.metadata[ABOUT]), found.schema.to_arrow_schema()
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise _damaged(path) from error
+    types = [str(kind) for kind in schema.types]
+    held = {"columns": schema.names, "types": types, "rows": found.num_rows}
+    if about.pop("file", None) != held:
+        raise _damaged(path)
     return about
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import platform
 import subprocess
@@ -13,7 +12,18 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from semsim.disk import write_atomic
+from semsim.disk import (
+    SUMS,
+    Damaged,
+    damaged_files,
+    log,
+    read_sums,
+    seal,
+    set_aside,
+    unseal,
+    write_atomic,
+    write_sums,
+)
 from semsim.evaluation import Row
 
 if TYPE_CHECKING:
@@ -25,17 +35,19 @@ COLUMNS = (
     "csi_tx",
 )  # fmt: skip
 FORMULA = ("=", "+", "-", "@", "\t", "\r")
+WRITTEN = ("rows.parquet", "rows.csv", "provenance.json", "scenario.yaml")
 PACKAGES = ("torch", "sionna-no-rt", "sionna", "numpy", "pillow", "pillow-heif")
 
 
 class Journal:
     """Finished rows and checkpoints of a results folder.
 
-        journal/rows.jsonl        {"uid": ..., "rows": [...]}, a line per finished SNR point
+        journal/rows.jsonl        {"checksum": ..., "uid": ..., "rows": [...]}, a line per SNR point
         journal/<uid>.part.json   what an interrupted link has accumulated so far
 
     Each point costs the same however many there are. Only places in the file are kept in memory.
-    A line that a crash cut short is overwritten by the next one.
+    A line that a crash cut short is overwritten by the next one; one whose checksum does not fit
+    counts as missing, and :meth:`mend` puts it aside.
 
     Args:
         folder: the results folder.
@@ -46,6 +58,8 @@ class Journal:
         self.path = self.folder / "rows.jsonl"
         self._end = 0
         self._places: dict[str, tuple[int, int]] = {}
+        self._damaged: list[tuple[int, int]] = []
+        self._is_torn = False
         self._read()
 
     def clear(self) -> None:
@@ -53,7 +67,27 @@ class Journal:
         for kind in ("*.json", "*.jsonl", "*.items"):
             for path in self.folder.glob(kind):
                 path.unlink()
-        self._end, self._places = 0, {}
+        self._end, self._places, self._damaged = 0, {}, []
+
+    def mend(self) -> None:
+        """Move damaged lines into a file beside the journal, and say so; nobody else may write."""
+        if self._is_torn:
+            log.warning("%s ends within a line; its point is computed again", self.path)
+        if not self._damaged:
+            return
+        content, places = self.path.read_bytes()[: self._end], self._damaged
+        aside = self.path.with_name(f"{self.path.name}.damaged")
+        with open(aside, "ab") as file:
+            file.writelines(content[start : start + length] for start, length in places)
+        for start, length in reversed(places):
+            content = content[:start] + content[start + length :]
+        write_atomic(self.path, content)
+        log.warning(
+            "%s has %d damaged line(s); kept in %s, and their points are computed again",
+            self.path, len(places), aside.name,
+        )  # fmt: skip
+        self._end, self._places, self._damaged = 0, {}, []
+        self._read()
 
     def __contains__(self, uid: object) -> bool:
         return uid in self._places
@@ -65,14 +99,13 @@ class Journal:
         start, length = self._places[uid]
         with open(self.path, "rb") as file:
             file.seek(start)
-            return self._parse(file.read(length), start)["rows"]  # type: ignore[no-any-return]
+            return unseal(file.read(length)[:-1])["rows"]  # type: ignore[no-any-return]
 
     def finish(self, points: Mapping[str, list[Row]]) -> None:
         """Keep the rows of points, by their uid."""
         self.folder.mkdir(parents=True, exist_ok=True)
         lines = {
-            uid: json.dumps({"uid": uid, "rows": rows}).encode() + b"\n"
-            for uid, rows in points.items()
+            uid: seal({"uid": uid, "rows": rows}).encode() + b"\n" for uid, rows in points.items()
         }
         with open(self.path, "r+b" if self.path.exists() else "w+b") as file:
             file.truncate(self._end)
@@ -86,11 +119,16 @@ class Journal:
 
     def checkpoint(self, uid: str) -> dict[str, Any]:
         """Return what an interrupted link left behind; empty where there is nothing."""
-        return _read_json(self.folder / f"{uid}.part.json") or {}
+        path = self.folder / f"{uid}.part.json"
+        try:
+            return _unsealed(path)
+        except Damaged as error:
+            set_aside(path, error)
+            return {}
 
     def save_checkpoint(self, uid: str, state: dict[str, Any]) -> None:
         """Keep what a link has accumulated so far."""
-        write_atomic(self.folder / f"{uid}.part.json", json.dumps(state))
+        write_atomic(self.folder / f"{uid}.part.json", seal(state))
 
     def drop_checkpoint(self, uid: str) -> None:
         """Forget what a link had accumulated."""
@@ -102,21 +140,15 @@ class Journal:
             return
         with open(self.path, "rb") as file:
             for line in file:
-                if line.endswith(b"\n"):
-                    uid = self._parse(line, self._end)["uid"]
-                    self._places[uid] = (self._end, len(line))
-                    self._end += len(line)
-
-    def _parse(self, line: bytes, start: int) -> dict[str, Any]:
-        try:
-            record: dict[str, Any] = json.loads(line)
-            record["uid"], record["rows"]
-            return record
-        except (ValueError, TypeError, KeyError):
-            raise ValueError(
-                f"{self.path} is damaged at byte {start}; delete that line, and the run computes "
-                "its point again"
-            ) from None
+                if not line.endswith(b"\n"):
+                    self._is_torn = True
+                    continue
+                place = self._end, len(line)
+                try:
+                    self._places[unseal(line[:-1])["uid"]] = place
+                except Damaged:
+                    self._damaged.append(place)
+                self._end += len(line)
 
 
 def frame(rows: Iterable[Row]) -> DataFrame:
@@ -133,13 +165,14 @@ def frame(rows: Iterable[Row]) -> DataFrame:
 
 
 def write_rows(folder: Path, table: DataFrame) -> None:
-    """Write ``rows.parquet`` and ``rows.csv``."""
+    """Write ``rows.parquet`` and ``rows.csv``, and the sums of what the folder holds."""
     import io
 
     buffer = io.BytesIO()
     table.to_parquet(buffer, index=False)
     write_atomic(folder / "rows.parquet", buffer.getvalue())
     write_atomic(folder / "rows.csv", _no_formulas(table).to_csv(index=False))
+    write_sums(folder, WRITTEN)
 
 
 def _no_formulas(table: DataFrame) -> DataFrame:
@@ -156,12 +189,23 @@ def read_rows(folder: str | Path) -> DataFrame:
     path = Path(folder) / "rows.parquet"
     if not path.is_file():
         raise ValueError(f"{folder} holds no rows.parquet; give a folder that `semsim run` wrote")
+    if path.name in read_sums(path.parent) and damaged_files(path.parent, [path.name]):
+        raise ValueError(
+            f"{path} is not the file whose sum is in {SUMS}: it is damaged, or a run was killed as "
+            f"it wrote. Run the scenario again; delete {SUMS} if you changed the rows yourself"
+        )
     return pd.read_parquet(path)
 
 
 def read_provenance(folder: str | Path) -> dict[str, Any]:
     """Return where the rows of a results folder come from; empty where nothing says so."""
-    return _read_json(Path(folder) / "provenance.json") or {}
+    path = Path(folder) / "provenance.json"
+    try:
+        return _unsealed(path)
+    except Damaged as error:
+        raise ValueError(
+            f"{path} is damaged: {error}; run the scenario again, which writes it anew"
+        ) from error
 
 
 def provenance(text: str, uids: list[str], weights: dict[str, str], device: str) -> dict[str, Any]:
@@ -208,10 +252,9 @@ def _version(package: str) -> str | None:
         return None
 
 
-def _read_json(path: Path) -> Any:
+def _unsealed(path: Path) -> dict[str, Any]:
+    """Return the record in a sealed file; empty where there is no file."""
     try:
-        return json.loads(path.read_text())
+        return unseal(path.read_bytes())
     except FileNotFoundError:
-        return None
-    except ValueError:
-        raise ValueError(f"{path} is damaged; delete it, and the run computes it again") from None
+        return {}

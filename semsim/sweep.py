@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from semsim import sources, spec
-from semsim.disk import locked, write_atomic
+from semsim.disk import locked, log, seal, write_atomic
 from semsim.evaluation import Evaluation, Row
 from semsim.figures import take_pictures
 from semsim.intervals import Tally
@@ -97,7 +96,9 @@ def run(
     preflight([p for p in points if fresh or _pending(p, folder, earlier)], where)
     folder.mkdir(parents=True, exist_ok=True)
     with locked(folder):
-        work = _Work(folder, Journal(folder), where, listener, len(points))
+        journal = Journal(folder)
+        journal.mend()
+        work = _Work(folder, journal, where, listener, len(points))
         if fresh:
             work.journal.clear()
             forget(points, folder)
@@ -216,7 +217,9 @@ def _resume(evaluation: Evaluation, items: LinkItems, saved: dict[str, Any]) -> 
     if set(points) != set(evaluation.points):
         return
     counts = {snr: tally.power.n for snr, tally in points.items()}
-    if items.resume(counts, saved["items"]):
+    if not items.resume(counts, saved["items"]):
+        log.warning("items of an interrupted link are missing or damaged; it starts anew")
+    else:
         evaluation.points = {snr: points[snr] for snr in evaluation.points}
 
 
@@ -298,4 +301,4 @@ def _write_header(
     }
     record = {**provenance(source, uids, weights, str(device)), **shown}
     write_atomic(folder / "scenario.yaml", source)
-    write_atomic(folder / "provenance.json", json.dumps(record, indent=2))
+    write_atomic(folder / "provenance.json", seal(record, indent=2))

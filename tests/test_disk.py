@@ -10,10 +10,13 @@ import sys
 import threading
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from semsim import disk
 from semsim.disk import (
     Damaged,
+    cache_folder,
     damaged_files,
     locked,
     replacing,
@@ -132,3 +135,51 @@ def test_a_second_process_is_kept_out(tmp_path: Path) -> None:
     with locked(tmp_path):
         assert "another run or training is writing to" in other().stderr
     assert other().returncode == 0
+
+
+@pytest.fixture
+def _no_cache(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("SEMSIM_CACHE", raising=False)
+    disk._temporary_cache.cache_clear()
+
+
+def test_caches_lie_where_the_variable_or_the_home_says(
+    _no_cache: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert cache_folder() == tmp_path / ".cache" / "semsim"
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SEMSIM_CACHE", "mine")
+    assert cache_folder() == tmp_path / "mine"
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("SEMSIM_CACHE", "file/below")
+    with pytest.raises(OSError, match=r"SEMSIM_CACHE names .*below, which cannot be used: not a"):
+        cache_folder()
+
+
+@pytest.mark.parametrize("home", ["/", "", "relative", "/proc/none", "missing"])
+def test_without_a_home_the_classical_codec_works_and_the_variable_is_named(
+    _no_cache: None,
+    home: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    from semsim.codecs.image_codecs import image_codec
+    from semsim.codecs.rd_cache import RateDistortion
+
+    monkeypatch.chdir(tmp_path)
+    if home == "missing":
+
+        def nowhere() -> Path:
+            raise RuntimeError("Could not determine home directory.")
+
+        monkeypatch.setattr(Path, "home", nowhere)
+    else:
+        monkeypatch.setenv("HOME", home)
+    image = np.zeros((8, 8, 3), dtype=np.uint8)
+    coded = RateDistortion(image_codec("jpeg")).coded(image, 40)
+    assert RateDistortion(image_codec("jpeg")).coded(image, 40) == coded
+    assert len(caplog.messages) == 1
+    assert "set SEMSIM_CACHE to a folder to keep them" in caplog.text
+    assert os.listdir(tmp_path) == []

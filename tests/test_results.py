@@ -83,12 +83,6 @@ def test_a_point_costs_the_journal_the_same_however_many_there_are(tmp_path: Pat
     assert journal.finished("000") == journal.finished("199") == [ROW]
 
 
-def test_a_damaged_journal_says_what_to_delete(tmp_path: Path) -> None:
-    write_atomic(tmp_path / "journal" / "rows.jsonl", "[{\n")
-    with pytest.raises(ValueError, match=r"rows\.jsonl is damaged at byte 0; delete that line"):
-        Journal(tmp_path)
-
-
 def test_a_failed_write_leaves_the_old_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

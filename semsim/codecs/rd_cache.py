@@ -1,9 +1,9 @@
 """Rate and distortion of images, kept on disk, and the search for what fits a budget.
 
-One SQLite file under ``$SEMSIM_CACHE``, or ``~/.cache/semsim``: every image that was encoded, by
-the hash of its pixels and the codec's settings. Each entry is written whole or not at all and
-carries a checksum; an entry or a file that is damaged is made anew, and the file may be deleted at
-any time.
+One SQLite file in :func:`semsim.disk.cache_folder`: every image that was encoded, by the hash of
+its pixels and the codec's settings. Each entry is written whole or not at all and carries a
+checksum of all of it, which is compared at each look. A damaged entry is made anew, a damaged file
+is set aside, both are told, and the file may be deleted at any time.
 """
 
 from __future__ import annotations
@@ -25,25 +25,21 @@ from semsim.codecs.image_codecs import (
     charged_bytes,
     mean_squared_error,
 )
+from semsim.disk import cache_folder, log, set_aside
 
 _TABLE = """
-    CREATE TABLE IF NOT EXISTS coded (
+    CREATE TABLE IF NOT EXISTS encoded (
         image BLOB, settings TEXT, step INTEGER,
-        stream_bytes INTEGER, file_bytes INTEGER, mse REAL, checksum BLOB, stream BLOB,
+        file_bytes INTEGER, mse REAL, checksum BLOB, stream BLOB,
         PRIMARY KEY (image, settings, step)
     )
 """
-_GONE = ("SQLITE_CORRUPT", "SQLITE_NOTADB", "SQLITE_READONLY_DBMOVED")
+#: by SQLite's name of an error: what lies with the machine and not with the file
+_NOT_DAMAGE = (
+    "SQLITE_BUSY", "SQLITE_LOCKED", "SQLITE_FULL", "SQLITE_CANTOPEN", "SQLITE_PERM", "SQLITE_IOERR",
+)  # fmt: skip
 _COARSE = 16  # the search starts on a grid of this many steps, shared by all budgets
 _FILLED = 0.985  # a budget used to this share ends the search: a finer step would gain 0.05 dB
-
-
-@dataclass(frozen=True)
-class Size:
-    """What an image costs at one quality step."""
-
-    stream_bytes: int
-    file_bytes: int
 
 
 @dataclass(frozen=True)
@@ -63,12 +59,6 @@ class Coded:
     mse: float
 
 
-def cache_folder() -> Path:
-    """Return ``$SEMSIM_CACHE``, or ``~/.cache/semsim``."""
-    named = os.environ.get("SEMSIM_CACHE")
-    return Path(named) if named else Path.home() / ".cache" / "semsim"
-
-
 class RateDistortion:
     """Encodes images once and remembers them.
 
@@ -82,6 +72,7 @@ class RateDistortion:
         self.path = (cache_folder() if folder is None else folder) / "images.sqlite"
         self._local = threading.local()
         self._lock = threading.Lock()
+        self._told = False
 
     def largest_fit(self, image: Pixels, budget_bytes: int, headers: Headers) -> Coded | None:
         """Return the image at the largest quality step that fits; None if none does.
@@ -93,65 +84,82 @@ class RateDistortion:
         key = image_key(image)
 
         def cost(step: int) -> int:
-            size = self._size(key, image, step)
-            return charged_bytes(size.stream_bytes, size.file_bytes, headers)
+            coded = self._get(key, image, step)
+            return charged_bytes(len(coded.stream), coded.file_bytes, headers)
 
         step = _largest_step(self.codec.steps, cost, budget_bytes)
-        return None if step is None else self.coded(image, step)
+        return None if step is None else self._get(key, image, step)
 
     def coded(self, image: Pixels, step: int) -> Coded:
         """Return the image at one quality step, from the cache where it is there and sound."""
-        key = image_key(image)
-        row = self._one("SELECT file_bytes, mse, checksum, stream", key, step)
-        if row is not None:
-            file_bytes, mse, checksum, stream = row
-            if checksum == _checksum(key, step, file_bytes, mse, stream):
-                return Coded(step, stream, file_bytes, mse)
-        return self._encode(key, image, step)
+        return self._get(image_key(image), image, step)
 
-    def _size(self, key: bytes, image: Pixels, step: int) -> Size:
-        row = self._one("SELECT stream_bytes, file_bytes", key, step)
-        if row is not None:
-            return Size(*row)
-        coded = self._encode(key, image, step)
-        return Size(len(coded.stream), coded.file_bytes)
+    def _get(self, key: bytes, image: Pixels, step: int) -> Coded:
+        return self._read(key, step) or self._encode(key, image, step)
+
+    def _read(self, key: bytes, step: int) -> Coded | None:
+        """Return a sound entry, or None."""
+        rows = self._run(
+            "SELECT file_bytes, mse, checksum, stream FROM encoded "
+            "WHERE image = ? AND settings = ? AND step = ?",
+            (key, self.codec.settings, step),
+        )
+        if not rows:
+            return None
+        file_bytes, mse, checksum, stream = rows[0]
+        try:
+            if checksum == self._checksum(key, step, file_bytes, mse, stream):
+                return Coded(step, stream, file_bytes, mse)
+        except (TypeError, struct.error):  # another type of value than was written
+            pass
+        if not self._told:
+            self._told = True
+            log.warning("the image cache %s holds damaged entries; they are made anew", self.path)
+        return None
 
     def _encode(self, key: bytes, image: Pixels, step: int) -> Coded:
         file = self.codec.encode(image, step)
         stream, mse = self.codec.strip(file), mean_squared_error(image, self.codec.decode(file))
-        checksum = _checksum(key, step, len(file), mse, stream)
-        row = (key, self.codec.settings, step, len(stream), len(file), mse, checksum, stream)
-        self._run("INSERT OR REPLACE INTO coded VALUES (?,?,?,?,?,?,?,?)", row)
+        checksum = self._checksum(key, step, len(file), mse, stream)
+        row = (key, self.codec.settings, step, len(file), mse, checksum, stream)
+        self._run("INSERT OR REPLACE INTO encoded VALUES (?,?,?,?,?,?,?)", row)
         return Coded(step, stream, len(file), mse)
 
-    def _one(self, select: str, key: bytes, step: int) -> tuple | None:
-        where = " FROM coded WHERE image = ? AND settings = ? AND step = ?"
-        rows = self._run(select + where, (key, self.codec.settings, step))
-        return rows[0] if rows else None
+    def _checksum(self, key: bytes, step: int, file_bytes: int, mse: float, stream: bytes) -> bytes:
+        facts = struct.pack("<IQd", step, file_bytes, mse)
+        settings = self.codec.settings.encode()
+        return hashlib.sha256(key + settings + facts + stream).digest()[:16]
 
     def _run(self, statement: str, values: tuple) -> list[tuple]:
-        """Run one statement; open the file anew where it was damaged or deleted meanwhile."""
+        """Run one statement; begin a new file where it was damaged or deleted meanwhile."""
         for attempt in (1, 2):
             try:
                 with self._connection() as connection:
                     return connection.execute(statement, values).fetchall()
-            except sqlite3.DatabaseError as error:
-                name = getattr(error, "sqlite_errorname", "")
-                if attempt == 2 or not name.startswith(_GONE):
+            except (sqlite3.Error, MemoryError) as error:
+                if attempt == 2 or not self._is_damage(error):
                     raise OSError(
                         f"the image cache {self.path} cannot be used: {error}; delete the file, "
                         "or set SEMSIM_CACHE to another folder"
                     ) from error
                 self._close()
-                self._remove_if_damaged()
+                self._put_aside(error)
         return []
+
+    def _is_damage(self, error: Exception) -> bool:
+        """Tell what a new file would cure."""
+        name = getattr(error, "sqlite_errorname", "")
+        if name.startswith("SQLITE_READONLY") and name != "SQLITE_READONLY_DBMOVED":
+            return os.access(self.path, os.W_OK)
+        return name == "SQLITE_IOERR_SHORT_READ" or not name.startswith(_NOT_DAMAGE)
 
     def _connection(self) -> sqlite3.Connection:
         """Return this thread's connection."""
         if getattr(self._local, "connection", None) is None:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             connection = sqlite3.connect(self.path, timeout=120)
-            self._local.connection = connection
+            connection.text_factory = bytes  # what is damaged may be no text
+            self._local.connection, self._local.file = connection, _identity(self.path)
             connection.execute("PRAGMA synchronous = NORMAL")
             connection.execute(_TABLE)
         return self._local.connection
@@ -161,28 +169,21 @@ class RateDistortion:
             self._local.connection.close()
         self._local.connection = None
 
-    def _remove_if_damaged(self) -> None:
-        """Delete a file that is no sound database; another thread may have done so already."""
+    def _put_aside(self, why: Exception) -> None:
+        """Set the file aside, unless it is gone or another thread has begun a new one."""
         with self._lock:
-            try:
-                connection = sqlite3.connect(self.path, timeout=120)
-                sound = connection.execute("PRAGMA quick_check").fetchone() == ("ok",)
-                connection.close()
-            except sqlite3.DatabaseError:
-                sound = False
-            if not sound:
-                self.path.unlink(missing_ok=True)
+            if self.path.is_file() and _identity(self.path) == self._local.file:
+                set_aside(self.path, why, then="a new cache begins")
                 self.path.with_name(self.path.name + "-journal").unlink(missing_ok=True)
+
+
+def _identity(path: Path) -> int | None:
+    return path.stat().st_ino if path.is_file() else None
 
 
 def image_key(image: Pixels) -> bytes:
     """Return the hash of an image's pixels and shape."""
     return hashlib.sha256(struct.pack("<3I", *image.shape) + image.tobytes()).digest()[:16]
-
-
-def _checksum(key: bytes, step: int, file_bytes: int, mse: float, stream: bytes) -> bytes:
-    facts = key + struct.pack("<IId", step, file_bytes, mse)
-    return hashlib.sha256(facts + stream).digest()[:16]
 
 
 def _largest_step(steps: int, cost: Callable[[int], int], budget: int) -> int | None:

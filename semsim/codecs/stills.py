@@ -24,7 +24,8 @@ from semsim.codecs.image_codecs import (
     mean_squared_error,
     psnr_of_mse,
 )
-from semsim.codecs.rd_cache import Coded, RateDistortion, cache_folder
+from semsim.codecs.rd_cache import Coded, RateDistortion
+from semsim.disk import cache_folder
 from semsim.ranges import check_range, clip
 
 Fallback = Literal["mean", "grey"]

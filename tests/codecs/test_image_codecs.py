@@ -126,7 +126,7 @@ def test_a_damaged_entry_is_made_anew(tmp_path: Path) -> None:
     rates = RateDistortion(codec, tmp_path)
     good = rates.coded(image, 40)
     with sqlite3.connect(rates.path) as connection:
-        connection.execute("UPDATE coded SET stream = zeroblob(length(stream))")
+        connection.execute("UPDATE encoded SET stream = zeroblob(length(stream))")
     assert rates.coded(image, 40) == good
     assert codec.calls == 2
 
