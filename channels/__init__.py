@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from channels.cascade import Cascade
     from channels.csi import FeedbackCSI, MismatchedCSI, NoCSI, PerfectCSI, PilotCSI
     from channels.dataset import Measured
+    from channels.dmrs import DmrsCSI
     from channels.erasure import Erasure
     from channels.fading import Rayleigh, Rician
     from channels.impairments import CarrierOffset, Clipping, PhaseNoise
@@ -31,6 +32,7 @@ _HOME = {
     "NoCSI": "csi",
     "PerfectCSI": "csi",
     "PilotCSI": "csi",
+    "DmrsCSI": "dmrs",
     "Measured": "dataset",
     "Erasure": "erasure",
     "Rayleigh": "fading",
@@ -55,6 +57,7 @@ __all__ = [
     "Channel",
     "ChannelState",
     "Clipping",
+    "DmrsCSI",
     "Erasure",
     "FeedbackCSI",
     "Interference",

@@ -34,7 +34,7 @@ class ChannelState:
         h: gain from transmit to receive antenna, [B, R, T, N], or [B, R, T, 1] where it is the same
             for all uses; complex.
         coherence: channel uses over which ``h`` stays constant (all of them for block fading); over
-            OFDM, uses over which it nearly stays, so that pilots need not be in every one.
+            OFDM, subcarriers over which it stays correlated by 0.9.
         interference: power received beside the signal, linear, per receive antenna.
         stages: states of the stages of a cascade, in order of passage.
         history: returns ``h`` as it was some seconds ago, for a channel that moves by itself.

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from channels.awgn import add_noise
 from channels.base import Channel, ChannelState
 from channels.fading import common_coherence
+from channels.grid import ResourceGrid
 
 
 class Cascade(nn.Module):
@@ -54,6 +55,7 @@ class Cascade(nn.Module):
             interference=sum(state.interference for state in states),
             stages=states,
             join=_through,
+            grid=_grid(states),
             covariance=_covariance(states),
         )
 
@@ -66,6 +68,20 @@ class Cascade(nn.Module):
         for stage, of_stage in zip(stages[1:], state.stages[1:], strict=True):
             y = stage(y / math.sqrt(stage.num_tx), of_stage, None, generator)
         return add_noise(y, n0, generator)
+
+
+def _grid(states: tuple[ChannelState, ...]) -> ResourceGrid | None:
+    """Return the grid of the one stage that fades, where all others only pass antennas on."""
+    found = [state.grid for state in states if state.grid is not None]
+    if len(found) != 1 or not all(_passes(state) for state in states if state.grid is None):
+        return None
+    return found[0]
+
+
+def _passes(state: ChannelState) -> bool:
+    antennas = state.h.shape[2]
+    straight = math.sqrt(antennas) * torch.eye(antennas, dtype=state.h.dtype, device=state.h.device)
+    return state.h.shape[1::2] == (antennas, 1) and bool((state.h[..., 0] == straight).all())
 
 
 def _through(states: tuple[ChannelState, ...]) -> Tensor:

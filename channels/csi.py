@@ -157,6 +157,7 @@ class PilotCSI(nn.Module):
         received: CSI | None = None,
     ) -> CSI:
         """Return the estimate, constant per block, and the noise it leaves; n0 [B], linear."""
+        _refuse_grid(state)
         num_tx = state.h.shape[2]
         self._check_pilots(num_tx)
         noise = n0 + state.interference
@@ -172,6 +173,7 @@ class PilotCSI(nn.Module):
 
     def overhead(self, state: ChannelState, uses: int, num_tx: int) -> Overhead:
         """Return ``per_block`` channel uses for each coherence block."""
+        _refuse_grid(state)
         self._check_pilots(num_tx)
         return Overhead(pilot_uses=float(self.per_block * count_blocks(state, uses)))
 
@@ -232,7 +234,8 @@ class FeedbackCSI(nn.Module):
         h = block_means(replace(state, h=received.h))
         if self.bits is not None:
             h = _quantise(h, self.bits)
-        return CSI(per_use(h, state), received.n0)
+        n0 = received.n0
+        return CSI(per_use(h, state), n0 if n0.dim() == 1 else n0.mean(dim=(1, 2)))
 
     def overhead(self, state: ChannelState, uses: int, num_tx: int) -> Overhead:
         """Return the bits of one report per coherence block: 2 R T real coefficients each."""
@@ -276,6 +279,18 @@ class MismatchedCSI(nn.Module):
     def overhead(self, state: ChannelState, uses: int, num_tx: int) -> Overhead:
         """Return no cost, as for the truth that it stands against."""
         return Overhead()
+
+
+def _over_grid(state: ChannelState) -> bool:
+    return state.grid is not None or any(_over_grid(stage) for stage in state.stages)
+
+
+def _refuse_grid(state: ChannelState) -> None:
+    if _over_grid(state):
+        raise ValueError(
+            "csi pilots measures one gain per coherence block, and over an OFDM grid none lasts "
+            "that long; use csi dmrs, whose pilots stand on the grid"
+        )
 
 
 def _quantise(h: Tensor, bits: int) -> Tensor:

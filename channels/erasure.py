@@ -53,7 +53,6 @@ class Erasure(nn.Module):
             interference=inner.interference,
             stages=(inner, packet),
             join=_arrived,
-            grid=inner.grid,
             covariance=inner.covariance,
         )
 

@@ -31,6 +31,7 @@ CSI_SOURCES = {
     "perfect": "channels.csi:PerfectCSI",
     "pilots": "channels.csi:PilotCSI",
     "silence": "channels.silence:SilenceCSI",
+    "dmrs": "channels.dmrs:DmrsCSI",
     "feedback": "channels.csi:FeedbackCSI",
     "mismatched": "channels.csi:MismatchedCSI",
     "none": "channels.csi:NoCSI",
