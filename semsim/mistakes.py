@@ -18,6 +18,7 @@ class SpecError(ValueError):
     """What is wrong in a scenario: the dotted path of the key, a sentence, and file and line."""
 
     def __init__(self, path: str, message: str, where: str = "") -> None:
+        path, message, where = map(printable, (path, message, where))
         text = f"{path}: {message}" if path else message
         super().__init__(f"{text} ({where})" if where else text)
         self.path, self.message, self.where = path, message, where
@@ -127,14 +128,19 @@ def unforeseen(error: Exception) -> str:
     return f"{type(error).__name__}: {' '.join(str(error).split())} ({where})"
 
 
+def printable(text: str) -> str:
+    """Return a text that any screen or file takes: a name that is no UTF-8 gets question marks."""
+    return text.encode("utf-8", "replace").decode()
+
+
 def sentence(error: Exception) -> str:
     """Return an exception's text as one line."""
-    text = " ".join(str(error).split())
+    text = printable(" ".join(str(error).split()))
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         at = f" at {error.filename}" if error.filename else ""
         return f"the disk is full{at}; what was done is kept: make room, and run the same again"
     if isinstance(error, FileNotFoundError) and error.filename:
-        return f"no such file or folder: {error.filename}"
+        return printable(f"no such file or folder: {error.filename}")
     if isinstance(error, OSError) and error.filename and error.strerror:
-        return f"{error.filename} cannot be used: {error.strerror.lower()}"
+        return printable(f"{error.filename} cannot be used: {error.strerror.lower()}")
     return text or type(error).__name__

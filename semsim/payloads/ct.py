@@ -29,6 +29,11 @@ class HounsfieldSlices:
         self, load: Callable[[int], Tensor], pixel_cm: Sequence[float], size: int | None
     ) -> None:
         self.load, self.pixel_cm, self.size = load, list(pixel_cm), size
+        for number, side in enumerate(self.pixel_cm):
+            if not 0 < side < 10:
+                raise ValueError(
+                    f"slice {number} has pixels of {10 * side:g} mm; write their side, such as 0.5"
+                )
 
     def __len__(self) -> int:
         return len(self.pixel_cm)
