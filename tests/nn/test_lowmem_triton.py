@@ -5,6 +5,8 @@ The interpreter truncates where it should round to bf16, hence a tolerance of on
 
 from __future__ import annotations
 
+import os
+import shutil
 from types import ModuleType
 
 import pytest
@@ -16,10 +18,14 @@ from semsim.nn import lowmem_layers
 from semsim.nn.lowmem_layers import REGELU2, MSLayerNorm, MSRMSNorm, ReGELU2, ReSiLU2
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+COMPILER = next(filter(None, [os.environ.get("CC"), *map(shutil.which, ("gcc", "clang"))]), None)
+NEEDS = "needs a C compiler, with which Triton builds what starts a kernel on a GPU"
 
 
 @pytest.fixture
 def kernels(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    if DEVICE == "cuda" and COMPILER is None:
+        pytest.skip(NEEDS)
     if DEVICE == "cpu":
         monkeypatch.setenv("TRITON_INTERPRET", "1")  # read when Triton is first imported
     pytest.importorskip("triton", reason="needs Triton, which comes with torch for GPUs")
@@ -69,6 +75,7 @@ def test_norms_agree_up_to_the_order_of_their_sums(
 
 
 @pytest.mark.skipif(DEVICE == "cpu", reason="needs a GPU")
+@pytest.mark.skipif(COMPILER is None, reason=NEEDS)
 @pytest.mark.parametrize("module", [ReGELU2(), ReSiLU2(), MSLayerNorm(64), MSRMSNorm(64)])
 def test_modules_take_the_fused_path_on_a_gpu_and_agree_with_the_cpu(module: nn.Module) -> None:
     x, upstream = values(6, 64).requires_grad_(), values(6, 64, scale=1.0)

@@ -119,7 +119,10 @@ def test_few_volumes_are_not_both_trained_and_tested_on(
     assert len(MetalSlices(path=str(tmp_path))) == 3
     with pytest.raises(ValueError, match="the one volume there tests"):
         MetalSlices(path=str(tmp_path), split="train")
-    with monkeypatch.context() as patch, pytest.raises(ImportError, match=r"semsim\[vision\]"):
+    with (
+        monkeypatch.context() as patch,
+        pytest.raises(ImportError, match=r"semsim-wireless\[vision\]"),
+    ):
         patch.setitem(sys.modules, "nibabel", None)
         MetalSlices(path=str(tmp_path))
     for n in (1, 2):
