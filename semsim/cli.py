@@ -33,6 +33,9 @@ Closed = Annotated[
 ]
 Quick = Annotated[bool, typer.Option("--quick", help="A few items at two SNRs, as a trial.")]
 Fresh = Annotated[bool, typer.Option("--fresh", help="Forget earlier results and trainings.")]
+Where = Annotated[
+    list[str] | None, typer.Option(metavar="KEY=VALUE", help="Only such rows; may be repeated.")
+]
 Family = Annotated[str | None, typer.Argument(help="channel, transmitter, ... or weights.")]
 
 
@@ -203,6 +206,64 @@ def plot(
             files = draw_all(folder, swept, record.get("plots", []))
         for path in files:
             typer.echo(path)
+
+
+@app.command()
+def compare(
+    a: Annotated[Path, typer.Argument(metavar="A", help="A results folder.")],
+    b: Annotated[Path | None, typer.Argument(metavar="[B]", help="Another one.")] = None,
+    metric: Annotated[str | None, typer.Option(help="Which; the first by default.")] = None,
+    scheme: Annotated[str | None, typer.Option(help="Scheme of A; all by default.")] = None,
+    to: Annotated[str | None, typer.Option(help="Scheme of B (or A) to compare with.")] = None,
+    by: Annotated[str | None, typer.Option(help="Column that tells schemes apart.")] = None,
+    where: Where = None,
+    fit: Annotated[str, typer.Option(help="pchip or cubic: curves through the points.")] = "pchip",
+    csv: Annotated[Path | None, typer.Option(help="File for the numbers per SNR.")] = None,
+) -> None:
+    """Compare schemes on equal items: paired differences, SNR gains, Bjontegaard deltas.
+
+    Of two folders those of the same name are compared; within one folder each with --to NAME.
+    Other images, seeds, batches, channel uses, power or channel are refused.
+    """
+    with _plain_errors():
+        from semsim.bjontegaard import FITS
+        from semsim.compare import compare, pairs, schemes, to_csv
+        from semsim.mistakes import one_of
+        from semsim.printing import print_comparison
+
+        chosen = one_of(FITS, fit, "--fit")
+        of_b = None if b is None else schemes(b, metric, by, where or ())
+        found = [
+            compare(first, second, chosen)
+            for first, second in pairs(schemes(a, metric, by, where or ()), of_b, scheme, to)
+        ]
+        for comparison in found:
+            print_comparison(comparison)
+        if csv is not None:
+            to_csv(found, csv)
+            typer.echo(csv)
+
+
+@app.command()
+def table(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A results folder.")],
+    rows: Annotated[str, typer.Option(help="Column with a line per value.")] = "transmitter",
+    columns: Annotated[str, typer.Option(help="Column with a column per value.")] = "snr_db",
+    metric: Annotated[str | None, typer.Option(help="Which; the first by default.")] = None,
+    form: Annotated[str, typer.Option("--format", help="latex, markdown or csv.")] = "markdown",
+    where: Where = None,
+) -> None:
+    """Print an ablation table: the best of each column in bold, with 95 % intervals.
+
+    What the paired items do not tell apart from the best is bold too.
+    """
+    with _plain_errors():
+        from semsim.mistakes import one_of
+        from semsim.table import FORMATS, ablation, text_of
+
+        chosen = one_of(FORMATS, form, "--format")
+        cells, caption = ablation(folder, rows, columns, metric=metric, where=where or ())
+        typer.echo(text_of(cells, caption, chosen, (rows, columns)), nl=False)
 
 
 @app.command()

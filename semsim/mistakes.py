@@ -9,9 +9,11 @@ import types
 import typing
 from collections.abc import Container, Iterable, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, Union
+from typing import Annotated, Any, Literal, TypeVar, Union
 
 from pydantic import BaseModel, PlainValidator
+
+T = TypeVar("T")
 
 
 class SpecError(ValueError):
@@ -49,6 +51,14 @@ def known(names: Iterable[str], given: object) -> str:
     close = difflib.get_close_matches(str(given), names, n=1)
     hint = f"did you mean {close[0]!r}? " if close else ""
     return f"{hint}Known: {', '.join(names) or 'none'}."
+
+
+def one_of(choices: tuple[T, ...], given: object, option: str) -> T:
+    """Return the choice that was given; a mistake names the option."""
+    for choice in choices:
+        if choice == given:
+            return choice
+    raise ValueError(f"{option} {given!r} is not one of {', '.join(map(str, choices))}")
 
 
 def cause_of(mistake: Any) -> Exception | None:

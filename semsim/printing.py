@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from semsim.differences import TRAINING, over_trainings
 
@@ -13,8 +13,17 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
+    from semsim.compare import Comparison
+
 VALUE = ("value", "ci_low", "ci_high")
 DIFF = ("diff", "diff_low", "diff_high")
+POINT = ("snr_db", "cbr", "n", "a", "b", *DIFF, "gain", "gain_low", "gain_high")
+DELTA = ("delta", "unit", "over", "value", "low", "high", "n")
+DELTA_WORDS = {
+    "difference": "Bjontegaard, mean difference",
+    "snr gain": "Bjontegaard, mean SNR gain at equal quality",
+    "channel uses": "Bjontegaard, channel uses at equal quality",
+}
 
 
 def console() -> Console:
@@ -83,3 +92,37 @@ def with_half(value: float, low: float, high: float, *, signed: bool = False) ->
     half = (high - low) / 2
     number = f"{value:+.4g}" if signed else f"{value:.4g}"
     return number + (f"±{half:.2g}" if half == half else "")
+
+
+def print_comparison(found: Comparison) -> None:
+    """Print what sets two schemes apart: per SNR, and on average over a range."""
+    out = console()
+    unit = f" ({found.unit})" if found.unit else ""
+    title = f"{found.metric}{unit}: {found.a} against {found.b}; {found.better} is better"
+    if found.points:
+        conditions = [c for c in found.points[0] if c not in POINT]
+        names = ["SNR", found.a, found.b, "difference", "95 % interval", "SNR gain", "items"]
+        table = new_table(title, conditions, names)
+        for p in found.points:
+            half = with_half(p["gain"], p["gain_low"], p["gain_high"], signed=True)
+            table.add_row(
+                *(str(p[c]) for c in conditions), f"{p['snr_db']:g} dB", f"{p['a']:.4g}",
+                f"{p['b']:.4g}", f"{p['diff']:+.4g}",
+                f"{p['diff_low']:+.3g} to {p['diff_high']:+.3g}",
+                "" if p["gain"] != p["gain"] else f"{half} dB", str(p["n"]),
+            )  # fmt: skip
+        out.print(table)
+    for d in found.deltas:
+        where = ", ".join(f"{c} {d[c]}" for c in d if c not in DELTA)
+        out.print(f"{DELTA_WORDS[d['delta']]}{f' at {where}' if where else ''}: {_delta(d)}")
+    out.print(
+        "Differences are paired: both schemes met the same items. SNR gain: how much less SNR the "
+        "first needs for the quality that the second has there."
+    )
+
+
+def _delta(d: dict[str, Any]) -> str:
+    if d["value"] != d["value"]:
+        return "none; the curves have no quality in common"
+    interval = "" if d["low"] != d["low"] else f" ({d['low']:+.3g} to {d['high']:+.3g})"
+    return f"{d['value']:+.4g} {d['unit']}".rstrip() + f"{interval}, over {d['over']}"
