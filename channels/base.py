@@ -42,6 +42,8 @@ class ChannelState:
         grid: where the uses stand on an OFDM grid, and what is known of it in the long run.
         covariance: of the interference at the receive antennas, [B, R, R, 1 or N], complex128, so
             that what is weak beside a strong interferer keeps its digits; None where it is white.
+        drift: mean power by which ``h`` is expected to leave its value in the middle of a block;
+            0 where it stays.
     """
 
     h: Tensor
@@ -52,6 +54,7 @@ class ChannelState:
     join: Callable[[tuple[ChannelState, ...]], Tensor] | None = None
     grid: ResourceGrid | None = None
     covariance: Tensor | None = None
+    drift: float = 0.0
 
     @property
     def moves(self) -> bool:

@@ -10,6 +10,11 @@ from torch import Tensor
 from channels.base import ChannelState
 
 
+def over_grid(state: ChannelState) -> bool:
+    """Tell whether the channel, or a stage of it, is an OFDM grid."""
+    return state.grid is not None or any(over_grid(stage) for stage in state.stages)
+
+
 def count_blocks(state: ChannelState, uses: int) -> int:
     """Return how many blocks an item of ``uses`` channel uses has."""
     if state.grid is not None:
@@ -44,8 +49,16 @@ def per_use(h: Tensor, state: ChannelState) -> Tensor:
     return h.repeat_interleave(state.coherence, dim=-1)[..., :uses]
 
 
-def drift(mean: Tensor, state: ChannelState) -> Tensor | float:
-    """Return the mean power by which the gain of each item leaves its block's mean, [B]."""
-    if state.h.shape[-1] == mean.shape[-1]:
-        return 0.0
-    return (state.h - per_use(mean, state)).abs().square().mean(dim=(1, 2, 3))
+def block_middles(state: ChannelState) -> Tensor:
+    """Return the gain in the middle of each coherence block, [B, R, T, blocks]."""
+    h, uses = state.h, state.h.shape[-1]
+    if uses == 1 or state.coherence == 1:
+        return h
+    return h[..., middles(uses, state.coherence)[:: state.coherence].to(h.device)]
+
+
+def middles(uses: int, coherence: int) -> Tensor:
+    """Return the use in the middle of each use's block, [uses]; the last block may be short."""
+    use = torch.arange(uses)
+    start = use - use % coherence
+    return start + torch.clamp(uses - start, max=coherence) // 2

@@ -56,6 +56,7 @@ class Cascade(nn.Module):
             stages=states,
             join=_through,
             grid=_grid(states),
+            drift=sum(state.drift for state in states),
             covariance=_covariance(states),
         )
 

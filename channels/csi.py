@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from channels.base import CSI, ChannelState, complex_normal
-from channels.blocks import block_means, count_blocks, drift, per_use
+from channels.blocks import block_means, block_middles, count_blocks, over_grid, per_use
 from channels.checks import check_choice, check_count, check_range
 from channels.doppler import beside
 
@@ -121,14 +121,15 @@ class NoCSI(nn.Module):
 class PilotCSI(nn.Module):
     """Estimate the channel from orthogonal pilots, sent at the power and SNR of the symbols.
 
-        h_ls = h_mean + e,  e ~ CN(0, n0 T / per_block),  h_lmmse = h_ls / (1 + n0 T / per_block)
+        h_ls = h + e,  e ~ CN(0, n0 T / per_block),  h_lmmse = h_ls / (1 + n0 T / per_block)
 
     Each coherence block has its own ``per_block`` channel uses for pilots, beside the payload; with
-    ``coherence=1`` every symbol pays for them. Where the gain drifts within a block (OFDM), pilots
-    measure its mean over the block and that mean is believed throughout. The shrinkage is the
-    linear MMSE estimate for E|h|^2 = 1. The believed n0 contains interference, the item's mean
-    drift, and the power of the estimation error: e's variance for "ls" and what shrinkage leaves of
-    it for "lmmse". A lost packet (h = 0) is known to be lost.
+    ``coherence=1`` every symbol pays for them. Where the gain drifts within a block (an oscillator
+    that is tracked), pilots show it in the middle and that gain is believed throughout. The
+    shrinkage is the linear MMSE estimate for E|h|^2 = 1. The believed n0 contains interference, the
+    drift that the channel's statistics let expect, and the power of the estimation error: e's
+    variance for "ls" and what shrinkage leaves of it for "lmmse". A lost packet (h = 0) is known to
+    be lost. Over an OFDM grid use :class:`channels.dmrs.DmrsCSI`.
 
     Args:
         per_block: pilots per coherence block, at least the number of transmit antennas.
@@ -162,14 +163,15 @@ class PilotCSI(nn.Module):
         self._check_pilots(num_tx)
         noise = n0 + state.interference
         variance = noise * num_tx / self.per_block
-        mean = block_means(state)
-        error = complex_normal(tuple(mean.shape), generator, mean.dtype)
-        h = mean + variance.sqrt()[:, None, None, None] * error
+        middle = block_middles(state)
+        error = complex_normal(tuple(middle.shape), generator, middle.dtype)
+        h = middle + variance.sqrt()[:, None, None, None] * error
+        missed = variance + state.drift
         if self.estimator == "lmmse":
             h = h / (1 + variance)[:, None, None, None]
-            variance = variance / (1 + variance)
-        h = torch.where((mean == 0).all(dim=2, keepdim=True), 0, h)
-        return CSI(per_use(h, state), noise + variance + drift(mean, state))
+            missed = missed / (1 + variance)
+        h = torch.where((middle == 0).all(dim=2, keepdim=True), 0, h)
+        return CSI(per_use(h, state), noise + missed)
 
     def overhead(self, state: ChannelState, uses: int, num_tx: int) -> Overhead:
         """Return ``per_block`` channel uses for each coherence block."""
@@ -281,12 +283,8 @@ class MismatchedCSI(nn.Module):
         return Overhead()
 
 
-def _over_grid(state: ChannelState) -> bool:
-    return state.grid is not None or any(_over_grid(stage) for stage in state.stages)
-
-
 def _refuse_grid(state: ChannelState) -> None:
-    if _over_grid(state):
+    if over_grid(state):
         raise ValueError(
             "csi pilots measures one gain per coherence block, and over an OFDM grid none lasts "
             "that long; use csi dmrs, whose pilots stand on the grid"

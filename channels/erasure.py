@@ -53,6 +53,7 @@ class Erasure(nn.Module):
             interference=inner.interference,
             stages=(inner, packet),
             join=_arrived,
+            drift=inner.drift,
             covariance=inner.covariance,
         )
 

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from channels.awgn import add_noise
 from channels.base import ChannelState, check_symbols
+from channels.blocks import middles
 from channels.checks import check_count, check_draw, check_finite, check_positive, check_range
 from channels.units import db_to_linear
 
@@ -35,6 +36,10 @@ class _Oscillator(nn.Module):
     def _steady_uses(self) -> float:
         raise NotImplementedError
 
+    def _alike(self, lag: Tensor) -> Tensor:
+        """Return the real part of E[h h*] of uses so far apart."""
+        raise NotImplementedError
+
     def draw(self, batch: int, uses: int, generator: torch.Generator) -> ChannelState:
         """Draw the rotation; h [B, T, T, N] contains it where it is tracked, [B, T, T, 1] else."""
         check_draw(batch, uses)
@@ -45,7 +50,9 @@ class _Oscillator(nn.Module):
             return ChannelState(through, uses, stages=(rotation,))
         steady = min(max(self._steady_uses(), 1.0), float(uses))
         blocks = uses if steady == uses else 2 ** (int(steady).bit_length() - 1)
-        return ChannelState(through * rotation.h, blocks, stages=(rotation,))
+        lag = (torch.arange(uses) - middles(uses, blocks)).abs().double()
+        drift = float(2 * (1 - self._alike(lag)).mean())
+        return ChannelState(through * rotation.h, blocks, stages=(rotation,), drift=drift)
 
     def forward(
         self, x: Tensor, state: ChannelState, n0: Tensor | None, generator: torch.Generator
@@ -99,6 +106,9 @@ class CarrierOffset(_Oscillator):
         turn = math.acos(0.9) / (2 * math.pi)  # cos of the angle between first and last
         return turn / abs(self.cycles_per_use) if self.cycles_per_use else math.inf
 
+    def _alike(self, lag: Tensor) -> Tensor:
+        return torch.cos(2 * math.pi * self.cycles_per_use * lag)
+
     def extra_repr(self) -> str:
         """Name the settings as they would be written."""
         return f"cycles_per_use={self.cycles_per_use}, tracked={self.tracked}"
@@ -143,6 +153,9 @@ class PhaseNoise(_Oscillator):
     def _steady_uses(self) -> float:
         decay = math.pi * self.linewidth_hz / self.symbol_rate_hz  # E e^(j walk) = e^(-decay uses)
         return -math.log(0.9) / decay if decay else math.inf
+
+    def _alike(self, lag: Tensor) -> Tensor:
+        return torch.exp(-math.pi * self.linewidth_hz / self.symbol_rate_hz * lag)
 
     def extra_repr(self) -> str:
         """Name the settings as they would be written."""

@@ -51,6 +51,7 @@ class Interference(nn.Module):
             stages=(wanted, other),
             join=_wanted,
             grid=wanted.grid,
+            drift=wanted.drift,
             covariance=wanted.coloured() + (g @ g.mH)[..., None],
         )
 

@@ -9,10 +9,12 @@ from torch import Tensor, nn
 
 from channels.awgn import AWGN
 from channels.base import CSI, Channel, ChannelState, complex_normal
+from channels.cascade import Cascade
 from channels.csi import CSISource, FeedbackCSI, NoCSI, Overhead, PerfectCSI, PilotCSI, remember
 from channels.doppler import SPEED_OF_LIGHT, clarke, doppler_hz
 from channels.fading import Rayleigh
-from channels.impairments import CarrierOffset
+from channels.impairments import CarrierOffset, PhaseNoise
+from channels.interference import Interference
 from channels.ofdm import TDL
 from semsim.seeds import stream
 
@@ -76,18 +78,35 @@ def test_each_coherence_block_has_one_estimate_of_its_own() -> None:
     assert (h[..., 0] != h[..., 10]).all()
 
 
-def test_drift_within_a_block_is_believed_at_its_mean_and_counts_as_noise() -> None:
-    n = torch.arange(24) / 24
-    swing = torch.exp(2j * math.pi * n * torch.tensor([0.2, -0.4, 0.7])[:, None])
-    h = 0.8 * swing[:, None, None] + 0.6
-    n0 = torch.full((3,), 1e-12)
-    believed = PilotCSI(1)(ChannelState(h, 12), n0, stream(6, "pilots"))
-    halves = h.unflatten(-1, (2, 12))
-    for k, first in enumerate((0, 12)):
-        mean = halves[..., k, :].mean(-1)
-        torch.testing.assert_close(believed.h[..., first], mean, atol=1e-5, rtol=0)
-    drift = (halves - halves.mean(-1, keepdim=True)).abs().square().mean(dim=(1, 2, 3, 4))
-    torch.testing.assert_close(believed.n0, drift, rtol=1e-4, atol=0)
+@pytest.mark.parametrize("estimator", ["ls", "lmmse"])
+@pytest.mark.parametrize(
+    "channel",
+    [
+        PhaseNoise(1e3, 1e6, antennas=2),
+        PhaseNoise(30.0, 1e6),
+        CarrierOffset(1e-3),
+        Cascade([Rayleigh(2, 2), PhaseNoise(1e3, 1e6, antennas=2)]),
+        Interference(10.0, channel=PhaseNoise(1e3, 1e6)),
+    ],
+    ids=["walk", "slow walk", "turn", "fading", "interferer"],
+)
+def test_drift_within_a_block_is_expected_and_not_given(channel: Channel, estimator: str) -> None:
+    items, n0 = 2000, torch.full((2000,), 0.02)
+    state = channel.draw(items, 150, stream(6, "drift"))
+    assert state.coherence < 150 or state.drift > 0
+    believed = PilotCSI(2, estimator)(state, n0, stream(6, "pilots"))
+    assert (believed.n0 == believed.n0[0]).all()  # no item's own drift is known
+    found = (believed.h - state.h).abs().square().sum(dim=2).mean(dim=(1, 2))
+    claimed = (believed.n0 - n0 - state.interference) * state.h.shape[2]
+    assert abs(z_score(found / claimed, 1)) < 5
+
+
+def test_pilots_show_the_gain_in_the_middle_of_their_block() -> None:
+    h = torch.arange(10).to(torch.complex64)[None, None, None]
+    believed = PilotCSI(1)(ChannelState(h, 4), torch.full((1,), 1e-12), stream(6, "pilots")).h
+    torch.testing.assert_close(
+        believed.real.round().flatten(), torch.tensor(4 * [2.0] + 4 * [6.0] + 2 * [9.0])
+    )
 
 
 def test_a_lost_packet_is_known_to_be_lost() -> None:
