@@ -63,6 +63,8 @@ def _read_batch(path: Path) -> tuple[torch.Tensor, list[int]]:
     batch = read_pickle(path)
     data = _entry(batch, "data", path)
     labels = _entry(batch, "labels", path)
+    if not isinstance(labels, list):
+        raise ValueError(f"{path}: labels must be a list, got {type(labels).__name__}")
     shape = list(getattr(data, "shape", []))
     if str(getattr(data, "dtype", "")) != "uint8" or shape != [len(labels), VALUES]:
         raise ValueError(
@@ -78,7 +80,9 @@ def _class_names(path: Path) -> list[str]:
     if not path.is_file():
         return []
     names = _entry(read_pickle(path), "label_names", path)
-    return [name.decode() if isinstance(name, bytes) else name for name in names]
+    if not isinstance(names, list) or not all(isinstance(n, str | bytes) for n in names):
+        raise ValueError(f"{path}: label_names must be a list of names")
+    return [name.decode(errors="replace") if isinstance(name, bytes) else name for name in names]
 
 
 def _entry(batch: Any, key: str, path: Path) -> Any:

@@ -99,3 +99,11 @@ def three_inputs() -> Any:
 def nothing() -> int:
     """No model at all."""
     return 3
+
+
+def in_bytes() -> tuple[Any, Any]:
+    """Sends the pixels as they are, and gives an image in 0 to 255, as many a decoder does."""
+    image, latent = keras.Input((8, 8, 3)), keras.Input((192,))
+    x = keras.layers.Reshape((192,))(image)
+    y = keras.layers.Rescaling(255.0)(keras.layers.Reshape((8, 8, 3))(latent))
+    return keras.Model(image, x), keras.Model(latent, y)

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from channels import AWGN, CSI, Rayleigh
-from semsim import Link, stream
+from semsim import Link, evaluate, stream
 from semsim.codecs.deepjscc import DeepJSCCReceiver, DeepJSCCTransmitter, to_symbols
 from semsim.codecs.keras.codec import (
     KerasReceiver,
@@ -24,6 +24,7 @@ from semsim.codecs.keras.codec import (
     pair,
     unpair,
 )
+from semsim.payloads.photos import Photos
 
 HERE = Path(__file__).parent
 pytestmark = pytest.mark.skipif(
@@ -473,3 +474,11 @@ def test_a_receiver_says_which_model_is_missing() -> None:
 
 def test_a_subclassed_model_works_once_it_has_seen_an_example() -> None:
     assert transmitter("keras_models:subclassed").num_symbols((3, 16, 16)) == 32
+
+
+def test_a_decoder_that_gives_bytes_is_told_before_its_psnr() -> None:
+    link = Link(
+        KerasTransmitter("keras_models:in_bytes"), AWGN(), KerasReceiver("keras_models:in_bytes")
+    )
+    with pytest.raises(ValueError, match=r"the receiver's images are about .*images lie in \[0, 1"):
+        evaluate(link, Photos(resize=8, crop=8), snr_db=[20.0], metrics=["psnr"])

@@ -172,6 +172,9 @@ def test_a_header_that_lies_about_the_shape_is_refused(archive: Path) -> None:
 def test_another_data_set_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"unpack cifar-10-python\.tar\.gz"):
         CIFAR10(str(tmp_path))
+    (tmp_path / "test_batch").write_bytes(pickle.dumps({b"data": 1, b"labels": 5}, protocol=2))
+    with pytest.raises(ValueError, match="labels must be a list, got int"):
+        CIFAR10(str(tmp_path))
     cifar100 = {b"data": pixels(2, 1), b"fine_labels": [1, 2]}
     (tmp_path / "test_batch").write_bytes(pickle.dumps(cifar100, protocol=2))
     with pytest.raises(ValueError, match="no entry 'labels'"):

@@ -305,7 +305,7 @@ def test_a_prepared_set_is_read_as_it_was_written(tmp_path: Path) -> None:
     short = json.dumps([rows[0] | {"vertices": [[0, 0], [9, 0], [9, 9]]}])
     for content in ('[{"file": "00000.png"}]', "[", "[]", "{}", "[1]", short):
         (out / "labels.json").write_text(content)
-        with pytest.raises(ValueError, match="is not a list"):
+        with pytest.raises(ValueError, match="cannot be read as a list"):
             dbdh.MarkedPhotos(None, size=64, path=str(tmp_path / "WM-SS"), split="val")
 
 

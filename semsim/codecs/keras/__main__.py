@@ -11,6 +11,7 @@ from semsim import zoo
 from semsim.codecs.keras.convert import convert
 from semsim.codecs.keras.frameworks import Backend, imported_backend
 from semsim.codecs.keras.loading import End, keras_model
+from semsim.files import reading
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -51,7 +52,8 @@ def _model(given: argparse.Namespace, end: End) -> Any:
     backend: Backend = imported_backend() or "torch"
     model = keras_model(getattr(given, end), end, backend, given.arguments)
     if weights := getattr(given, f"{end}_weights"):
-        model.load_weights(weights)
+        with reading(weights, f"weights of {end}", "write them with model.save_weights"):
+            model.load_weights(weights)
     return model
 
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.data import Dataset
 
+from semsim.files import reading
 from semsim.nn.geometry import homography, order_corners, square
 from semsim.payloads.folder import Folder
 from semsim.payloads.imagefile import look, open_image
@@ -181,7 +182,8 @@ def _prepared(root: Path, split: str) -> list[tuple[Path, Tensor]] | None:
                 f"{root} is a prepared set and {labels} is missing; split is one of {there}"
             )
         return None
-    try:
+    what = f"a list of {{file, vertices (4 x 2), bits ({BITS}), H}}"
+    with reading(labels, what, "write it with semsim.vision.dbdh.photos.write_set"):
         rows = json.loads(labels.read_text(encoding="utf-8"))
         if not isinstance(rows, list) or not rows:
             raise ValueError("no photo is in it")
@@ -193,10 +195,6 @@ def _prepared(root: Path, split: str) -> list[tuple[Path, Tensor]] | None:
                 raise ValueError(f"vertices are 4 x 2 and bits {BITS} of 0 or 1, in {row['file']}")
             file = labels.parent / "images" / Path(row["file"]).name
             found.append((file, torch.cat([order_corners(corners[None]).flatten(), bits])))
-    except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(
-            f"{labels} is not a list of {{file, vertices (4 x 2), bits ({BITS}), H}}: {error}"
-        ) from None
     return found
 
 
