@@ -137,7 +137,7 @@ def check_seal(path: Path) -> None:
 def write_sums(folder: Path, names: Sequence[str]) -> None:
     """Write the SHA-256 of files into ``SHA256SUMS``, those that are there."""
     found = [name for name in names if (folder / name).is_file()]
-    lines = [f"{_file_sum(folder / name)}  {name}\n" for name in found]
+    lines = [f"{sum_of(folder / name)}  {name}\n" for name in found]
     write_atomic(folder / SUMS, "".join(lines))
 
 
@@ -154,10 +154,13 @@ def damaged_files(folder: Path, names: Sequence[str]) -> list[str]:
     """Return which of these files are there, but not as ``SHA256SUMS`` has them."""
     sums = read_sums(folder)
     there = [name for name in names if (folder / name).is_file()]
-    return [name for name in there if sums.get(name) != _file_sum(folder / name)]
+    return [name for name in there if sums.get(name) != sum_of(folder / name)]
 
 
-def _file_sum(path: Path) -> str:
+def sum_of(path: Path) -> str | None:
+    """Return the SHA-256 of a file; None where there is none."""
+    if not path.is_file():
+        return None
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

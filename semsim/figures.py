@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
 OF_LINK = ("psnr", "psnr_of_mse", "ssim", "ms_ssim", "ms_ssim_db")  #: metrics of the link alone
+FIRST = ("reference", "sent")  #: what a strip begins with, the first of these that is there
 CAPTION = "semsim caption"  #: key of the text inside a picture's file
 
 
@@ -203,7 +204,7 @@ def draw_strips(folder: Path, schemes: dict[str, dict[str, dict[float, Path]]]) 
         name = "strip" if len(schemes) == 1 else f"strip_{file_name(panel)}"
         taken = sum(file.stem.startswith(name) for file in files)
         files.append(folder / (f"{name}_{taken + 1}.png" if taken else f"{name}.png"))
-        first = next(beside / f"{n}.png" for n in ("reference", "sent") if _is_file(beside, n))
+        first = next(beside / f"{n}.png" for n in FIRST if _is_file(beside, n))
         plots.strip(load_picture(first), pictures, files[-1], captions=captions, first=first.stem)
     return files
 

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from semsim.differences import add_differences, scheme_column
+from semsim.disk import log, read_sums, set_aside, sum_of, write_sums
 from semsim.evaluation import Row
-from semsim.figures import draw_all, draw_strips
+from semsim.figures import FIRST, draw_all, draw_strips, take_pictures
 from semsim.results import Journal
-from semsim.scenario import Point, Scenario
+from semsim.scenario import Built, Point, Scenario
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -42,8 +43,10 @@ def figures(folder: Path, scenario: Scenario, points: list[Point], rows: DataFra
     files = draw_all(folder, swept, [plot.model_dump() for plot in scenario.plots], rows)
     schemes: dict[str, dict[str, dict[float, Path]]] = {}
     for point in points:
-        found = {s: picture_folder(folder, point) / f"{s:g}.png" for s in point.scenario.snr_db}
-        if all(path.is_file() for path in found.values()):
+        place = picture_folder(folder, point)
+        found = {s: place / f"{s:g}.png" for s in point.scenario.snr_db}
+        has_first = any((place / f"{name}.png").is_file() for name in FIRST)
+        if has_first and all(path.is_file() for path in found.values()):
             apart = [k for k in swept if k == "channel" or k.startswith("payload")]
             panel = ", ".join(str(point.swept[k]) for k in apart)
             scheme = ", ".join(str(point.swept[k]) for k in swept if k not in apart)
@@ -65,3 +68,26 @@ def with_differences(folder: Path, scenario: Scenario, rows: DataFrame) -> DataF
 def picture_folder(folder: Path, point: Point) -> Path:
     """Return where the pictures of one link lie."""
     return folder / "pictures" / point.scenario.uid()
+
+
+def keep_pictures(folder: Path, point: Point, built: Built, snrs: Sequence[float]) -> None:
+    """Take the pictures of a link at some SNRs, and note the sums of all there are."""
+    place = picture_folder(folder, point)
+    take_pictures(
+        built.link, built.payload, built.task, built.metrics[0], snrs,
+        seed=point.scenario.seed, folder=place, device=built.device,
+    )  # fmt: skip
+    if place.is_dir():
+        write_sums(place, sorted(path.name for path in place.glob("*.png")))
+
+
+def lost_pictures(folder: Path, point: Point) -> list[str]:
+    """Return which pictures of a link are gone or damaged; the latter are set aside."""
+    place = picture_folder(folder, point)
+    lost = [name for name, digest in read_sums(place).items() if digest != sum_of(place / name)]
+    for name in lost:
+        if (place / name).is_file():
+            set_aside(place / name, "its SHA-256 is another", then="it is taken again")
+        else:
+            log.warning("%s is missing; it is taken again", place / name)
+    return lost

@@ -14,12 +14,18 @@ import torch
 from semsim import sources, spec
 from semsim.disk import locked, log, seal, write_atomic
 from semsim.evaluation import Evaluation, Row
-from semsim.figures import take_pictures
 from semsim.intervals import Tally
 from semsim.items import LinkItems, items_path
 from semsim.loading import pick_device, weights_hash
 from semsim.mistakes import SpecError
-from semsim.outputs import collect, figures, labels, picture_folder, with_differences
+from semsim.outputs import (
+    collect,
+    figures,
+    keep_pictures,
+    labels,
+    lost_pictures,
+    with_differences,
+)
 from semsim.preflight import preflight, quicker
 from semsim.report import write_report
 from semsim.results import Journal, frame, provenance, read_provenance, write_rows
@@ -176,10 +182,13 @@ def _run_point(work: _Work, point: Point, index: int) -> None:
     """Evaluate the SNRs of one link that are still missing, and keep their rows."""
     journal, scenario, listener = work.journal, point.scenario, work.listener
     pending = _pending(point, work.folder, journal)
-    if not pending:
+    if not pending and not lost_pictures(work.folder, point):
         return
     weights = own_weights(scenario, work.folder, work.device, progress=listener is not None)
     built, uid = scenario.build(work.device, weights), scenario.uid()
+    if not pending:
+        keep_pictures(work.folder, point, built, scenario.snr_db)
+        return
     evaluation = _evaluation(scenario, built, pending)
     uids = {snr: scenario.uid(snr) for snr in pending}
     items = LinkItems(work.folder, uids, [metric.name for metric in built.metrics])
@@ -200,11 +209,7 @@ def _run_point(work: _Work, point: Point, index: int) -> None:
         items.drop()
         raise
     keeper.save()  # pictures take time too
-    pictures = picture_folder(work.folder, point)
-    take_pictures(
-        built.link, built.payload, built.task, built.metrics[0], pending,
-        seed=scenario.seed, folder=pictures, device=built.device,
-    )  # fmt: skip
+    keep_pictures(work.folder, point, built, pending)
     items.finish(_about(evaluation, scenario.payload))
     _keep(journal, point, built, evaluation)
     journal.drop_checkpoint(uid)

@@ -23,6 +23,7 @@ from semsim.codecs.rd_cache import RateDistortion, image_key
 from semsim.disk import unseal
 from semsim.items import about_items, read_items
 from semsim.results import Journal, read_provenance, read_rows
+from semsim.scenario import Scenario
 from semsim.sweep import run
 
 TOY = """
@@ -165,6 +166,33 @@ def test_a_damaged_folder_is_run_to_the_rows_of_the_undamaged_run(
         run(finished / "toy.yaml", "again")
         assert digits(Path("again")) == whole, path
         shutil.rmtree("again")
+
+
+def test_a_picture_that_is_lost_or_damaged_is_taken_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    values = {
+        "payload": {"kind": "synthetic", "count": 2, "size": 16},
+        "transmitter": {"kind": "deepjscc", "cbr": "1/6", "width": 4, "depth": 1},
+        "channel": "awgn",
+        "metrics": ["psnr"],
+        "snr_db": [0, 10],
+    }
+    run(Scenario.parse(values), "out")
+    (place,) = Path("out/pictures").iterdir()
+    sound = {path.name: path.read_bytes() for path in place.iterdir()}
+    assert sorted(sound) == ["0.png", "10.png", "SHA256SUMS", "sent.png"]
+    for name, content in sound.items():
+        for changed in damaged(content, 3):
+            (place / name).write_bytes(changed)
+            caplog.clear()
+            run(Scenario.parse(values), "out", listener=pytest.fail)
+            assert {n: (place / n).read_bytes() for n in sound} == sound
+            assert str(place) in caplog.text
+    (place / "sent.png").unlink()
+    (place / "SHA256SUMS").unlink()  # as in a run that was killed before it
+    run(Scenario.parse(values), "out", listener=pytest.fail)
 
 
 def test_no_damaged_entry_of_the_image_cache_is_taken(
