@@ -142,6 +142,16 @@ def make(name: str) -> str:
         saved_model(name, GRAPHS[name])
     elif name == "calls its saver":
         call_the_saver(name)
+    elif name == "no variables":
+        plain.export(name, verbose=False)
+        for file in Path(name, "variables").iterdir():
+            file.unlink()
+    elif name == "no rank":
+        import tensorflow as tf
+
+        module = tf.Module()
+        module.serve = tf.function(lambda x: x, input_signature=[tf.TensorSpec(None, tf.float32)])
+        tf.saved_model.save(module, name)
     elif name == "swells":
         swell(name)
     elif name in ("bomb.keras", "bomb.h5"):
@@ -181,6 +191,8 @@ def make(name: str) -> str:
         ("saves", "its graph uses .*SaveV2"),
         ("calls its saver", "its graph uses .*SaveV2"),
         ("swells", "constants of 8,000,000,"),
+        ("no variables", "model no variables cannot be read as a SavedModel"),
+        ("no rank", "model no rank has an input of unknown rank"),
         ("damaged", "model damaged cannot be read as a SavedModel"),
         ("broken.keras", "model broken.keras cannot be read as a Keras file"),
         ("broken.h5", "model broken.h5 cannot be read as a Keras file"),

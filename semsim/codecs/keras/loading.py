@@ -22,6 +22,7 @@ from semsim.codecs.keras.networks import (
     variables_of,
 )
 from semsim.codecs.keras.safety import PICKLES, check_keras_file, check_saved_model
+from semsim.files import reading
 
 End = Literal["encoder", "decoder"]
 _NO_ARGUMENTS = "arguments are those of a function module:name, and {} is a file"
@@ -175,7 +176,8 @@ def _of_graph(path: Path, trainable: bool) -> Network:
     """Return the graph of a SavedModel: its ``serve``, else its default signature."""
     tf = import_tensorflow()
     check_saved_model(path)
-    loaded = tf.saved_model.load(str(path))
+    with reading(path, "a SavedModel", "write it with model.export(folder)", "model"):
+        loaded = tf.saved_model.load(str(path))
     serve = getattr(loaded, "serve", None)
     graphs = list(getattr(serve, "concrete_functions", []))
     graphs += [g for n, g in loaded.signatures.items() if n == "serving_default"]
@@ -186,6 +188,8 @@ def _of_graph(path: Path, trainable: bool) -> Network:
         )
     expected = graphs[0].structured_input_signature
     inputs = tf.nest.flatten(expected)
+    if any(x.shape.rank is None for x in inputs):
+        raise ValueError(f"model {path} has an input of unknown rank; give it a shape [None, ...]")
     # named inputs come by name; of two the SNR, one number per item, is the second
     order = sorted(range(len(inputs)), key=lambda i: inputs[i].shape.as_list()[1:] == [1])
 
