@@ -283,6 +283,7 @@ class Evaluation:
             "better": metric.better,
             **{f"uses_{name}": value for name, value in uses.items()},
             **{name: m.mean for name, m in point.notes.items()},
+            **getattr(self.link, "remarks", dict)(),
         }
 
 
@@ -304,7 +305,8 @@ def evaluate(
     Args:
         link: anything with ``transmit`` as in :class:`semsim.link.Link`, on its device. Where its
             ``transmitter.uses_csi`` is False it also has ``encode``, called once per batch. One
-            that says ``ignores_channel = True`` is asked once per batch for all SNRs.
+            that says ``ignores_channel = True`` is asked once per batch for all SNRs, and what
+            ``remarks()`` returns, words by column, goes into the rows.
         payload: items (source, target), deterministic by index.
         snr_db: average received Es/N0 per receive antenna, in dB.
         metrics: what to measure, objects or kinds such as "psnr"; the stop rule looks at the first.

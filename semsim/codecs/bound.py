@@ -2,28 +2,34 @@
 
     image ─► codec at the best quality that fits into C bits ─► (error-free) ─► estimate
 
-    C = sum over channel uses of log2 det(I + H P P^H H^H / n0)
+C comes from :mod:`semsim.codecs.limits`: the true channel and interference, known to the receiver,
+Gaussian symbols, and at the transmitter what ``csi.tx`` tells it, used as well as any front end
+could. Only the number of channel uses is the front end's. Power is what every link is promised: 1
+per channel use on the average of an item, to be moved among its uses and antennas where the
+transmitter knows the channel.
 
-with the true channel H, the precoder P of the front end and Gaussian symbols: equal power per
-antenna, or SVD and water-filling where ``csi.tx`` and the front end provide them. On AWGN this is
-K log2(1 + SNR). With ``ergodic=False`` each image gets the capacity of its own realisation, which
-in block fading takes a transmitter that knows it; with ``ergodic=True`` all get the mean over the
-fading, what a code over very many realisations reaches without knowing any.
+``per_draw`` bounds every scheme, in so far as no image codec is better than this one. ``one``
+bounds those that send an image as one message at one rate, such as ``separate``; a code that
+degrades gracefully may pass it.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import math
-from typing import ClassVar
+from collections.abc import Sequence
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
-from channels.base import CSI, Channel, ChannelState, complex_normal
-from channels.csi import CSISource
-from channels.units import n0_to_snr_db, snr_db_to_n0
-from semsim.codecs.image_codecs import CodecName, Headers, Pixels
+from channels.base import CSI, Channel, complex_normal
+from channels.csi import CSISource, MismatchedCSI
+from channels.doppler import beside
+from channels.units import snr_db_to_n0
+from semsim.codecs.image_codecs import CodecName, Headers, Pixels, psnr_of_mse
+from semsim.codecs.limits import NAMES, Limits, Offer
+from semsim.codecs.rd_cache import Coded
 from semsim.codecs.stills import (
     Fallback,
     Stills,
@@ -34,13 +40,13 @@ from semsim.codecs.stills import (
     symbols_at,
 )
 from semsim.link import Link
+from semsim.phy.blocklength import Code
 from semsim.phy.frontend import FrontEnd
 from semsim.phy.power import unit_power
-from semsim.phy.theory import mimo_capacity
 from semsim.seeds import stream
 from semsim.types import Transmission, WithSideInfo
 
-_REALISATIONS = 16384  # of an ergodic mean; its standard error is about 0.01 bit
+_MAX_SLOPE_DB = 10.0  # no codec here gains more PSNR from twice the bits
 
 
 class BoundTransmitter(nn.Module):
@@ -49,8 +55,12 @@ class BoundTransmitter(nn.Module):
     Args:
         cbr: complex symbols per source value, a number or a fraction such as "1/16".
         codec: image codec.
-        ergodic: the mean capacity over the fading for every image, instead of the capacity of the
-            image's own realisation.
+        rate: "per_draw", the capacity of each draw, known at the transmitter; "one", one rate for
+            all draws, which gives each image the best PSNR on average; "ergodic", the mean
+            capacity over the fading; "matched", per_draw where csi.tx tells the draw, else one, or
+            ergodic where an item sees so much fading that its draws differ by less than 3 %.
+        code: "endless" reaches capacity; "shell" and "gaussian" are codes as long as the item, by
+            the normal approximation, with codewords of equal energy or of independent symbols.
         fallback: what an image becomes that does not fit at all: "mean", its mean colour, charged
             3 bytes, or "grey".
         headers: "minimal" charges the elementary stream and 5 bytes from which the file is rebuilt
@@ -65,14 +75,25 @@ class BoundTransmitter(nn.Module):
         cbr: float | str = "1/16",
         *,
         codec: CodecName = "hevc",
-        ergodic: bool = False,
+        rate: Literal["matched", "per_draw", "one", "ergodic"] = "matched",
+        code: Literal["endless", "shell", "gaussian"] = "endless",
         fallback: Fallback = "mean",
         headers: Headers = "minimal",
     ) -> None:
         super().__init__()
         cbr_fraction(cbr)
+        if rate not in ("matched", "per_draw", "one", "ergodic"):
+            raise ValueError(f"rate is 'matched', 'per_draw', 'one' or 'ergodic', got {rate!r}")
+        if code not in ("endless", "shell", "gaussian"):
+            raise ValueError(f"code is 'endless', 'shell' or 'gaussian', got {code!r}")
+        if rate == "ergodic" and code != "endless":
+            raise ValueError(
+                f"rate 'ergodic' is of a code over very many items, got code {code!r}, one as long "
+                "as an item; write rate: one"
+            )
         self.cbr = cbr
-        self.ergodic = ergodic
+        self.rate = rate
+        self.code = code
         self.stills = Stills(codec, headers, fallback)
 
     def num_symbols(self, shape: tuple[int, ...]) -> int:
@@ -88,7 +109,7 @@ class BoundTransmitter(nn.Module):
     def extra_repr(self) -> str:
         """Name the settings as they would be written."""
         return (
-            f"cbr={self.cbr}, codec={self.stills.codec.name}, ergodic={self.ergodic}, "
+            f"cbr={self.cbr}, codec={self.stills.codec.name}, rate={self.rate}, code={self.code}, "
             f"fallback={self.stills.fallback}, headers={self.stills.headers}"
         )
 
@@ -100,7 +121,8 @@ class BoundReceiver(nn.Module):
 class BoundLink(Link):
     """A link at capacity; arguments as in :class:`semsim.link.Link`.
 
-    ``Transmission.notes`` holds ``capacity_bits`` per item and ``decoded``, 0 where nothing fits.
+    ``Transmission.notes`` holds per item ``capacity_bits``, the largest message that was sent, and
+    ``decoded``, 0 where nothing fits or the draw carries less. Rows say in ``bound`` which it is.
     """
 
     def __init__(
@@ -121,7 +143,15 @@ class BoundLink(Link):
             csi_tx=csi_tx,
             frontend=frontend,
         )
-        self._ergodic: dict[float, Tensor] = {}
+        self._limits: dict[tuple[int, torch.device], Limits] = {}
+        self._kind: str | None = None
+
+    def remarks(self) -> dict[str, str]:
+        """Return what rows say beside numbers: which bound it is, after the first batch."""
+        if self._kind is None:
+            return {}
+        approximate = "" if self._code is None else f", normal approximation ({self._code} codes)"
+        return {"bound": NAMES[self._kind] + approximate}
 
     def transmit(
         self,
@@ -134,6 +164,9 @@ class BoundLink(Link):
         """Send one batch of images; arguments as in :meth:`semsim.link.Link.transmit`."""
         if symbols is not None:
             raise ValueError("a bound chooses its rate per SNR; leave symbols out")
+        chance = torch.rand(
+            len(source), generator=beside(generator.get_state(), torch.device("cpu"), "bound")
+        )
         air = Link(
             self.transmitter,
             self.channel,
@@ -144,64 +177,96 @@ class BoundLink(Link):
         )
         sent = air.transmit(source, snr_db, generator)
         n0 = snr_db_to_n0(torch.as_tensor(snr_db, device=source.device, dtype=torch.float32))
-        bits = self._capacity_bits(sent, n0.expand(len(source)))
-        transmitter: BoundTransmitter = self.transmitter  # type: ignore[assignment]
-        stills = transmitter.stills
-        jobs = list(zip(pixels_of(source), bits.tolist(), strict=True))
-        shown = each(lambda job: _decoded(stills, *job), jobs)
-        images = [image for image, _ in shown]
-        fits = torch.tensor([float(fit) for _, fit in shown], device=source.device)
+        return self._delivered(sent, source, n0.expand(len(source)), chance)
+
+    def _delivered(
+        self, sent: Transmission, source: Tensor, n0: Tensor, chance: Tensor
+    ) -> Transmission:
+        """Return what arrives of images whose channel and symbols are already drawn."""
+        stills, images = self._sender.stills, pixels_of(source)
+        choices, limits = self._choices(sent, n0)
+        plans = each(lambda job: best_offer(stills, *job), list(zip(images, choices, strict=True)))
+        offers = [offer for offer, _ in plans]
+        odds = torch.tensor([offer.odds for offer in offers], dtype=torch.float64)
+        if self._kind == "one":
+            odds = limits.arrive(offers, sent.state, n0).cpu()  # type: ignore[arg-type]
+        arrives = (chance < odds).tolist()
+        received = [coded if ok else None for (_, coded), ok in zip(plans, arrives, strict=True)]
+        shown = each(lambda job: _shown(stills, *job), list(zip(images, received, strict=True)))
         return dataclasses.replace(
             sent,
-            estimate=sources_of(images, like=source),
-            notes={"capacity_bits": bits, "decoded": fits},
+            estimate=sources_of(shown, like=source),
+            notes={
+                "capacity_bits": torch.tensor([offer.bits for offer in offers]).to(source.device),
+                "decoded": torch.tensor([float(c is not None) for c in received]).to(source.device),
+            },
         )
 
-    def _capacity_bits(self, sent: Transmission, n0: Tensor) -> Tensor:
-        """Return the bits that each item's channel uses can carry, [B]."""
+    @property
+    def _sender(self) -> BoundTransmitter:
+        return self.transmitter  # type: ignore[return-value]
+
+    @property
+    def _code(self) -> Code | None:
+        code = self._sender.code
+        return None if code == "endless" else code
+
+    def _choices(self, sent: Transmission, n0: Tensor) -> tuple[list[list[Offer]], Limits]:
+        """Return the messages that each item could be sent as."""
         if sent.state is None or sent.csi_tx is None:
             raise TypeError("a bound needs a channel that returns its state")
-        uses = sent.x.shape[-1]
-        if not getattr(self.transmitter, "ergodic", False):
-            return uses * self._capacity(sent.state, sent.csi_tx, n0)
-        return uses * torch.stack([self._mean_capacity(float(n), n0.device) for n in n0])
+        key = (sent.x.shape[-1], n0.device)
+        if key not in self._limits:
+            self._limits[key] = Limits(self.channel, key[0], self._code, key[1])
+        limits = self._limits[key]
+        self._kind = self._which(sent.csi_tx, limits)
+        if self._kind in ("per_draw", "constant"):
+            return limits.of_draws(sent.state, n0), limits
+        if self._kind == "ergodic":
+            return [[limits.ergodic(float(noise))] for noise in n0], limits
+        return [limits.of_statistics(float(noise)) for noise in n0], limits
 
-    def _capacity(self, state: ChannelState, csi_tx: CSI, n0: Tensor) -> Tensor:
-        """Return the mean capacity of given realisations, bits per channel use, [B]."""
-        precoder = self.frontend.precoder(csi_tx, self.channel.num_tx, self.channel.num_rx)
-        uses = max(state.h.shape[-1], precoder.shape[-1])
-        h = state.h.expand(*state.h.shape[:-1], uses)
-        precoder = precoder.expand(len(h), *precoder.shape[1:-1], uses)
-        effective = torch.einsum("brtn,btsn->brsn", h, precoder.to(h.dtype))
-        noise = n0 + state.interference
-        if 1 in effective.shape[1:3]:  # one antenna or one stream: no need for a determinant
-            gain = effective.abs().square().sum(dim=(1, 2))
-            return torch.log2(1 + gain / noise[:, None]).mean(dim=-1)
-        return mimo_capacity(effective * math.sqrt(effective.shape[2]), noise).mean(dim=-1)
+    def _which(self, csi_tx: CSI, limits: Limits) -> str:
+        natural = limits.natural()
+        if natural == "constant":
+            return natural
+        if self._sender.rate != "matched":
+            return self._sender.rate
+        if csi_tx.h is not None and not isinstance(self.csi_tx, MismatchedCSI):
+            return "per_draw"
+        return natural
 
-    def _mean_capacity(self, n0: float, device: torch.device) -> Tensor:
-        """Return the capacity averaged over fading of a fixed seed, bits per channel use."""
-        key = round(n0_to_snr_db(n0), 4)
-        if key not in self._ergodic:
-            generator = stream(0, "ergodic", key, device=device)
-            noise = torch.full((_REALISATIONS,), n0, device=device)
-            state = self.channel.draw(_REALISATIONS, 1, generator)
-            csi_rx = self.csi_rx(state, noise, generator)
-            csi_tx = self.csi_tx(state, noise, generator, csi_rx)
-            self._ergodic[key] = self._capacity(state, csi_tx, noise).mean()
-        return self._ergodic[key]
+
+def best_offer(
+    stills: Stills, image: Pixels, offers: Sequence[Offer]
+) -> tuple[Offer, Coded | None]:
+    """Return the size of message with the largest expected PSNR, and the image of that size."""
+    lost_db = stills.lost_psnr(image)
+    best: tuple[Offer, Coded | None] = (offers[0], None)
+    best_db, known = lost_db, (0.0, math.inf)  # bits and PSNR of the smallest that was encoded
+    for offer in sorted(offers, key=lambda offer: -offer.odds * offer.bits):
+        more = math.log2(max(offer.bits, 1.0) / max(known[0], 1.0))
+        ceiling_db = known[1] + _MAX_SLOPE_DB * max(more, 0.0)
+        if offer.odds * ceiling_db + (1 - offer.odds) * lost_db <= best_db:
+            continue
+        coded = stills.fit(image, offer.bits)
+        if coded is None:
+            continue
+        psnr_db = psnr_of_mse(coded.mse)
+        known = min(known, (offer.bits, psnr_db), key=lambda pair: pair[1])
+        expected_db = offer.odds * psnr_db + (1 - offer.odds) * lost_db
+        if expected_db > best_db:
+            best, best_db = (offer, coded), expected_db
+    return best
+
+
+def _shown(stills: Stills, image: Pixels, received: Coded | None) -> Pixels:
+    return stills.lost(image) if received is None else stills.decode(received, image)
 
 
 def _nothing(y: Tensor, csi: CSI, shape: tuple[int, ...]) -> Tensor:
     """Stand in for a receiver: the bound's bits arrive by definition."""
     return y
-
-
-def _decoded(stills: Stills, image: Pixels, budget_bits: float) -> tuple[Pixels, bool]:
-    coded = stills.fit(image, budget_bits)
-    if coded is None:
-        return stills.lost(image), False
-    return stills.decode(coded, image), True
 
 
 BoundTransmitter.link_class = BoundLink

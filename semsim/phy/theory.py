@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from channels.units import db_to_linear
+from semsim.phy.blocklength import normal_approximation as normal_approximation
 
 Array = NDArray[np.float64]
 Waves = NDArray[np.complex128]
