@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from semsim.bounds import name_bounds
 from semsim.differences import TRAINING, add_differences, over_trainings, scheme_column
 from semsim.disk import write_atomic
 from semsim.evaluation import prepared
@@ -72,7 +73,8 @@ def draw(
         suffix = f"_difference_to_{file_name(difference_to)}{suffix}"
     if TRAINING not in (x, by):
         rows = over_trainings(rows, swept)
-    rows = pd.concat([rows, _as_metric(rows, beside)]) if beside else rows
+    rows = pd.concat([rows, _as_metric(rows, beside)], ignore_index=True) if beside else rows
+    rows = name_bounds(rows)
     panel = "channel" if rows["channel"].nunique() > 1 and "channel" not in (x, by) else None
     apart = _mixed(rows, (x, by, panel), (*swept, "snr_db"))
     if by is None:

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from semsim.bounds import name_bounds
 from semsim.differences import TRAINING, over_trainings
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ def new_table(title: str, columns: Sequence[str], narrow: Sequence[str] = ()) ->
 def print_results(rows: DataFrame, swept: Sequence[str]) -> None:
     """Print values per metric and, where there are any, paired differences beneath."""
     out = console()
-    rows = over_trainings(rows, swept)
+    rows = name_bounds(over_trainings(rows, swept))
     columns = [c for c in swept if c in rows and c != TRAINING] or ["transmitter"]
     for metric, of_metric in rows.groupby("metric", sort=False):
         unit = of_metric["unit"].iloc[0]

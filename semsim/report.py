@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from semsim.bounds import name_bounds
 from semsim.disk import write_atomic
 
 if TYPE_CHECKING:
@@ -72,6 +73,7 @@ def _figure(path: Path) -> str:
 
 
 def _table(rows: DataFrame, swept: Sequence[str]) -> str:
+    rows = name_bounds(rows)
     columns = [column for column in dict.fromkeys((*swept, *SHOWN)) if column in rows]
     lines = ["<tr>" + "".join(f"<th>{html.escape(c)}</th>" for c in columns) + "</tr>"]
     for row in rows.to_dict("records"):
