@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from channels.impairments import CarrierOffset, Clipping, PhaseNoise
     from channels.interference import Interference
     from channels.ofdm import CDL, TDL, UMa, UMi
+    from channels.waveform import Waveform
 
 _HOME = {
     "AWGN": "awgn",
@@ -46,6 +47,7 @@ _HOME = {
     "UMa": "ofdm",
     "UMi": "ofdm",
     "SilenceCSI": "silence",
+    "Waveform": "waveform",
 }
 
 __all__ = [
@@ -73,6 +75,7 @@ __all__ = [
     "TDL",
     "UMa",
     "UMi",
+    "Waveform",
 ]
 
 

@@ -44,6 +44,8 @@ class ChannelState:
             that what is weak beside a strong interferer keeps its digits; None where it is white.
         drift: mean power by which ``h`` is expected to leave its value in the middle of a block;
             0 where it stays.
+        waveform: turns what is sent, [B, T, N], into the signal in time that leaves the antennas,
+            [B, T, samples], where the two differ.
     """
 
     h: Tensor
@@ -55,6 +57,7 @@ class ChannelState:
     grid: ResourceGrid | None = None
     covariance: Tensor | None = None
     drift: float = 0.0
+    waveform: Callable[[Tensor], Tensor] | None = None
 
     @property
     def moves(self) -> bool:

@@ -13,6 +13,8 @@ from channels.awgn import add_noise
 from channels.base import Channel, ChannelState
 from channels.fading import common_coherence
 from channels.grid import ResourceGrid
+from channels.impairments import CarrierOffset, Clipping, PhaseNoise
+from channels.ofdm import GridChannel
 
 
 class Cascade(nn.Module):
@@ -41,6 +43,7 @@ class Cascade(nn.Module):
                     f"receive antennas, but the next, {type(after).__name__}, has {after.num_tx} "
                     "transmit antennas; make the two equal"
                 )
+        _check_domain(stages)
         self.stages = nn.ModuleList(cast(list[nn.Module], stages))
         self.num_tx = stages[0].num_tx
         self.num_rx = stages[-1].num_rx
@@ -50,14 +53,15 @@ class Cascade(nn.Module):
         stages = cast(list[Channel], list(self.stages))
         states = tuple(stage.draw(batch, uses, generator) for stage in stages)
         return ChannelState(
-            h=_through(states),
+            h=through(states),
             coherence=common_coherence(uses, *(state.coherence for state in states)),
             interference=sum(state.interference for state in states),
             stages=states,
-            join=_through,
             grid=_grid(states),
             drift=sum(state.drift for state in states),
             covariance=_covariance(states),
+            join=through,
+            waveform=next((state.waveform for state in states if state.waveform), None),
         )
 
     def forward(
@@ -85,7 +89,18 @@ def _passes(state: ChannelState) -> bool:
     return state.h.shape[1::2] == (antennas, 1) and bool((state.h[..., 0] == straight).all())
 
 
-def _through(states: tuple[ChannelState, ...]) -> Tensor:
+def _check_domain(stages: list[Channel]) -> None:
+    """Refuse impairments beside OFDM: they act on the signal in time, not on its subcarriers."""
+    hardware = [s for s in stages if isinstance(s, CarrierOffset | PhaseNoise | Clipping)]
+    if hardware and any(isinstance(stage, GridChannel) for stage in stages):
+        raise ValueError(
+            f"stages of a cascade hold {type(hardware[0]).__name__} beside an OFDM channel, where "
+            "it acts on the signal in time and not on its subcarriers; write kind: waveform "
+            "instead of cascade, with the same stages"
+        )
+
+
+def through(states: tuple[ChannelState, ...]) -> Tensor:
     """Return the gain of all stages, in order of passage."""
     h = states[0].h
     for state in states[1:]:

@@ -85,6 +85,12 @@ class Taps:
         turn = self.sight.shift_hz * lags.T - offsets * self.sight.delay_s
         return total + self.sight.power * torch.exp(2j * math.pi * turn)
 
+    def later_than(self, seconds: float) -> float:
+        """Return the share of the power that arrives later."""
+        late = float(self.powers[self.delays_s > seconds].sum())
+        sight = self.sight
+        return late + (sight.power if sight is not None and sight.delay_s > seconds else 0.0)
+
     @property
     def moving(self) -> bool:
         """Tell whether anything changes with time."""

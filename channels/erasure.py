@@ -55,6 +55,7 @@ class Erasure(nn.Module):
             join=_arrived,
             drift=inner.drift,
             covariance=inner.covariance,
+            waveform=inner.waveform,
         )
 
     def _arrivals(self, batch: int, uses: int, generator: torch.Generator) -> Tensor:

@@ -3,6 +3,9 @@
 With several antennas the signals pass side by side, h = sqrt(T) I: each of T antennas carries 1/T
 of the power, and ``snr_db`` per receive antenna keeps its meaning. All share one oscillator.
 
+They act on channel uses. For OFDM that is not what hardware does: there they act on the signal in
+time, which ``channels.waveform`` sends through them.
+
 ``ChannelState.coherence`` of a rotation says where pilots go: over how many uses it stays nearly
 the same (correlation 0.9 from first to last), as a power of two that fits other blocks.
 """
@@ -72,7 +75,8 @@ class CarrierOffset(_Oscillator):
     Args:
         cycles_per_use: f, in cycles per channel use.
         offset_hz: f, in Hz, instead.
-        symbol_rate_hz: channel uses per second, with ``offset_hz``.
+        symbol_rate_hz: channel uses per second, with ``offset_hz``; within a waveform, which has a
+            rate of its own, it may be left out.
         tracked: whether h contains the rotation, so that perfect CSI undoes it; where false, h is
             1 and the receiver suffers what synchronisation left.
         antennas: antennas side by side.
@@ -88,15 +92,46 @@ class CarrierOffset(_Oscillator):
         antennas: int = 1,
     ) -> None:
         super().__init__(antennas, tracked)
-        if cycles_per_use is None:
-            cycles_per_use = _cycles_per_use(offset_hz, symbol_rate_hz)
-        elif offset_hz is not None or symbol_rate_hz is not None:
+        if cycles_per_use is not None and (offset_hz is not None or symbol_rate_hz is not None):
             raise ValueError(
                 f"the offset is given twice: cycles_per_use={cycles_per_use} and offset_hz="
                 f"{offset_hz}, symbol_rate_hz={symbol_rate_hz}; write cycles_per_use alone"
             )
-        check_finite("cycles_per_use", cycles_per_use, "one turn in 10000 uses is 1e-4")
-        self.cycles_per_use = float(cycles_per_use)
+        if cycles_per_use is not None:
+            check_finite("cycles_per_use", cycles_per_use, "one turn in 10000 uses is 1e-4")
+        elif offset_hz is None:
+            raise ValueError(
+                "a carrier offset is cycles_per_use, or offset_hz with symbol_rate_hz, got neither"
+                "; write cycles_per_use: 1e-4"
+            )
+        else:
+            check_finite("offset_hz", offset_hz, "100 Hz is 100.0")
+        if symbol_rate_hz is not None:
+            check_positive("symbol_rate_hz", symbol_rate_hz, "one use per microsecond is 1e6")
+        self.offset_hz = None if offset_hz is None else float(offset_hz)
+        self.symbol_rate_hz = None if symbol_rate_hz is None else float(symbol_rate_hz)
+        self._cycles_per_use = cycles_per_use
+
+    @property
+    def cycles_per_use(self) -> float:
+        """f, in cycles per channel use."""
+        if self._cycles_per_use is not None:
+            return float(self._cycles_per_use)
+        if self.offset_hz is None or self.symbol_rate_hz is None:
+            raise ValueError(
+                f"a carrier offset of offset_hz={self.offset_hz} needs symbol_rate_hz, channel "
+                "uses per second, outside a waveform; or write cycles_per_use: 1e-4"
+            )
+        return self.offset_hz / self.symbol_rate_hz
+
+    def at_rate(self, rate_hz: float) -> CarrierOffset:
+        """Return the same oscillator seen so many times per second; cycles per use stay."""
+        if self.offset_hz is None:
+            return self
+        return CarrierOffset(
+            offset_hz=self.offset_hz, symbol_rate_hz=rate_hz,
+            tracked=self.tracked, antennas=self.num_tx,
+        )  # fmt: skip
 
     def _phase(self, batch: int, uses: int, generator: torch.Generator) -> Tensor:
         use = torch.arange(uses, dtype=torch.float64, device=generator.device)
@@ -111,6 +146,8 @@ class CarrierOffset(_Oscillator):
 
     def extra_repr(self) -> str:
         """Name the settings as they would be written."""
+        if self._cycles_per_use is None:
+            return f"offset_hz={self.offset_hz}, tracked={self.tracked}"
         return f"cycles_per_use={self.cycles_per_use}, tracked={self.tracked}"
 
 
@@ -121,7 +158,7 @@ class PhaseNoise(_Oscillator):
 
     Args:
         linewidth_hz: full width at half maximum of the oscillator's Lorentzian spectrum.
-        symbol_rate_hz: channel uses per second.
+        symbol_rate_hz: channel uses per second; within a waveform its own rate counts.
         tracked: whether h contains the rotation, so that perfect CSI undoes it; where false, h is
             1 and the receiver suffers.
         antennas: antennas side by side.
@@ -142,6 +179,10 @@ class PhaseNoise(_Oscillator):
         check_positive("symbol_rate_hz", symbol_rate_hz, "one use per microsecond is 1e6")
         self.linewidth_hz = float(linewidth_hz)
         self.symbol_rate_hz = float(symbol_rate_hz)
+
+    def at_rate(self, rate_hz: float) -> PhaseNoise:
+        """Return the same oscillator seen so many times per second."""
+        return PhaseNoise(self.linewidth_hz, rate_hz, tracked=self.tracked, antennas=self.num_tx)
 
     def _phase(self, batch: int, uses: int, generator: torch.Generator) -> Tensor:
         step = math.sqrt(2 * math.pi * self.linewidth_hz / self.symbol_rate_hz)
@@ -211,17 +252,6 @@ class Clipping(nn.Module):
     def extra_repr(self) -> str:
         """Name the settings as they would be written."""
         return f"backoff_db={self.backoff_db}, antennas={self.num_tx}"
-
-
-def _cycles_per_use(offset_hz: float | None, symbol_rate_hz: float | None) -> float:
-    if offset_hz is None or symbol_rate_hz is None:
-        raise ValueError(
-            "a carrier offset is cycles_per_use, or offset_hz with symbol_rate_hz, got "
-            f"offset_hz={offset_hz}, symbol_rate_hz={symbol_rate_hz}; write cycles_per_use: 1e-4"
-        )
-    check_finite("offset_hz", offset_hz, "100 Hz is 100.0")
-    check_positive("symbol_rate_hz", symbol_rate_hz, "one use per microsecond is 1e6")
-    return offset_hz / symbol_rate_hz
 
 
 def _side_by_side(antennas: int, device: torch.device) -> Tensor:

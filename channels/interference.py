@@ -53,6 +53,7 @@ class Interference(nn.Module):
             grid=wanted.grid,
             drift=wanted.drift,
             covariance=wanted.coloured() + (g @ g.mH)[..., None],
+            waveform=wanted.waveform,
         )
 
     def forward(

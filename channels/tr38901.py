@@ -55,43 +55,66 @@ class DelayProfile:
 
 @dataclass(frozen=True)
 class Moments:
-    """Which OFDM symbols of a realisation: so many in a row, the first of them ``delay_s`` ago."""
+    """When to look at a realisation: so many times in a row, the first of them ``delay_s`` ago."""
 
-    symbols: int
+    count: int
+    rate_hz: float
     delay_s: float = 0.0
 
-    def sampling(self, grid: Grid, device: torch.device) -> tuple[int, float | Tensor]:
+    def sampling(self, device: torch.device) -> tuple[int, float | Tensor]:
         """Return Sionna's number of time steps and sampling rate, a step more where late.
 
         Sionna looks at step / rate, from 0 on. A rate per step reaches any moment but step 0's.
         """
         if self.delay_s == 0:
-            return self.symbols, grid.symbol_rate_hz
-        step = torch.arange(self.symbols + 1, dtype=torch.float64, device=device)
-        seconds = (step - 1) / grid.symbol_rate_hz - self.delay_s
+            return self.count, self.rate_hz
+        step = torch.arange(self.count + 1, dtype=torch.float64, device=device)
+        seconds = (step - 1) / self.rate_hz - self.delay_s
         rate = torch.where(step == 0, 1.0, step / seconds)  # inf where the moment is 0
-        return self.symbols + 1, rate.float()
+        return self.count + 1, rate.float()
 
 
-def tdl_response(
+@dataclass(frozen=True, eq=False)
+class Impulse:
+    """A realisation of an impulse response.
+
+    Args:
+        gains: of each path at each moment, [B, R, T, P, moments], complex64.
+        delays_s: [B, P].
+    """
+
+    gains: Tensor
+    delays_s: Tensor
+
+    def response(self, grid: Grid) -> Tensor:
+        """Return the gain of each subcarrier, [B, R, T, moments, F], complex64."""
+        frequencies = sionna_phy().channel.subcarrier_frequencies(
+            grid.subcarriers, grid.subcarrier_spacing_hz,
+            precision="single", device=str(self.delays_s.device),
+        )  # fmt: skip
+        gains, delays = self.gains[:, None, :, None], self.delays_s[:, None, None]
+        h = sionna_phy().channel.cir_to_ofdm_channel(frequencies, gains, delays)
+        return h[:, 0, :, 0]  # one receiver, one transmitter
+
+
+def tdl_impulse(
     profile: DelayProfile, grid: Grid, batch: int, moments: Moments, generator: torch.Generator
-) -> Tensor:
-    """Draw tapped-delay-line responses, [batch, R, T, symbols, F], complex64."""
+) -> Impulse:
+    """Draw tapped delay lines."""
     block = _tdl(profile, grid, device_key(generator.device))
     with drawing_from(generator):
-        impulse = block(batch, *moments.sampling(grid, generator.device))
-        return _response(impulse, grid, moments)
+        return _impulse(block(batch, *moments.sampling(generator.device)), moments)
 
 
-def cdl_response(
+def cdl_impulse(
     profile: DelayProfile,
     grid: Grid,
     batch: int,
     moments: Moments,
     generator: torch.Generator,
     motion: Motion,
-) -> Tensor:
-    """Draw clustered-delay-line responses, [batch, R, T, symbols, F], complex64.
+) -> Impulse:
+    """Draw clustered delay lines.
 
     Sionna's own velocities point up and down as often as sideways, so they are drawn here.
     """
@@ -101,15 +124,7 @@ def cdl_response(
     else:
         block = _new_cdl(profile, grid, key, _velocities(grid, batch, generator, motion))
     with drawing_from(generator):
-        impulse = block(batch, *moments.sampling(grid, generator.device))
-        return _response(impulse, grid, moments)
-
-
-def urban_response(
-    scenario: Scenario, grid: Grid, batch: int, moments: Moments, generator: torch.Generator
-) -> Tensor:
-    """Drop one user per item into an urban sector, [batch, R, T, symbols, F], complex64."""
-    return _response(_urban_impulse(scenario, grid, batch, moments, generator), grid, moments)
+        return _impulse(block(batch, *moments.sampling(generator.device)), moments)
 
 
 @cache
@@ -153,18 +168,18 @@ def urban_taps(scenario: Scenario, grid: Grid) -> Taps:
     """Return the statistics over many drops of the urban models, measured once per process."""
     one = replace(grid, num_tx=1, num_rx=1)
     generator = torch.Generator().manual_seed(0)
-    gains, delays = _urban_impulse(scenario, one, _DROPS, Moments(1), generator)
-    powers = gains.abs().square().flatten() / _DROPS
-    seconds = delays.flatten()
+    drops = urban_impulse(scenario, one, _DROPS, Moments(1, 1.0), generator)
+    powers = drops.gains.abs().square().flatten() / _DROPS
+    seconds = drops.delays_s.flatten()
     heard = powers > 0
     powers, seconds = powers[heard] / powers.sum(), seconds[heard]
     return Taps(powers, seconds, torch.full_like(seconds, grid.doppler_hz))
 
 
-def _urban_impulse(
+def urban_impulse(
     scenario: Scenario, grid: Grid, batch: int, moments: Moments, generator: torch.Generator
-) -> tuple[Tensor, Tensor]:
-    """Return gains and delays of the paths.
+) -> Impulse:
+    """Drop one user per item into an urban sector.
 
     Both arrays stand upright: tilted, they would lose power to the other polarisation.
     """
@@ -180,17 +195,13 @@ def _urban_impulse(
         upright = station_turn * station_turn.new_tensor([1.0, 0.0, 0.0])  # bearing, no downtilt
         block.reset_topology()  # else a batch of another size is refused
         block.set_topology(user, station, torch.zeros_like(user_turn), upright, velocity, indoor)
-        return block(*moments.sampling(grid, generator.device))
+        return _impulse(block(*moments.sampling(generator.device)), moments)
 
 
-def _response(impulse: tuple[Tensor, Tensor], grid: Grid, moments: Moments) -> Tensor:
-    gains, delays = impulse
-    gains = gains[..., -moments.symbols :]
-    frequencies = sionna_phy().channel.subcarrier_frequencies(
-        grid.subcarriers, grid.subcarrier_spacing_hz, precision="single", device=str(delays.device)
-    )
-    h = sionna_phy().channel.cir_to_ofdm_channel(frequencies, gains, delays)
-    return h[:, 0, :, 0]  # one receiver, one transmitter
+def _impulse(drawn: tuple[Tensor, Tensor], moments: Moments) -> Impulse:
+    """Make one receiver's and one transmitter's response of what Sionna draws for many."""
+    gains, delays = drawn
+    return Impulse(gains[:, 0, :, 0, ..., -moments.count :], delays[:, 0, 0])
 
 
 def _velocities(grid: Grid, batch: int, generator: torch.Generator, motion: Motion) -> Tensor:

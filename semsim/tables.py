@@ -24,6 +24,7 @@ CHANNELS = {
     "phase_noise": "channels.impairments:PhaseNoise",
     "clipping": "channels.impairments:Clipping",
     "cascade": "channels.cascade:Cascade",
+    "waveform": "channels.waveform:Waveform",
     "measured": "channels.dataset:Measured",
 }
 

@@ -79,14 +79,20 @@ class EVM:
 
 
 class PAPR:
-    """Peak over mean power of what enters the channel, in dB, at the antenna that has most."""
+    """Peak over mean power of what enters the channel, in dB, at the antenna that has most.
+
+    Over OFDM that is the signal in time, four times oversampled and with its prefixes.
+    """
 
     name, unit = "papr", "dB"
     better: Literal["higher", "lower"] = "lower"
 
     def __call__(self, outcome: Outcome) -> Tensor:
         """Return the PAPR of each item in dB, [B]."""
-        power = _transmission(outcome, self.name).x.abs().square()  # [B, T, N]
+        sent = _transmission(outcome, self.name)
+        waveform = None if sent.state is None else sent.state.waveform
+        signal = sent.x if waveform is None else waveform(sent.x)
+        power = signal.abs().square()  # [B, T, N]
         mean = power.mean(dim=2)
         ratio = power.amax(dim=2) / mean.clamp(min=torch.finfo(mean.dtype).tiny)
         return linear_to_db(ratio.amax(dim=1).clamp(min=1))  # a silent antenna counts as 0

@@ -25,6 +25,7 @@ from channels.impairments import CarrierOffset, Clipping, PhaseNoise
 from channels.interference import Interference
 from channels.ofdm import CDL, TDL, UMa, UMi
 from channels.units import linear_to_db, snr_db_to_n0
+from channels.waveform import Waveform
 from semsim import spec
 from semsim.seeds import stream
 from semsim.tables import CHANNELS
@@ -55,10 +56,18 @@ FAMILY: dict[str, Maker] = {
     "clipping": lambda _: Clipping(3.0, 2),
     "cascade": lambda _: Cascade([Clipping(3.0, 2), Rayleigh(2, 3), PhaseNoise(1e3, antennas=3)]),
     "measured": lambda path: Measured(path),
+    "waveform": lambda _: Waveform(
+        [Clipping(3.0, 2), TDL("A", subcarriers=6, speed_mps=30.0, num_tx=2, num_rx=2)]
+    ),
+    "waveform-oscillators": lambda _: Waveform(
+        [CarrierOffset(offset_hz=300.0), PhaseNoise(100.0)], subcarriers=6
+    ),
 }
 NOT_H_TIMES_X = {"interference", "offset-untracked", "clipping", "cascade"}
+NOT_H_TIMES_X |= {"waveform", "waveform-oscillators"}
 # over an OFDM grid or under an oscillator the gain stays nearly, not exactly
 DRIFTING = {"tdl-a", "tdl-e", "cdl-c", "umi", "uma", "offset", "phase-noise", "cascade"}
+DRIFTING |= {"waveform", "waveform-oscillators"}
 
 
 @pytest.fixture(scope="session")
@@ -291,6 +300,9 @@ SNR: dict[str, Budget] = {
         ),
         400,
         _SOME,
+    ),
+    "waveform": Budget(
+        lambda _: Waveform([CarrierOffset(offset_hz=1.0, antennas=2)], subcarriers=16), 64, _ONE
     ),
     "measured": Budget(lambda path: Measured(path), 8, {1: 30000, 7: 4300, 64: 470}),
 }

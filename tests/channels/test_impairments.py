@@ -109,7 +109,6 @@ def test_silence_has_a_gradient() -> None:
     ("make", "says"),
     [
         (lambda: CarrierOffset(), "a carrier offset is cycles_per_use, or offset_hz with"),
-        (lambda: CarrierOffset(offset_hz=10.0), "symbol_rate_hz=None; write"),
         (lambda: CarrierOffset(0.1, offset_hz=1.0, symbol_rate_hz=1.0), "given twice"),
         (lambda: CarrierOffset(math.inf), "cycles_per_use is a finite number, got inf"),
         (lambda: CarrierOffset(0.1, antennas=0), "antennas is a whole number"),

@@ -1,0 +1,246 @@
+"""OFDM as a signal in time: prefix, moving echoes, late echoes, amplifiers and oscillators."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from channels.awgn import add_noise
+from channels.base import Channel, ChannelState, check_symbols
+from channels.cascade import through
+from channels.checks import check_count, check_draw, check_positive
+from channels.impairments import CarrierOffset, Clipping, PhaseNoise
+from channels.ofdm import GridChannel
+from channels.signal import OFDMSignal
+from channels.tr38901 import Impulse, Moments
+
+_LOOKS = 8  # at the paths per OFDM symbol; between them gains go on in straight lines
+
+
+@dataclass(frozen=True)
+class _PathState(ChannelState):
+    """A grid channel's state with its paths, which samples meet."""
+
+    impulse: Impulse | None = None
+
+
+class Waveform(nn.Module):
+    """Send symbols as an OFDM signal in time, through stages that act on its samples.
+
+        x ──► IFFT, prefix ──► stage 1 ──► ... ──► stage K ──► drop prefix, FFT ──► + n ──► y
+
+    Stages are impairments (``clipping``, ``carrier_offset``, ``phase_noise``; a use of theirs is a
+    sample here) and fading over paths (``tdl``, ``cdl``, ``umi``, ``uma``), whose gains change
+    within an OFDM symbol. So subcarriers disturb each other while the user moves, and an echo later
+    than the prefix disturbs the next OFDM symbol. ``state.h`` is the gain of each resource element
+    by itself. What comes from others is ``state.interference`` as far as motion and late echoes
+    make it, on average, and hidden from the receiver as far as impairments make it.
+
+    Delays are exact to about -50 dB: fractions of a sample by Fourier transform.
+
+    Args:
+        stages: in order of passage; between them the total power is brought back to 1.
+        subcarriers: F, where no stage says it.
+        subcarrier_spacing_hz: their distance, likewise.
+
+    Source: 3GPP TS 38.211, section 5.3.1, for the signal.
+    """
+
+    def __init__(
+        self,
+        stages: list[Channel],
+        *,
+        subcarriers: int | None = None,
+        subcarrier_spacing_hz: float | None = None,
+    ) -> None:
+        super().__init__()
+        _check_stages(stages)
+        grids = [stage.grid for stage in stages if isinstance(stage, GridChannel)]
+        own = _Size(subcarriers, subcarrier_spacing_hz)
+        sizes = [_Size(grid.subcarriers, grid.subcarrier_spacing_hz) for grid in grids]
+        self.signal = _common_signal(own, sizes)
+        rate = self.signal.sample_rate_hz
+        placed = [s.at_rate(rate) if hasattr(s, "at_rate") else s for s in stages]
+        self.stages = nn.ModuleList(cast(list[nn.Module], placed))
+        self.num_tx = stages[0].num_tx
+        self.num_rx = stages[-1].num_rx
+
+    def draw(self, batch: int, uses: int, generator: torch.Generator) -> ChannelState:
+        """Draw every stage; h [B, R, T, N], one gain per resource element."""
+        check_draw(batch, uses)
+        samples = self.signal.symbols(uses) * self.signal.length
+        states = tuple(self._draw_stage(s, batch, uses, samples, generator) for s in self.stages)
+        paths = [state for state in states if isinstance(state, _PathState)]
+
+        def join(stages: tuple[ChannelState, ...]) -> Tensor:
+            return through(tuple(self._per_element(state, uses) for state in stages))
+
+        return ChannelState(
+            h=join(states),
+            coherence=min([uses, *(state.coherence for state in paths)]),
+            interference=sum(state.interference for state in states),
+            stages=states,
+            join=join,
+            grid=paths[0].grid if paths else None,
+            waveform=self.signal.modulate,
+        )
+
+    def forward(
+        self, x: Tensor, state: ChannelState, n0: Tensor | None, generator: torch.Generator
+    ) -> Tensor:
+        """Send x [B, T, N], receive y [B, R, N]."""
+        check_symbols(x, self.num_tx)
+        signal = self.signal.modulate(x) * math.sqrt(self.num_tx)
+        for stage, of_stage in zip(self.stages, state.stages, strict=True):
+            signal = signal / math.sqrt(cast(Channel, stage).num_tx)
+            if isinstance(of_stage, _PathState) and of_stage.impulse is not None:
+                signal = self._over_paths(signal, of_stage.impulse)
+            else:
+                signal = stage(signal, of_stage, None, generator)
+        return add_noise(self.signal.demodulate(signal, x.shape[-1]), n0, generator)
+
+    def _draw_stage(
+        self, stage: nn.Module, batch: int, uses: int, samples: int, generator: torch.Generator
+    ) -> ChannelState:
+        if not isinstance(stage, GridChannel):
+            return cast(Channel, stage).draw(batch, samples, generator)
+        seed = generator.get_state()
+        looks = self.signal.symbols(uses) * _LOOKS + 1
+        rate = _LOOKS * self.signal.sample_rate_hz / self.signal.length
+        impulse = stage.impulse(batch, Moments(looks, rate), generator)
+
+        def history(delay_s: float) -> Tensor:
+            again = torch.Generator(generator.device)
+            again.set_state(seed)
+            return self._gains(stage.impulse(batch, Moments(looks, rate, delay_s), again), uses)
+
+        resources = stage.resources
+        return _PathState(
+            h=self._gains(impulse, uses),
+            coherence=min(resources.flat_subcarriers, uses),
+            interference=self._lost(stage),
+            history=history if stage.grid.speed_mps else None,
+            grid=resources,
+            impulse=impulse,
+        )
+
+    def _per_element(self, state: ChannelState, uses: int) -> ChannelState:
+        """Return the gain of each resource element; that of samples averages over the FFT."""
+        if isinstance(state, _PathState) or state.h.shape[-1] == 1:
+            return state
+        body = state.h.unflatten(-1, (-1, self.signal.length))[..., self.signal.prefix :]
+        mean = body.mean(dim=-1, keepdim=True).expand(*body.shape[:-1], self.signal.subcarriers)
+        return ChannelState(mean.flatten(-2)[..., :uses], 1)
+
+    def _gains(self, impulse: Impulse, uses: int) -> Tensor:
+        """Return h [B, R, T, N]: each path's gain, averaged while it carries its own symbol."""
+        signal = self.signal
+        gains = _between(impulse.gains, signal.length).unflatten(-1, (-1, signal.length))
+        gains = gains[..., signal.prefix :]  # [B, R, T, P, symbols, M]
+        sample = torch.arange(signal.fft_size, device=gains.device)
+        begins = impulse.delays_s * signal.sample_rate_hz - signal.prefix
+        own = (sample >= begins[..., None]).to(gains.real.dtype)  # [B, P, M]
+        mean = torch.einsum("brtpsm,bpm->brtps", gains, own.to(gains.dtype)) / signal.fft_size
+        hertz = signal.offsets(gains.device) * signal.subcarrier_spacing_hz
+        turns = -2 * math.pi * impulse.delays_s[..., None].double() * hertz  # [B, P, F]
+        phases = torch.polar(torch.ones_like(turns), turns).to(gains.dtype)
+        return torch.einsum("brtps,bpf->brtsf", mean, phases).flatten(-2)[..., :uses]
+
+    def _over_paths(self, signal: Tensor, impulse: Impulse) -> Tensor:
+        """Return what R antennas receive of T signals [B, T, samples] over all paths."""
+        samples = signal.shape[-1]
+        room = 1 << (samples + self.signal.fft_size - 1).bit_length()
+        spectrum = torch.fft.fft(signal, room)
+        hertz = torch.fft.fftfreq(room, device=signal.device, dtype=torch.float64)
+        received = signal.new_zeros(len(signal), impulse.gains.shape[1], samples)
+        for path in range(impulse.gains.shape[3]):
+            delay = impulse.delays_s[:, path, None].double() * self.signal.sample_rate_hz
+            turns = -2 * math.pi * hertz * delay
+            turned = torch.polar(torch.ones_like(turns), turns).to(signal.dtype)[:, None]
+            late = torch.fft.ifft(spectrum * turned)[..., :samples]
+            gains = _between(impulse.gains[:, :, :, path], self.signal.length).to(signal.dtype)
+            received = received + torch.einsum("brtn,btn->brn", gains, late)
+        return received
+
+    def _lost(self, stage: GridChannel) -> float:
+        """Return the mean power that reaches an element from others, by motion and late echoes.
+
+        While a path turns at f, the FFT keeps sinc^2(f / spacing) of its power in place. Of one
+        that is late by e of M samples it keeps ((M - e) / M)^2, and the rest disturbs.
+        """
+        taps, signal = stage.resources.taps, self.signal
+        scale = 1 / signal.subcarrier_spacing_hz
+        spread = 2 if taps.spectrum == "clarke" else 3
+        mean_square = (taps.dopplers_hz.double() * scale).square() / spread
+        turned = (math.pi**2 / 3 * mean_square).clamp(max=1)  # of 1 - sinc^2, to second order
+        late = (taps.delays_s.double() - signal.prefix_s).clamp(min=0) / scale
+        kept = (1 - late.clamp(max=1)).square() * (1 - turned)
+        lost = float((taps.powers.double() * (1 - kept)).sum())
+        if taps.sight is not None:
+            lost += taps.sight.power * _not_in_place(taps.sight.shift_hz * scale)
+        return max(lost, 0.0)
+
+    def extra_repr(self) -> str:
+        """Name the signal."""
+        return f"subcarriers={self.signal.subcarriers}, fft_size={self.signal.fft_size}"
+
+
+@dataclass(frozen=True)
+class _Size:
+    subcarriers: int | None
+    subcarrier_spacing_hz: float | None
+
+
+def _not_in_place(turns: float) -> float:
+    """Return the power that leaves a subcarrier which turns so often within an FFT."""
+    return 1 - (math.sin(math.pi * turns) / (math.pi * turns)) ** 2 if turns else 0.0
+
+
+def _between(gains: Tensor, length: int) -> Tensor:
+    """Return gains [..., samples] of looks [..., symbols * LOOKS + 1], straight between them."""
+    symbols = (gains.shape[-1] - 1) // _LOOKS
+    place = torch.arange(symbols * length, device=gains.device) * (_LOOKS / length)
+    before = place.long()
+    share = (place - before).to(gains.dtype)
+    return torch.lerp(gains[..., before], gains[..., before + 1], share)
+
+
+def _check_stages(stages: list[Channel]) -> None:
+    if not stages:
+        raise ValueError("stages of a waveform: one or more, got none; such as [{kind: tdl}]")
+    for place, stage in enumerate(stages, start=1):
+        if not isinstance(stage, GridChannel | CarrierOffset | PhaseNoise | Clipping):
+            raise ValueError(
+                f"stages of a waveform act on samples: clipping, carrier_offset, phase_noise, tdl, "
+                f"cdl, umi or uma; stage {place} is {type(stage).__name__}"
+            )
+    for place, (before, after) in enumerate(pairwise(stages), start=1):
+        if before.num_rx != after.num_tx:
+            raise ValueError(
+                f"stages of a waveform: stage {place} has {before.num_rx} receive antennas, but "
+                f"the next has {after.num_tx} transmit antennas; make the two equal"
+            )
+
+
+def _common_signal(own: _Size, sizes: list[_Size]) -> OFDMSignal:
+    """Return F and the spacing, which all stages share."""
+    first = sizes[0] if sizes else _Size(48, 30e3)
+    subcarriers = own.subcarriers if own.subcarriers is not None else first.subcarriers
+    spacing = own.subcarrier_spacing_hz
+    spacing = first.subcarrier_spacing_hz if spacing is None else spacing
+    assert subcarriers is not None and spacing is not None  # for mypy: the last fallback has both
+    check_count("subcarriers", subcarriers, "four resource blocks have 48")
+    check_positive("subcarrier_spacing_hz", spacing, "5G has 15e3, 30e3 or 60e3")
+    for size in sizes:
+        if (size.subcarriers, size.subcarrier_spacing_hz) != (subcarriers, spacing):
+            raise ValueError(
+                "stages of a waveform share one OFDM grid, got "
+                f"{size.subcarriers} subcarriers of {size.subcarrier_spacing_hz:g} Hz beside "
+                f"{subcarriers} of {spacing:g} Hz"
+            )
+    return OFDMSignal(subcarriers, float(spacing))
