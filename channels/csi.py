@@ -253,7 +253,7 @@ class FeedbackCSI(nn.Module):
             )
         if received.past is None:
             raise ValueError(
-                "this receiver's CSI has no past to report; give it one with channels.csi.remember"
+                "this receiver's CSI has no past to report; add it with channels.csi.remember"
             )
         return received.past(self.delay_s)
 
