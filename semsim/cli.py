@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -151,7 +152,7 @@ def run(
         from semsim.sweep import results_folder
         from semsim.sweep import run as run_scenario
 
-        scenario = Scenario.load(file)
+        scenario, start = Scenario.load(file), time.time()
         folder = results_folder(quicker(scenario) if quick else scenario, out)
         with _told_how_to_go_on(folder), _progress() as listener:
             rows = run_scenario(
@@ -160,7 +161,8 @@ def run(
         print_results(rows, list(scenario.sweep))
         _warn(untrained(scenario))
         for path in sorted(p for p in folder.iterdir() if p.is_file() and p.name[0] != "."):
-            typer.echo(path)
+            if path.stat().st_mtime > start - 2:  # figures of another scenario may lie there too
+                typer.echo(path)
 
 
 @app.command()

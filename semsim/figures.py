@@ -3,30 +3,20 @@
 from __future__ import annotations
 
 import inspect
-import io
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import Tensor, nn
-
 from semsim.bounds import name_bounds
 from semsim.differences import TRAINING, add_differences, over_trainings, scheme_column
-from semsim.disk import write_atomic
-from semsim.evaluation import prepared
-from semsim.metrics.base import Outcome
 from semsim.mistakes import SpecError, known, sentence
 from semsim.results import COLUMNS, read_rows
-from semsim.seeds import stream
 
 if TYPE_CHECKING:
     from pandas import DataFrame
 
 OF_LINK = ("psnr", "psnr_of_mse", "ssim", "ms_ssim", "ms_ssim_db")  #: metrics of the link alone
-FIRST = ("reference", "sent")  #: what a strip begins with, the first of these that is there
-CAPTION = "semsim caption"  #: key of the text inside a picture's file
 
 
 def draw(
@@ -178,116 +168,6 @@ def check_plot(plot: Any, swept: Mapping[str, Sequence[str]], metrics: Sequence[
             raise SpecError("published", sentence(error)) from error
         if plot.x not in table:
             raise SpecError("published", f"{plot.published} has no column {plot.x!r} for x")
-
-
-def draw_strips(folder: Path, schemes: dict[str, dict[str, dict[float, Path]]]) -> list[Path]:
-    """Draw what was sent and received, one strip per panel; return the files.
-
-    Args:
-        folder: the results folder.
-        schemes: panel to scheme to SNR in dB to the picture received; beside it lies ``sent.png``,
-            or ``reference.png`` where the task aims at another image than the one sent.
-    """
-    from semsim import plots
-
-    files: list[Path] = []
-    for panel, rows in schemes.items():
-        pictures = {
-            name: {snr: load_picture(path) for snr, path in sorted(received.items())}
-            for name, received in rows.items()
-        }
-        captions = {
-            (name, snr): caption
-            for name, received in rows.items()
-            for snr, path in received.items()
-            if (caption := _kept_caption(path))
-        }
-        beside = next(iter(next(iter(rows.values())).values())).parent
-        name = "strip" if len(schemes) == 1 else f"strip_{file_name(panel)}"
-        taken = sum(file.stem.startswith(name) for file in files)
-        files.append(folder / (f"{name}_{taken + 1}.png" if taken else f"{name}.png"))
-        first = next(beside / f"{n}.png" for n in FIRST if _is_file(beside, n))
-        plots.strip(load_picture(first), pictures, files[-1], captions=captions, first=first.stem)
-    return files
-
-
-def _is_file(folder: Path, name: str) -> bool:
-    return (folder / f"{name}.png").is_file()
-
-
-def take_pictures(
-    link: nn.Module,
-    payload: Any,
-    task: nn.Module,
-    metric: Any,
-    snrs: Sequence[float],
-    *,
-    seed: int,
-    folder: Path,
-    device: torch.device,
-) -> None:
-    """Send the payload's first item at each SNR and keep what the task shows of it as a picture.
-
-    Where the PSNR against the first picture would not judge it, it carries the metric's value.
-    """
-    source, target = payload[0]
-    if source.dim() != 3 or len(source) != 3:
-        return
-    aims = isinstance(target, Tensor) and target is not source and target.shape == source.shape
-    save_picture(folder / f"{'reference' if aims else 'sent'}.png", target if aims else source)
-    link.eval(), task.eval()
-    show = getattr(task, "picture", lambda estimate, output: estimate)
-    with torch.inference_mode():
-        batch = source[None].to(device)
-        sent = prepared(task, batch)
-        aim = torch.as_tensor(target)[None].to(device)
-        for snr in snrs:
-            generator = stream(seed, "picture", device=device)
-            got = link.transmit(sent, snr, generator)  # type: ignore[operator]
-            output = task(got.estimate)
-            picture = show(got.estimate, output)
-            if picture.dim() != 4 or picture.shape[1] != 3:
-                continue
-            judged = picture is output if aims else picture is got.estimate and sent is batch
-            outcome = Outcome(output, sent, aim, got)
-            save_picture(
-                folder / f"{snr:g}.png", picture[0], "" if judged else _value(metric, outcome)
-            )
-
-
-def _value(metric: Any, outcome: Outcome) -> str:
-    """Return a metric's value of one item as a caption."""
-    value = metric.combine(float(metric(outcome)))
-    return f"{metric.name.replace('_', ' ')} {value:.3g} {metric.unit}".strip()
-
-
-def save_picture(path: Path, image: Tensor, caption: str = "") -> None:
-    """Write an image [3, H, W] in [0, 1] as PNG, with a caption inside the file."""
-    from PIL import Image
-    from PIL.PngImagePlugin import PngInfo
-
-    pixels = image.detach().cpu().float().clamp(0, 1).mul(255).round().to(torch.uint8)
-    buffer, text = io.BytesIO(), PngInfo()
-    if caption:
-        text.add_text(CAPTION, caption)
-    Image.fromarray(pixels.permute(1, 2, 0).numpy()).save(buffer, "PNG", pnginfo=text)
-    write_atomic(path, buffer.getvalue())
-
-
-def _kept_caption(path: Path) -> str:
-    from PIL import Image
-
-    with Image.open(path) as image:
-        return str(image.info.get(CAPTION, ""))
-
-
-def load_picture(path: Path) -> Tensor:
-    """Read a PNG as an image [3, H, W] in [0, 1]."""
-    import numpy as np
-    from PIL import Image
-
-    with Image.open(path) as image:
-        return torch.from_numpy(np.array(image)).permute(2, 0, 1).float() / 255
 
 
 def closed_form(wish: str | Mapping[str, Any]) -> Callable[[Any], Any]:

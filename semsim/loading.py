@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import os
+from collections.abc import Iterator
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +17,8 @@ from torch import nn
 from semsim import outside
 from semsim.mistakes import SpecError, known
 from semsim.weightfile import read_header, sha256_of
+
+_seen: ContextVar[dict[Path, str] | None] = ContextVar("folders looked through", default=None)
 
 
 def pick_device(name: str) -> torch.device:
@@ -88,9 +93,28 @@ def data_hashes(content: Any) -> dict[str, str]:
     return found
 
 
+@contextlib.contextmanager
+def data_read_once() -> Iterator[None]:
+    """Let many links that share a folder of data look through it once, within this context."""
+    token = _seen.set({})
+    try:
+        yield
+    finally:
+        _seen.reset(token)
+
+
 def _data_hash(path: Path) -> str:
     if path.is_file():
         return _file_hash(path)
+    seen = _seen.get()
+    if seen is None:
+        return _folder_hash(path)
+    if path not in seen:
+        seen[path] = _folder_hash(path)
+    return seen[path]
+
+
+def _folder_hash(path: Path) -> str:
     digest = hashlib.sha256()
     for file in sorted(p for p in path.rglob("*") if p.is_file()):
         facts = file.stat()

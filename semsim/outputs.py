@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 from semsim.differences import add_differences, scheme_column
 from semsim.disk import log, read_sums, set_aside, sum_of, write_sums
 from semsim.evaluation import Row
-from semsim.figures import FIRST, draw_all, draw_strips, take_pictures
+from semsim.figures import draw_all
 from semsim.results import Journal
 from semsim.scenario import Built, Point, Scenario
+from semsim.strips import FIRST, draw_strips, shown_links, shown_snrs, take_pictures
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -42,16 +43,28 @@ def figures(folder: Path, scenario: Scenario, points: list[Point], rows: DataFra
     swept = list(scenario.sweep)
     files = draw_all(folder, swept, [plot.model_dump() for plot in scenario.plots], rows)
     schemes: dict[str, dict[str, dict[float, Path]]] = {}
-    for point in points:
+    for index in pictured(points):
+        point = points[index]
         place = picture_folder(folder, point)
-        found = {s: place / f"{s:g}.png" for s in point.scenario.snr_db}
+        found = {s: place / f"{s:g}.png" for s in shown_snrs(point.scenario.snr_db)}
         has_first = any((place / f"{name}.png").is_file() for name in FIRST)
         if has_first and all(path.is_file() for path in found.values()):
-            apart = [k for k in swept if k == "channel" or k.startswith("payload")]
-            panel = ", ".join(str(point.swept[k]) for k in apart)
-            scheme = ", ".join(str(point.swept[k]) for k in swept if k not in apart)
-            schemes.setdefault(panel, {})[scheme or str(labels(point)["transmitter"])] = found
+            panel, scheme = _place(point)
+            schemes.setdefault(panel, {})[scheme] = found
     return files + draw_strips(folder, schemes)
+
+
+def pictured(points: list[Point]) -> list[int]:
+    """Return which links have pictures: as many as can be looked at."""
+    return shown_links([_place(point) for point in points])
+
+
+def _place(point: Point) -> tuple[str, str]:
+    """Return panel and scheme of a link among the strips."""
+    apart = [k for k in point.swept if k == "channel" or k.startswith("payload")]
+    panel = ", ".join(str(point.swept[k]) for k in apart)
+    scheme = ", ".join(str(label) for k, label in point.swept.items() if k not in apart)
+    return panel, scheme or str(labels(point)["transmitter"])
 
 
 def with_differences(folder: Path, scenario: Scenario, rows: DataFrame) -> DataFrame:
@@ -73,8 +86,9 @@ def picture_folder(folder: Path, point: Point) -> Path:
 def keep_pictures(folder: Path, point: Point, built: Built, snrs: Sequence[float]) -> None:
     """Take the pictures of a link at some SNRs, and note the sums of all there are."""
     place = picture_folder(folder, point)
+    shown = [snr for snr in shown_snrs(point.scenario.snr_db) if snr in snrs]
     take_pictures(
-        built.link, built.payload, built.task, built.metrics[0], snrs,
+        built.link, built.payload, built.task, built.metrics[0], shown,
         seed=point.scenario.seed, folder=place, device=built.device,
     )  # fmt: skip
     if place.is_dir():

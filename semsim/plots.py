@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
 __all__ = ["plot_rows", "published", "strip"]
 
+LINES = 24  #: schemes of a figure that are told apart, at most
 PUBLISHED = ("system", "payload", "channel", "cbr", "snr_db", "metric", "value")
 
 
@@ -72,12 +73,14 @@ def plot_rows(
     shown = rows[rows["metric"].isin(metrics)]  # a metric may lack a scheme, such as no link
     names, bounds = _panels(shown, panel)
     look = looks(list(dict.fromkeys(shown[by])))
+    named, rest = look[:LINES], [label for label, *_ in look[LINES:]]
     with style():
         figure, axes = _figure(len(names), len(metrics))
         for ax, (name, metric) in zip(axes, itertools.product(names, metrics), strict=True):
             every = chosen[metric]
             here = every[every[panel] == name] if panel else every
-            for label, colour, marker, dashes in look:
+            _faint(ax, here[here[by].isin(rest)], x, by)
+            for label, colour, marker, dashes in named:
                 _curve(ax, here[here[by] == label], x, plain(label), colour, marker, dashes)
                 for bound in bounds:
                     there = every[(every[panel] == bound) & (every[by] == label)]
@@ -92,7 +95,8 @@ def plot_rows(
         for number, metric in enumerate(metrics):
             _scale(axes[number :: len(metrics)], x, metric, chosen[metric])
         _legend(figure, axes)
-        figure.supxlabel(_footnote(shown, x), fontsize=6.5, color="#555555")
+        cut = f"; {LINES} of {len(look)} schemes are named" if rest else ""
+        figure.supxlabel(_footnote(shown, x) + cut, fontsize=6.5, color="#555555")
         save(figure, path)
     return figure
 
@@ -166,6 +170,18 @@ def _curve(
         capsize=2,
         zorder=2 if dashes else 3,
     )
+
+
+def _faint(ax: Axes, rows: DataFrame, x: str, by: str) -> None:
+    """Draw more schemes than can be told apart as one thin line each, without names."""
+    import numpy as np
+
+    gap = [np.array([np.nan])]
+    lines = [line.sort_values(x) for _, line in rows.groupby(by, sort=False)]
+    if lines:
+        along = np.concatenate([part for line in lines for part in ([*line[x]], *gap)])
+        value = np.concatenate([part for line in lines for part in ([*line["value"]], *gap)])
+        ax.plot(along, value, color="#cccccc", linewidth=0.5, zorder=1)
 
 
 def _theory(ax: Axes, curves: Mapping[str, Callable[[Any], Any]], x: Any) -> None:

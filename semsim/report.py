@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 TYPES = {".png": "image/png", ".svg": "image/svg+xml", ".jpg": "image/jpeg", ".webp": "image/webp"}
 SHOWN = ("transmitter", "channel", "payload", "cbr", "snr_db", "metric", "value", "n", "power")
+ROWS = 1000  #: of the table, at most; a page with more helps nobody
 STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; color: #222; max-width: 62rem; margin: 2rem auto;
        padding: 0 1rem; }
@@ -46,11 +47,12 @@ def write_report(
         provenance: what made the results: versions, hashes, device, command; may be nested.
     """
     swept = (provenance or {}).get("swept", [])
+    cut = f", of which the first {ROWS} are shown; all are in rows.csv" if len(rows) > ROWS else ""
     parts = [
         f"<h1>{html.escape(title)}</h1>",
         *(_figure(Path(figure)) for figure in figures),
-        f"<h2>Results</h2><p>{len(rows)} rows; value with its 95 % interval.</p>",
-        f'<div class="wide">{_table(rows, swept)}</div>',
+        f"<h2>Results</h2><p>{len(rows)} rows{cut}; value with its 95 % interval.</p>",
+        f'<div class="wide">{_table(rows[:ROWS], swept)}</div>',
     ]
     if provenance:
         parts.append(f"<h2>Provenance</h2>{_mapping(provenance)}")

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterable, Mapping
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,6 +35,7 @@ COLUMNS = (
     "ci_high", "n", "cbr", "power", "seed", "seconds", "unit", "better", "frontend", "csi_rx",
     "csi_tx",
 )  # fmt: skip
+ROWS = 20_000  #: rows that are in memory one by one
 FORMULA = ("=", "+", "-", "@", "\t", "\r")
 WRITTEN = ("rows.parquet", "rows.csv", "provenance.json", "scenario.yaml")
 PACKAGES = ("torch", "sionna-no-rt", "sionna", "numpy", "pillow", "pillow-heif")
@@ -155,7 +157,10 @@ def frame(rows: Iterable[Row]) -> DataFrame:
     """Return rows as a table: the standard columns first, swept values and the rest after them."""
     import pandas as pd
 
-    table = pd.DataFrame(list(rows))
+    rows, parts = iter(rows), list[pd.DataFrame]()
+    while part := list(islice(rows, ROWS)):  # as a table rows take a tenth of the memory
+        parts.append(pd.DataFrame(part))
+    table = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
     first = [name for name in COLUMNS if name in table]
     table = table[[*first, *(name for name in table if name not in first)]]
     for name in filter(lambda name: pd.api.types.is_object_dtype(table[name]), table):

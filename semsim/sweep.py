@@ -16,7 +16,7 @@ from semsim.disk import locked, log, seal, write_atomic
 from semsim.evaluation import Evaluation, Row
 from semsim.intervals import Tally
 from semsim.items import LinkItems, items_path
-from semsim.loading import pick_device, weights_hash
+from semsim.loading import data_read_once, pick_device, weights_hash
 from semsim.mistakes import SpecError
 from semsim.outputs import (
     collect,
@@ -24,6 +24,7 @@ from semsim.outputs import (
     keep_pictures,
     labels,
     lost_pictures,
+    pictured,
     with_differences,
 )
 from semsim.preflight import preflight, quicker
@@ -68,6 +69,7 @@ class Progress:
 Listener = Callable[[Progress], None]
 
 
+@data_read_once()
 def run(
     scenario: Scenario | str | Path,
     out: str | Path | None = None,
@@ -104,7 +106,8 @@ def run(
     with locked(folder):
         journal = Journal(folder)
         journal.mend()
-        work = _Work(folder, journal, where, listener, len(points))
+        shown = frozenset(pictured(points))
+        work = _Work(folder, journal, where, listener, len(points), shown)
         if fresh:
             work.journal.clear()
             forget(points, folder)
@@ -152,6 +155,7 @@ class _Work:
     device: torch.device
     listener: Listener | None
     count: int
+    pictured: frozenset[int]
 
 
 def results_folder(scenario: Scenario, out: str | Path | None = None) -> Path:
@@ -182,7 +186,8 @@ def _run_point(work: _Work, point: Point, index: int) -> None:
     """Evaluate the SNRs of one link that are still missing, and keep their rows."""
     journal, scenario, listener = work.journal, point.scenario, work.listener
     pending = _pending(point, work.folder, journal)
-    if not pending and not lost_pictures(work.folder, point):
+    shown = index in work.pictured
+    if not pending and not (shown and lost_pictures(work.folder, point)):
         return
     weights = own_weights(scenario, work.folder, work.device, progress=listener is not None)
     built, uid = scenario.build(work.device, weights), scenario.uid()
@@ -209,7 +214,8 @@ def _run_point(work: _Work, point: Point, index: int) -> None:
         items.drop()
         raise
     keeper.save()  # pictures take time too
-    keep_pictures(work.folder, point, built, pending)
+    if shown:
+        keep_pictures(work.folder, point, built, pending)
     items.finish(_about(evaluation, scenario.payload))
     _keep(journal, point, built, evaluation)
     journal.drop_checkpoint(uid)

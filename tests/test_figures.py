@@ -10,9 +10,10 @@ import pandas as pd
 import pytest
 import torch
 
-from semsim.figures import closed_form, draw, draw_strips, save_picture
+from semsim.figures import closed_form, draw
 from semsim.phy import theory
 from semsim.scenario import Scenario
+from semsim.strips import draw_strips, save_picture, shown_links, shown_snrs
 from semsim.sweep import run
 
 SWEPT = ("channel", "csi.rx", "transmitter.cbr")
@@ -122,3 +123,41 @@ def test_a_scenario_may_draw_one_metric_twice(
     run(Scenario.parse(values), "out")
     names = {path.name for path in Path("out").glob("*.png")}
     assert names == {"error_over_snr_db.png", "error_over_snr_db_2.png"}
+
+
+def test_more_schemes_than_can_be_told_apart_are_drawn_faintly(tmp_path: Path) -> None:
+    from semsim.plots import LINES, plot_rows
+
+    many = pd.concat(
+        [rows().assign(transmitter=f"scheme {k:03}", **{"csi.rx": "x"}) for k in range(60)]
+    )
+    many = many[(many["channel"] == "AWGN") & (many["cbr"] == 1 / 6)]
+    figure = plot_rows(many, tmp_path / "many.png")
+    (legend,) = figure.legends
+    assert len(legend.get_texts()) == LINES
+    assert f"{LINES} of 60 schemes are named" in figure.get_supxlabel()
+    (faint,) = [line for line in figure.axes[0].lines if line.get_color() == "#cccccc"]
+    assert sum(value == value for value in faint.get_xdata()) == 2 * 2 * (60 - LINES)
+
+
+def test_strips_show_as_much_as_can_be_looked_at() -> None:
+    places = [(f"panel {p}", f"scheme {s}") for s in range(30) for p in range(20)]
+    shown = shown_links(places)
+    assert len(shown) == 12 * 12
+    assert {places[k][0] for k in shown} == {f"panel {p}" for p in range(12)}
+    assert {places[k][1] for k in shown} == {f"scheme {s}" for s in range(12)}
+    assert shown_snrs([0.0, 5.0]) == [0.0, 5.0]
+    few = shown_snrs([float(snr) for snr in range(100)])
+    assert (len(few), few[0], few[-1]) == (8, 0.0, 99.0)
+    assert few == sorted(set(few))
+
+
+def test_labels_that_file_names_do_not_tell_apart_get_strips_of_their_own(tmp_path: Path) -> None:
+    image = torch.rand(3, 8, 8)
+    for name in ("sent", "0"):
+        save_picture(tmp_path / f"{name}.png", image)
+    found = {"scheme": {0.0: tmp_path / "0.png"}}
+    panels = ["snr+", "snr-", "SNR", "snr 2", "x" * 300]
+    files = draw_strips(tmp_path, dict.fromkeys(panels, found))
+    assert len({str(file).lower() for file in files}) == len(panels)
+    assert all(file.is_file() and len(file.name) < 100 for file in files)

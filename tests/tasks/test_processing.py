@@ -14,11 +14,11 @@ from channels import AWGN
 from semsim import evaluate, stream, zoo
 from semsim.codecs.analog import AnalogReceiver, AnalogTransmitter
 from semsim.codecs.no_link import NoLink, NoLinkReceiver, NoLinkTransmitter
-from semsim.figures import CAPTION, take_pictures
 from semsim.learner import Batches
 from semsim.link import Link
 from semsim.metrics.image import PSNR
 from semsim.scenario import Scenario
+from semsim.strips import CAPTION, take_pictures
 from semsim.tasks.processing import Place, Processing
 from semsim.training import TrainSpec, train
 
