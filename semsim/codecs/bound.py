@@ -227,14 +227,11 @@ class BoundLink(Link):
         return [limits.of_statistics(float(noise)) for noise in n0], limits
 
     def _which(self, csi_tx: CSI, limits: Limits) -> str:
-        natural = limits.natural()
-        if natural == "constant":
-            return natural
         if self._sender.rate != "matched":
             return self._sender.rate
         if csi_tx.h is not None and not isinstance(self.csi_tx, MismatchedCSI):
             return "per_draw"
-        return natural
+        return limits.natural()
 
 
 def best_offer(

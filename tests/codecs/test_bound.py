@@ -155,7 +155,7 @@ def test_the_direction_of_a_line_of_sight_is_known_from_statistics() -> None:
 
 MATCHED = [
     (AWGN(), None, "constant"),
-    (AWGN(), PerfectCSI(), "constant"),
+    (AWGN(), PerfectCSI(), "per_draw"),
     (PhaseNoise(1e3), None, "constant"),
     (Rayleigh(), None, "one"),
     (Rayleigh(), PerfectCSI(), "per_draw"),
