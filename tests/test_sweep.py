@@ -310,3 +310,80 @@ def test_several_trainings_differ_and_meet_the_same_draws() -> None:
     values = {k: v for k, v in TRAINED.items() if k not in ("train", "transmitter")}
     again = run(toy(**values, transmitter=part, sweep={}), "named")
     assert list(again["value"]) in [list(part["value"]) for part in of_seed.values()]
+
+
+KILL_AT_WRITE = """
+import os, sys
+sync, seen = os.fsync, 0
+def kill(number):
+    global seen
+    seen += 1
+    if seen == int(os.environ["KILL_AT_WRITE"]):
+        if hasattr(number, "fileno"): number = number.fileno()
+        os.ftruncate(number, max(0, os.fstat(number).st_size - 7))  # what is written is torn
+        os.kill(os.getpid(), 9)
+    sync(number)
+os.fsync = kill
+"""
+
+
+@pytest.mark.parametrize("write", ["3", "7", "9", "12", "20"])
+def test_a_run_killed_as_it_writes_goes_on_to_the_same_digits(write: str) -> None:
+    run("toy.yaml", "whole")
+    killed = in_a_process(KILL_AT_WRITE + RUN, KILL_AT_WRITE=write)
+    assert killed.returncode == -9, killed.stderr
+    run("toy.yaml", "out")
+    assert digits("out") == digits("whole")
+    assert items("out") == items("whole")
+
+
+def test_twice_the_links_cost_twice_the_operations(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows read from and written to the journal, tables written, and pictures looked for."""
+    from semsim import sweep
+    from semsim.results import Journal
+
+    counts: dict[str, int] = {}
+
+    def counted(owner: Any, name: str) -> None:
+        inner = getattr(owner, name)
+
+        def call(*arguments: Any, **named: Any) -> Any:
+            counts[name] = counts.get(name, 0) + 1
+            return inner(*arguments, **named)
+
+        monkeypatch.setattr(owner, name, call)
+
+    counted(Journal, "finished")
+    counted(Journal, "finish")
+    counted(sweep, "write_rows")
+    monkeypatch.setattr(sweep, "figures", lambda *arguments: [])
+    seen = []
+    for links in (20, 40):
+        counts.clear()
+        gains = [1 + k / 100 for k in range(links)]
+        run(toy(sweep={"channel.gain": gains}, snr_db=[0], stop={"max_items": 2}), f"out{links}")
+        seen.append(dict(counts))
+    assert seen[0] == {"finished": 20, "finish": 20, "write_rows": 1}
+    assert seen[1] == {"finished": 40, "finish": 40, "write_rows": 1}
+
+
+def test_links_that_share_a_folder_look_through_it_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from PIL import Image
+
+    from semsim import loading
+
+    (tmp_path / "photos").mkdir()
+    for k in range(3):
+        Image.new("RGB", (16, 16), (k, k, k)).save(tmp_path / "photos" / f"{k}.png")
+    looks: list[Path] = []
+    look = loading._folder_hash
+    monkeypatch.setattr(loading, "_folder_hash", lambda path: looks.append(path) or look(path))
+    values = {"payload": {"kind": "folder", "path": str(tmp_path / "photos")}, "channel": "awgn"}
+    values |= {"metrics": ["psnr"], "transmitter": {"kind": "analog", "cbr": "1/6"}}
+    scenario = toy(**values, sweep={"transmitter.cbr": ["1/6", "1/12", "1/24"]})
+    run(scenario, "out")
+    assert len(looks) == 1
+    run(scenario, "out")
+    assert len(looks) <= 2
