@@ -81,15 +81,27 @@ def check_memory(needed: int, what: str) -> None:
 
 def free_bytes() -> int:
     """Return the memory that a process can still get, in bytes; 2^62 where the system won't say."""
+    return min(_free_of_machine(), _free_of_group())
+
+
+def _free_of_machine() -> int:
     try:
         for line in Path("/proc/meminfo").read_text().splitlines():
             if line.startswith("MemAvailable:"):
                 return 1024 * int(line.split()[1])
-    except (OSError, ValueError):
-        pass
-    try:
         return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     except (AttributeError, ValueError, OSError):
+        return 1 << 62
+
+
+def _free_of_group(group: Path = Path("/sys/fs/cgroup")) -> int:
+    """Return what a container has left of its limit; what is kept of files counts as free."""
+    try:
+        limit = int((group / "memory.max").read_text())
+        used = int((group / "memory.current").read_text())
+        facts = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
+        return max(limit - used + int(facts["file"]), 0)
+    except (ValueError, KeyError, OSError):  # no group, or "max", which is no limit
         return 1 << 62
 
 

@@ -76,7 +76,9 @@ class Central(torch.utils.data.Dataset):  # type: ignore[type-arg]
         self.payload, self.side, self.count = payload, int(pixels**0.5), count
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self.__dict__["payload"], name)
+        if "payload" not in self.__dict__:  # while it is copied
+            raise AttributeError(name)
+        return getattr(self.payload, name)
 
     def __len__(self) -> int:
         return self.count or len(self.payload)
@@ -130,7 +132,10 @@ def check_room(per_pixel: float, size: tuple[int, int], items: int, device: torc
         items: images in a batch.
         device: where they are sent.
     """
-    free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else free_bytes()
+    free = free_bytes()
+    if device.type == "cuda":  # what torch holds and does not use is free as well
+        held = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        free = torch.cuda.mem_get_info(device)[0] + held
     needed = per_pixel * size[0] * size[1] * items
     if needed > free:
         least = "" if items == 1 else f"batch_size: {int(free / needed * items) or 1}, or "
@@ -147,7 +152,8 @@ def checkable(
 ) -> tuple[Any, float]:
     """Return the payload that a check sends, and how many times larger the first item really is.
 
-    Images of more than a megapixel are cut to their centre, once there is room for whole ones.
+    Images of more than a megapixel are cut to their centre, once there is room for whole ones. A
+    network for one size only is sent the whole, and what it takes is not known before.
 
     Args:
         built: the live parts of a link.
@@ -162,11 +168,15 @@ def checkable(
     source = pair(built.payload[0], 0)[0]
     if source.dim() != 3:
         return built.payload, 1.0
-    size = largest or (source.shape[-1], source.shape[-2])
-    if size[0] * size[1] * items > LARGE:
+    size, cut = largest or (source.shape[-1], source.shape[-2]), is_large(built.payload)
+    if size[0] * size[1] * items <= LARGE and not cut:
+        return built.payload, 1.0
+    try:
         each = bytes_per_pixel(built.link, built.payload, built.task, built.metrics, snr_db)
-        check_room(each, size, items, built.device)
-    if not is_large(built.payload):
+    except Exception:  # a network for one size, or a mistake: the whole item will tell
+        return built.payload, 1.0
+    check_room(each, size, items, built.device)
+    if not cut:
         return built.payload, 1.0
     central = Central(built.payload, WHOLE)
     return central, source.numel() / central[0][0].numel()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -118,6 +119,27 @@ def test_a_check_of_many_megapixels_sends_one(
     row = wanted.check()[0]
     assert row["uses_payload"] == pytest.approx(8000 * 6000 * 3 / 2, rel=0.01)
     assert row["cbr"] == pytest.approx(1 / 2, rel=0.01)
+
+
+class OneSize(AnalogTransmitter):
+    """Takes images of 64 x 64 and no others."""
+
+    def forward(self, source: Tensor, csi: Any) -> Tensor:
+        if source.shape[-2:] != (64, 64):
+            raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
+        return super().forward(source, csi)
+
+
+def test_a_network_for_one_size_is_sent_the_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(Path(__file__).parent)
+    for name, value in (("LARGE", 100), ("WHOLE", 100), ("SIDE", 16)):
+        monkeypatch.setattr(f"semsim.room.{name}", value)
+    wanted = scenario("{kind: photos, resize: 64, crop: 64}", "test_room:OneSize")
+    built = wanted.model_copy(update={"receiver": scenario("photos", "analog").receiver_spec()})
+    assert built.check()[0]["cbr"] == pytest.approx(0.5, abs=0.01)
 
 
 def test_a_centre_keeps_what_else_a_payload_is() -> None:
