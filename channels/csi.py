@@ -225,14 +225,13 @@ class FeedbackCSI(nn.Module):
         received: CSI | None = None,
     ) -> CSI:
         """Return the receiver's belief as it arrives at the transmitter."""
+        if received is not None and self.delay_s:
+            received = self._as_it_was(received, state)
         if received is None or received.h is None:
             raise ValueError(
                 "csi feedback reports what the receiver knows, and it knows no channel; set csi.rx "
                 "to perfect or pilots, and use feedback for csi.tx only"
             )
-        if self.delay_s:
-            received = self._as_it_was(received, state)
-        assert received.h is not None
         h = block_means(replace(state, h=received.h))
         if self.bits is not None:
             h = _quantise(h, self.bits)

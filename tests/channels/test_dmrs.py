@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from channels.base import CSI, ChannelState
+from channels.base import CSI, ChannelState, complex_normal
 from channels.cascade import Cascade
 from channels.csi import FeedbackCSI, Overhead, PilotCSI
 from channels.dmrs import DmrsCSI
@@ -20,6 +20,7 @@ from channels.ofdm import CDL, TDL, GridChannel, UMi
 from channels.waveform import Waveform
 from semsim.codecs.analog import AnalogReceiver, AnalogTransmitter
 from semsim.link import Link
+from semsim.phy.frontend import LMMSE
 from semsim.seeds import stream
 
 SLOT = 48 * 14
@@ -154,6 +155,29 @@ def test_a_link_pays_for_its_pilots_and_sends_over_what_they_show() -> None:
     assert sent.ledger.pilots == 48
     noise = (sent.received - sent.symbols).abs().square().mean()
     assert 0.05 < float(noise) < 2
+
+
+@pytest.mark.parametrize("antennas", [(1, 1), (1, 2), (2, 2)])
+@pytest.mark.parametrize("dtype", [torch.complex64, torch.complex128])
+def test_the_noise_left_behind_a_front_end_is_what_it_says(
+    antennas: tuple[int, int], dtype: torch.dtype
+) -> None:
+    num_tx, num_rx = antennas
+    channel = TDL("A", 3e-7, speed_mps=30.0, num_tx=num_tx, num_rx=num_rx)
+    generator, items, uses = stream(1, "honest"), 300, 960
+    with torch.inference_mode():  # what is kept from here still trains
+        DmrsCSI(1, 2)(channel.draw(2, uses, generator), torch.ones(2), generator)
+    state, n0 = channel.draw(items, uses, generator), torch.full((items,), 0.05)
+    streams = complex_normal((items, num_tx, uses), generator, dtype).requires_grad_()
+    y = channel(streams / num_tx**0.5, state, n0.to(streams.real.dtype), generator)
+    believed = DmrsCSI(1, 2)(state, n0, generator)
+    through = CSI(believed.h / num_tx**0.5, believed.n0)
+    got, after = LMMSE().combine(y, through)
+    ratio = ((got - streams).abs().square() / after.n0).mean(dim=(1, 2))
+    assert abs(z(ratio.detach().double() - 1)) < 5
+    ratio.mean().backward()
+    assert streams.grad is not None
+    assert streams.grad.isfinite().all()
 
 
 @pytest.mark.parametrize("uses", [1, 2, 47, 48, 49, 3 * 48 + 5, SLOT, SLOT + 1, 3 * SLOT + 100])
