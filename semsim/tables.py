@@ -94,6 +94,8 @@ METRICS = {
     "ms_ssim_db": "semsim.metrics.image:MSSSIMdB",
     "ber": "semsim.metrics.signal:BER",
     "bler": "semsim.metrics.signal:BLER",
+    "outage": "semsim.metrics.signal:Outage",
+    "throughput": "semsim.metrics.signal:Throughput",
     "evm": "semsim.metrics.signal:EVM",
     "papr": "semsim.metrics.signal:PAPR",
     "accuracy": "semsim.metrics.decision:Accuracy",

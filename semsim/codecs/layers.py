@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from semsim.codecs.harq import Harq
 from semsim.codecs.outlook import Prospect
 from semsim.phy.ldpc import Segmentation, segment
 from semsim.phy.mcs import mcs_by_index
@@ -75,16 +76,20 @@ def mappings(rank: int) -> list[tuple[tuple[int, ...], ...]]:
     )
 
 
-def offers(prospects: Sequence[Prospect], rows: Sequence[int], uses: int) -> list[list[Offer]]:
+def offers(
+    prospects: Sequence[Prospect], rows: Sequence[int], uses: int, harq: Harq | None = None
+) -> list[list[Offer]]:
     """Return for each item the offers of which none has both a smaller payload and smaller odds.
 
     Args:
         prospects: what items can expect of each way of sending.
         rows: of the MCS table.
         uses: symbols per stream.
+        harq: how often blocks go again, if they do; offers whose mean number of channel uses
+            exceeds the budget have no odds.
     """
     menus = [
-        _Menu.of(way, prospect, mapping, rows, uses)
+        _Menu.of(way, prospect, mapping, rows, uses, harq)
         for way, prospect in enumerate(prospects)
         for mapping in mappings(prospect.way.rank)
         if len(mapping) == 1 or len(rows) > 1
@@ -119,22 +124,29 @@ class _Menu:
         mapping: tuple[tuple[int, ...], ...],
         rows: Sequence[int],
         uses: int,
+        harq: Harq | None,
     ) -> _Menu:
         """Work out the offers."""
         cuts = [[segment(uses * len(word), mcs_by_index(row)) for row in rows] for word in mapping]
         chances = [
-            prospect.arrives(word, ways_to_cut)
+            prospect.arrives(word, ways_to_cut)[None]
+            if harq is None
+            else prospect.arrives_after(word, ways_to_cut, harq)
             for word, ways_to_cut in zip(mapping, cuts, strict=True)
-        ]
+        ]  # [rounds, B, rows, k] of each codeword
         payloads = torch.tensor(
             [[cut.payload for cut in ways_to_cut] for ways_to_cut in cuts], dtype=torch.float64
         )
-        taken = _rows_taken(chances, payloads)  # [B, offers, codewords]
+        taken = _rows_taken([chance[-1] for chance in chances], payloads)
         joint: Tensor | float = 1.0
         for number, chance in enumerate(chances):
-            index = taken[..., number, None].expand(-1, -1, chance.shape[-1])
-            joint = joint * chance.gather(1, index)
-        odds = torch.as_tensor(joint).mean(dim=-1)
+            index = taken[None, ..., number, None].expand(len(chance), -1, -1, chance.shape[-1])
+            joint = joint * chance.gather(2, index)
+        by_round = torch.as_tensor(joint).mean(dim=-1)  # [rounds, B, offers]
+        odds = by_round[-1]
+        if harq is not None:
+            rounds = 1 + (1 - by_round[:-1]).sum(dim=0)
+            odds = torch.where(rounds * float(harq.share) <= 1 + _SURE, odds, 0.0)
         payload = torch.stack([line[taken[..., n]] for n, line in enumerate(payloads)]).sum(dim=0)
         return _Menu(way, mapping, cuts, prospect.way.streams.cpu(), taken, payload, odds)
 

@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 
 from channels.base import CSI
-from semsim.phy.bler import belief_loss_db, block_error_rate
-from semsim.phy.ldpc import Segmentation
-from semsim.phy.qam import best_scale, llr_information, qam_effective_snr_db, qam_snr_db
+from semsim.phy.bler import block_error_rate, code_error_rate
+from semsim.phy.ldpc import Segmentation, SoftBlocks
+from semsim.phy.qam import best_scale, llr_information, qam_effective_snr_db
 
 
 def delivered(n0: Tensor, cut: Segmentation) -> Tensor:
@@ -63,18 +63,17 @@ def separated(csi: CSI) -> Tensor:
     return csi.n0
 
 
-def arrived(llr: Tensor, cut: Segmentation) -> Tensor:
+def arrived(soft: SoftBlocks, cut: Segmentation) -> Tensor:
     """Return the probability that each block arrives, given what its bits became, [C].
 
     A block counts with the information that its LLRs carry: at the scale that fits them best where
     the receiver takes the noise for less than it is, and as they are where it takes it for more.
 
     Args:
-        llr: of each block, [C, n], positive where they speak for the bit that was sent.
+        soft: LLRs, positive where they speak for the bit that was sent.
         cut: how the message was cut.
     """
-    bits = cut.mcs.bits_per_symbol
+    llr = soft.llr
     scale = best_scale(llr)
-    carried = bits * llr_information(llr * scale.clamp(max=1.0)[:, None])
-    snr_db = qam_snr_db(carried, bits) - belief_loss_db(scale, cut.mcs.rate, beyond_llr=True)
-    return 1 - block_error_rate(snr_db, cut.mcs.index, cut.coded, realised=True)
+    carried = llr_information(llr * scale.clamp(max=1.0)[:, None])
+    return 1 - code_error_rate(carried, scale, cut.mcs.index, cut.info, llr.shape[-1])

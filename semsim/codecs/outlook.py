@@ -23,6 +23,7 @@ from channels.base import CSI, Channel, ChannelState
 from channels.csi import CSISource
 from channels.fading import apply_gain
 from channels.units import db_to_linear
+from semsim.codecs.harq import Harq
 from semsim.codecs.outage import arrival, block_snr_db, separated
 from semsim.phy.bler import belief_loss_db
 from semsim.phy.frontend import FrontEnd
@@ -40,6 +41,7 @@ _ALIKE = 8  # an item is judged by one in so many probes, those with the most si
 _ABOUT_RIGHT = 1 / 3  # octaves by which the receiver may misjudge noise for nothing
 _SILENT = 1e-6  # keeps the ratio of noise as met and as believed above 0
 _TYPICAL_RATE = 0.5  # for what a wrong belief costs, which hardly depends on the code rate
+_LATER = 16  # draws of what later rounds of hybrid ARQ meet, at least
 _EXACT_DB = 0.01  # beliefs that err by less are taken for the truth
 
 
@@ -98,6 +100,33 @@ class Prospect:
                 else torch.zeros(self.alike.shape, dtype=torch.float64)
             )
         return torch.stack(chances, dim=1)
+
+    def arrives_after(
+        self, word: Sequence[int], cuts: Sequence[Segmentation], harq: Harq
+    ) -> Tensor:
+        """Return how likely a codeword has arrived after each round, [rounds, B, cuts, k].
+
+        Later rounds meet what any of the probes met, or the same where the fading is.
+        """
+        chances = []
+        for cut in cuts:
+            if not cut.blocks:
+                first = torch.zeros(*self.alike.shape, 1, dtype=torch.float64)
+            else:
+                first = self._snr_db(list(word), cut)
+            if self.believed is None or self.sounding.believed is None:
+                first = first[:1]  # all items can expect the same
+            if harq.fading == "new":
+                first = first.expand(-1, max(first.shape[1], _LATER), -1)
+            rounds = first.expand(harq.rounds, *first.shape).clone()
+            if cut.blocks and harq.fading == "new":
+                met = block_snr_db(_in_order(self.sounding.met, list(word)), cut)
+                shape = (harq.rounds - 1, first.shape[1])
+                drawn = torch.randint(len(met), shape, generator=stream(0, "rounds"))
+                rounds[1:] = met[drawn][:, None]
+            chance = harq.arrival(rounds, cut) if cut.blocks else torch.zeros(rounds.shape[:-1])
+            chances.append(chance.double().expand(-1, len(self.alike), -1))
+        return torch.stack(chances, dim=2)
 
     def _snr_db(self, word: list[int], cut: Segmentation) -> Tensor:
         """Return what the blocks meet, [B, k, blocks or 1], dB."""

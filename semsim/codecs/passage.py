@@ -20,9 +20,9 @@ from semsim.codecs.layers import Codeword, Offer, offers
 from semsim.codecs.outage import arrived, separated
 from semsim.codecs.stills import each, pixels_of, sources_of
 from semsim.phy.frontend import FrontEnd
-from semsim.phy.ldpc import ldpc_demodulate, ldpc_modulate, segment
+from semsim.phy.ldpc import SoftBlocks, ldpc_modulate, segment
 from semsim.phy.mcs import mcs_by_index
-from semsim.phy.qam import qam_points, qam_signed_llr
+from semsim.phy.qam import qam_llr, qam_points, qam_signed_llr
 from semsim.phy.rank import Way, ways
 
 if TYPE_CHECKING:
@@ -69,11 +69,17 @@ class Passage:
         self.snr_db = snr_db
         self.generator = generator
         self.total = self.num_symbols(tuple(source.shape[1:]))
+        harq = self.transmitter.harq
+        self.versions = (0,) if harq is None else harq.versions
         self.uses = self.total // link.num_streams  # a last use with fewer symbols is padding
         self.plans: list[Plan] = []
         self.symbols = torch.empty(0)
         self.scrambling: list[np.ndarray] = []
-        self.decoded: list[bool] = []
+        self.round = 0
+        self.memory: list[list[SoftBlocks]] = []
+        self.luck: list[Tensor] = []
+        self.arrived: list[Pixels | None] = []
+        self.rounds: list[int] = []
 
     def num_symbols(self, shape: tuple[int, ...]) -> int:
         """Return K."""
@@ -86,20 +92,33 @@ class Passage:
             "rank": torch.tensor([offer.rank for offer in chosen]),
             "codewords": torch.tensor([len(offer.words) for offer in chosen]),
             "mcs": torch.tensor([offer.words[0].cut.mcs.index for offer in chosen]),
-            "decoded": torch.tensor(self.decoded, dtype=torch.float32),
+            "bits": torch.tensor([plan.offer.payload if plan.coded else 0 for plan in self.plans]),
+            "decoded": torch.tensor([image is not None for image in self.arrived]).float(),
+            **({"rounds": torch.tensor(self.rounds)} if self.transmitter.harq is not None else {}),
         }
 
+    def is_over(self) -> bool:
+        """Whether no image is worth, or can be sent in, another round."""
+        return self.round == len(self.versions) or not any(map(self._waits, range(len(self.plans))))
+
+    def _waits(self, item: int) -> bool:
+        """Whether an image was sent and has not arrived yet."""
+        return self.arrived[item] is None and self.plans[item].coded is not None
+
     def steer(self, csi_tx: CSI) -> Tensor:
-        """Make the plans and return the precoder that they ask for, [B, T, S, 1 or N]."""
-        plans: dict[int, Plan] = {}
+        """Return the precoder of the plans, [B, T, S, 1 or N]; the first round makes them."""
         precoders: dict[int, Tensor] = {}
+        plans: dict[int, Plan] = dict(enumerate(self.plans))
         for snr_db in sorted(set(self.snr_db)):
             items = [item for item, value in enumerate(self.snr_db) if value == snr_db]
-            choices, menus = self._offers(_of_items(csi_tx, items), snr_db)
-            made = each(self._best, list(zip(items, menus, strict=True)))
-            plans.update(zip(items, made, strict=True))
-            for number in {plan.offer.way for plan in made}:
-                matrices = choices[number].precoder()
+            known = _of_items(csi_tx, items)
+            choices = self._ways(known)
+            if not self.plans:
+                menus = self._offers(choices, known, snr_db)
+                made = each(self._best, list(zip(items, menus, strict=True)))
+                plans.update(zip(items, made, strict=True))
+            for number in {plans[item].offer.way for item in items}:
+                matrices = choices[number][1].precoder()
                 precoders.update(
                     (item, matrices[place])
                     for place, item in enumerate(items)
@@ -113,30 +132,43 @@ class Passage:
         must_send = len(self.transmitter.rows()) == 1
         return best_plan(self.transmitter.stills, self.images[job[0]], job[1], must_send=must_send)
 
-    def _offers(self, csi_tx: CSI, snr_db: float) -> tuple[list[Way], list[list[Offer]]]:
-        """Return the ways of sending, and for each item the offers it may choose from."""
-        link, rows = self.link, self.transmitter.rows()
+    def _ways(self, csi_tx: CSI) -> list[tuple[int, Way]]:
+        """Return the ways of sending with the rank that is asked for, and their numbers."""
+        link, rank = self.link, self.transmitter.rank
         choices = ways(link.frontend, csi_tx, link.channel.num_tx, link.channel.num_rx)
-        kept = [n for n, way in enumerate(choices) if self.transmitter.rank in ("best", way.rank)]
-        choices = [choices[n] for n in kept]
-        if not choices:
+        kept = [(n, way) for n, way in enumerate(choices) if rank in ("best", way.rank)]
+        if not kept:
             raise ValueError(
-                f"rank={self.transmitter.rank}, but the front end has {link.num_streams} streams; "
+                f"rank={rank}, but the front end has {link.num_streams} streams; "
                 "set rank to at most that many, or 'best'"
             )
+        return kept
+
+    def _offers(
+        self, choices: list[tuple[int, Way]], csi_tx: CSI, snr_db: float
+    ) -> list[list[Offer]]:
+        """Return for each item the offers it may choose from."""
+        link, rows = self.link, self.transmitter.rows()
         if len(rows) * len(choices) == 1:  # nothing to choose
-            cut = segment(self.uses * choices[0].rank, mcs_by_index(rows[0]))
-            streams = choices[0].streams.tolist()
-            return choices, [[Offer(0, (Codeword(tuple(s), cut),), 1.0)] for s in streams]
+            way = choices[0][1]
+            cut = segment(self.uses * way.rank, mcs_by_index(rows[0]))
+            return [[Offer(0, (Codeword(tuple(s), cut),), 1.0)] for s in way.streams.tolist()]
         air_uses = -(-self.total // link.num_streams)
         prospects = link.outlook.prospects(csi_tx, round(snr_db, 4), air_uses)
-        return choices, offers([prospects[n] for n in kept], rows, self.uses)
+        kept = [prospects[number] for number, _ in choices]
+        harq = self.transmitter.harq if len(rows) > 1 else None
+        return offers(kept, rows, self.uses, harq)
 
     def __call__(self, source: Tensor, csi: CSI) -> Tensor:
-        """Return the symbols [B, 1, K] of the plans."""
-        self.symbols = torch.empty(len(source), 1, self.total, dtype=torch.complex64)
-        for item, plan in enumerate(self.plans):
-            self.symbols[item, 0] = self._modulate(plan)
+        """Return the symbols [B, 1, K] of the plans in this round."""
+        if self.round == 0:
+            shape = (len(source), 1, self.total)
+            self.symbols = torch.empty(shape, dtype=torch.complex64)
+            self.memory = [[SoftBlocks(w.cut) for w in plan.offer.words] for plan in self.plans]
+            self.arrived, self.rounds = [None] * len(source), [0] * len(source)
+        if self.round == 0 or self.versions[self.round] != self.versions[self.round - 1]:
+            for item, plan in enumerate(self.plans):
+                self.symbols[item, 0] = self._modulate(item, plan)
         return self.symbols.to(source.device)
 
     def receive(self, y: Tensor, csi: CSI, shape: tuple[int, ...]) -> Tensor:
@@ -145,15 +177,19 @@ class Passage:
         read = self._look_up if self.transmitter.engine == "bler" else self._decode
         jobs = []
         for item, plan in enumerate(self.plans):
-            jobs.append((plan.image, read(item, plan, y[item, 0].cpu(), left[item, 0].cpu())))
-        images = each(lambda job: self._shown(*job), jobs)
-        self.decoded = [image is not None for image in images]
-        lost = self.transmitter.stills.lost
-        shown = [
-            lost(plan.image) if image is None else image
-            for plan, image in zip(self.plans, images, strict=True)
+            if self.arrived[item] is None and (self.round == 0 or plan.coded is not None):
+                self.rounds[item] += 1
+                message = read(item, plan, y[item, 0].cpu(), left[item, 0].cpu())
+                jobs.append((item, plan.image, message))
+        shown = each(lambda job: self._shown(*job[1:]), jobs)
+        for (item, *_), image in zip(jobs, shown, strict=True):
+            self.arrived[item] = image
+        self.round += 1
+        images = [
+            self.transmitter.stills.lost(plan.image) if image is None else image
+            for plan, image in zip(self.plans, self.arrived, strict=True)
         ]
-        return sources_of(shown, like=y.real.new_empty(0, *shape))
+        return sources_of(images, like=y.real.new_empty(0, *shape))
 
     def _shown(self, sent: Pixels, message: bytes | None) -> Pixels | None:
         """Return the image in a message; None where there is none."""
@@ -175,7 +211,7 @@ class Passage:
         grid = (word.cut.blocks, word.cut.symbols_per_block)
         return self._of_word(symbols, word)[: math.prod(grid)].view(grid)
 
-    def _modulate(self, plan: Plan) -> Tensor:
+    def _modulate(self, item: int, plan: Plan) -> Tensor:
         """Return [K]: coded blocks, then padding; random symbols where bits do not matter."""
         words = plan.offer.words
         symbols = self._noise_like(words[0], self.total)
@@ -183,15 +219,16 @@ class Passage:
         for word in words[1:]:
             drawn = self._noise_like(word, self.uses * len(word.streams))
             grid[:, list(word.streams)] = drawn.view(self.uses, -1)
-        scrambling = torch.randint(2, (plan.offer.payload,), generator=self.generator)
-        self.scrambling.append(scrambling.numpy().astype(np.uint8))
+        if self.round == 0:
+            scrambling = torch.randint(2, (plan.offer.payload,), generator=self.generator)
+            self.scrambling.append(scrambling.numpy().astype(np.uint8))
         if self.transmitter.engine == "ldpc" and plan.coded is not None:
             message = self.transmitter.stills.pack(plan.coded, plan.image)
             bits = np.unpackbits(np.frombuffer(message, np.uint8))
-            bits = np.pad(bits, (0, plan.offer.payload - len(bits))) ^ self.scrambling[-1]
+            bits = np.pad(bits, (0, plan.offer.payload - len(bits))) ^ self.scrambling[item]
             for word, part in zip(words, _shares(bits, words), strict=True):
                 blocks = torch.from_numpy(part).float().view(word.cut.blocks, -1)
-                coded = ldpc_modulate(blocks, word.cut).reshape(-1)
+                coded = ldpc_modulate(blocks, word.cut, self.versions[self.round]).reshape(-1)
                 carried = self._of_word(symbols, word)
                 carried[: len(coded)] = coded
                 grid[:, list(word.streams)] = carried.view(self.uses, -1)
@@ -205,12 +242,14 @@ class Passage:
     def _look_up(self, item: int, plan: Plan, y: Tensor, n0: Tensor) -> bytes | None:
         """Return the message if the draw from its blocks' error rates at this noise says so."""
         sent, odds = self.symbols[item, 0], 1.0
-        for word in plan.offer.words:
+        for word, soft in zip(plan.offer.words, self.memory[item], strict=True):
             y_word, x_word, n0_word = (self._of_blocks(line, word) for line in (y, sent, n0))
             llr = qam_signed_llr(y_word, n0_word, x_word, word.cut.mcs.bits_per_symbol)
-            odds *= float(arrived(llr, word.cut).prod())
-        chance = torch.rand((), generator=self.generator, dtype=torch.float64)
-        if plan.coded is None or chance >= odds:
+            soft.add(llr, self.versions[self.round])
+            odds *= float(arrived(soft, word.cut).prod())
+        if self.round == 0:
+            self.luck.append(torch.rand((), generator=self.generator, dtype=torch.float64))
+        if plan.coded is None or self.luck[item] >= odds:
             return None
         return self.transmitter.stills.pack(plan.coded, plan.image)
 
@@ -218,13 +257,16 @@ class Passage:
         """Return the message if all blocks of all codewords can be decoded; zeros follow it."""
         if plan.coded is None:
             return None
-        parts = []
-        for word in plan.offer.words:
+        parts, complete = [], True
+        for word, soft in zip(plan.offer.words, self.memory[item], strict=True):
             y_word, n0_word = (self._of_blocks(line, word) for line in (y, n0))
-            payload, good = ldpc_demodulate(y_word, n0_word, word.cut)
-            if not bool(good.all()):
-                return None
+            llr = qam_llr(y_word, n0_word, word.cut.mcs.bits_per_symbol)
+            soft.add(llr, self.versions[self.round])
+            payload, good = soft.decode()
+            complete &= bool(good.all())
             parts.append(payload.reshape(-1).numpy().astype(np.uint8))
+        if not complete:
+            return None
         return np.packbits(np.concatenate(parts) ^ self.scrambling[item]).tobytes()
 
 

@@ -16,13 +16,16 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+from fractions import Fraction
 from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
 from channels.base import Channel
+from channels.checks import check_count
 from channels.csi import CSISource
+from semsim.codecs.harq import Combining, Harq, RoundFading, SameFading
 from semsim.codecs.image_codecs import CodecName, Headers
 from semsim.codecs.outlook import Outlook
 from semsim.codecs.passage import Passage, Steered
@@ -32,7 +35,7 @@ from semsim.phy.bler import measured_mcs
 from semsim.phy.frontend import FrontEnd
 from semsim.phy.mcs import mcs_by_index
 from semsim.seeds import stream
-from semsim.types import Transmission, WithSideInfo
+from semsim.types import Ledger, Transmission, WithSideInfo
 
 Engine = Literal["bler", "ldpc"]
 
@@ -46,6 +49,13 @@ class SeparateTransmitter(nn.Module):
         mcs: row of 3GPP TS 38.214 table 5.1.3.1-2 for all streams, or "best" for the envelope over
             all rows, codeword by codeword.
         rank: streams in use, at most those of the front end, or "best" for the envelope over them.
+        harq: "chase" or "ir" (incremental redundancy) sends an image that did not arrive again and
+            combines; every round is charged, and the row's ``cbr`` is the mean that was spent.
+        rounds: transmissions of an image at most, with ``harq``.
+        round_cbr: channel uses of one round per source value, with ``harq``; half of ``cbr`` where
+            left out. With ``mcs="best"`` no row is taken that spends more than ``cbr`` in the mean,
+            as far as the transmitter knows.
+        round_fading: each round meets "new" fading, or the "same".
         engine: "bler" draws lost blocks from error rates measured with the true decoder; "ldpc"
             encodes and decodes every bit.
         fallback: what an undecodable image becomes: "mean", its mean colour, charged 3 bytes that
@@ -65,6 +75,10 @@ class SeparateTransmitter(nn.Module):
         codec: CodecName = "hevc",
         mcs: Literal["best"] | int = "best",
         rank: Literal["best"] | int = "best",
+        harq: Combining = "none",
+        rounds: int = 4,
+        round_cbr: float | str | None = None,
+        round_fading: RoundFading = "new",
         engine: Engine = "bler",
         fallback: Fallback = "mean",
         headers: Headers = "minimal",
@@ -78,14 +92,16 @@ class SeparateTransmitter(nn.Module):
         if engine not in ("bler", "ldpc"):
             raise ValueError(f"engine is 'bler' or 'ldpc', got {engine!r}")
         self.cbr = cbr
+        self.harq = _harq(harq, rounds, round_fading, cbr, round_cbr)
         self.mcs = mcs
         self.rank = rank
         self.engine = engine
         self.stills = Stills(codec, headers, fallback)
 
     def num_symbols(self, shape: tuple[int, ...]) -> int:
-        """Return K = cbr times the number of source values, rounded down."""
-        return symbols_at(self.cbr, shape)
+        """Return K of a round: its CBR times the number of source values, rounded down."""
+        share = Fraction(1) if self.harq is None else self.harq.share
+        return symbols_at(str(cbr_fraction(self.cbr) * share), shape)
 
     def rows(self) -> tuple[int, ...]:
         """Return the MCS rows to choose from."""
@@ -96,7 +112,7 @@ class SeparateTransmitter(nn.Module):
         return (
             f"cbr={self.cbr}, codec={self.stills.codec.name}, mcs={self.mcs}, "
             f"rank={self.rank}, engine={self.engine}, fallback={self.stills.fallback}, "
-            f"headers={self.stills.headers}"
+            f"headers={self.stills.headers}, harq={self.harq}"
         )
 
 
@@ -146,19 +162,71 @@ class SeparateLink(Link):
             raise ValueError("a separate link chooses its symbols per SNR; leave symbols out")
         snr = torch.as_tensor(snr_db, dtype=torch.float64).expand(len(source))
         passage = Passage(self, source, snr.tolist(), _beside(generator))
+        harq = passage.transmitter.harq
+        same = harq is not None and harq.fading == "same"
         air = Link(
             passage,
-            self.channel,
+            SameFading(self.channel) if same else self.channel,
             passage.receive,
             csi_rx=self.csi_rx,
             csi_tx=self.csi_tx,
             frontend=Steered(self.frontend, passage),
         )
-        sent = air.transmit(source, snr_db, generator)
-        return dataclasses.replace(sent, notes=passage.notes())
+        sent = [air.transmit(source, snr_db, generator)]
+        while not passage.is_over():
+            sent.append(air.transmit(source, snr_db, generator))
+        return _together(sent, passage)
 
 
 SeparateTransmitter.link_class = SeparateLink
+
+
+def _harq(
+    combining: Combining,
+    rounds: int,
+    fading: RoundFading,
+    cbr: float | str,
+    round_cbr: float | str | None,
+) -> Harq | None:
+    """Return what is sent again; None where nothing is."""
+    for name, value, known in (
+        ("harq", combining, ("none", "chase", "ir")),
+        ("round_fading", fading, ("new", "same")),
+    ):
+        if value not in known:
+            raise ValueError(f"{name} is one of {', '.join(known)}, got {value!r}")
+    check_count("rounds", rounds, "one round is harq: none")
+    if combining == "none":
+        if round_cbr is not None:
+            raise ValueError("round_cbr is the CBR of one round of harq; set harq: ir, or drop it")
+        return None
+    share = Fraction(1, 2) if round_cbr is None else cbr_fraction(round_cbr) / cbr_fraction(cbr)
+    if share > 1:
+        raise ValueError(f"round_cbr={round_cbr} is more than the whole budget, cbr={cbr}")
+    return Harq(combining, rounds, fading, share)
+
+
+def _together(sent: list[Transmission], passage: Passage) -> Transmission:
+    """Return all rounds as one transmission; an item is charged the rounds that it took part in."""
+    last, notes = sent[-1], passage.notes()
+    if passage.transmitter.harq is None:
+        return dataclasses.replace(last, notes=notes)
+    spent = sum(passage.rounds) / len(passage.rounds)
+    first = sent[0].ledger
+    ledger = Ledger(
+        payload=spent * first.payload,
+        pilots=spent * first.pilots,
+        feedback=spent * first.feedback,
+        side_info=spent * first.side_info,
+    )
+    return dataclasses.replace(
+        last,
+        x=torch.cat([one.x for one in sent], dim=-1),
+        symbols=torch.cat([one.symbols for one in sent if one.symbols is not None], dim=-1),
+        received=torch.cat([one.received for one in sent if one.received is not None], dim=-1),
+        ledger=ledger,
+        notes=notes,
+    )
 
 
 def _beside(generator: torch.Generator) -> torch.Generator:

@@ -51,6 +51,47 @@ class BLER:
         return mean
 
 
+class Outage:
+    """Share of items that did not arrive at all, as the link notes in ``decoded``."""
+
+    name, unit = "outage", ""
+    better: Literal["higher", "lower"] = "lower"
+    worst = 1.0
+
+    def __call__(self, outcome: Outcome) -> Tensor:
+        """Return 1 for each item that was lost, else 0, [B]."""
+        return 1 - _note(outcome, "decoded", self.name).float()
+
+    def combine(self, mean: float) -> float:
+        """Return the mean itself."""
+        return mean
+
+
+class Throughput:
+    """Bits that arrived per channel use, pilots and retransmissions included.
+
+    Bits count without CRC, and only where the whole item was decoded. The denominator is the mean
+    number of channel uses per item of the batch, so the mean over items is the ratio of what
+    arrived to what was spent, as in renewal theory.
+
+    Source: Caire, Tuninetti, The throughput of hybrid-ARQ protocols for the Gaussian collision
+        channel (2001).
+    """
+
+    name, unit = "throughput", "bit/use"
+    better: Literal["higher", "lower"] = "higher"
+    worst = 0.0
+
+    def __call__(self, outcome: Outcome) -> Tensor:
+        """Return the bits of each item that arrived over the mean channel uses, [B]."""
+        bits = _note(outcome, "bits", self.name) * _note(outcome, "decoded", self.name)
+        return bits.float() / _transmission(outcome, self.name).ledger.total
+
+    def combine(self, mean: float) -> float:
+        """Return the mean itself."""
+        return mean
+
+
 class EVM:
     """Error vector magnitude in percent: RMS of (received - sent) over RMS of sent.
 
@@ -122,3 +163,14 @@ def _transmission(outcome: Outcome, name: str) -> Transmission:
     if outcome.transmission is None:
         raise ValueError(f"{name} is measured on the link; give Outcome(..., transmission=...)")
     return outcome.transmission
+
+
+def _note(outcome: Outcome, note: str, metric: str) -> Tensor:
+    """Return what the link notes per item, [B]."""
+    notes = _transmission(outcome, metric).notes
+    if note not in notes:
+        raise ValueError(
+            f"{metric} needs a link that notes {note!r} of each item, as separate does; this one "
+            f"notes {', '.join(notes) or 'nothing'}"
+        )
+    return notes[note]

@@ -30,6 +30,7 @@ from semsim.phy.qam import qam_information, qam_snr_db, qam_spread_db
 COUNTS_FILE = Path(__file__).with_name("bler_counts.csv")
 _FIT_ROUNDS = 30
 _LEAST_CHANCE = 0.3  # share of the width that is the decoder's and not the noise's, at least
+_OTHER_RATE = 0.1  # logarithm of the ratio; rounding to whole bits changes less
 _FAR = 5.0  # widths from the middle: beyond, no point has weight
 COLUMNS = ("mcs", "coded_bits", "snr_db", "blocks", "errors", "belief")
 
@@ -87,6 +88,38 @@ def block_error_rate(snr_db: Tensor, mcs: int, coded_bits: int, realised: bool =
         spread = qam_spread_db(middle, bits, coded_bits // bits)
         width = math.sqrt(max(width**2 - spread**2, (_LEAST_CHANCE * width) ** 2))
     return 0.5 * torch.erfc((snr_db.double() - middle) / (width * math.sqrt(2)))
+
+
+def code_error_rate(
+    information: Tensor,
+    belief: Tensor,
+    mcs: int,
+    info: int,
+    coded: int,
+    *,
+    realised: bool = True,
+) -> Tensor:
+    """Return the probability that a block of any length is lost, [...].
+
+    Hybrid ARQ makes codes that are no row of the table: k information bits in n places. They are
+    judged by the row of the nearest rate, at the same ratio of information to rate.
+
+    Args:
+        information: per place of the buffer, bits, [...].
+        belief: noise power that the decoder was told over the true one, [...].
+        mcs: row that was sent.
+        info: k.
+        coded: n, places that were heard of.
+        realised: whether the information is that of the noise that came, and not its mean.
+    """
+    rate, row = info / coded, mcs
+    if abs(math.log(rate / mcs_by_index(mcs).rate)) > _OTHER_RATE:
+        row = min(measured_mcs(), key=lambda one: abs(math.log(mcs_by_index(one).rate / rate)))
+        information = (information * mcs_by_index(row).rate / rate).clamp(max=1.0)
+    bits = mcs_by_index(row).bits_per_symbol
+    snr_db = qam_snr_db(bits * information, bits)
+    snr_db = snr_db - belief_loss_db(belief, rate, beyond_llr=True)
+    return block_error_rate(snr_db, row, coded, realised=realised)
 
 
 def belief_loss_db(belief: Tensor, rate: float, beyond_llr: bool = False) -> Tensor:

@@ -108,7 +108,7 @@ def ldpc_demodulate(y: Tensor, n0: Tensor, plan: Segmentation) -> tuple[Tensor, 
         payload [C, k - crc], float 0 or 1, and whether its CRC holds, [C], bool.
     """
     soft = SoftBlocks(plan)
-    soft.add(y, n0)
+    soft.add(qam_llr(y, n0, plan.mcs.bits_per_symbol))
     return soft.decode()
 
 
@@ -121,26 +121,35 @@ class SoftBlocks:
 
     def __init__(self, plan: Segmentation) -> None:
         self._plan = plan
-        self.llr = torch.zeros(0)
+        self._heard = torch.zeros(0, dtype=torch.bool)
+        self._llr = torch.zeros(0)
 
-    def add(self, y: Tensor, n0: Tensor, version: int = 0) -> None:
-        """Combine with what is there: y [C, L], complex, n0 [C, L], and its redundancy version."""
-        plan, bits = self._plan, self._plan.mcs.bits_per_symbol
-        llr = deinterleave(qam_llr(y, n0, bits), bits)
+    @property
+    def llr(self) -> Tensor:
+        """LLRs of the places that were heard of, [C, places]."""
+        return self._llr[:, self._heard]
+
+    def add(self, llr: Tensor, version: int = 0) -> None:
+        """Combine with what is there: LLRs [C, n] in order of sending, and their version."""
+        plan = self._plan
         places = read_places(plan.info, plan.graph, version, plan.coded).to(llr.device)
-        extent = max(int(places.max()) + 1, self.llr.shape[-1])
-        sums = llr.new_zeros(len(llr), extent)
-        sums[:, : self.llr.shape[-1]] = self.llr
-        self.llr = sums.index_add_(1, places, llr)
+        extent = max(int(places.max()) + 1, len(self._heard))
+        sums, heard = llr.new_zeros(len(llr), extent), llr.new_zeros(extent, dtype=torch.bool)
+        if len(self._heard):
+            sums[:, : len(self._heard)] = self._llr
+            heard[: len(self._heard)] = self._heard
+        heard[places] = True
+        in_order = deinterleave(llr, plan.mcs.bits_per_symbol)
+        self._llr, self._heard = sums.index_add_(1, places, in_order), heard
 
     def decode(self) -> tuple[Tensor, Tensor]:
         """Return the payload [C, k - crc], float 0 or 1, and whether its CRC holds, [C], bool."""
-        plan, key = self._plan, device_key(self.llr.device)
-        buffer = code_buffer(plan.info, plan.graph, self.llr.shape[-1], key)
+        plan, key = self._plan, device_key(self._llr.device)
+        buffer = code_buffer(plan.info, plan.graph, self._llr.shape[-1], key)
         check = _crc(plan.crc, key)[1]
         bits, good = [], []
         with torch.no_grad():
-            for part in self.llr.split(_BLOCKS_AT_ONCE):
+            for part in self._llr.split(_BLOCKS_AT_ONCE):
                 payload, ok = check(buffer.decode(part))
                 bits.append(payload)
                 good.append(ok.reshape(-1).bool())

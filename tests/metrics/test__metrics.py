@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import itertools
 import math
@@ -52,7 +53,20 @@ def transmission(estimate: torch.Tensor) -> Transmission:
     return Transmission(estimate, symbols.expand(-1, 2, -1), Ledger(40), symbols, received)
 
 
-OUTCOMES = {"ber": bit_outcome, "bler": bit_outcome, "accuracy": logit_outcome}
+def noted_outcome() -> Outcome:
+    outcome = image_outcome(side=8)
+    notes = {"decoded": torch.tensor([1.0, 0.0, 1.0]), "bits": torch.tensor([80, 80, 40])}
+    sent = dataclasses.replace(outcome.transmission, notes=notes)
+    return dataclasses.replace(outcome, transmission=sent)
+
+
+OUTCOMES = {
+    "ber": bit_outcome,
+    "bler": bit_outcome,
+    "accuracy": logit_outcome,
+    "outage": noted_outcome,
+    "throughput": noted_outcome,
+}
 
 
 @pytest.mark.parametrize("name", CORE)
@@ -66,7 +80,12 @@ def test_every_item_has_one_finite_value_of_its_own(name: str) -> None:
         outcome.source[1:2],
         outcome.target[1:2],
         Transmission(
-            sent.estimate[1:2], sent.x[1:2], sent.ledger, sent.symbols[1:2], sent.received[1:2]
+            sent.estimate[1:2],
+            sent.x[1:2],
+            sent.ledger,
+            sent.symbols[1:2],
+            sent.received[1:2],
+            notes={name: note[1:2] for name, note in sent.notes.items()},
         ),
     )
     assert torch.allclose(metric(alone), values[1:2], rtol=1e-5)
@@ -76,7 +95,7 @@ def test_every_item_has_one_finite_value_of_its_own(name: str) -> None:
 def test_a_metric_says_its_name_unit_and_direction(name: str) -> None:
     metric = make(name)
     assert metric.name == name and metric.better in ("higher", "lower")
-    assert metric.unit in ("", "dB", "%")
+    assert metric.unit in ("", "dB", "%", "bit/use")
 
 
 @pytest.mark.parametrize("name", CORE)
@@ -133,3 +152,11 @@ def test_metrics_of_the_task_judge_its_output_and_those_of_the_link_the_estimate
         assert torch.equal(
             make(f"task_{kind}")(outcome), make(kind)(Outcome(output, target, target))
         )
+
+
+def test_throughput_is_what_arrived_over_what_was_spent() -> None:
+    outcome = noted_outcome()
+    assert make("throughput")(outcome).tolist() == [2.0, 0.0, 1.0]  # 40 channel uses each
+    assert make("outage")(outcome).tolist() == [0.0, 1.0, 0.0]
+    with pytest.raises(ValueError, match="throughput needs a link that notes 'bits'"):
+        make("throughput")(image_outcome(side=8))

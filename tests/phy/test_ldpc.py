@@ -149,6 +149,24 @@ def test_curves_do_not_mix_base_graphs(index: int, coded: int) -> None:
     assert len(graphs) == 2
 
 
+@pytest.mark.parametrize("index", [3, 5, 7, 10, 12, 14, 15, 17, 20, 23])
+def test_a_length_that_was_not_measured_is_found_by_its_neighbours(index: int) -> None:
+    """Without its own counts the curve of 3072 bits lies where they say, within one base graph."""
+    counts = [c for c in read_counts() if c.mcs == index and c.belief == 1]
+    graph = base_graph(math.floor(3072 * mcs_by_index(index).rate), mcs_by_index(index).rate)
+    middles = {}
+    for length in {c.coded_bits for c in counts}:
+        own = fit_waterfall([c for c in counts if c.coded_bits == length])
+        info = math.floor(length * mcs_by_index(index).rate)
+        if own is not None and base_graph(info, mcs_by_index(index).rate) == graph:
+            middles[length] = own[0]
+    above = min(length for length in middles if length > 3072)
+    share = (3072**-0.5 - above**-0.5) / (1536**-0.5 - above**-0.5)
+    line = middles[above] + share * (middles[1536] - middles[above])
+    # 0.05 dB, and 0.015 dB of chance in each of three middles (width 0.25 dB, 400 blocks)
+    assert abs(middles[3072] - line) < 0.05 + 2 * 0.015 * math.sqrt(2)
+
+
 @pytest.mark.parametrize("index", [3, 9, 15, 22])
 @pytest.mark.parametrize("off_db", [-0.3, 0.0, 0.3])
 def test_counting_the_noise_that_came_changes_no_mean(index: int, off_db: float) -> None:
