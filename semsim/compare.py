@@ -46,6 +46,7 @@ class Comparison:
     Args:
         a, b: names of the schemes.
         metric, unit, better: the metric, and whether a higher or lower value is better.
+        over: what intervals are over: items, or trainings where there are several.
         points: one row per condition and SNR: values, ``diff``, ``gain`` in dB, with intervals.
         deltas: one row per condition and kind of delta, with ``value``, ``low``, ``high``.
     """
@@ -55,6 +56,7 @@ class Comparison:
     metric: str
     unit: str
     better: str
+    over: str = "items"
     points: list[dict[str, Any]] = field(default_factory=list)
     deltas: list[dict[str, Any]] = field(default_factory=list)
 
@@ -221,6 +223,7 @@ def _over_snr(
     """Add the points and deltas of one condition."""
     runs = [Curves.read(folders, rows, found.metric) for rows in _by_training(matched)]
     estimates = [run.snr_deltas(found.better, fit) for run in runs]
+    found.over = "trainings" if len(runs) > 1 else found.over
     for k, row in enumerate(runs[0].rows):
         diff = pooled([run.differences[k] for run in runs])
         gain = pooled([e[2 + k] for e in estimates])

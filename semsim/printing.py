@@ -102,7 +102,7 @@ def print_comparison(found: Comparison) -> None:
     title = f"{found.metric}{unit}: {found.a} against {found.b}; {found.better} is better"
     if found.points:
         conditions = [c for c in found.points[0] if c not in POINT]
-        names = ["SNR", found.a, found.b, "difference", "95 % interval", "SNR gain", "items"]
+        names = ["SNR", found.a, found.b, "difference", "95 % interval", "SNR gain", found.over]
         table = new_table(title, conditions, names)
         for p in found.points:
             half = with_half(p["gain"], p["gain_low"], p["gain_high"], signed=True)

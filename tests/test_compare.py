@@ -75,7 +75,7 @@ def test_trainings_give_intervals_over_trainings(tmp_path: Path) -> None:
     learned = lambda snr, cbr, seed: curve()(snr, cbr, 0) + shifts[seed]  # noqa: E731
     make_folder(tmp_path, {"old": curve(), "new": learned}, trainings=(1, 2, 3))
     found = only(tmp_path, to="old")
-    assert found.points[0]["n"] == 3
+    assert (found.points[0]["n"], found.over) == (3, "trainings")
     assert found.points[0]["diff"] == pytest.approx(1)
     assert found.points[0]["diff_high"] == pytest.approx(1 + 4.3027 * 0.5 / 3**0.5, abs=1e-3)
 
