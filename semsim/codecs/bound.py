@@ -10,7 +10,9 @@ transmitter knows the channel.
 
 ``per_draw`` bounds every scheme, in so far as no image codec is better than this one. ``one``
 bounds those that send an image as one message at one rate, such as ``separate``; a code that
-degrades gracefully may pass it.
+degrades gracefully may pass it. What clipping or an untracked oscillator does is left out, and what
+a waveform's resource elements do to each other counts as noise: the bound is then loose, or one
+for receivers that take each element by itself.
 """
 
 from __future__ import annotations

@@ -21,6 +21,7 @@ from channels.fading import Rayleigh, Rician
 from channels.impairments import CarrierOffset, Clipping, PhaseNoise
 from channels.interference import Interference
 from channels.ofdm import CDL, TDL, UMa, UMi
+from channels.waveform import Waveform
 from semsim import spec, zoo
 from semsim.codecs.analog import AnalogReceiver, AnalogTransmitter
 from semsim.codecs.bound import BoundLink, BoundTransmitter
@@ -50,6 +51,7 @@ MAKERS: dict[str, Callable[[Path], Channel]] = {
     "phase_noise": lambda _: PhaseNoise(1e2),
     "clipping": lambda _: Clipping(0.0),
     "cascade": lambda _: Cascade([Clipping(3.0, 2), Interference(5.0, channel=Rayleigh(2, 2))]),
+    "waveform": lambda _: Waveform([Clipping(3.0), TDL("A", 3e-7, speed_mps=30.0)]),
     "measured": lambda path: Measured(path),
 }
 
