@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any, Literal
 from semsim.compare import chosen_rows
 from semsim.differences import TRAINING, has_trainings, over_trainings, paired_differences
 from semsim.mistakes import known
+from semsim.paired import mean_of
 
 if TYPE_CHECKING:
-    from pandas import DataFrame
+    from pandas import DataFrame, Series
 
 Format = Literal["latex", "markdown", "csv"]
 FORMATS: tuple[Format, ...] = ("latex", "markdown", "csv")
@@ -65,7 +66,9 @@ def ablation(
     paired = True
     for column, part in table.groupby(columns, sort=True):
         lines = part.to_dict("records")
-        tied, known_pairs = _best(Path(folder), lines, single if averaged else None)
+        here = single[single[columns] == column]
+        of_seed = _by_seed(here, rows) if averaged else None
+        tied, known_pairs = _best(Path(folder), lines, rows, of_seed)
         paired = paired and known_pairs
         for line, bold in zip(lines, tied, strict=True):
             value, low, high = (float(line[name]) for name in ("value", "ci_low", "ci_high"))
@@ -90,13 +93,23 @@ def _check_one_each(table: DataFrame, rows: str, columns: str, swept: Sequence[s
     )
 
 
+def _by_seed(table: DataFrame, rows: str) -> dict[Any, Series[float]]:
+    """Return for each scheme its values by the seed of the training."""
+    groups = table.groupby(rows, sort=False)
+    return {label: part.set_index(TRAINING)["value"] for label, part in groups}
+
+
 def _best(
-    folder: Path, lines: list[dict[str, Any]], trainings: DataFrame | None
+    folder: Path, lines: list[dict[str, Any]], rows: str, of_seed: dict[Any, Series[float]] | None
 ) -> tuple[list[bool], bool]:
     """Return which lines are the best or not told apart from it, and whether items were paired."""
     higher = lines[0]["better"] == "higher"
     best = max(lines, key=lambda line: line["value"] if higher else -line["value"])
-    if trainings is not None:
+    if of_seed is not None:
+        away = {label: (of_seed[best[rows]] - values).dropna() for label, values in of_seed.items()}
+        if all(len(difference) > 1 for difference in away.values()):
+            ends = [mean_of(away[line[rows]].to_numpy(dtype=float)) for line in lines]
+            return [not (end.low > 0 or end.high < 0) for end in ends], True
         return [line is best or _overlap(line, best) for line in lines], False
     try:
         return [line is best or _tied(folder, line, best) for line in lines], True

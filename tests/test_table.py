@@ -51,6 +51,25 @@ def test_means_over_trainings_say_so(tmp_path: Path) -> None:
     assert cells["b"]["0"].value == pytest.approx(30, abs=0.1)
 
 
+def test_trainings_are_paired_by_their_seed(tmp_path: Path) -> None:
+    """Seeds move both schemes by far more than what sets them apart."""
+    make_folder(
+        tmp_path,
+        {
+            "a": lambda snr, cbr, seed: 20 + 2.0 * seed,
+            "b": lambda snr, cbr, seed: 20.5 + 2.0 * seed + 0.01 * (-1) ** seed,
+            "c": lambda snr, cbr, seed: 20.5 + 2.0 * seed,
+        },
+        trainings=(0, 1, 2, 3),
+    )
+    cells, caption = ablation(tmp_path, "transmitter", "snr_db", metric=None)
+    assert {label: line["0"].bold for label, line in cells.items()} == {
+        "a": False, "b": True, "c": True,
+    }  # fmt: skip
+    assert cells["a"]["0"].high > cells["b"]["0"].low
+    assert "paired difference to it may be zero" in caption
+
+
 def test_a_cell_of_several_links_is_refused(tmp_path: Path) -> None:
     make_folder(tmp_path, {"a": level(20)}, cbrs=(1 / 12, 1 / 6))
     with pytest.raises(ValueError, match=r"differ in transmitter\.cbr .* choose one with --where"):
