@@ -244,7 +244,7 @@ def _curve_so_far(folder: Path, steps: int) -> list[dict[str, Any]]:
         return []
     import pandas
 
-    rows = pandas.read_csv(path)
+    rows = pandas.read_csv(path, float_precision="round_trip")
     return rows[rows["step"] <= steps].to_dict("records")  # type: ignore[return-value]
 
 

@@ -22,7 +22,10 @@ def test_rows_survive_parquet_and_csv_to_the_last_bit(tmp_path: Path) -> None:
 
     write_rows(tmp_path, frame([ROW, {**ROW, "snr_db": 2.0}]))
     assert read_rows(tmp_path).iloc[0].to_dict() == ROW
-    assert pd.read_csv(tmp_path / "rows.csv")["value"].iloc[0] == 0.1 + 0.2
+    assert (
+        pd.read_csv(tmp_path / "rows.csv", float_precision="round_trip")["value"].iloc[0]
+        == 0.1 + 0.2
+    )
 
 
 def test_the_standard_columns_come_first_and_swept_ones_follow() -> None:
