@@ -81,8 +81,9 @@ def draw(
         path = folder / re.sub(r"[^\w.+-]", "_", name)
         metrics = tuple(name for m in metrics for name in ((m, m + beside) if beside else (m,)))
         plots.plot_rows(
-            rows, path, x=x, y=metrics, by=by, panel=panel, theory=curves, reference=reference
-        )
+            rows, path, x=x, y=metrics, by=by, panel=panel, theory=curves, reference=reference,
+            also=(".svg", ".pdf"),
+        )  # fmt: skip
         files.append(path)
     return files
 

@@ -10,6 +10,7 @@ from semsim.differences import add_differences, scheme_column
 from semsim.disk import log, read_sums, set_aside, sum_of, write_sums
 from semsim.evaluation import Row
 from semsim.figures import draw_all
+from semsim.plotstyle import word_of
 from semsim.results import Journal
 from semsim.scenario import Built, Point, Scenario
 from semsim.strips import FIRST, draw_strips, shown_links, shown_snrs, take_pictures
@@ -52,6 +53,23 @@ def figures(folder: Path, scenario: Scenario, points: list[Point], rows: DataFra
             panel, scheme = _place(point)
             schemes.setdefault(panel, {})[scheme] = found
     return files + draw_strips(folder, schemes)
+
+
+def captions(files: Sequence[Path], rows: DataFrame) -> dict[Path, str]:
+    """Return what each file shows, for the report."""
+    low, high = int(rows["n"].min()), int(rows["n"].max())
+    items = f"{low} items" if low == high else f"{low} to {high} items"
+    found = {}
+    for path in files:
+        what, _, over = path.stem.partition("_over_")
+        if not over:
+            where = path.stem.removeprefix("strip").strip("_").replace("_", " ")
+            words = "What was sent and what arrived at each SNR"
+            found[path] = f"{words}: {where}." if where else f"{words}."
+            continue
+        metrics = " and ".join(map(word_of, what.split("_and_")))
+        found[path] = f"{metrics} over {word_of(over)}; 95 % intervals over {items} per point."
+    return found
 
 
 def pictured(points: list[Point]) -> list[int]:

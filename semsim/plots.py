@@ -25,6 +25,7 @@ from semsim.plotstyle import (
     plain,
     save,
     style,
+    word_of,
 )
 
 if TYPE_CHECKING:
@@ -49,6 +50,7 @@ def plot_rows(
     panel: str | None = "channel",
     reference: DataFrame | None = None,
     theory: Mapping[str, Callable[[Any], Any]] | None = None,
+    also: Sequence[str] = (),
 ) -> Figure:
     """Draw one metric of many rows, with 95 % intervals: a colour per scheme, a panel per channel.
 
@@ -64,6 +66,7 @@ def plot_rows(
         reference: published values to lay beneath in grey, as :func:`published` chooses them; a
             panel shows those whose channel has the name of its own, such as ``AWGN``.
         theory: curves to lay beneath, dashed: name to a function of x.
+        also: further suffixes, such as ".svg", under which the figure is written beside ``path``.
 
     Raises:
         ValueError: the rows have no such column or metric.
@@ -72,32 +75,39 @@ def plot_rows(
     chosen = {metric: _choose(rows, x, metric, by, panel) for metric in metrics}
     shown = rows[rows["metric"].isin(metrics)]  # a metric may lack a scheme, such as no link
     names, bounds = _panels(shown, panel)
-    look = looks(list(dict.fromkeys(shown[by])))
-    named, rest = look[:LINES], [label for label, *_ in look[LINES:]]
+    every_look = looks(list(dict.fromkeys(shown[by])))
+    named, rest = every_look[:LINES], [label for label, *_ in every_look[LINES:]]
     with style():
         figure, axes = _figure(len(names), len(metrics))
         for ax, (name, metric) in zip(axes, itertools.product(names, metrics), strict=True):
             every = chosen[metric]
             here = every[every[panel] == name] if panel else every
             _faint(ax, here[here[by].isin(rest)], x, by)
-            for label, colour, marker, dashes in named:
-                _curve(ax, here[here[by] == label], x, plain(label), colour, marker, dashes)
+            for number, look in enumerate(named):
+                _curve(ax, here[here[by] == look[0]], x, plain(look[0]), look[1:], number)
                 for bound in bounds:
-                    there = every[(every[panel] == bound) & (every[by] == label)]
-                    _curve(ax, there, x, plain(f"{label}, {bound}"), colour, "", (4.0, 2.0))
+                    there = every[(every[panel] == bound) & (every[by] == look[0])]
+                    dashed = (look[1], "", (4.0, 2.0))
+                    _curve(ax, there, x, plain(f"{look[0]}, {bound}"), dashed, number)
+            _tell_apart(ax)
             _theory(ax, theory or {}, here[x])
             _published(ax, _of_panel(reference, x, here), x)
             ax.set_xlabel(WORDS.get(x, plain(x)))
             if panel and (metric == metrics[0] or len(names) > 1):
                 ax.set_title(plain(name), loc="left")
+            if x != "cbr" and (cbr := _cbr(here)):
+                ax.set_title(cbr, loc="right", fontsize=6.5, color="#555555")
+            _say_what_lacks(ax, every, here, by)
             if len(metrics) > 1 or _is_left(ax):
                 ax.set_ylabel(_metric_label(every, metric))
         for number, metric in enumerate(metrics):
             _scale(axes[number :: len(metrics)], x, metric, chosen[metric])
         _legend(figure, axes)
-        cut = f"; {LINES} of {len(look)} schemes are named" if rest else ""
+        cut = f"; {LINES} of {len(every_look)} schemes are named" if rest else ""
         figure.supxlabel(_footnote(shown, x) + cut, fontsize=6.5, color="#555555")
         save(figure, path)
+        for suffix in also:
+            save(figure, None if path is None else Path(path).with_suffix(suffix))
     return figure
 
 
@@ -149,27 +159,57 @@ def _panels(rows: DataFrame, panel: str | None) -> tuple[list[Any], list[Any]]:
 
 
 def _curve(
-    ax: Axes, rows: DataFrame, x: str, label: str, colour: str, marker: str, dashes: Dashes
+    ax: Axes, rows: DataFrame, x: str, label: str, look: tuple[str, str, Dashes], number: int
 ) -> None:
+    """Draw a scheme: a line with a band for its intervals, or bars side by side over words."""
     if rows.empty:
         return
     rows = rows.sort_values(x)
-    value = rows["value"]
-    errors = [(value - rows["ci_low"]).clip(lower=0), (rows["ci_high"] - value).clip(lower=0)]
+    colour, marker, dashes = look
+    low, high = rows["ci_low"].clip(upper=rows["value"]), rows["ci_high"].clip(lower=rows["value"])
+    style: dict[str, Any] = {
+        "label": label, "color": colour, "marker": marker,
+        "linestyle": (0, dashes) if dashes else "-",
+        "markeredgecolor": "white", "markeredgewidth": 0.5, "zorder": 2 if dashes else 3,
+    }  # fmt: skip
+    if _is_numeric(rows, x):
+        ax.plot(rows[x], rows["value"], **style)
+        ax.fill_between(rows[x], low, high, color=colour, alpha=0.13, linewidth=0, zorder=1.2)
+        return
+    from matplotlib.transforms import ScaledTranslation
+
+    aside = ScaledTranslation((number % 7 - 3) * 3 / 72, 0, ax.figure.dpi_scale_trans)
+    errors = [rows["value"] - low, high - rows["value"]]
     ax.errorbar(
-        rows[x],
-        value,
-        yerr=errors,
-        label=label,
-        color=colour,
-        marker=marker,
-        linestyle=(0, dashes) if dashes else "-",
-        markeredgecolor="white",
-        markeredgewidth=0.5,
-        elinewidth=0.8,
-        capsize=2,
-        zorder=2 if dashes else 3,
-    )
+        rows[x], rows["value"], yerr=errors, elinewidth=0.8, capsize=2,
+        transform=ax.transData + aside, **style,
+    )  # fmt: skip
+
+
+def _is_numeric(rows: DataFrame, x: str) -> bool:
+    from pandas.api.types import is_numeric_dtype
+
+    return bool(is_numeric_dtype(rows[x]))
+
+
+def _tell_apart(ax: Axes) -> None:
+    """Dash a curve that runs within 1 % of the panel's height of an earlier one, so both show."""
+    import numpy as np
+
+    curves = [line for line in ax.lines if line.get_marker() not in ("None", "", None)]
+    values = [np.asarray(line.get_ydata(), dtype=float) for line in curves]
+    if not values:
+        return
+    height = max(v.max() for v in values) - min(v.min() for v in values)
+    for later, line in enumerate(curves):
+        for before in values[:later]:
+            alike = before.shape == values[later].shape
+            if alike and height and np.abs(before - values[later]).max() < 0.01 * height:
+                line.set_linestyle((0, (3, 3)))
+                line.set_markersize(line.get_markersize() + 2)
+                line.set_markerfacecolor("none")
+                line.set_markeredgecolor(line.get_color())
+                break
 
 
 def _faint(ax: Axes, rows: DataFrame, x: str, by: str) -> None:
@@ -229,7 +269,7 @@ def _published(ax: Axes, values: DataFrame | None, x: str) -> None:
 
 def _metric_label(rows: DataFrame, y: str) -> str:
     y, minus, to = y.partition(DIFFERENCE)
-    word = WORDS.get(y, y.upper() if len(y) <= 4 else y.replace("_", " ")) + minus + to
+    word = word_of(y) + minus + to
     units = [u for u in rows.get("unit", []) if isinstance(u, str) and u]
     unit = units[0] if units else {"psnr": "dB", "psnr_of_mse": "dB", "ms_ssim_db": "dB"}.get(y)
     return plain(f"{word} ({unit})" if unit else word)
@@ -255,6 +295,21 @@ def _scale(axes: Sequence[Axes], x: str, y: str, rows: DataFrame) -> None:
             ax.set_ylim(bottom=rows["value"][rows["value"] > 0].min() / 3)
         else:
             ax.yaxis.set_major_locator(MaxNLocator(9, steps=[1, 2, 5, 10]))
+            ax.set_ylim(*_reach(axes, rows))
+
+
+def _reach(axes: Sequence[Axes], rows: DataFrame) -> tuple[float, float]:
+    """Return where an axis begins and ends: values rule it, intervals may reach beyond."""
+    import numpy as np
+
+    drawn = [np.asarray(line.get_ydata(), dtype=float) for ax in axes for line in ax.lines]
+    values = np.concatenate(drawn)
+    low, high = float(np.nanmin(values)), float(np.nanmax(values))
+    room = 0.2 * (high - low) or 1.05 * max(float((rows["ci_high"] - rows["ci_low"]).max()), 1e-6)
+    bottom = max(float(np.nanmin([rows["ci_low"].min(), low])), low - room)
+    top = min(float(np.nanmax([rows["ci_high"].max(), high])), high + room)
+    margin = 0.04 * (top - bottom) or 0.5
+    return bottom - margin, top + margin
 
 
 def _is_left(ax: Axes) -> bool:
@@ -264,7 +319,8 @@ def _is_left(ax: Axes) -> bool:
 
 def _footnote(rows: DataFrame, x: str) -> str:
     """Say what makes the comparison fair: interval, items and channel uses."""
-    notes = [f"bars: 95 % intervals{_over(rows)}"]
+    shown = "bands" if _is_numeric(rows, x) else "bars"
+    notes = [f"{shown}: 95 % intervals{_over(rows)}"]
     if "n" in rows:
         low, high = int(rows["n"].min()), int(rows["n"].max())
         notes.append(
@@ -272,12 +328,25 @@ def _footnote(rows: DataFrame, x: str) -> str:
         )
         if "few_items" in rows and rows["few_items"].any():
             notes.append("few items")
-    if "cbr" in rows and x != "cbr":
-        cbr = rows["cbr"][rows["cbr"] > 0] if (rows["cbr"] > 0).any() else rows["cbr"]
-        low, high = cbr.min(), cbr.max()
-        equal = high <= low * 1.005
-        notes.append(f"CBR {_fraction(low)}" if equal else f"CBR {low:.3g} to {high:.3g}")
     return "; ".join(notes)
+
+
+def _cbr(rows: DataFrame) -> str:
+    """Return the CBR of a panel, or the lowest and the highest."""
+    if "cbr" not in rows or rows.empty:
+        return ""
+    cbr = rows["cbr"][rows["cbr"] > 0] if (rows["cbr"] > 0).any() else rows["cbr"]
+    low, high = cbr.min(), cbr.max()
+    return f"CBR {_fraction(low)}" if high <= low * 1.005 else f"CBR {low:.3g} to {high:.3g}"
+
+
+def _say_what_lacks(ax: Axes, every: DataFrame, here: DataFrame, by: str) -> None:
+    """Name the schemes that other panels have and this one has not."""
+    there = set(here[by])
+    lacking = [str(label) for label in dict.fromkeys(every[by]) if label not in there]
+    if lacking and len(lacking) <= 4:
+        words = plain("not run here: " + ", ".join(lacking))
+        ax.text(0.02, 0.02, words, transform=ax.transAxes, fontsize=6, color="#555555")
 
 
 def _over(rows: DataFrame) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,6 +14,11 @@ if TYPE_CHECKING:
 #: of Okabe and Ito, Color universal design (2008), without yellow; the last is Tol's wine
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#882255")
 MARKERS = "os^Dv<PX"  # one more than colours, so that pairs repeat late
+#: words in the name of a scheme, and the place in COLOURS that it has in all figures
+OWN_COLOUR = {
+    "swin": 0, "deepjscc": 1, "hevc": 2, "separate": 2, "ldpc": 2, "lcfsc": 3, "avif": 4,
+    "jpeg": 4, "analog": 5, "softcast": 5, "keras": 6, "hybrid": 6,
+}  # fmt: skip
 GREY_MARKERS = "xD+sP^*ov"
 #: schemes with such a word in their name are drawn dashed
 BOUNDS = ("bound", "capacity", "theory", "limit", "no link")
@@ -60,6 +66,11 @@ STYLE: dict[Any, Any] = {
 }
 
 
+def word_of(column: str) -> str:
+    """Return what a metric or a column is called in figures."""
+    return WORDS.get(column, column.upper() if len(column) <= 4 else column.replace("_", " "))
+
+
 def plain(label: object) -> str:
     """Return a label so that it is drawn as it is written.
 
@@ -83,21 +94,39 @@ def is_bound(label: object) -> bool:
 
 
 def looks(labels: Sequence[object]) -> list[tuple[object, str, str, Dashes]]:
-    """Give each scheme a colour and a marker; bounds are black and dashed, without marker."""
+    """Give each scheme a colour and a marker; bounds are black and dashed, without marker.
+
+    A scheme of a known kind has the same colour in all figures, as long as no other needs it.
+    """
     dashed: list[tuple[str, Dashes]] = [
         ("#000000", (4.0, 2.0)), ("#777777", (4.0, 2.0)), ("#444444", (1.0, 1.5))
     ]  # fmt: skip
     looks: list[tuple[object, str, str, Dashes]] = []
     bounds = [label for label in labels if is_bound(label)]
-    schemes = [label for label in labels if label not in bounds]
+    places = _places([label for label in labels if label not in bounds])
     for label in labels:
         if label in bounds:
             colour, dashes = dashed[bounds.index(label) % len(dashed)]
             looks.append((label, colour, "", dashes))
         else:
-            n = schemes.index(label)
+            n = places[label]
             looks.append((label, COLOURS[n % len(COLOURS)], MARKERS[n % len(MARKERS)], ()))
     return looks
+
+
+def _places(schemes: Sequence[object]) -> dict[object, int]:
+    """Return the place of each scheme's colour: its own where it has one, else the next free."""
+    places: dict[object, int] = {}
+    for label in schemes:
+        words = (place for word, place in OWN_COLOUR.items() if word in str(label).lower())
+        place = next(words, None)
+        if place is not None and place not in places.values():
+            places[label] = place
+    for label in schemes:
+        if label not in places:
+            free = (n for n in itertools.count() if n not in places.values())
+            places[label] = next(free)
+    return places
 
 
 def style() -> Any:
@@ -112,11 +141,14 @@ def save(figure: Figure, path: str | Path | None) -> None:
     if path is None:
         return
     Path(path).parent.mkdir(parents=True, exist_ok=True)
-    stamp = {"CreationDate": None} if str(path).endswith(".pdf") else None
-    stamp = {"Date": None} if str(path).endswith(".svg") else stamp
+    suffix = Path(path).suffix
+    stamp = {".pdf": {"CreationDate": None}, ".svg": {"Date": None}}.get(suffix)
+    packed: dict[str, Any] = (
+        {"pil_kwargs": {"quality": 85, "method": 4}} if suffix == ".webp" else {}
+    )
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        figure.savefig(path, metadata=stamp)
+        figure.savefig(path, metadata=stamp, **packed)
     lacking = [w for w in caught if "missing from font" in str(w.message)]
     for warning in caught:
         if warning not in lacking:

@@ -15,14 +15,14 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
 TYPES = {".png": "image/png", ".svg": "image/svg+xml", ".jpg": "image/jpeg", ".webp": "image/webp"}
-SHOWN = ("transmitter", "channel", "payload", "cbr", "snr_db", "metric", "value", "n", "power")
-ROWS = 1000  #: of the table, at most; a page with more helps nobody
+LINKS = 200  #: of a table, at most; a page with more helps nobody
 STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; color: #222; max-width: 62rem; margin: 2rem auto;
        padding: 0 1rem; }
 h1 { font-size: 1.5rem; } h2 { font-size: 1.1rem; margin-top: 2rem; }
 figure { margin: 1rem 0; } figure img { max-width: 100%; } figcaption { color: #666; }
 .wide { overflow-x: auto; }
+pre { background: #f6f6f6; padding: .6rem; overflow-x: auto; font-size: 13px; }
 table { border-collapse: collapse; font-size: 13px; font-variant-numeric: tabular-nums; }
 th, td { padding: .25rem .7rem; text-align: left; border-bottom: 1px solid #ddd; }
 th { border-bottom: 2px solid #888; } td.number { text-align: right; white-space: nowrap; }
@@ -34,8 +34,9 @@ def write_report(
     path: str | Path,
     *,
     title: str,
-    figures: Sequence[str | Path] = (),
+    figures: Mapping[Path, str] | Sequence[str | Path] = (),
     provenance: Mapping[str, Any] | None = None,
+    scenario: str = "",
 ) -> Path:
     """Write one self-contained HTML file and return its path.
 
@@ -43,19 +44,29 @@ def write_report(
         rows: results, one row per point and metric.
         path: the file to write.
         title: its heading, such as the scenario's name.
-        figures: picture files (.png, .svg, .jpg, .webp) to embed.
+        figures: picture files (.png, .svg, .jpg, .webp) to embed, with a caption each where it is
+            a mapping.
         provenance: what made the results: versions, hashes, device, command; may be nested.
+        scenario: the text that ``semsim run`` makes these rows of.
     """
     swept = (provenance or {}).get("swept", [])
-    cut = f", of which the first {ROWS} are shown; all are in rows.csv" if len(rows) > ROWS else ""
+    captions = figures if isinstance(figures, Mapping) else {Path(f): "" for f in figures}
     parts = [
         f"<h1>{html.escape(title)}</h1>",
-        *(_figure(Path(figure)) for figure in figures),
-        f"<h2>Results</h2><p>{len(rows)} rows{cut}; value with its 95 % interval.</p>",
-        f'<div class="wide">{_table(rows[:ROWS], swept)}</div>',
+        *(_figure(figure, caption) for figure, caption in captions.items()),
+        "<h2>Results</h2>",
+        *(_pivot(of_metric, swept) for _, of_metric in rows.groupby("metric", sort=False)),
+        *_differences(rows, swept),
+        f"<p>{len(rows)} rows are in rows.csv. ± is half of the 95 % interval.</p>",
     ]
+    if scenario:
+        parts.append(f"<h2>Scenario</h2><pre>{html.escape(scenario)}</pre>")
+        command = html.escape(f"semsim run scenario.yaml --out {title}")
+        parts.append(
+            f"<p>Saved as scenario.yaml it gives these rows again:</p><pre>{command}</pre>"
+        )
     if provenance:
-        parts.append(f"<h2>Provenance</h2>{_mapping(provenance)}")
+        parts.append(f"<h2>Provenance</h2>{_mapping(_without_folders(provenance))}")
     head = f'<meta charset="utf-8"><title>{html.escape(title)}</title><style>{STYLE}</style>'
     text = (
         f'<!doctype html><html lang="en"><head>{head}</head><body>{"".join(parts)}</body></html>\n'
@@ -64,34 +75,69 @@ def write_report(
     return Path(path)
 
 
-def _figure(path: Path) -> str:
+def _without_folders(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return provenance without the folders of this machine; the report may be mailed."""
+    command = values.get("command")
+    if not isinstance(command, str):
+        return dict(values)
+    words = [Path(word).name if word.startswith(("/", "~")) else word for word in command.split()]
+    return {**values, "command": " ".join(words)}
+
+
+def _figure(path: Path, caption: str) -> str:
     kind = TYPES.get(path.suffix.lower())
     if kind is None:
         raise ValueError(f"{path} cannot be shown in HTML; give {', '.join(TYPES)}")
     picture = base64.b64encode(path.read_bytes()).decode()
-    name = html.escape(path.stem.replace("_", " "))
-    image = f'<img alt="{name}" src="data:{kind};base64,{picture}">'
-    return f"<figure>{image}<figcaption>{name}</figcaption></figure>"
+    words = html.escape(caption or path.stem.replace("_", " "))
+    image = f'<img alt="{words}" src="data:{kind};base64,{picture}">'
+    return f"<figure>{image}<figcaption>{words}</figcaption></figure>"
 
 
-def _table(rows: DataFrame, swept: Sequence[str]) -> str:
+def _pivot(rows: DataFrame, swept: Sequence[str]) -> str:
+    """Return the table of one metric: a line for each link, a column for each SNR."""
     rows = name_bounds(rows)
-    columns = [column for column in dict.fromkeys((*swept, *SHOWN)) if column in rows]
-    lines = ["<tr>" + "".join(f"<th>{html.escape(c)}</th>" for c in columns) + "</tr>"]
-    for row in rows.to_dict("records"):
-        lines.append("<tr>" + "".join(_cell(row, column) for column in columns) + "</tr>")
-    return f"<table>{''.join(lines)}</table>"
+    columns = [name for name in swept if name in rows] or ["transmitter"]
+    snrs = sorted(rows["snr_db"].unique())
+    unit = rows["unit"].iloc[0] if "unit" in rows else ""
+    title = f"{rows['metric'].iloc[0]} ({unit})" if unit else str(rows["metric"].iloc[0])
+    heads = [*columns, *(["CBR"] if "cbr" in rows else []), *(f"{snr:g} dB" for snr in snrs)]
+    lines = ["<tr>" + "".join(f"<th>{html.escape(str(h))}</th>" for h in heads) + "</tr>"]
+    links = list(rows.groupby(columns, sort=False, dropna=False))
+    for key, link in links[:LINKS]:
+        words = [*map(str, key), *([f"{link['cbr'].mean():.4g}"] if "cbr" in rows else [])]
+        cells = [f"<td>{html.escape(word)}</td>" for word in words]
+        cells += [_cell(link[link["snr_db"] == snr]) for snr in snrs]
+        lines.append("<tr>" + "".join(cells) + "</tr>")
+    cut = f"<p>The first {LINKS} of {len(links)} links.</p>" if len(links) > LINKS else ""
+    table = f'<div class="wide"><table>{"".join(lines)}</table></div>'
+    return f"<h3>{html.escape(title)}</h3>{cut}{table}"
 
 
-def _cell(row: Mapping[str, Any], column: str) -> str:
-    value = row[column]
-    if not isinstance(value, float | int) or isinstance(value, bool):
-        return f"<td>{html.escape(str(value))}</td>"
-    text = f"{value:.4g}"
-    if column == "value" and {"ci_low", "ci_high"} <= row.keys():
-        unit = f" {row['unit']}" if isinstance(row.get("unit"), str) else ""
-        text += f"{unit} [{row['ci_low']:.4g}, {row['ci_high']:.4g}]"
-        text += ", few items" if row.get("few_items") is True else ""
+def _differences(rows: DataFrame, swept: Sequence[str]) -> list[str]:
+    """Return a table of paired differences for each metric that has them."""
+    if "diff" not in rows or not rows["diff"].notna().any():
+        return []
+    there = rows[rows["diff"].notna()]
+    minus = " minus that of " + there["difference_to"].map(str)
+    renamed = there.assign(
+        metric=there["metric"] + minus + ", paired", value=there["diff"],
+        ci_low=there["diff_low"], ci_high=there["diff_high"], decoded=1.0,
+    )  # fmt: skip
+    return [_pivot(part, swept) for _, part in renamed.groupby("metric", sort=False)]
+
+
+def _cell(rows: DataFrame) -> str:
+    """Return a value with half of its interval; few items and outages are said."""
+    if rows.empty:
+        return '<td class="number"></td>'
+    row = rows.iloc[0]
+    text = f"{row['value']:.4g}"
+    half = (row["ci_high"] - row["ci_low"]) / 2 if "ci_high" in rows else float("nan")
+    text += f" ± {half:.2g}" if half == half else ""
+    text += ", few items" if bool(row.get("few_items", False)) else ""
+    decoded = row.get("decoded", 1.0)
+    text += f", {1 - decoded:.0%} lost" if decoded == decoded and decoded < 1 else ""
     return f'<td class="number">{html.escape(text)}</td>'
 
 

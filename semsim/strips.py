@@ -69,10 +69,10 @@ def draw_strips(folder: Path, schemes: dict[str, dict[str, dict[float, Path]]]) 
 
 def _free(folder: Path, name: str, taken: Sequence[Path]) -> Path:
     """Return a file of this name that is not taken: labels may differ in what names leave out."""
-    path, count = folder / f"{name}.png", 1
+    path, count = folder / f"{name}.webp", 1
     while path in taken:
         count += 1
-        path = folder / f"{name}_{count}.png"
+        path = folder / f"{name}_{count}.webp"
     return path
 
 
@@ -93,7 +93,8 @@ def take_pictures(
 ) -> None:
     """Send the payload's first item at each SNR and keep what the task shows of it as a picture.
 
-    Where the PSNR against the first picture would not judge it, it carries the metric's value.
+    Where the PSNR against the first picture would not judge it, it carries the metric's value. An
+    image that was lost says so.
     """
     source, target = payload[0]
     if source.dim() != 3 or len(source) != 3:
@@ -115,9 +116,10 @@ def take_pictures(
                 continue
             judged = picture is output if aims else picture is got.estimate and sent is batch
             outcome = Outcome(output, sent, aim, got)
-            save_picture(
-                folder / f"{snr:g}.png", picture[0], "" if judged else _value(metric, outcome)
-            )
+            caption = "" if judged else _value(metric, outcome)
+            if "decoded" in got.notes and not bool(got.notes["decoded"][0]):
+                caption = f"lost {caption}".strip()
+            save_picture(folder / f"{snr:g}.png", picture[0], caption)
 
 
 def _value(metric: Any, outcome: Outcome) -> str:

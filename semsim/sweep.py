@@ -19,6 +19,7 @@ from semsim.items import LinkItems, items_path
 from semsim.loading import data_read_once, pick_device, weights_hash
 from semsim.mistakes import SpecError
 from semsim.outputs import (
+    captions,
     collect,
     figures,
     keep_pictures,
@@ -117,8 +118,9 @@ def run(
         rows,
         folder / "report.html",
         title=scenario.name,
-        figures=figures(folder, scenario, points, rows),
+        figures=captions(figures(folder, scenario, points, rows), rows),
         provenance=read_provenance(folder),
+        scenario=source,
     )
     return rows
 

@@ -155,11 +155,15 @@ def test_run_of_images_leaves_strips_of_pictures() -> None:
     Path("pictures.yaml").write_text(PICTURES)
     call("run", "pictures.yaml", "--quick")
     folder = Path("results/pictures-quick")
-    names = {path.name for path in folder.glob("*.png")}
-    assert names == {"psnr_over_snr_db.png", "strip_awgn.png", "strip_fading.png"}
+    names = {path.name for path in folder.iterdir() if path.suffix in (".png", ".webp")}
+    assert names == {"psnr_over_snr_db.png", "strip_awgn.webp", "strip_fading.webp"}
+    assert {"psnr_over_snr_db.svg", "psnr_over_snr_db.pdf"} <= {p.name for p in folder.iterdir()}
     assert len(list(folder.glob("pictures/*/sent.png"))) == 2
     report = (folder / "report.html").read_text()
-    assert report.count("data:image/png;base64,") == len(names)
+    assert report.count("data:image/png;base64,") == 1
+    assert report.count("data:image/webp;base64,") == 2
+    assert "What was sent and what arrived at each SNR: awgn." in report
+    assert "<h3>psnr (dB)</h3>" in report and "transmitter: {kind: deepjscc" in report
     assert "<h1>pictures-quick</h1>" in report and "scenario_sha256" in report
 
 

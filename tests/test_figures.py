@@ -87,7 +87,7 @@ def test_a_picture_keeps_its_caption(tmp_path: Path) -> None:
         save_picture(tmp_path / folder / "sent.png", image)
         save_picture(tmp_path / folder / "0.png", image, caption)
     (file,) = draw_strips(tmp_path, {"": {n: {0.0: tmp_path / n / "0.png"} for n in "ab"}})
-    assert file.name == "strip.png" and file.stat().st_size > 1000
+    assert file.name == "strip.webp" and file.stat().st_size > 1000
 
 
 def test_published_values_come_from_a_file_at_the_cbrs_of_the_rows(

@@ -31,6 +31,10 @@ def rows(**changes: Any) -> pd.DataFrame:
     return pd.DataFrame(table)
 
 
+def drawn(ax: Any) -> dict[str, Any]:
+    return {str(line.get_label()): line for line in ax.lines if str(line.get_label())[0] != "_"}
+
+
 def legend(figure: Figure) -> list[str]:
     return [text.get_text() for text in figure.legends[0].get_texts()]
 
@@ -41,7 +45,7 @@ def test_one_panel_per_channel_one_line_per_scheme_with_units_on_the_axes() -> N
     assert all(ax.get_xlabel() == "SNR (dB)" for ax in figure.axes)
     assert figure.axes[0].get_ylabel() == "PSNR (dB)"
     assert legend(figure) == ["deepjscc", "separate", "bound"]
-    line = figure.axes[0].containers[0].lines[0]
+    line = figure.axes[0].lines[0]
     assert line.get_xdata().tolist() == list(SNRS) and line.get_ydata().tolist() == [25, 30, 35]
 
 
@@ -60,7 +64,7 @@ def test_a_panel_that_would_be_a_bound_lies_dashed_in_all_others() -> None:
     figure = plot_rows(rows(), by="channel", panel="transmitter")
     assert [ax.get_title("left") for ax in figure.axes] == ["deepjscc", "separate"]
     for ax in figure.axes:
-        lines = {c.get_label(): c.lines[0] for c in ax.containers}
+        lines = drawn(ax)
         assert list(lines) == ["awgn", "awgn, bound", "rayleigh", "rayleigh, bound"]
         assert lines["awgn, bound"].get_linestyle() == "--"
         assert lines["awgn, bound"].get_color() == lines["awgn"].get_color()
@@ -76,19 +80,63 @@ def test_a_bound_that_only_one_metric_has_lies_in_its_panels(order: tuple[str, s
         dashed = {
             ax.get_ylabel()
             for ax in figure.axes
-            if any(c.lines[0].get_linestyle() == "--" for c in ax.containers)
+            if any(line.get_marker() in ("", "None") for line in drawn(ax).values())
         }
         assert dashed == {"PSNR of the task (dB)"}
 
 
-def test_error_bars_span_the_interval() -> None:
-    container = plot_rows(rows()).axes[0].containers[0]
-    low, high = container.lines[2][0].get_segments()[0][:, 1]
-    assert (low, high) == (24.5, 26.0)
+def test_bands_span_the_interval() -> None:
+    band = plot_rows(rows()).axes[0].collections[0].get_paths()[0].vertices
+    at = band[band[:, 0] == 0.0, 1]
+    assert (at.min(), at.max()) == (24.5, 26.0)
+
+
+def test_bars_over_words_stand_side_by_side() -> None:
+    table = rows()
+    table["transmitter.attention"] = ["none", "se", "pfca"] * 6
+    figure = plot_rows(table, x="transmitter.attention", by="snr_db", panel=None)
+    figure.canvas.draw()
+    places = [c.lines[0].get_window_extent().x0 for c in figure.axes[0].containers]
+    assert len({round(place) for place in places}) == len(places) == 3
+
+
+def test_an_axis_is_ruled_by_values_and_not_by_the_interval_of_few_items() -> None:
+    wide = rows(n=5)
+    wide["ci_low"], wide["ci_high"] = wide["value"] - 40, wide["value"] + 40
+    low, high = plot_rows(wide).axes[0].get_ylim()
+    assert 20 < low < 25 and 37 < high < 45
+
+
+def test_curves_that_coincide_are_told_apart() -> None:
+    table = rows()
+    same = table["transmitter"] == "separate"
+    table.loc[same, "value"] = table.loc[table["transmitter"] == "deepjscc", "value"].to_numpy()
+    first, second, _ = drawn(plot_rows(table).axes[0]).values()
+    assert first.get_linestyle() == "-" and second.get_linestyle() == "--"
+    assert second.get_markerfacecolor() == "none"
+    assert second.get_markersize() > first.get_markersize()
+
+
+def test_a_panel_says_which_scheme_it_lacks_and_its_cbr() -> None:
+    table = rows()
+    table = table[(table["channel"] == "awgn") | (table["transmitter"] != "separate")]
+    awgn, fading = plot_rows(table).axes
+    assert [text.get_text() for text in fading.texts] == ["not run here: separate"]
+    assert not awgn.texts
+    assert awgn.get_title("right") == fading.get_title("right") == "CBR 1/16"
+
+
+def test_a_scheme_has_its_colour_in_every_figure() -> None:
+    one = {label: colour for label, colour, *_ in plotstyle.looks(["HEVC + LDPC", "Swin JSCC"])}
+    labels = ["mine", "DeepJSCC", "Swin JSCC", "HEVC + LDPC", "DeepJSCC, pilots", "bound"]
+    other = {label: colour for label, colour, *_ in plotstyle.looks(labels)}
+    assert one["HEVC + LDPC"] == other["HEVC + LDPC"]
+    assert one["Swin JSCC"] == other["Swin JSCC"]
+    assert len(set(other.values())) == len(labels)
 
 
 def test_schemes_differ_in_colour_and_marker_and_bounds_are_dashed() -> None:
-    lines = [c.lines[0] for c in plot_rows(rows()).axes[1].containers]
+    lines = list(drawn(plot_rows(rows()).axes[1]).values())
     assert (
         len({line.get_color() for line in lines}) == len({line.get_marker() for line in lines}) == 3
     )
@@ -97,11 +145,13 @@ def test_schemes_differ_in_colour_and_marker_and_bounds_are_dashed() -> None:
 
 def test_what_makes_it_fair_stands_below() -> None:
     note = plot_rows(rows()).get_supxlabel()
-    assert note == "bars: 95 % intervals; 24 items per point; CBR 1/16"
+    assert note == "bands: 95 % intervals; 24 items per point"
     mixed = pd.concat([rows(), rows(cbr=0.1, n=48)])
-    assert plot_rows(mixed).get_supxlabel().endswith("24 to 48 items per point; CBR 0.0625 to 0.1")
+    figure = plot_rows(mixed)
+    assert figure.get_supxlabel().endswith("24 to 48 items per point")
+    assert figure.axes[0].get_title("right") == "CBR 0.0625 to 0.1"
     few = plot_rows(rows(n=5, few_items=True)).get_supxlabel()
-    assert few == "bars: 95 % intervals; 5 items per point; few items; CBR 1/16"
+    assert few == "bands: 95 % intervals; 5 items per point; few items"
 
 
 def test_error_rates_get_a_logarithmic_axis_and_zeros_do_not_break_it(tmp_path: Path) -> None:
