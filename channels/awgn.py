@@ -5,13 +5,15 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from channels import sionna_bridge
 from channels.base import ChannelState, check_symbols
 from channels.checks import check_draw, check_generator, check_noise
+from channels.streams import normal_by_use
 
 
 def add_noise(y: Tensor, n0: Tensor | None, generator: torch.Generator) -> Tensor:
     """Return y + n with n ~ CN(0, n0), n0/2 per real part; y itself where n0 is None.
+
+    Use n of item b meets the same noise whatever comes after it, see :mod:`channels.streams`.
 
     Args:
         y: [B, R, N], complex.
@@ -22,13 +24,14 @@ def add_noise(y: Tensor, n0: Tensor | None, generator: torch.Generator) -> Tenso
         return y
     check_noise(y, n0)
     check_generator(y, generator)
-    return sionna_bridge.add_noise(y, n0, generator)
+    noise = normal_by_use(tuple(y.shape[:2]), y.shape[2], generator, y.dtype)
+    return y + n0.sqrt()[:, None, None] * noise
 
 
 class AWGN(nn.Module):
     """The channel every other one is compared with: y = x + n, n ~ CN(0, n0).
 
-    One antenna at each end; h is 1. Sionna's AWGN block makes the noise.
+    One antenna at each end; h is 1.
     """
 
     num_tx = 1

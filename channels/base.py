@@ -156,9 +156,10 @@ def complex_normal(
 
 def check_symbols(x: Tensor, num_tx: int) -> None:
     """Raise ValueError unless x is complex [B, num_tx, N]."""
-    if not x.is_complex():
+    if x.dtype not in (torch.complex64, torch.complex128):
         raise ValueError(
-            f"a channel carries complex symbols, got {x.dtype}; pair reals with torch.complex(i, q)"
+            f"a channel carries complex64 or complex128, got {x.dtype}; pair reals with "
+            "torch.complex(i, q)"
         )
     if x.dim() != 3 or x.shape[1] != num_tx:
         raise ValueError(

@@ -11,10 +11,12 @@ from torch import Tensor, nn
 
 from channels.awgn import add_noise
 from channels.base import Channel, ChannelState
+from channels.checks import check_generator
 from channels.fading import common_coherence
 from channels.grid import ResourceGrid
 from channels.impairments import CarrierOffset, Clipping, PhaseNoise
 from channels.ofdm import GridChannel
+from channels.streams import forks
 
 
 class Cascade(nn.Module):
@@ -51,7 +53,10 @@ class Cascade(nn.Module):
     def draw(self, batch: int, uses: int, generator: torch.Generator) -> ChannelState:
         """Draw every stage; h is their product, [B, R, T, 1] or [B, R, T, N]."""
         stages = cast(list[Channel], list(self.stages))
-        states = tuple(stage.draw(batch, uses, generator) for stage in stages)
+        own = _generators(generator, len(stages))
+        states = tuple(
+            stage.draw(batch, uses, each) for stage, each in zip(stages, own, strict=True)
+        )
         return ChannelState(
             h=through(states),
             coherence=common_coherence(uses, *(state.coherence for state in states)),
@@ -69,9 +74,11 @@ class Cascade(nn.Module):
     ) -> Tensor:
         """Send x [B, T, N], receive y [B, R, N]."""
         stages = cast(list[Channel], list(self.stages))
-        y = stages[0](x, state.stages[0], None, generator)
-        for stage, of_stage in zip(stages[1:], state.stages[1:], strict=True):
-            y = stage(y / math.sqrt(stage.num_tx), of_stage, None, generator)
+        check_generator(x, generator)
+        first, *others = _generators(generator, len(stages))
+        y = stages[0](x, state.stages[0], None, first)
+        for stage, of_stage, own in zip(stages[1:], state.stages[1:], others, strict=True):
+            y = stage(y / math.sqrt(stage.num_tx), of_stage, None, own)
         return add_noise(y, n0, generator)
 
 
@@ -98,6 +105,13 @@ def _check_domain(stages: list[Channel]) -> None:
             "it acts on the signal in time and not on its subcarriers; write kind: waveform "
             "instead of cascade, with the same stages"
         )
+
+
+def _generators(generator: torch.Generator, stages: int) -> list[torch.Generator]:
+    """Return one for each stage, so that none shifts what another draws."""
+    if stages == 1:
+        return [generator]
+    return [*forks(generator, *(f"stage {place}" for place in range(stages)))]
 
 
 def through(states: tuple[ChannelState, ...]) -> Tensor:

@@ -11,10 +11,10 @@ from typing import Literal, Protocol
 import torch
 from torch import Tensor, nn
 
-from channels.base import CSI, ChannelState, complex_normal
+from channels.base import CSI, ChannelState
 from channels.blocks import block_means, block_middles, count_blocks, over_grid, per_use
 from channels.checks import check_choice, check_count, check_range
-from channels.doppler import beside
+from channels.streams import beside, gains_by_use
 
 UNQUANTISED_BITS = 32  #: charged per real coefficient that is fed back without quantisation
 
@@ -164,7 +164,8 @@ class PilotCSI(nn.Module):
         noise = n0 + state.interference
         variance = noise * num_tx / self.per_block
         middle = block_middles(state)
-        error = complex_normal(tuple(middle.shape), generator, middle.dtype)
+        shape = tuple(middle.shape[:3])
+        error = gains_by_use(shape, middle.shape[3], generator).to(middle.dtype)
         h = middle + variance.sqrt()[:, None, None, None] * error
         missed = variance + state.drift
         if self.estimator == "lmmse":
@@ -274,7 +275,7 @@ class MismatchedCSI(nn.Module):
         """Return white gains [B, R, T, 1 or N], constant per block, and n0 [B], linear."""
         unheard = beside(generator.get_state(), generator.device)
         blocks = block_means(state)
-        h = complex_normal(tuple(blocks.shape), unheard, blocks.dtype)
+        h = gains_by_use(tuple(blocks.shape[:3]), blocks.shape[3], unheard).to(blocks.dtype)
         return CSI(per_use(h, state), n0 + state.interference)
 
     def overhead(self, state: ChannelState, uses: int, num_tx: int) -> Overhead:

@@ -7,12 +7,13 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from channels.base import CSI, ChannelState, complex_normal
+from channels.base import CSI, ChannelState
 from channels.checks import check_choice, check_count
 from channels.csi import Overhead
 from channels.dmrs_grid import Window, max_ports, windows
 from channels.grid import ResourceGrid
 from channels.interpolation import Interpolation, estimator
+from channels.streams import gains_by_use
 
 DmrsType = Literal[1, 2]
 
@@ -124,5 +125,6 @@ def _listen(h: Tensor, window: Window, noise: Tensor, generator: torch.Generator
     """Return what arrives at the pilots, [B, R, windows, P], complex128."""
     pilots, codes = window.pilots.to(h.device), window.layout.codes.to(h.device)
     y = torch.einsum("tp,brtwp->brwp", codes, h[..., pilots].to(codes.dtype))
-    hiss = complex_normal(tuple(y.shape), generator).to(y.dtype)
+    batch, num_rx, windows, places = y.shape
+    hiss = gains_by_use((batch, num_rx, places), windows, generator).transpose(2, 3).to(y.dtype)
     return y + noise.double().sqrt()[:, None, None, None] * hiss

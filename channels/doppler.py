@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,7 +10,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from channels.base import complex_normal
+from channels.streams import fork, gains_by_use, uniform_by_use
 
 SPEED_OF_LIGHT = 299_792_458.0  #: m/s
 WAVES = 64  #: plane waves that make up a fading process
@@ -28,16 +27,6 @@ def clarke(lag_s: Tensor, doppler_hz: Tensor | float) -> Tensor:
     Source: Clarke, A statistical theory of mobile-radio reception (1968).
     """
     return torch.special.bessel_j0(2 * math.pi * doppler_hz * lag_s)
-
-
-def beside(state: Tensor, device: torch.device, *labels: object) -> torch.Generator:
-    """Return a generator made of another one's state and labels, which leaves that one alone."""
-    digest = hashlib.sha256(state.cpu().numpy().tobytes())
-    for label in labels:
-        digest.update(repr(label).encode())
-    generator = torch.Generator(device)
-    generator.manual_seed(int.from_bytes(digest.digest()[:8], "little") >> 1)
-    return generator
 
 
 @dataclass(frozen=True)
@@ -120,16 +109,14 @@ class Waves:
     ) -> Waves:
         """Draw processes of ``shape`` [B, R, T, K]; antennas share the shifts."""
         device = generator.device
-        a = complex_normal((*shape, WAVES), generator)
-        jitter = torch.rand(
-            shape[0], shape[3], 1, generator=generator, dtype=torch.float64, device=device
-        )
+        jitter = uniform_by_use(shape[:1], shape[3], fork(generator, "jitter"), torch.float64)
+        a = gains_by_use((*shape[:3], WAVES), shape[3], generator).transpose(3, 4)
         wave = torch.arange(WAVES, dtype=torch.float64, device=device)
-        return cls(a, doppler_hz * torch.cos(2 * math.pi * (wave + jitter) / WAVES))
+        return cls(a, doppler_hz * torch.cos(2 * math.pi * (wave + jitter[..., None]) / WAVES))
 
     def correlated(self, rx: float, tx: float) -> Waves:
         """Give neighbouring antennas a correlation, exponential with distance."""
-        a = _correlated(_correlated(self.amplitudes, rx, dim=1), tx, dim=2)
+        a = correlated(correlated(self.amplitudes, rx, dim=1), tx, dim=2)
         return Waves(a, self.shifts_hz)
 
     def at(self, time_s: float | Tensor) -> Tensor:
@@ -190,7 +177,8 @@ class Stretch:
         return self.spread(self.waves.at(self.times_s - delay_s), -delay_s)
 
 
-def _correlated(a: Tensor, correlation: float, *, dim: int) -> Tensor:
+def correlated(a: Tensor, correlation: float, *, dim: int) -> Tensor:
+    """Give neighbours along ``dim`` of white ``a`` a correlation, exponential with distance."""
     if not correlation or a.shape[dim] == 1:
         return a
     place = torch.arange(a.shape[dim], dtype=torch.float64)

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from channels.awgn import AWGN
 from channels.base import Channel, ChannelState
 from channels.checks import check_count, check_range
-from channels.doppler import beside
 from channels.fading import common_coherence
+from channels.streams import beside, forks, uniform_by_use
 
 
 class Erasure(nn.Module):
@@ -42,10 +42,11 @@ class Erasure(nn.Module):
 
     def draw(self, batch: int, uses: int, generator: torch.Generator) -> ChannelState:
         """Draw the channel beneath and which packets arrive; h [B, R, T, N]."""
+        (losses,) = forks(generator, "losses")
         inner = self.channel.draw(batch, uses, generator)
-        before = _Losses(self, batch, uses, generator.get_state(), generator.device)
+        before = _Losses(self, batch, uses, losses.get_state(), generator.device)
         packet = ChannelState(
-            self._arrivals(batch, uses, generator), min(self.packet_uses, uses), history=before
+            self._arrivals(batch, uses, losses), min(self.packet_uses, uses), history=before
         )
         return ChannelState(
             h=_arrived((inner, packet)),
@@ -61,7 +62,7 @@ class Erasure(nn.Module):
     def _arrivals(self, batch: int, uses: int, generator: torch.Generator) -> Tensor:
         """Draw 1 for the uses of packets that arrive and 0 for those of lost ones, [B, 1, 1, N]."""
         packets = -(-uses // self.packet_uses)
-        draws = torch.rand(batch, packets, generator=generator, device=generator.device)
+        draws = uniform_by_use((batch,), packets, generator)
         arrives = (draws >= self.rate).repeat_interleave(self.packet_uses, dim=1)[:, None, None]
         return arrives[..., :uses].to(torch.complex64)
 

@@ -14,11 +14,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from channels import sionna_bridge
 from channels.awgn import add_noise
 from channels.base import ChannelState, check_symbols
 from channels.checks import check_count, check_draw, check_positive, check_range
-from channels.doppler import Past, Stretch, Waves, beside, doppler_hz
+from channels.doppler import Past, Stretch, Waves, correlated, doppler_hz
+from channels.streams import beside, gains_by_use
 from channels.units import db_to_linear
 
 Coherence = Literal["block", "symbol"] | int
@@ -61,7 +61,7 @@ class Rayleigh(nn.Module):
     """Rich scattering without line of sight: y = Hx + n, h[r, t] ~ CN(0, 1).
 
     With correlation, H = R_rx^(1/2) W R_tx^(1/2), W white and R[i, j] = correlation^|i - j| (the
-    exponential Kronecker model). Sionna draws the gains.
+    exponential Kronecker model). Block k of an item has the same gain however long the item is.
 
     While the user moves, gains t apart are correlated by J0(2 pi f_D t), f_D = speed / wavelength:
     ``state.earlier(delay_s)`` tells them. Blocks of an item fade independently, as if interleaved
@@ -159,15 +159,8 @@ class Rayleigh(nn.Module):
 
     def _scattered(self, batch: int, blocks: int, generator: torch.Generator) -> Tensor:
         """Draw gains [B, R, T, blocks]."""
-        h = sionna_bridge.flat_gains(
-            batch * blocks,
-            self.num_tx,
-            self.num_rx,
-            tx_correlation=self.tx_correlation,
-            rx_correlation=self.rx_correlation,
-            generator=generator,
-        )
-        return h.unflatten(0, (batch, blocks)).movedim(1, -1)
+        white = gains_by_use((batch, self.num_rx, self.num_tx), blocks, generator)
+        return correlated(correlated(white, self.rx_correlation, dim=1), self.tx_correlation, dim=2)
 
     def forward(
         self, x: Tensor, state: ChannelState, n0: Tensor | None, generator: torch.Generator

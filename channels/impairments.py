@@ -21,6 +21,7 @@ from channels.awgn import add_noise
 from channels.base import ChannelState, check_symbols
 from channels.blocks import middles
 from channels.checks import check_count, check_draw, check_finite, check_positive, check_range
+from channels.streams import normal_by_use
 from channels.units import db_to_linear
 
 
@@ -186,9 +187,7 @@ class PhaseNoise(_Oscillator):
 
     def _phase(self, batch: int, uses: int, generator: torch.Generator) -> Tensor:
         step = math.sqrt(2 * math.pi * self.linewidth_hz / self.symbol_rate_hz)
-        steps = step * torch.randn(
-            batch, uses, generator=generator, dtype=torch.float64, device=generator.device
-        )
+        steps = step * normal_by_use((batch,), uses, generator, torch.float64)
         return steps.cumsum(dim=-1) - steps[:, :1]
 
     def _steady_uses(self) -> float:

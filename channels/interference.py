@@ -6,9 +6,10 @@ import torch
 from torch import Tensor, nn
 
 from channels.awgn import AWGN, add_noise
-from channels.base import Channel, ChannelState, complex_normal
+from channels.base import Channel, ChannelState
 from channels.checks import check_generator, check_range
 from channels.fading import Rayleigh
+from channels.streams import forks, normal_by_use
 from channels.units import db_to_linear
 
 
@@ -39,9 +40,10 @@ class Interference(nn.Module):
 
     def draw(self, batch: int, uses: int, generator: torch.Generator) -> ChannelState:
         """Draw the channel of the wanted signal and the gain of the interferer, [B, R, 1, 1]."""
+        (others,) = forks(generator, "interferer")
+        gain = Rayleigh(num_rx=self.num_rx).draw(batch, uses, others)
         wanted = self.channel.draw(batch, uses, generator)
         power = db_to_linear(-self.sir_db)
-        gain = Rayleigh(num_rx=self.num_rx).draw(batch, uses, generator)
         other = ChannelState(power**0.5 * gain.h, uses)
         g = other.h[..., 0].to(torch.complex128)
         return ChannelState(
@@ -62,8 +64,9 @@ class Interference(nn.Module):
         """Send x [B, T, N], receive y [B, R, N]."""
         check_generator(x, generator)
         wanted, interferer = state.stages
-        y = self.channel(x, wanted, None, generator)
-        symbols = complex_normal((len(x), 1, x.shape[-1]), generator, y.dtype)
+        others, own = forks(generator, "interferer", "wanted")
+        y = self.channel(x, wanted, None, own)
+        symbols = normal_by_use((len(x), 1), x.shape[-1], others, y.dtype)
         return add_noise(y + interferer.h[:, :, 0].to(y.dtype) * symbols, n0, generator)
 
     def extra_repr(self) -> str:

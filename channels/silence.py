@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from channels.base import CSI, ChannelState, complex_normal
 from channels.checks import check_count
 from channels.csi import CSISource, Overhead, PerfectCSI
+from channels.streams import forks
 
 
 class SilenceCSI(nn.Module):
@@ -48,8 +49,9 @@ class SilenceCSI(nn.Module):
         received: CSI | None = None,
     ) -> CSI:
         """Return h as the other source knows it, C [B, R, R, 1] and its mean power; n0 [B]."""
+        (silence,) = forks(generator, "silence")
         known = self.gain(state, n0, generator, received)
-        heard = self._listen(state, n0, generator)
+        heard = self._listen(state, n0, silence)
         power, axes = torch.linalg.eigh(heard @ heard.mH / self.uses)
         believed = known.n0 if known.n0.dim() == 1 else known.n0.mean(dim=(1, 2))
         uncertain = (believed - n0 - state.interference)[:, None]

@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 import time
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,7 +25,7 @@ from semsim.intervals import FEW, LEDGER, Moments, Tally
 from semsim.metrics.base import Metric, Outcome
 from semsim.payloads.items import check_finite, pair
 from semsim.phy.power import TOLERANCE, most_power
-from semsim.seeds import stream
+from semsim.seeds import MAX_SEED, stream
 from semsim.tasks.reconstruct import Reconstruct
 from semsim.types import Transmission
 
@@ -76,7 +76,7 @@ class Evaluation:
         link: nn.Module,
         payload: Any,
         *,
-        snr_db: Sequence[float],
+        snr_db: Iterable[float],
         metrics: Sequence[Metric | str],
         task: nn.Module | None = None,
         stop: Stop | None = None,
@@ -86,8 +86,8 @@ class Evaluation:
     ) -> None:
         if not len(payload):
             raise ValueError("the payload is empty; there is nothing to send")
-        if not snr_db or any(math.isnan(snr) for snr in snr_db):
-            raise ValueError(f"snr_db takes one or more numbers in dB, got {list(snr_db)}")
+        if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed <= MAX_SEED:
+            raise ValueError(f"seed is a whole number from 0 to 2^63 - 1, got {seed!r}")
         self.link, self.payload, self.metrics = link, payload, [_metric(m) for m in metrics]
         self.task = Reconstruct() if task is None else task
         self.stop, self.seed, self.batch_size = stop or Stop(), seed, batch_size
@@ -96,7 +96,7 @@ class Evaluation:
                 accepts(payload)
         self.max_items = self.stop.max_items or len(payload)
         self.device = device or device_of(link)
-        self.points = {float(snr): Tally([Moments() for _ in metrics]) for snr in snr_db}
+        self.points = {snr: Tally([Moments() for _ in metrics]) for snr in _snrs(snr_db)}
         self.keep: Keep | None = None
 
     def items(self, snr_db: float) -> int:
@@ -291,7 +291,7 @@ def evaluate(
     link: nn.Module,
     payload: Any,
     *,
-    snr_db: Sequence[float],
+    snr_db: Iterable[float],
     metrics: Sequence[Metric | str],
     task: nn.Module | None = None,
     stop: Stop | None = None,
@@ -308,7 +308,7 @@ def evaluate(
             that says ``ignores_channel = True`` is asked once per batch for all SNRs, and what
             ``remarks()`` returns, words by column, goes into the rows.
         payload: items (source, target), deterministic by index.
-        snr_db: average received Es/N0 per receive antenna, in dB.
+        snr_db: average received Es/N0 per receive antenna, in dB: a list, an array, a tensor.
         metrics: what to measure, objects or kinds such as "psnr"; the stop rule looks at the first.
         task: what the estimate is good for; reconstruction by default. It, and a metric, may have
             ``check_payload(payload)``, which raises ValueError where the two do not go together.
@@ -336,6 +336,19 @@ def evaluate(
     )
     evaluation.run(progress)
     return evaluation.rows()
+
+
+def _snrs(snr_db: Iterable[float]) -> list[float]:
+    """Return SNRs as plain numbers, whether they come in a list, an array or a tensor."""
+    try:
+        snrs = [] if isinstance(snr_db, str) else [float(snr) for snr in snr_db]
+    except (TypeError, ValueError):
+        snrs = []
+    if not snrs or any(math.isnan(snr) for snr in snrs):
+        raise ValueError(
+            f"snr_db takes one or more numbers in dB, got {snr_db!r}; for one write [10.0]"
+        )
+    return snrs
 
 
 def _interval(metric: Metric, moments: Moments) -> tuple[float, float]:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from channels.base import CSI, Channel, ChannelState
 from channels.csi import CSISource, NoCSI, PerfectCSI, remember
+from channels.streams import forks
 from channels.units import snr_db_to_n0
 from semsim.phy.frontend import LMMSE, FrontEnd
 from semsim.phy.rank import behind
@@ -94,19 +95,23 @@ class Link(nn.Module):
         Args:
             source: [B, ...], images [B, 3, H, W] in [0, 1].
             snr_db: average received Es/N0 per receive antenna, in dB; a number, or [B].
-            generator: draws fading, noise and whatever else is random, on the source's device.
+            generator: draws fading, noise and whatever else is random, on the source's device; each
+                from a stream of its own, so that noise and fading of a use do not depend on K, the
+                front end or what the ends know.
             symbols: what :meth:`encode` returned for this source, to encode only once.
             features: what ``transmitter.before_channel`` returned for it, where the transmitter has
                 that: the part of its work that does not depend on the channel.
         """
+        self._check_precision(source)
         batch, shape = len(source), tuple(source.shape[1:])
         n0 = snr_db_to_n0(torch.as_tensor(snr_db, device=source.device, dtype=torch.float32))
         n0 = n0.expand(batch)
         uses = math.ceil(self.transmitter.num_symbols(shape) / self.num_streams)
-        state = self.channel.draw(batch, uses, generator)
-        csi_rx = self.csi_rx(state, n0, generator)
-        told = remember(self.csi_rx, csi_rx, state, n0, generator)
-        csi_tx = self.csi_tx(state, n0, generator, told)
+        fading, at_rx, at_tx, noise = forks(generator, "fading", "csi_rx", "csi_tx", "noise")
+        state = self.channel.draw(batch, uses, fading)
+        csi_rx = self.csi_rx(state, n0, at_rx)
+        told = remember(self.csi_rx, csi_rx, state, n0, at_rx)
+        csi_tx = self.csi_tx(state, n0, at_tx, told)
         precoder = self.frontend.precoder(csi_tx, self.channel.num_tx, self.channel.num_rx)
         if symbols is None:
             seen = self._seen_by_transmitter(csi_tx, precoder, uses)
@@ -119,7 +124,7 @@ class Link(nn.Module):
             _check_reads_side_info(self.receiver)
         _check_symbols(symbols, batch, self.transmitter.num_symbols(shape))
         x, precoder = _precode(precoder, _split(symbols, self.num_streams))
-        y = self.channel(x, state, n0, generator)
+        y = self.channel(x, state, n0, noise)
         streams, csi_after = self.frontend.combine(y, behind(csi_rx, precoder))
         if csi_after.h is None:
             received = _join(streams, symbols.shape[-1])
@@ -136,6 +141,14 @@ class Link(nn.Module):
             csi_tx=csi_tx,
             csi_rx=csi_rx,
         )
+
+    def _check_precision(self, source: Tensor) -> None:
+        """Refuse double precision at networks, which would end in an error of torch's."""
+        weights = {p.dtype for p in self.parameters() if p.is_floating_point()}
+        if torch.float64 in weights:
+            raise ValueError("a link computes in float32, but has float64 weights; write .float()")
+        if weights and source.dtype == torch.float64:
+            raise ValueError("a link takes sources of float32, got float64; write source.float()")
 
     def _seen_by_transmitter(self, csi: CSI, precoder: Tensor, uses: int) -> CSI:
         """Return the noise that the front end will leave, as far as the transmitter knows.

@@ -33,10 +33,10 @@ from semsim.loading import (
 )
 from semsim.mistakes import SpecError, blame_argument, known, sentence, unforeseen
 from semsim.room import checkable
+from semsim.seeds import MAX_SEED
 from semsim.strict_yaml import located, read_yaml
 
 MAX_LINKS = 100_000  #: of one scenario
-MAX_SEED = 2**63 - 1  # what a column of Parquet holds
 _NOT_SWEPT = ("name", "sweep", "plots", "metrics", "stop", "device")
 
 

@@ -6,6 +6,10 @@ import hashlib
 
 import torch
 
+from channels.streams import seeded
+
+MAX_SEED = 2**63 - 1  #: what a column of Parquet holds
+
 
 def stream(seed: int, *labels: object, device: str | torch.device = "cpu") -> torch.Generator:
     """Return a generator that the seed and the labels alone decide.
@@ -17,7 +21,4 @@ def stream(seed: int, *labels: object, device: str | torch.device = "cpu") -> to
         labels: anything whose ``repr`` names the use, such as ``"noise", batch_index``.
         device: where the generator draws.
     """
-    digest = hashlib.sha256(repr((seed, *labels)).encode()).digest()
-    generator = torch.Generator(device)
-    generator.manual_seed(int.from_bytes(digest[:8], "little") >> 1)
-    return generator
+    return seeded(hashlib.sha256(repr((seed, *labels)).encode()).digest(), device)

@@ -191,6 +191,26 @@ def test_an_snr_must_be_a_number(snr_db: list[float]) -> None:
         evaluate(link(), ToyPayload(), snr_db=snr_db, metrics=[Error()])
 
 
+@pytest.mark.parametrize("snr_db", [5.0, "5", [None], [[0.0, 1.0]]])
+def test_what_is_no_list_of_snrs_is_refused_with_what_came(snr_db: Any) -> None:
+    with pytest.raises(ValueError, match=r"snr_db takes .* got .*; for one write \[10.0\]"):
+        evaluate(link(), ToyPayload(), snr_db=snr_db, metrics=[Error()])
+
+
+@pytest.mark.parametrize("snr_db", [np.arange(0, 11, 5), torch.tensor([0, 5, 10]), range(0, 11, 5)])
+def test_snrs_may_come_in_an_array(snr_db: Any) -> None:
+    options: dict[str, Any] = {"metrics": [Error()]}
+    rows = evaluate(link(), ToyPayload(), snr_db=snr_db, **options)
+    listed = evaluate(link(), ToyPayload(), snr_db=[0.0, 5.0, 10.0], **options)
+    assert without_seconds(rows) == without_seconds(listed)
+
+
+@pytest.mark.parametrize("seed", [-1, 2**63, 1.5, True])
+def test_a_seed_that_no_table_holds_is_refused_before_the_run(seed: Any) -> None:
+    with pytest.raises(ValueError, match="seed is a whole number from 0 to 2\\^63 - 1, got"):
+        evaluate(link(), ToyPayload(), snr_db=[0.0], metrics=[Error()], seed=seed)
+
+
 def test_a_metric_must_give_one_value_per_item() -> None:
     class Whole(Error):
         def __call__(self, outcome: Any) -> Tensor:

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from channels import AWGN, CSI, FeedbackCSI, PerfectCSI, PilotCSI, Rayleigh
+from channels.base import ChannelState
 from semsim import Link, stream
 from semsim.phy.frontend import RZF, SVD, ZF, NoFrontEnd
 from semsim.types import WithSideInfo
@@ -222,3 +223,59 @@ def test_side_information_is_charged_at_capacity() -> None:
     told = torch.ones(1, 3, dtype=torch.bool)
     sent = Link(Teller(told, 3.0), AWGN(), Told()).transmit(unit_source(), 0.0, stream(1, "link"))
     assert sent.ledger.side_info == pytest.approx(3.0)
+
+
+class Overheard(nn.Module):
+    """A channel that keeps the noise it added."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner, self.num_tx, self.num_rx = inner, inner.num_tx, inner.num_rx
+
+    def draw(self, batch: int, uses: int, generator: torch.Generator) -> ChannelState:
+        self.state = self.inner.draw(batch, uses, generator)
+        return self.state
+
+    def forward(
+        self, x: Tensor, state: ChannelState, n0: Tensor, generator: torch.Generator
+    ) -> Tensor:
+        y = self.inner(x, state, n0, generator)
+        self.noise = y - self.inner(x, state, None, generator)
+        return y
+
+
+def test_all_schemes_meet_the_same_fading_and_noise_whatever_they_send_or_know() -> None:
+    heard = []
+    for length, rx, frontend in (
+        (64, PerfectCSI(), None),
+        (200, PilotCSI(), None),
+        (64, PilotCSI(per_block=8), SVD()),
+        (120, PerfectCSI(), SVD(water_filling=True)),
+        (64, PerfectCSI(), NoFrontEnd()),
+    ):
+        channel = Overheard(Rayleigh(num_tx=2, num_rx=2, coherence=4))
+        receiver = Unpair() if not isinstance(frontend, NoFrontEnd) else lambda y, csi, shape: y
+        link = Link(
+            Pairs(), channel, receiver, csi_rx=rx, csi_tx=FeedbackCSI(bits=4), frontend=frontend
+        )
+        link.transmit(unit_source(length=length), 5.0, stream(1, "link"))
+        heard.append((channel.state.h[..., :16], channel.noise[..., :16]))
+    for h, noise in heard[1:]:
+        assert torch.equal(h, heard[0][0])
+        torch.testing.assert_close(noise, heard[0][1], rtol=1e-4, atol=1e-5)
+
+
+def test_double_precision_is_refused_at_networks() -> None:
+    class Learned(Pairs):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Linear(64, 64)
+
+        def forward(self, source: Tensor, csi: CSI) -> Tensor:
+            return super().forward(self.layer(source), csi)
+
+    link = Link(Learned(), AWGN(), Unpair())
+    with pytest.raises(ValueError, match=r"sources of float32, got float64; write source\.float"):
+        link(unit_source().double(), 0.0, stream(1, "link"))
+    with pytest.raises(ValueError, match=r"has float64 weights; write \.float"):
+        link.double()(unit_source(), 0.0, stream(1, "link"))

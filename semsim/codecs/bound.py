@@ -27,7 +27,7 @@ from torch import Tensor, nn
 
 from channels.base import CSI, Channel, complex_normal
 from channels.csi import CSISource, MismatchedCSI
-from channels.doppler import beside
+from channels.streams import beside
 from channels.units import snr_db_to_n0
 from semsim.codecs.image_codecs import CodecName, Headers, Pixels, psnr_of_mse
 from semsim.codecs.limits import NAMES, Limits, Offer

@@ -94,6 +94,21 @@ def test_every_row_of_the_table_is_in_the_family(measured_file: Path) -> None:
     assert tested == {spec.resolve("channel", kind) for kind in CHANNELS}
 
 
+def test_a_use_is_the_same_however_long_the_item_is(name: str, channel: Channel) -> None:
+    if name.startswith("waveform"):
+        pytest.skip("a last OFDM symbol that is filled further is another signal in time")
+    short, long = 19, 100
+    x, n0 = symbols(channel, 5, long), torch.full((5,), 0.1)
+    heard = []
+    for uses in (short, long):
+        state = channel.draw(5, uses, stream(1, "draw"))
+        h = state.h.expand(*state.h.shape[:-1], uses)[..., :short]
+        y = channel(x[..., :uses], state, n0, stream(1, "noise"))[..., :short]
+        heard.append((h, y))
+    for of_short, of_long in zip(*heard, strict=True):
+        torch.testing.assert_close(of_short, of_long, rtol=1e-4, atol=1e-5)
+
+
 def symbols(
     channel: Channel, batch: int, uses: int, dtype: torch.dtype = torch.complex64
 ) -> torch.Tensor:

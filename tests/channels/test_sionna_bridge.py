@@ -10,7 +10,7 @@ import torch
 
 from channels import sionna_bridge
 from channels.awgn import AWGN
-from channels.fading import Rayleigh
+from channels.ofdm import TDL
 from semsim.seeds import stream
 
 
@@ -46,13 +46,13 @@ def test_torch_s_own_generator_is_left_alone_even_by_the_import() -> None:
 def test_sionna_s_own_generator_is_put_back() -> None:
     theirs = sionna_bridge.sionna_phy().config.torch_rng("cpu")
     before = theirs.get_state()
-    sionna_bridge.add_noise(torch.ones(2, 1, 4) + 0j, torch.ones(2), stream(1, "bridge"))
+    TDL().draw(2, 4, stream(1, "bridge"))
     assert torch.equal(theirs.get_state(), before)
 
 
 def test_a_draw_advances_the_generator() -> None:
     generator = stream(1, "bridge")
-    channel = Rayleigh()
+    channel = TDL()
     first, second = channel.draw(4, 1, generator).h, channel.draw(4, 1, generator).h
     assert not torch.equal(first, second)
     twice = stream(1, "bridge")
@@ -92,4 +92,9 @@ def test_noise_is_circular_and_half_per_real_part() -> None:
 
 def test_half_precision_is_refused() -> None:
     with pytest.raises(ValueError, match="complex64 or complex128, got"):
-        sionna_bridge.precision_of(torch.complex32)
+        AWGN()(
+            torch.zeros(1, 1, 4, dtype=torch.complex32),
+            AWGN().draw(1, 4, stream(1, "d")),
+            torch.ones(1),
+            stream(1, "n"),
+        )

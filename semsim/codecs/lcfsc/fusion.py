@@ -28,6 +28,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from channels.streams import seeded
+
 Sources = Literal["both", "source", "csi"]
 MAP = 16  #: side of the maps, as in the release, whose masked stage has 16 x 16 tokens
 SOFTNESS = 0.02  #: width of the soft threshold that stands in for the step, in shares of the ranks
@@ -169,8 +171,7 @@ def random_scores(items: Tensor, positions: int) -> Tensor:
     rows = []
     for item in items.detach().cpu():
         digest = hashlib.sha256(item.double().numpy().tobytes()).digest()
-        generator = torch.Generator().manual_seed(int.from_bytes(digest[:8], "little") >> 1)
-        rows.append(torch.rand(positions, positions, generator=generator))
+        rows.append(torch.rand(positions, positions, generator=seeded(digest)))
     return torch.stack(rows).to(items.device)
 
 
