@@ -212,11 +212,13 @@ def plot(
 
 @app.command()
 def compare(
-    a: Annotated[Path, typer.Argument(metavar="A", help="A results folder.")],
-    b: Annotated[Path | None, typer.Argument(metavar="[B]", help="Another one.")] = None,
+    a: Annotated[Path, typer.Argument(metavar="DIR", help="A results folder.")],
+    b: Annotated[Path | None, typer.Argument(metavar="[OTHER]", help="Another one.")] = None,
     metric: Annotated[str | None, typer.Option(help="Which; the first by default.")] = None,
-    scheme: Annotated[str | None, typer.Option(help="Scheme of A; all by default.")] = None,
-    to: Annotated[str | None, typer.Option(help="Scheme of B (or A) to compare with.")] = None,
+    scheme: Annotated[str | None, typer.Option(help="Scheme of DIR; all by default.")] = None,
+    to: Annotated[
+        str | None, typer.Option(help="Scheme of OTHER, or of DIR, to compare with.")
+    ] = None,
     by: Annotated[str | None, typer.Option(help="Column that tells schemes apart.")] = None,
     where: Where = None,
     fit: Annotated[str, typer.Option(help="pchip or cubic: curves through the points.")] = "pchip",
@@ -224,7 +226,8 @@ def compare(
 ) -> None:
     """Compare schemes on equal items: paired differences, SNR gains, Bjontegaard deltas.
 
-    Of two folders those of the same name are compared; within one folder each with --to NAME.
+    DIR and OTHER are results folders. Of two, schemes of the same name are compared; within one,
+    each with --to NAME.
     Other images, seeds, batches, channel uses, power or channel are refused.
     """
     with _plain_errors():
