@@ -34,8 +34,8 @@ from semsim.seeds import stream
 
 _SHORT_USES = 32  # of a probe of a channel that is h alone, and constant
 _LONG_USES = 1024  # of one that distorts
-_PROBE_VALUES = 1 << 18  # realisations times uses, where an item's uses differ
-_REALISATIONS = (16, 1024)  # at least, at most
+_PROBE_SYMBOLS = 1 << 21  # realisations times symbols of a probe, over all streams
+_REALISATIONS = (32, 4096)  # at least, at most
 _WINDOW = 64  # uses over which distortion is averaged where the gain varies
 _ALIKE = 8  # an item is judged by one in so many probes, those with the most similar belief
 _ABOUT_RIGHT = 1 / 3  # octaves by which the receiver may misjudge noise for nothing
@@ -136,8 +136,9 @@ class Prospect:
         own = block_snr_db(_in_order(self.believed, word), cut)[:, None]
         if self.sounding.is_exact():
             return own
-        error = met - block_snr_db(_in_order(self.sounding.believed, word), cut)
-        return own + error[self.alike]
+        believed = block_snr_db(_in_order(self.sounding.believed, word), cut)
+        worth = _slope(believed, met)
+        return (met - worth * believed)[self.alike] + worth * own
 
 
 class Outlook:
@@ -216,7 +217,8 @@ class Outlook:
         if self.channel.draw(1, uses, generator).h.shape[-1] == 1:
             length = min(uses, _SHORT_USES if self._is_gain(generator) else _LONG_USES)
         least, most = _REALISATIONS
-        return min(max(_PROBE_VALUES // length, least), most), length
+        streams = self.frontend.num_streams(self.channel.num_tx, self.channel.num_rx)
+        return min(max(_PROBE_SYMBOLS // (length * streams), least), most), length
 
     def _is_gain(self, generator: torch.Generator) -> bool:
         """Whether the channel does nothing but multiply by a constant h."""
@@ -288,6 +290,12 @@ def _window_means(values: Tensor, length: int) -> Tensor:
     if rest:
         parts.append(values[..., -rest:].mean(dim=-1, keepdim=True).expand_as(values[..., -rest:]))
     return torch.cat(parts, dim=-1)
+
+
+def _slope(x: Tensor, y: Tensor) -> float:
+    """Return the slope of the regression of y on x, from 0 (x is worthless) to 1 (x is right)."""
+    x, y = x - x.mean(), y - y.mean()
+    return min(max(float((x * y).mean() / x.square().mean().clamp_min(1e-12)), 0.0), 1.0)
 
 
 def _carried(noise: Tensor) -> Tensor:
