@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from channels.base import CSI, Channel, ChannelState
-from channels.csi import CSISource
+from channels.csi import CSISource, remember
 from channels.fading import apply_gain
 from channels.units import db_to_linear
 from semsim.codecs.harq import Harq
@@ -29,7 +29,7 @@ from semsim.phy.bler import belief_loss_db
 from semsim.phy.frontend import FrontEnd
 from semsim.phy.ldpc import Segmentation
 from semsim.phy.qam import qam_points
-from semsim.phy.rank import Way, behind, of_streams, ways
+from semsim.phy.rank import Way, behind, left_behind, of_streams, ways
 from semsim.seeds import stream
 
 _SHORT_USES = 32  # of a probe of a channel that is h alone, and constant
@@ -194,31 +194,40 @@ class Outlook:
         seen = behind(csi_tx, way.precoder())
         if seen.h is None:
             return None
-        silence = seen.h.new_zeros(len(seen.h), seen.h.shape[1], seen.h.shape[-1])
-        _, after = self.frontend.combine(silence, seen)
-        return of_streams(separated(after), way.streams).cpu()
+        return of_streams(separated(left_behind(self.frontend, seen)), way.streams).cpu()
 
     def _sound(self, snr_db: float, uses: int, device: torch.device) -> list[Sounding]:
+        """Return a sounding of each way of sending; few probes do where beliefs are exact."""
+        length = self._length(uses, stream(0, "outlook", device=device))
+        streams = self.frontend.num_streams(self.channel.num_tx, self.channel.num_rx)
+        least, most = _REALISATIONS
+        enough = min(max(_PROBE_SYMBOLS // (length * streams), least), most // streams)
+        for count in (least, enough):
+            found = self._soundings_of(count, length, snr_db, device)
+            if all(sounding.is_exact() for sounding in found):
+                break
+        return found
+
+    def _soundings_of(
+        self, count: int, length: int, snr_db: float, device: torch.device
+    ) -> list[Sounding]:
         generator = stream(0, "outlook", snr_db, device=device)
-        count, length = self._sizes(uses, generator)
         n0 = torch.full((count,), db_to_linear(-snr_db), device=device)
         state = self.channel.draw(count, length, generator)
         csi_rx = self.csi_rx(state, n0, generator)
-        csi_tx = self.csi_tx(state, n0, generator, csi_rx)
+        told = remember(self.csi_rx, csi_rx, state, n0, generator)
+        csi_tx = self.csi_tx(state, n0, generator, told)
         probe = _Probe(self.channel, self.frontend, state, csi_rx, n0, length, generator)
         return [
             Sounding(self._believed(way, csi_tx), probe.met(way))
             for way in ways(self.frontend, csi_tx, self.channel.num_tx, self.channel.num_rx)
         ]
 
-    def _sizes(self, uses: int, generator: torch.Generator) -> tuple[int, int]:
-        """Return how many realisations to probe, and how long."""
-        length = uses
-        if self.channel.draw(1, uses, generator).h.shape[-1] == 1:
-            length = min(uses, _SHORT_USES if self._is_gain(generator) else _LONG_USES)
-        least, most = _REALISATIONS
-        streams = self.frontend.num_streams(self.channel.num_tx, self.channel.num_rx)
-        return min(max(_PROBE_SYMBOLS // (length * streams), least), most), length
+    def _length(self, uses: int, generator: torch.Generator) -> int:
+        """Return the uses of a probe: few where the gain stays, and nothing else happens."""
+        if self.channel.draw(1, uses, generator).h.shape[-1] > 1:
+            return uses
+        return min(uses, _SHORT_USES if self._is_gain(generator) else _LONG_USES)
 
     def _is_gain(self, generator: torch.Generator) -> bool:
         """Whether the channel does nothing but multiply by a constant h."""

@@ -91,6 +91,7 @@ class Passage:
         return {
             "rank": torch.tensor([offer.rank for offer in chosen]),
             "codewords": torch.tensor([len(offer.words) for offer in chosen]),
+            "odds": torch.tensor([offer.odds for offer in chosen]),
             "mcs": torch.tensor([offer.words[0].cut.mcs.index for offer in chosen]),
             "bits": torch.tensor([plan.offer.payload if plan.coded else 0 for plan in self.plans]),
             "decoded": torch.tensor([image is not None for image in self.arrived]).float(),
@@ -272,7 +273,9 @@ class Passage:
 
 def _of_items(csi: CSI, items: list[int]) -> CSI:
     """Return the CSI of some items of a batch."""
-    return CSI(None if csi.h is None else csi.h[items], csi.n0[items])
+    h = None if csi.h is None else csi.h[items]
+    covariance = None if csi.covariance is None else csi.covariance[items]
+    return CSI(h, csi.n0[items], covariance=covariance)
 
 
 def _shares(bits: np.ndarray, words: Sequence[Codeword]) -> list[np.ndarray]:

@@ -124,9 +124,10 @@ class SeparateLink(Link):
     """A link whose two ends share the chosen plan; arguments as in :class:`semsim.link.Link`.
 
     ``Transmission.notes`` holds per item ``rank``, the streams in use, ``codewords`` on them,
-    ``mcs``, the row of the first, which has the best streams, and ``decoded``, 1 where the image
-    arrived. Padding and lost blocks are drawn beside ``generator``, from a seed made of its state,
-    so fading and noise are those that any other scheme sees.
+    ``mcs``, the row of the first, which has the best streams, ``odds``, how likely the transmitter
+    took the image to arrive, and ``decoded``, 1 where it did. Padding and lost blocks are drawn
+    beside ``generator``, from a seed made of its state, so fading and noise are those that any
+    other scheme sees.
     """
 
     def __init__(

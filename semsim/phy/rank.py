@@ -72,14 +72,13 @@ def _of_antennas(frontend: LMMSE | ZF, csi_tx: CSI, num_tx: int, num_rx: int) ->
 @ways.register
 def _of_modes(frontend: SVD, csi_tx: CSI, num_tx: int, num_rx: int) -> list[Way]:
     """Return the strongest 1, 2, ... modes, with equal power and, if asked for, water-filling."""
-    modes = SVD().precoder(csi_tx, num_tx, num_rx)
+    modes = SVD(whiten=frontend.whiten).precoder(csi_tx, num_tx, num_rx)
     count = modes.shape[2]
     order = _first(len(csi_tx.n0), count, csi_tx.n0.device)
     choices = [_equal(order[:, :rank], modes) for rank in range(1, count + 1)]
     if not frontend.water_filling or count == 1:
         return choices
-    gains = behind(csi_tx, modes).h.abs().square().sum(dim=1) * count  # type: ignore[union-attr]
-    snr = gains / csi_tx.n0.view(-1, 1, 1).to(gains.dtype)  # [B, S, 1 or N]
+    snr = count / left_behind(frontend, behind(csi_tx, modes)).n0  # [B, S, 1 or N], at unit power
     for rank in range(2, count + 1):
         share = water_filling(snr[:, :rank].transpose(1, 2)).transpose(1, 2)
         choices.append(Way(order[:, :rank], partial(_loaded, modes, order[:, :rank], share)))
@@ -112,6 +111,14 @@ def behind(csi: CSI, precoder: Tensor) -> CSI:
     if csi.h.shape[-1] == 1 and precoder.shape[-1] == 1:
         return replace(csi, h=(csi.h[..., 0] @ precoder[..., 0]).unsqueeze(-1))
     return replace(csi, h=torch.einsum("brtn,btsn->brsn", *_match(csi.h, precoder)))
+
+
+def left_behind(frontend: FrontEnd, seen: CSI) -> CSI:
+    """Return what a front end leaves of noise where the streams see ``seen``, [B, S, 1 or N]."""
+    if seen.h is None:
+        raise ValueError("what a front end leaves depends on h, got CSI that knows no channel")
+    uses = max(seen.h.shape[-1], seen.n0.shape[-1] if seen.n0.dim() > 1 else 1)
+    return frontend.combine(seen.h.new_zeros(len(seen.h), seen.h.shape[1], uses), seen)[1]
 
 
 def of_streams(values: Tensor, streams: Tensor) -> Tensor:
