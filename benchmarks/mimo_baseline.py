@@ -17,6 +17,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from channels.base import Channel
 from channels.csi import CSISource, FeedbackCSI, MismatchedCSI, NoCSI, PerfectCSI, PilotCSI
 from channels.fading import Rayleigh
 from channels.ofdm import TDL
@@ -63,7 +64,7 @@ def difference(values_db: Tensor, other_db: Tensor) -> str:
     return f"{float(gain.mean()):+.2f} +-{half:.2f}"
 
 
-def rank_table(rounds: int) -> list[str]:
+def rank_table(rounds: int, sizes: list[int]) -> list[str]:
     """Compare the choice per draw with each fixed number of streams."""
     lines = [
         "## Streams and rates chosen per draw, channel known at both ends, block Rayleigh",
@@ -71,7 +72,7 @@ def rank_table(rounds: int) -> list[str]:
         "| antennas | front end | SNR | chosen, PSNR | streams | over 1 | over half | over all |",
         "|---|---|---|---|---|---|---|---|",
     ]
-    for size in (2, 4, 8):
+    for size in sizes:
         channel = Rayleigh(num_tx=size, num_rx=size)
         for name, frontend in FRONT_ENDS[: 2 if size < 8 else 1]:
 
@@ -96,14 +97,15 @@ def rank_table(rounds: int) -> list[str]:
     return [*lines, ""]
 
 
-def knowledge_table(rounds: int) -> list[str]:
+def knowledge_table(rounds: int, sizes: list[int]) -> list[str]:
     """Compare what the transmitter may know with knowing nothing."""
-    settings = (
+    settings: list[tuple[str, Channel, FrontEnd, float]] = [
         ("1x1 block Rayleigh", Rayleigh(speed_mps=5.0), LMMSE(), 13.0),
         ("1x1 block Rayleigh", Rayleigh(speed_mps=5.0), LMMSE(), 4.0),
         ("1x1 TDL-A, 100 ns, OFDM", TDL("A", 1e-7, speed_mps=5.0), LMMSE(), 10.0),
         ("2x2 block Rayleigh", Rayleigh(2, 2, speed_mps=5.0), SVD(water_filling=True), 7.0),
-    )
+    ]
+    settings = [setting for setting in settings if setting[1].num_tx in (1, *sizes)]
     heads = [f"{name}, {snr_db:g} dB" for name, _, _, snr_db in settings]
     lines = [
         "## What knowledge at the transmitter brings over none",
@@ -134,6 +136,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=20, help="draws of the channel per photo")
     parser.add_argument("--only", nargs="+", default=["rank", "knowledge"])
+    parser.add_argument("--sizes", nargs="+", type=int, default=[2, 4, 8], help="of the arrays")
     args = parser.parse_args()
     tables = {"rank": rank_table, "knowledge": knowledge_table}
     lines = [
@@ -144,7 +147,7 @@ def main() -> None:
         "",
     ]
     for name in args.only:
-        lines += tables[name](args.rounds)
+        lines += tables[name](args.rounds, args.sizes)
     RESULTS.write_text("\n".join(lines))
 
 

@@ -26,6 +26,7 @@ from channels.units import db_to_linear
 from semsim.codecs.harq import Harq
 from semsim.codecs.outage import arrival, block_snr_db, separated
 from semsim.phy.bler import belief_loss_db
+from semsim.phy.combining import MAX_NOISE
 from semsim.phy.frontend import FrontEnd
 from semsim.phy.ldpc import Segmentation
 from semsim.phy.qam import qam_points
@@ -42,6 +43,7 @@ _ABOUT_RIGHT = 1 / 3  # octaves by which the receiver may misjudge noise for not
 _SILENT = 1e-6  # keeps the ratio of noise as met and as believed above 0
 _TYPICAL_RATE = 0.5  # for what a wrong belief costs, which hardly depends on the code rate
 _LATER = 16  # draws of what later rounds of hybrid ARQ meet, at least
+_SAME = 1e-4  # bits per use; beliefs closer than that are one
 _EXACT_DB = 0.01  # beliefs that err by less are taken for the truth
 
 
@@ -183,6 +185,8 @@ class Outlook:
             alike = torch.arange(count).expand(batch, -1)
         elif sounding.is_exact():
             alike = torch.zeros(batch, 1, dtype=torch.long)
+        elif bool((_carried(sounding.believed).std(dim=0) < _SAME).all()):
+            alike = torch.arange(count).expand(batch, -1)  # a belief that never differs
         else:
             distance = torch.cdist(_carried(believed), _carried(sounding.believed))
             nearest = min(count, max(_REALISATIONS[0], count // _ALIKE))
@@ -264,7 +268,10 @@ class _Probe:
         left = separated(after)
         met = (streams - x).abs().square() + self._thermal(y, seen)
         constant = seen.h is None or seen.h.shape[-1] == 1
-        ratio = _window_means(met / left, self.uses if constant else _WINDOW)
+        given_up = left >= MAX_NOISE  # arrives as 0, and says nothing
+        ratio = _window_means(
+            torch.where(given_up, 1, met / left), self.uses if constant else _WINDOW
+        )
         paid_db = belief_loss_db(1 / ratio.clamp(min=_SILENT), _TYPICAL_RATE).to(ratio)
         wrong = (ratio.log2().abs() > _ABOUT_RIGHT) & (ratio > 0)
         ratio = torch.where(wrong, ratio * db_to_linear(paid_db), ratio.clamp(min=1.0))
