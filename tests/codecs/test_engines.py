@@ -20,16 +20,19 @@ from channels.base import CSI, Channel
 from channels.cascade import Cascade
 from channels.csi import CSISource, FeedbackCSI, MismatchedCSI, NoCSI, PerfectCSI, PilotCSI
 from channels.dataset import Measured
+from channels.dmrs import DmrsCSI
 from channels.erasure import Erasure
 from channels.fading import Rayleigh, Rician
 from channels.impairments import CarrierOffset, Clipping, PhaseNoise
 from channels.interference import Interference
 from channels.ofdm import CDL, TDL, UMa, UMi
+from channels.silence import SilenceCSI
+from channels.waveform import Waveform
 from semsim import spec
 from semsim.codecs.outage import arrived
 from semsim.link import Link
 from semsim.phy.frontend import LMMSE, SVD
-from semsim.phy.ldpc import Segmentation, ldpc_demodulate, ldpc_modulate
+from semsim.phy.ldpc import Segmentation, SoftBlocks, ldpc_demodulate, ldpc_modulate
 from semsim.phy.mcs import mcs_by_index
 from semsim.phy.qam import qam_signed_llr
 from semsim.seeds import stream
@@ -55,12 +58,15 @@ CHANNEL_KINDS: dict[str, Callable[[Path], Channel]] = {
     "phase-noise-untracked": lambda _: PhaseNoise(100.0, tracked=False),
     "clipping": lambda _: Clipping(1.0),
     "cascade": lambda _: Cascade([Clipping(3.0), Rayleigh(), PhaseNoise(100.0, tracked=False)]),
+    "waveform": lambda _: Waveform([TDL("A", subcarriers=12, speed_mps=30.0), Clipping(4.0)]),
     "measured": lambda path: Measured(path),
 }
 CSI_KINDS: dict[str, tuple[Callable[[], CSISource], Callable[[], CSISource]]] = {
     "perfect": (PerfectCSI, NoCSI),
     "ls": (lambda: PilotCSI(per_block=2), NoCSI),
     "lmmse": (lambda: PilotCSI(per_block=2, estimator="lmmse"), NoCSI),
+    "dmrs": (DmrsCSI, NoCSI),
+    "silence": (SilenceCSI, NoCSI),
     "feedback": (PerfectCSI, lambda: FeedbackCSI(bits=3)),
     "mismatched": (MismatchedCSI, NoCSI),
     "none": (NoCSI, NoCSI),
@@ -97,8 +103,9 @@ class Blocks(nn.Module):
 
     def chance(self) -> Tensor:
         """Return how likely each block arrives."""
-        llr = qam_signed_llr(self.y, self.n0, self.x, self.plan.mcs.bits_per_symbol)
-        return arrived(llr, self.plan)
+        soft = SoftBlocks(self.plan)
+        soft.add(qam_signed_llr(self.y, self.n0, self.x, self.plan.mcs.bits_per_symbol))
+        return arrived(soft, self.plan)
 
     def truth(self) -> Tensor:
         """Return which blocks the decoder gets right."""
@@ -154,5 +161,9 @@ def test_every_row_of_the_tables_is_here(gains: Path) -> None:
 def test_the_engines_agree(channel: str, csi: str, gains: Path) -> None:
     csi_rx, csi_tx = (make() for make in CSI_KINDS[csi])
     label = f"{channel} {csi}"
-    z, quick, true = engines_differ_by(CHANNEL_KINDS[channel](gains), csi_rx, csi_tx, 7, label)
+    try:
+        z, quick, true = engines_differ_by(CHANNEL_KINDS[channel](gains), csi_rx, csi_tx, 7, label)
+    except ValueError as refused:  # this CSI cannot be had on this channel
+        assert str(refused).startswith("csi ")
+        pytest.skip(str(refused))
     assert abs(z) < 3, f"{label}: {quick:.2f} by error rates, {true:.2f} decoded"
