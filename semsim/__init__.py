@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from semsim.training import train
     from semsim.types import Ledger, Transmission
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 __all__ = [
     "Ledger",
     "Link",
