@@ -174,7 +174,8 @@ def _curve(
     }  # fmt: skip
     if _is_numeric(rows, x):
         ax.plot(rows[x], rows["value"], **style)
-        ax.fill_between(rows[x], low, high, color=colour, alpha=0.13, linewidth=0, zorder=1.2)
+        if not dashes:  # a bound's band would grey the schemes beneath it
+            ax.fill_between(rows[x], low, high, color=colour, alpha=0.1, linewidth=0, zorder=1.2)
         return
     from matplotlib.transforms import ScaledTranslation
 

@@ -144,7 +144,7 @@ def save(figure: Figure, path: str | Path | None) -> None:
     suffix = Path(path).suffix
     stamp = {".pdf": {"CreationDate": None}, ".svg": {"Date": None}}.get(suffix)
     packed: dict[str, Any] = (
-        {"pil_kwargs": {"quality": 85, "method": 4}} if suffix == ".webp" else {}
+        {"pil_kwargs": {"quality": 80, "method": 4}} if suffix == ".webp" else {}
     )
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")

@@ -85,6 +85,8 @@ def _without_folders(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _figure(path: Path, caption: str) -> str:
+    if path.suffix == ".png" and path.with_suffix(".svg").is_file():
+        path = path.with_suffix(".svg")  # sharper, and a quarter of the size
     kind = TYPES.get(path.suffix.lower())
     if kind is None:
         raise ValueError(f"{path} cannot be shown in HTML; give {', '.join(TYPES)}")

@@ -160,7 +160,7 @@ def test_run_of_images_leaves_strips_of_pictures() -> None:
     assert {"psnr_over_snr_db.svg", "psnr_over_snr_db.pdf"} <= {p.name for p in folder.iterdir()}
     assert len(list(folder.glob("pictures/*/sent.png"))) == 2
     report = (folder / "report.html").read_text()
-    assert report.count("data:image/png;base64,") == 1
+    assert report.count("data:image/svg+xml;base64,") == 1
     assert report.count("data:image/webp;base64,") == 2
     assert "What was sent and what arrived at each SNR: awgn." in report
     assert "<h3>psnr (dB)</h3>" in report and "transmitter: {kind: deepjscc" in report
