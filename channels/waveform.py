@@ -139,13 +139,16 @@ class Waveform(nn.Module):
 
     def _gains(self, impulse: Impulse, uses: int) -> Tensor:
         """Return h [B, R, T, N]: each path's gain, averaged while it carries its own symbol."""
-        signal = self.signal
-        gains = _between(impulse.gains, signal.length).unflatten(-1, (-1, signal.length))
-        gains = gains[..., signal.prefix :]  # [B, R, T, P, symbols, M]
+        signal, gains = self.signal, impulse.gains
         sample = torch.arange(signal.fft_size, device=gains.device)
         begins = impulse.delays_s * signal.sample_rate_hz - signal.prefix
         own = (sample >= begins[..., None]).to(gains.real.dtype)  # [B, P, M]
-        mean = torch.einsum("brtpsm,bpm->brtps", gains, own.to(gains.dtype)) / signal.fft_size
+        # the mean over samples of straight lines is a weighted sum of the looks that they join
+        place = (sample + signal.prefix) * (_LOOKS / signal.length)
+        look = torch.arange(_LOOKS + 1, device=gains.device)
+        share = (1 - (place[:, None] - look).abs()).clamp(min=0).to(own.dtype)  # [M, looks]
+        weight = (own @ share / signal.fft_size).to(gains.dtype)  # [B, P, looks]
+        mean = torch.einsum("brtpsk,bpk->brtps", gains.unfold(-1, _LOOKS + 1, _LOOKS), weight)
         hertz = signal.offsets(gains.device) * signal.subcarrier_spacing_hz
         turns = -2 * math.pi * impulse.delays_s[..., None].double() * hertz  # [B, P, F]
         phases = torch.polar(torch.ones_like(turns), turns).to(gains.dtype)
@@ -154,17 +157,22 @@ class Waveform(nn.Module):
     def _over_paths(self, signal: Tensor, impulse: Impulse) -> Tensor:
         """Return what R antennas receive of T signals [B, T, samples] over all paths."""
         samples = signal.shape[-1]
-        room = 1 << (samples + self.signal.fft_size - 1).bit_length()
+        room = _fast_length(samples + self.signal.fft_size)
         spectrum = torch.fft.fft(signal, room)
         hertz = torch.fft.fftfreq(room, device=signal.device, dtype=torch.float64)
+        delays = impulse.delays_s.double() * self.signal.sample_rate_hz
+        if bool((delays == delays[:1]).all()):
+            delays = delays[:1]  # a profile's paths arrive alike in all items
         received = signal.new_zeros(len(signal), impulse.gains.shape[1], samples)
         for path in range(impulse.gains.shape[3]):
-            delay = impulse.delays_s[:, path, None].double() * self.signal.sample_rate_hz
-            turns = -2 * math.pi * hertz * delay
-            turned = torch.polar(torch.ones_like(turns), turns).to(signal.dtype)[:, None]
+            turns = ((-hertz * delays[:, path, None]) % 1).to(signal.real.dtype) * (2 * math.pi)
+            turned = torch.polar(torch.ones_like(turns), turns)[:, None]
             late = torch.fft.ifft(spectrum * turned)[..., :samples]
-            gains = _between(impulse.gains[:, :, :, path], self.signal.length).to(signal.dtype)
-            received = received + torch.einsum("brtn,btn->brn", gains, late)
+            gains = _between(impulse.gains[:, :, :, path].to(signal.dtype), self.signal.length)
+            if gains.shape[2] == 1:
+                received = received + gains[:, :, 0] * late
+            else:
+                received = received + torch.einsum("brtn,btn->brn", gains, late)
         return received
 
     def _lost(self, stage: GridChannel) -> float:
@@ -201,13 +209,20 @@ def _not_in_place(turns: float) -> float:
     return 1 - (math.sin(math.pi * turns) / (math.pi * turns)) ** 2 if turns else 0.0
 
 
+def _fast_length(samples: int) -> int:
+    """Return the next length at which a Fourier transform is fast: 2^n, or 3/4 of it."""
+    whole = 1 << (samples - 1).bit_length()
+    return 3 * whole // 4 if 3 * whole // 4 >= samples else whole
+
+
 def _between(gains: Tensor, length: int) -> Tensor:
     """Return gains [..., samples] of looks [..., symbols * LOOKS + 1], straight between them."""
     symbols = (gains.shape[-1] - 1) // _LOOKS
     place = torch.arange(symbols * length, device=gains.device) * (_LOOKS / length)
     before = place.long()
-    share = (place - before).to(gains.dtype)
-    return torch.lerp(gains[..., before], gains[..., before + 1], share)
+    share = (place - before).to(gains.real.dtype)
+    steps = gains.diff(dim=-1)
+    return gains[..., before] + share * steps[..., before]
 
 
 def _check_stages(stages: list[Channel]) -> None:
