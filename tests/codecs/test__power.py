@@ -21,6 +21,7 @@ SETTINGS: dict[str, list[dict[str, Any]]] = {
     "deepjscc": [{"width": 8}, {"preset": "bourtsoulatze2019"}, {"preset": "adjscc", "width": 8}],
     "keras": [{"model": "semsim.codecs.keras.models:bourtsoulatze2019", "pairing": "channels"}],
     "lcfsc": [{"num_tx": 2, "num_rx": 2}],
+    "softcast": [{"cbr": "1/2"}, {"cbr": "1/12"}],
     "swin_jscc": [{"cbr": "1/12"}, {"cbr": "1/12", "rates": ["1/24", "1/12"]}],
     "uncoded": [{"bits_per_symbol": m} for m in (2, 4, 6, 8)],
 }
