@@ -52,7 +52,7 @@ class BLER:
 
 
 class Outage:
-    """Share of items that did not arrive at all, as the link notes in ``decoded``."""
+    """Share of items that did not arrive at all, by what the link notes as decoded."""
 
     name, unit = "outage", ""
     better: Literal["higher", "lower"] = "lower"
