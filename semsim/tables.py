@@ -50,6 +50,7 @@ FRONTENDS = {
 TRANSMITTERS = {
     "analog": "semsim.codecs.analog:AnalogTransmitter",
     "deepjscc": "semsim.codecs.deepjscc:DeepJSCCTransmitter",
+    "hybrid": "semsim.codecs.hybrid:HybridTransmitter",
     "keras": "semsim.codecs.keras.codec:KerasTransmitter",
     "lcfsc": "semsim.codecs.lcfsc.codec:LCFSCTransmitter",
     "no_link": "semsim.codecs.no_link:NoLinkTransmitter",
@@ -63,6 +64,7 @@ TRANSMITTERS = {
 RECEIVERS = {
     "analog": "semsim.codecs.analog:AnalogReceiver",
     "deepjscc": "semsim.codecs.deepjscc:DeepJSCCReceiver",
+    "hybrid": "semsim.codecs.hybrid:HybridReceiver",
     "keras": "semsim.codecs.keras.codec:KerasReceiver",
     "lcfsc": "semsim.codecs.lcfsc.codec:LCFSCReceiver",
     "no_link": "semsim.codecs.no_link:NoLinkReceiver",

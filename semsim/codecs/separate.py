@@ -162,7 +162,7 @@ class SeparateLink(Link):
         if symbols is not None:
             raise ValueError("a separate link chooses its symbols per SNR; leave symbols out")
         snr = torch.as_tensor(snr_db, dtype=torch.float64).expand(len(source))
-        passage = Passage(self, source, snr.tolist(), _beside(generator))
+        passage = Passage(self, source, snr.tolist(), beside(generator))
         harq = passage.transmitter.harq
         same = harq is not None and harq.fading == "same"
         air = Link(
@@ -230,7 +230,7 @@ def _together(sent: list[Transmission], passage: Passage) -> Transmission:
     )
 
 
-def _beside(generator: torch.Generator) -> torch.Generator:
+def beside(generator: torch.Generator) -> torch.Generator:
     """Return a generator that depends on this one's state and leaves it where it is."""
     digest = hashlib.sha256(generator.get_state().cpu().numpy().tobytes()).hexdigest()
     return stream(0, "separate", digest)

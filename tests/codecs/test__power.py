@@ -14,7 +14,7 @@ from semsim.seeds import stream
 from semsim.tables import TRANSMITTERS
 from semsim.types import WithSideInfo
 
-BY_LINK = {"separate", "no_link"}  #: their links make the symbols, or none
+BY_LINK = {"hybrid", "separate", "no_link"}  #: their links make the symbols, or none
 SETTINGS: dict[str, list[dict[str, Any]]] = {
     "analog": [{"cbr": "1/2"}, {"cbr": "1/12"}],
     "bound": [{}],
