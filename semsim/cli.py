@@ -21,9 +21,8 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-File = Annotated[
-    Path, typer.Argument(metavar="FILE", help="A scenario, such as scenarios/quickstart.yaml.")
-]
+# Arguments are explained in the docstrings: some pairs of typer and click lose their help.
+File = Annotated[Path, typer.Argument(metavar="FILE")]
 Out = Annotated[Path | None, typer.Option(help="Results folder; results/NAME by default.")]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda, ...; instead of the scenario's.")]
 Closed = Annotated[
@@ -32,12 +31,14 @@ Closed = Annotated[
         "--closed", help="Only kinds from the tables: for files of people you do not know."
     ),
 ]
-Quick = Annotated[bool, typer.Option("--quick", help="A few items at two SNRs, as a trial.")]
+Quick = Annotated[
+    bool, typer.Option("--quick", help="A trial: few items, two SNRs, in NAME-quick.")
+]
 Fresh = Annotated[bool, typer.Option("--fresh", help="Forget earlier results and trainings.")]
 Where = Annotated[
     list[str] | None, typer.Option(metavar="KEY=VALUE", help="Only such rows; may be repeated.")
 ]
-Family = Annotated[str | None, typer.Argument(help="channel, transmitter, ... or weights.")]
+Family = Annotated[str | None, typer.Argument(metavar="[FAMILY]")]
 
 
 def _version(value: bool) -> None:
@@ -103,7 +104,10 @@ def _told_how_to_go_on(folder: Path) -> Iterator[None]:
 
 @app.command("list")
 def list_parts(family: Family = None) -> None:
-    """List the parts that a scenario can name, and shipped weights."""
+    """List the parts that a scenario can name, and shipped weights.
+
+    FAMILY shows only one kind of part: payload, transmitter, channel, ... or weights.
+    """
     with _plain_errors():
         from semsim.listing import families, lines
 
@@ -122,7 +126,10 @@ def list_parts(family: Family = None) -> None:
 
 @app.command()
 def check(file: File, device: Device = None, closed: Closed = False) -> None:
-    """Check a scenario and say what it would run; writes nothing."""
+    """Check a scenario and say what it would run; writes nothing.
+
+    FILE is a scenario, such as scenarios/quickstart.yaml.
+    """
     with _plain_errors(file, closed=closed):
         from semsim.loading import pick_device
         from semsim.preflight import preflight_report, untrained
@@ -144,7 +151,10 @@ def run(
     device: Device = None,
     closed: Closed = False,
 ) -> None:
-    """Run a scenario into a results folder; what is already there is not run again."""
+    """Run a scenario into a results folder; what is already there is not run again.
+
+    FILE is a scenario, such as scenarios/quickstart.yaml.
+    """
     with _plain_errors(file, closed=closed):
         from semsim.preflight import quicker, untrained
         from semsim.printing import print_results
@@ -174,7 +184,10 @@ def train(
     device: Device = None,
     closed: Closed = False,
 ) -> None:
-    """Train what the scenario's train key says; a run finds the weights in the same folder."""
+    """Train what the scenario's train key says; a run finds the weights in the same folder.
+
+    FILE is a scenario with the key train, such as scenarios/train.yaml.
+    """
     with _plain_errors(file, closed=closed):
         from semsim.preflight import quicker
         from semsim.scenario import Scenario
@@ -190,12 +203,15 @@ def train(
 
 @app.command()
 def plot(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A results folder.")],
+    folder: Annotated[Path, typer.Argument(metavar="DIR")],
     x: Annotated[str | None, typer.Option(help="Column along the horizontal axis.")] = None,
     y: Annotated[str | None, typer.Option(help="Metric; all of them by default.")] = None,
     by: Annotated[str | None, typer.Option(help="Column with one line per value.")] = None,
 ) -> None:
-    """Draw the rows of a results folder again, as the scenario says or as the options do."""
+    """Draw the rows of a results folder again, as the scenario says or as the options do.
+
+    DIR is a results folder, such as results/quickstart.
+    """
     with _plain_errors():
         from semsim.figures import draw, draw_all
         from semsim.results import read_provenance
@@ -212,9 +228,9 @@ def plot(
 
 @app.command()
 def compare(
-    a: Annotated[Path, typer.Argument(metavar="DIR", help="A results folder.")],
-    b: Annotated[Path | None, typer.Argument(metavar="[OTHER]", help="Another one.")] = None,
-    metric: Annotated[str | None, typer.Option(help="Which; the first by default.")] = None,
+    a: Annotated[Path, typer.Argument(metavar="DIR")],
+    b: Annotated[Path | None, typer.Argument(metavar="[OTHER]")] = None,
+    metric: Annotated[str | None, typer.Option(help="Which metric; the first by default.")] = None,
     scheme: Annotated[str | None, typer.Option(help="Scheme of DIR; all by default.")] = None,
     to: Annotated[
         str | None, typer.Option(help="Scheme of OTHER, or of DIR, to compare with.")
@@ -226,15 +242,17 @@ def compare(
 ) -> None:
     """Compare schemes on equal items: paired differences, SNR gains, Bjontegaard deltas.
 
-    DIR and OTHER are results folders. Of two, schemes of the same name are compared; within one,
-    each with --to NAME.
+    DIR and OTHER are results folders, such as results/quickstart.
+
+    With two folders, schemes of the same name are compared. With one, name a scheme by --to.
+
     Other images, seeds, batches, channel uses, power or channel are refused.
     """
     with _plain_errors():
         from semsim.bjontegaard import FITS
         from semsim.compare import compare, pairs, schemes, to_csv
         from semsim.mistakes import one_of
-        from semsim.printing import print_comparison
+        from semsim.printing import print_comparisons
 
         chosen = one_of(FITS, fit, "--fit")
         of_b = None if b is None else schemes(b, metric, by, where or ())
@@ -242,8 +260,7 @@ def compare(
             compare(first, second, chosen)
             for first, second in pairs(schemes(a, metric, by, where or ()), of_b, scheme, to)
         ]
-        for comparison in found:
-            print_comparison(comparison)
+        print_comparisons(found)
         if csv is not None:
             to_csv(found, csv)
             typer.echo(csv)
@@ -251,16 +268,16 @@ def compare(
 
 @app.command()
 def table(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A results folder.")],
+    folder: Annotated[Path, typer.Argument(metavar="DIR")],
     rows: Annotated[str, typer.Option(help="Column with a line per value.")] = "transmitter",
     columns: Annotated[str, typer.Option(help="Column with a column per value.")] = "snr_db",
-    metric: Annotated[str | None, typer.Option(help="Which; the first by default.")] = None,
+    metric: Annotated[str | None, typer.Option(help="Which metric; the first by default.")] = None,
     form: Annotated[str, typer.Option("--format", help="latex, markdown or csv.")] = "markdown",
     where: Where = None,
 ) -> None:
     """Print an ablation table: the best of each column in bold, with 95 % intervals.
 
-    What the paired items do not tell apart from the best is bold too.
+    DIR is a results folder. What paired items do not tell apart from the best is bold too.
     """
     with _plain_errors():
         from semsim.mistakes import one_of

@@ -50,8 +50,15 @@ class Plot(BaseModel):
 def parse_ends(value: object) -> BaseModel:
     """Return what each end knows of the channel."""
     if isinstance(value, Mapping) and "kind" in value:
-        raise SpecError("kind", "say at which end: csi: {rx: {kind: ...}, tx: {kind: ...}}")
-    return value if isinstance(value, Ends) else spec.validate(Ends, value)
+        raise SpecError("kind", f"say at which end: {_ENDS}")
+    if isinstance(value, Ends):
+        return value
+    if not isinstance(value, Mapping):
+        raise SpecError("", f"must say what each end knows, such as {_ENDS}, got {value!r}")
+    return spec.validate(Ends, value)
+
+
+_ENDS = "csi: {rx: {kind: perfect}, tx: {kind: none}}"
 
 
 TRAIN_KEYS = """    payload: what to train on.
@@ -103,8 +110,25 @@ SETTINGS: dict[str, Callable[[], type[BaseModel]]] = {
 }  #: keys that hold a value object without kinds
 
 
-def parse_plot(value: object) -> BaseModel:
-    """Return which figure to draw."""
+def parse_plots(value: object) -> tuple[BaseModel, ...]:
+    """Return which figures to draw."""
+    if not isinstance(value, list | tuple):
+        raise SpecError("", f"must be a list such as {_PLOTS}, got {value!r}")
+    plots = []
+    for index, item in enumerate(value):
+        try:
+            plots.append(_plot(item))
+        except SpecError as error:
+            raise error.under(index) from error
+    return tuple(plots)
+
+
+_PLOTS = "plots: [{y: psnr, by: transmitter}]"
+
+
+def _plot(value: object) -> BaseModel:
+    if not isinstance(value, Mapping | Plot):
+        raise SpecError("", f"must be a mapping as in {_PLOTS}, got {value!r}")
     return value if isinstance(value, Plot) else spec.validate(Plot, value)
 
 
@@ -176,13 +200,18 @@ def _other_half(transmitter: Any, receiver: Any) -> BaseModel | None:
     return spec.validate(model, {**shared, **own, "kind": kind})
 
 
+_SNRS = "such as [0, 5, 10]"
+
+
 def parse_snrs(value: object) -> tuple[float, ...]:
     """Return SNRs in dB, from one number or a list."""
     values = value if isinstance(value, list | tuple) else [value]
     try:
         snrs = tuple(spec.to_number(v) for v in values)
     except ValueError:
-        raise SpecError("", f"must be a number in dB or a list of them, got {value!r}") from None
+        raise SpecError(
+            "", f"must be a number in dB or a list of them, {_SNRS}, got {value!r}"
+        ) from None
     if not snrs or any(abs(snr) > 200 and snr != math.inf for snr in snrs):
         rule = "must be one or more numbers between -200 and 200 dB, or .inf for no noise"
         raise SpecError("", f"{rule}, got {value!r}")

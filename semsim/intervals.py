@@ -30,6 +30,7 @@ from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
 
+UNEVEN = 1.5  #: a longer side over the other, from which on ± would be a fifth off at either
 LEDGER = ("payload", "pilots", "feedback", "side_info")
 FIVE_SIGMA = 2.867e-7  #: one tail of a normal distribution beyond five standard deviations
 FEW = 10  #: fewer items say little of the spread and nothing of the skewness; rows say so
@@ -228,3 +229,27 @@ class Tally:
                 "notes": {name: Moments(**m) for name, m in state["notes"].items()},
             }
         )
+
+
+def with_reach(value: float, low: float, high: float, *, signed: bool = False) -> str:
+    """Return a value and its interval: "32.1±0.4", or "0.99 -0.06/+0.01" where its sides differ.
+
+    Sides differ where one is ``UNEVEN`` times the other. No interval, no reach.
+
+    Args:
+        value, low, high: the number and the ends of its interval.
+        signed: whether a plus stands before a positive value.
+    """
+    number = f"{value:+.4g}" if signed else f"{value:.4g}"
+    down, up = value - low, high - value
+    if down != down or up != up:
+        return number
+    if max(down, up) > UNEVEN * max(min(down, up), 0):
+        return f"{number} -{max(down, 0):.2g}/+{max(up, 0):.2g}"
+    return f"{number}±{(down + up) / 2:.2g}"
+
+
+def interval_note(of: str = "") -> str:
+    """Return how to read numbers by :func:`with_reach`; ``of`` is what intervals are over."""
+    over = f" over {of}" if of else ""
+    return f"± or -/+ is how far the 95 % interval{over} reaches to each side."

@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal, TypeVar, Union
 from pydantic import BaseModel, PlainValidator
 
 T = TypeVar("T")
+IN_SWEEP = "in the sweep, at"  #: before the swept values at which a mistake shows
 
 
 class SpecError(ValueError):
@@ -50,7 +51,8 @@ def known(names: Iterable[str], given: object) -> str:
     names = list(names)
     close = difflib.get_close_matches(str(given), names, n=1)
     hint = f"did you mean {close[0]!r}? " if close else ""
-    return f"{hint}Known: {', '.join(names) or 'none'}."
+    shown = [f"{name!r}" if ", " in str(name) else str(name) for name in names]
+    return f"{hint}Known: {', '.join(shown) or 'none'}."
 
 
 def one_of(choices: tuple[T, ...], given: object, option: str) -> T:
@@ -93,8 +95,8 @@ def explain(model: type[BaseModel], mistake: Any) -> SpecError:
 _RULES = {
     "greater_than_equal": " of at least {ge}",
     "less_than_equal": " of at most {le}",
-    "string_pattern_mismatch": " of letters, digits, dots, - and _ that starts with one of the "
-    "first two",
+    "string_pattern_mismatch": " of letters, digits, dots, - and _ that starts with a letter or a "
+    "digit",
 }  #: by pydantic's name of the mistake: what else the type of a field asks for
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from semsim.files import check_regular, reading
+from semsim.mistakes import known
 from semsim.pictures import strip
 from semsim.plotstyle import (
     COLUMN,
@@ -142,7 +143,7 @@ def published(
 def _choose(rows: DataFrame, x: str, y: str, by: str, panel: str | None) -> DataFrame:
     for column in (x, by, panel):
         if column is not None and column not in rows:
-            raise ValueError(f"the rows have no column {column!r}; there are {', '.join(rows)}")
+            raise ValueError(f"the rows have no column {column!r}; {known(rows, column)}")
     chosen = rows[rows["metric"] == y]
     if chosen.empty:
         there = ", ".join(sorted(set(rows["metric"]))) or "none"

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from semsim.evaluation import Row
-from semsim.mistakes import SpecError
+from semsim.mistakes import IN_SWEEP, SpecError
 from semsim.room import is_large
 from semsim.scenario import Point, Scenario
 from semsim.trained import learns, rehearse, trains
@@ -62,7 +62,7 @@ def preflight(points: list[Point], device: torch.device) -> list[list[Row]]:
             if not point.swept:
                 raise
             at = ", ".join(f"{path} = {label}" for path, label in point.swept.items())
-            raise SpecError(error.path, f"{error.message} (in the sweep, at {at})") from error
+            raise SpecError(error.path, f"{error.message} ({IN_SWEEP} {at})") from error
     return rows
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from semsim.bounds import name_bounds
 from semsim.differences import TRAINING, over_trainings
+from semsim.intervals import interval_note, with_reach
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -59,7 +60,9 @@ def print_results(rows: DataFrame, swept: Sequence[str]) -> None:
             differing = of_metric[of_metric["diff"].notna()]
             to = differing["difference_to"].iloc[0]
             out.print(_pivot(differing, columns, f"{title} minus that of {to}, paired", DIFF))
-    out.print(f"± is half of the 95 % interval over {over(rows)}.")
+    out.print(interval_note(over(rows)))
+    if "few_items" in rows and rows["few_items"].fillna(False).any():
+        out.print("Few items: fewer than ten per point, so the intervals are wide.")
 
 
 def over(rows: DataFrame) -> str:
@@ -85,14 +88,7 @@ def _pivot(rows: DataFrame, columns: list[str], title: str, names: Sequence[str]
 def _cell(row: DataFrame, names: Sequence[str]) -> str:
     if row.empty:
         return ""
-    return with_half(*(float(row[name].iloc[0]) for name in names), signed=names is DIFF)
-
-
-def with_half(value: float, low: float, high: float, *, signed: bool = False) -> str:
-    """Return "32.1±0.4", or "+0.5±0.4" where signed; no half where there is no interval."""
-    half = (high - low) / 2
-    number = f"{value:+.4g}" if signed else f"{value:.4g}"
-    return number + (f"±{half:.2g}" if half == half else "")
+    return with_reach(*(float(row[name].iloc[0]) for name in names), signed=names is DIFF)
 
 
 def print_comparison(found: Comparison) -> None:
@@ -105,18 +101,24 @@ def print_comparison(found: Comparison) -> None:
         names = ["SNR", found.a, found.b, "difference", "95 % interval", "SNR gain", found.over]
         table = new_table(title, conditions, names)
         for p in found.points:
-            half = with_half(p["gain"], p["gain_low"], p["gain_high"], signed=True)
+            gain = with_reach(p["gain"], p["gain_low"], p["gain_high"], signed=True)
             table.add_row(
                 *(str(p[c]) for c in conditions), f"{p['snr_db']:g} dB", f"{p['a']:.4g}",
                 f"{p['b']:.4g}", f"{p['diff']:+.4g}",
                 f"{p['diff_low']:+.3g} to {p['diff_high']:+.3g}",
-                "" if p["gain"] != p["gain"] else f"{half} dB", str(p["n"]),
+                "" if p["gain"] != p["gain"] else f"{gain} dB", str(p["n"]),
             )  # fmt: skip
         out.print(table)
     for d in found.deltas:
         where = ", ".join(f"{c} {d[c]}" for c in d if c not in DELTA)
         out.print(f"{DELTA_WORDS[d['delta']]}{f' at {where}' if where else ''}: {_delta(d)}")
-    out.print(
+
+
+def print_comparisons(found: Sequence[Comparison]) -> None:
+    """Print one comparison after another, and once what the words mean."""
+    for comparison in found:
+        print_comparison(comparison)
+    console().print(
         "Differences are paired: both schemes met the same items. SNR gain: how much less SNR the "
         "first needs for the quality that the second has there."
     )

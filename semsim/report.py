@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 from semsim.bounds import name_bounds
 from semsim.disk import write_atomic
+from semsim.intervals import interval_note, with_reach
 
 if TYPE_CHECKING:
     from pandas import DataFrame
 
 TYPES = {".png": "image/png", ".svg": "image/svg+xml", ".jpg": "image/jpeg", ".webp": "image/webp"}
 LINKS = 200  #: of a table, at most; a page with more helps nobody
+ABOVE = ("uids", "swept", "plots")  #: in rows.csv, in the tables, in the scenario
 STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; color: #222; max-width: 62rem; margin: 2rem auto;
        padding: 0 1rem; }
@@ -57,16 +59,17 @@ def write_report(
         "<h2>Results</h2>",
         *(_pivot(of_metric, swept) for _, of_metric in rows.groupby("metric", sort=False)),
         *_differences(rows, swept),
-        f"<p>{len(rows)} rows are in rows.csv. ± is half of the 95 % interval.</p>",
+        f"<p>{len(rows)} rows are in rows.csv. {interval_note()}</p>",
     ]
     if scenario:
         parts.append(f"<h2>Scenario</h2><pre>{html.escape(scenario)}</pre>")
-        command = html.escape(f"semsim run scenario.yaml --out {title}")
+        quick = " --quick" if title.endswith("-quick") else ""
+        command = html.escape(f"semsim run{quick} scenario.yaml --out {title}")
         parts.append(
             f"<p>Saved as scenario.yaml it gives these rows again:</p><pre>{command}</pre>"
         )
     if provenance:
-        parts.append(f"<h2>Provenance</h2>{_mapping(_without_folders(provenance))}")
+        parts.append(f"<h2>Provenance</h2>{_mapping(_shown(provenance))}")
     head = f'<meta charset="utf-8"><title>{html.escape(title)}</title><style>{STYLE}</style>'
     text = (
         f'<!doctype html><html lang="en"><head>{head}</head><body>{"".join(parts)}</body></html>\n'
@@ -75,11 +78,15 @@ def write_report(
     return Path(path)
 
 
-def _without_folders(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return provenance without the folders of this machine; the report may be mailed."""
+def _shown(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return provenance without what is above it and without this machine's folders.
+
+    The report may be mailed; ``provenance.json`` keeps all of it.
+    """
+    values = {key: value for key, value in values.items() if key not in ABOVE}
     command = values.get("command")
     if not isinstance(command, str):
-        return dict(values)
+        return values
     words = [Path(word).name if word.startswith(("/", "~")) else word for word in command.split()]
     return {**values, "command": " ".join(words)}
 
@@ -130,13 +137,12 @@ def _differences(rows: DataFrame, swept: Sequence[str]) -> list[str]:
 
 
 def _cell(rows: DataFrame) -> str:
-    """Return a value with half of its interval; few items and outages are said."""
+    """Return a value with its interval; few items and outages are said."""
     if rows.empty:
         return '<td class="number"></td>'
     row = rows.iloc[0]
-    text = f"{row['value']:.4g}"
-    half = (row["ci_high"] - row["ci_low"]) / 2 if "ci_high" in rows else float("nan")
-    text += f" ± {half:.2g}" if half == half else ""
+    low, high = (float(row.get(name, float("nan"))) for name in ("ci_low", "ci_high"))
+    text = with_reach(float(row["value"]), low, high).replace("±", " ± ")
     text += ", few items" if bool(row.get("few_items", False)) else ""
     decoded = row.get("decoded", 1.0)
     text += f", {1 - decoded:.0%} lost" if decoded == decoded and decoded < 1 else ""

@@ -205,6 +205,8 @@ def read_rows(folder: str | Path) -> DataFrame:
 def read_provenance(folder: str | Path) -> dict[str, Any]:
     """Return where the rows of a results folder come from; empty where nothing says so."""
     path = Path(folder) / "provenance.json"
+    if Path(folder).is_file():
+        raise ValueError(f"{folder} is a file; give a folder that `semsim run` wrote")
     try:
         return _unsealed(path)
     except Damaged as error:

@@ -31,7 +31,7 @@ from semsim.loading import (
     weights_hash,
     weights_of_task,
 )
-from semsim.mistakes import SpecError, blame_argument, known, sentence, unforeseen
+from semsim.mistakes import IN_SWEEP, SpecError, blame_argument, known, sentence, unforeseen
 from semsim.room import checkable
 from semsim.seeds import MAX_SEED
 from semsim.strict_yaml import located, read_yaml
@@ -89,7 +89,7 @@ class Scenario(BaseModel):
     stop: Annotated[Any, PlainValidator(fields.parse_stop)] = Field(
         default_factory=functools.partial(fields.parse_stop, {})
     )
-    plots: tuple[Annotated[Any, PlainValidator(fields.parse_plot)], ...] = ()
+    plots: Annotated[Any, PlainValidator(fields.parse_plots)] = ()
     train: Annotated[Any, PlainValidator(fields.parse_train)] = None
     batch_size: Annotated[int, Field(strict=True, ge=1)] = 32
     device: str = "auto"
@@ -321,7 +321,7 @@ def _validated(values: dict[str, Any], combination: tuple[tuple[str, Any, Any], 
         if not combination:
             raise
         chosen = ", ".join(f"{path} = {label}" for path, label, _ in combination)
-        raise SpecError(error.path, f"{error.message} (in the sweep, at {chosen})") from error
+        raise SpecError(error.path, f"{error.message} ({IN_SWEEP} {chosen})") from error
 
 
 _EXAMPLES = {

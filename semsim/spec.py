@@ -62,7 +62,7 @@ def resolve(family: str, kind: str) -> Callable[..., object]:
     """
     table = FAMILIES[family]
     if kind not in table and ":" not in kind:
-        raise SpecError("kind", f"no {family} is called {kind!r}; {known(table, kind)}")
+        raise SpecError("kind", f"no {family} is called {kind!r}; {known(table, kind)}{_own(kind)}")
     try:
         if kind not in table:
             return outside.part(kind, family)
@@ -70,6 +70,12 @@ def resolve(family: str, kind: str) -> Callable[..., object]:
         return getattr(outside.imported(module, kind), name)
     except ValueError as error:
         raise SpecError("kind", sentence(error)) from error
+
+
+def _own(kind: str) -> str:
+    """Say how a class of the user's own is named, where the name looks like one."""
+    module, _, name = kind.rpartition(".")
+    return f" A class of yours is written {module}:{name}." if module and name else ""
 
 
 def parse(family: str, value: object) -> BaseModel:
@@ -81,10 +87,17 @@ def parse(family: str, value: object) -> BaseModel:
     if not isinstance(value, Mapping) or not isinstance(value.get("kind"), str):
         raise SpecError(
             "",
-            f"a {family} is written {{kind: NAME, ...}}, got {value!r}. "
+            f"a {family} is written {{kind: NAME, ...}}, got {value!r}{_no_space(value)}. "
             f"Known kinds: {', '.join(FAMILIES[family])}.",
         )
     return validate(model_of(family, value["kind"]), value)
+
+
+def _no_space(value: object) -> str:
+    """Say that YAML took "kind:awgn" for one word, where it did."""
+    words = map(str, value) if isinstance(value, Mapping) else ()
+    glued = any(word.startswith("kind:") for word in words)
+    return "; a space is missing after the colon" if glued else ""
 
 
 def validate(model: type[Model], value: object) -> Model:

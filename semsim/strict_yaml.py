@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from semsim.mistakes import SpecError
+from semsim.mistakes import IN_SWEEP, SpecError
 
 MAX_BYTES = 1 << 20
 MAX_VALUES = 100_000  #: after aliases are followed: a few lines of nested aliases can mean billions
@@ -53,7 +53,7 @@ def parse_yaml(text: str, name: str = "the scenario") -> dict[str, Any]:
         raise
     except DuplicateKeyError as error:
         line, key = error.problem_mark.line + 1, str(error.problem).split('"')[1]
-        raise SpecError(key, f"appears twice ({name}, line {line}); keep one") from None
+        raise SpecError(key, "appears twice; keep one", f"{name}, line {line}") from None
     except MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         where = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
@@ -79,16 +79,16 @@ def located(path: Path | None) -> Iterator[None]:
     except SpecError as error:
         if path is None or error.where or not error.path or not path.is_file():
             raise
-        line = line_of(read_text(path), error.path)
+        line = line_of(read_text(path), error.path, swept=IN_SWEEP in error.message)
         if line is None:
             raise
         raise error.at(f"{path}, line {line}") from error.__cause__
 
 
-def line_of(text: str, key: str) -> int | None:
+def line_of(text: str, key: str, *, swept: bool = False) -> int | None:
     """Return the line on which a dotted key of YAML text stands, or else the nearest above it.
 
-    A key of a point of a sweep is looked for below ``sweep`` as well.
+    A key of a point of a sweep is looked for below ``sweep`` as well, and first where ``swept``.
     """
     from ruamel.yaml import YAML
     from ruamel.yaml.error import YAMLError
@@ -97,15 +97,13 @@ def line_of(text: str, key: str) -> int | None:
         lines = _measure(YAML(typ="safe", pure=True).parse(text), "").lines
     except (YAMLError, ValueError):
         return None
-    for place in (key, f"sweep.{key}"):
-        if place in lines:
-            return lines[place]
+    above = [key]
     while key:
-        if key in lines:
-            return lines[key]
-        cut = max(key.rfind("."), key.rfind("["))
-        key = key[: max(cut, 0)]
-    return None
+        key = key[: max(key.rfind("."), key.rfind("["), 0)]
+        above.append(key)
+    within = [f"sweep.{place}" for place in above[:-1]]
+    places = [*within, *above] if swept else [*above[:1], *within[:1], *above]
+    return next((lines[place] for place in places if place in lines), None)
 
 
 @dataclass

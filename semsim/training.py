@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import math
+import sys
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -150,7 +151,7 @@ def train(
             reference image, of accuracy where they have a class; none by default.
         resume: go on from the folder's checkpoint where there is one.
         device: where to train.
-        progress: show a progress bar.
+        progress: show a progress bar, where the screen is a terminal.
     """
     task, spec, folder = task or Reconstruct(), spec or TrainSpec(), Path(folder)
     if any(parameter.requires_grad for parameter in task.parameters(recurse=False)):
@@ -262,7 +263,7 @@ def _fit(
         trainer = lightning.Trainer(
             accelerator="gpu" if device.type == "cuda" else "cpu", devices=1, max_epochs=1,
             gradient_clip_val=state.spec.clip, logger=logger(folder, name="log"),
-            enable_checkpointing=False, enable_progress_bar=progress,
+            enable_checkpointing=False, enable_progress_bar=progress and sys.stdout.isatty(),
             enable_model_summary=False, log_every_n_steps=20,
             plugins=[LightningEnvironment()],  # or SLURM's variables ask for several processes
         )  # fmt: skip

@@ -164,6 +164,8 @@ def test_run_of_images_leaves_strips_of_pictures() -> None:
     assert "What was sent and what arrived at each SNR: awgn." in report
     assert "<h3>psnr (dB)</h3>" in report and "transmitter: {kind: deepjscc" in report
     assert "<h1>pictures-quick</h1>" in report and "scenario_sha256" in report
+    assert "semsim run --quick scenario.yaml --out pictures-quick" in report
+    assert "<th>uids</th>" not in report
 
 
 def test_plot_draws_again_by_another_column() -> None:
@@ -185,6 +187,19 @@ def test_plot_without_options_draws_what_the_scenario_says() -> None:
     figure.unlink()
     assert call("plot", "out").split() == [str(figure)]
     assert figure.read_bytes() == before
+
+
+@pytest.mark.parametrize("command", ["list", "check", "run", "train", "plot", "compare", "table"])
+def test_help_explains_each_argument(command: str) -> None:
+    words = call(command, "--help").split("Arguments")
+    for argument in re.findall(r"\b(FILE|DIR|OTHER|FAMILY)\b", words[0].splitlines()[1]):
+        assert re.search(rf"\b{argument}\b", "".join(words[0].splitlines()[2:])), argument
+
+
+def test_plot_of_a_file_says_what_to_give() -> None:
+    result = CliRunner().invoke(app, ["plot", "toy.yaml"])
+    assert result.exit_code == 2
+    assert result.stderr == "semsim: toy.yaml is a file; give a folder that `semsim run` wrote\n"
 
 
 def test_plot_of_no_results_says_what_to_give() -> None:

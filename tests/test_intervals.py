@@ -9,7 +9,7 @@ import pytest
 from numpy.typing import NDArray
 from scipy import special, stats
 
-from semsim.intervals import Moments, interval_of_mean
+from semsim.intervals import Moments, interval_of_mean, with_reach
 from semsim.metrics.image import PSNR
 from semsim.metrics.signal import BER
 from semsim.phy.theory import qam_ber_rayleigh
@@ -150,3 +150,20 @@ def test_a_goal_for_the_interval_biases_no_psnr_under_outage() -> None:
     found, (low, high) = stopped(psnr(1500, 0.05, runs=800), 0.5, PSNR.worst)
     assert abs(found - true) < 0.1
     assert ((low <= true) & (true <= high)).mean() > 0.93 - 3 * math.sqrt(0.93 * 0.07 / 800)
+
+
+@pytest.mark.parametrize(
+    ("ends", "signed", "text"),
+    [
+        ((25.0, 24.0, 26.0), False, "25±1"),
+        ((25.0, 24.0, 26.4), False, "25±1.2"),
+        ((25.0, 24.0, 27.0), False, "25 -1/+2"),
+        ((1.0, 0.4, 1.0), False, "1 -0.6/+0"),
+        ((0.5, 0.1, 0.9), True, "+0.5±0.4"),
+        ((25.0, math.nan, math.nan), False, "25"),
+    ],
+)
+def test_an_interval_is_written_with_both_sides_where_they_differ_much(
+    ends: tuple[float, float, float], signed: bool, text: str
+) -> None:
+    assert with_reach(*ends, signed=signed) == text

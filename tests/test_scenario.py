@@ -44,8 +44,8 @@ def changed(old: str, new: str) -> str:
 
 MISTAKES = {
     "key": (BASE + "chanel: 1", "chanel: no such key; did you mean 'channel'? Known: name, seed,"),
-    "duplicate": (BASE + "name: again", "name: appears twice ("),
-    "duplicate line": (BASE + "name: again", ", line 8); keep one"),
+    "duplicate": (BASE + "name: again", "name: appears twice; keep one ("),
+    "duplicate line": (BASE + "name: again", "keep one (scenario.yaml, line 8)"),
     "deep duplicate": (BASE + "stop: {ci95: 1, ci95: 2}", "ci95: appears twice"),
     "deep key": (
         changed("ToyTransmitter}", "ToyTransmitter, atention: pfca, pwer: 1}"),
@@ -237,11 +237,11 @@ MISTAKES = {
     "beyond 64 bits": (BASE + "seed: 9223372036854775808", "seed: 9223372036854775808 is beyond"),
     "exponent": (
         changed("{kind: toy_parts:ToyTransmitter}", '{kind: separate, cbr: "1e99999999"}'),
-        "transmitter.cbr: is a positive number or a fraction such as '1/16', got '1e99999999'",
+        "transmitter.cbr: must be a positive number or a fraction such as '1/16', got '1e99999999'",
     ),
     "exponent of a learned codec": (
         changed("{kind: toy_parts:ToyTransmitter}", '{kind: deepjscc, cbr: "1e99999999"}'),
-        "transmitter.cbr: is a positive number or a fraction such as '1/16', got '1e99999999'",
+        "transmitter.cbr: must be a positive number or a fraction such as '1/16', got '1e99999999'",
     ),
     "a million links": (
         BASE + f"sweep: {{seed: {list(range(1000))}, batch_size: {list(range(1, 1002))}}}",
@@ -264,6 +264,27 @@ MISTAKES = {
         BASE + "sweep:\n  channel.gain: [1, no]",
         "channel.gain: must be a number (a fraction such as 1/12 will do), got 'no' (in the sweep, "
         "at channel.gain = no) (scenario.yaml, line",
+    ),
+    "line of a swept part": (
+        BASE + "sweep:\n  channel: [awgn, {kind: rayleigh, coherence: fast}]",
+        "(in the sweep, at channel = rayleigh) (scenario.yaml, line 9)",
+    ),
+    "csi as a word": (BASE + "csi: pilots", "csi: must say what each end knows, such as csi: {rx:"),
+    "plots as a word": (
+        BASE + "plots: error",
+        "plots: must be a list such as plots: [{y: psnr, by: transmitter}], got 'error'",
+    ),
+    "plot as a word": (BASE + "plots: [error]", "plots[0]: must be a mapping as in plots: [{y:"),
+    "no space after the colon": (
+        changed("{kind: toy_parts:ToyChannel}", "{kind:awgn}"),
+        "got {'kind:awgn': None}; a space is missing after the colon. Known kinds: awgn",
+    ),
+    "dot for a colon": (
+        changed("toy_parts:ToyChannel", "toy_parts.ToyChannel"),
+        "A class of yours is written toy_parts:ToyChannel.",
+    ),
+    "name with a space": (
+        changed("name: toy", "name: my toy"), "that starts with a letter or a digit, got 'my toy'"
     ),
     "no class": (
         changed("toy_parts:ToyChannel", "toy_parts:partial_channel"),

@@ -107,7 +107,8 @@ class AnalogReceiver(_Analog):
         if csi.h is not None or y.shape[1:] != (1, expected):
             raise ValueError(
                 f"the analog receiver takes equalised symbols [B, 1, {expected}] for an image "
-                f"{list(shape)}, got {list(y.shape)}; use a front end such as lmmse"
+                f"{list(shape)}, got {list(y.shape)}; "
+                "give both ends the same codec and cbr, and use a front end such as lmmse"
             )
         n0 = csi.n0.reshape(len(y), -1).expand(-1, expected)
         scale = read_header(y[:, 0, :HEADER], n0[:, :HEADER])

@@ -22,5 +22,5 @@ def cbr_fraction(cbr: float | str) -> Fraction:
             ratio = Fraction(0)
     ratio = ratio.limit_denominator(100_000)
     if ratio <= 0:
-        raise ValueError(f"cbr is a positive number or a fraction such as '1/16', got {cbr!r}")
+        raise ValueError(f"cbr must be a positive number or a fraction such as '1/16', got {cbr!r}")
     return ratio

@@ -133,7 +133,7 @@ def _check_preset(spec: dict[str, Any]) -> None:
 
 
 class DeepJSCCTransmitter(_Codec):
-    """Image to complex symbols of unit power.
+    """Image to complex symbols of unit power, by convolutional DeepJSCC.
 
         image ─► pad to the stride ─► encoder ─► pair halves of the channels ─► unit power ─► x
 
@@ -206,7 +206,7 @@ class DeepJSCCTransmitter(_Codec):
 
 
 class DeepJSCCReceiver(_Codec):
-    """Received symbols to image.
+    """Received symbols to image, by convolutional DeepJSCC.
 
         y, n0 ─► · trust = 1 / (1 + n0) ─► unpair ─► decoder(latent, trust, SNR) ─► crop ─► image
 
@@ -254,7 +254,8 @@ class DeepJSCCReceiver(_Codec):
         if csi.h is not None or y.shape[1:] != (1, expected):
             raise ValueError(
                 f"the deepjscc receiver takes equalised symbols [B, 1, {expected}] for an image "
-                f"{list(shape)}, got {list(y.shape)}; use a front end such as lmmse"
+                f"{list(shape)}, got {list(y.shape)}; "
+                "give both ends the same codec and cbr, and use a front end such as lmmse"
             )
         if self.spec["preset"] == "residual":
             trust = symbol_trust(csi.n0, expected)

@@ -158,7 +158,8 @@ class SoftCastReceiver(_SoftCast):
         if csi.h is not None or y.shape[1:] != (1, cut.symbols):
             raise ValueError(
                 f"the softcast receiver takes equalised symbols [B, 1, {cut.symbols}] for an image "
-                f"{list(shape)}, got {list(y.shape)}; use a front end such as lmmse"
+                f"{list(shape)}, got {list(y.shape)}; "
+                "give both ends the same codec and cbr, and use a front end such as lmmse"
             )
         n0 = csi.n0.reshape(len(y), -1).expand(-1, cut.symbols)
         image = receive(y[:, 0], n0, side_info, cut, shape)

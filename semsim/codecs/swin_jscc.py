@@ -112,7 +112,7 @@ def _snr(csi: CSI) -> Tensor:
 
 
 class SwinTransmitter(_Codec):
-    """Image to complex symbols of unit power.
+    """Image to complex symbols of unit power, by a Swin transformer.
 
         image ─► pad to the stride ─► SwinEncoder ─► pair halves of the channels ─► unit power ─► x
 
@@ -247,7 +247,7 @@ class SwinTransmitter(_Codec):
 
 
 class SwinReceiver(_Codec):
-    """Received symbols to image.
+    """Received symbols to image, by a Swin transformer.
 
         y ─► · 1 / (1 + n0) ─► unpair ─► SwinDecoder ─► crop ─► image
 
@@ -297,7 +297,8 @@ class SwinReceiver(_Codec):
         if csi.h is not None or y.shape[1:] != (1, expected):
             raise ValueError(
                 f"the swin_jscc receiver takes equalised symbols [B, 1, {expected}] for an image "
-                f"{list(shape)}, got {list(y.shape)}; use a front end such as lmmse"
+                f"{list(shape)}, got {list(y.shape)}; "
+                "give both ends the same codec and cbr, and use a front end such as lmmse"
             )
         trust = symbol_trust(csi.n0, expected)
         latent = to_latent(y[:, 0] * trust, channels, *grid)

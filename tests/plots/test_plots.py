@@ -235,7 +235,7 @@ def test_the_shipped_published_values_are_plausible() -> None:
 
 
 def test_a_missing_column_or_metric_is_named() -> None:
-    with pytest.raises(ValueError, match="no column 'snr'; there are transmitter, channel"):
+    with pytest.raises(ValueError, match="no column 'snr'; did you mean 'snr_db'"):
         plot_rows(rows(), x="snr")
     with pytest.raises(ValueError, match="no metric 'ssim'; there are psnr"):
         plot_rows(rows(), y="ssim")

@@ -197,7 +197,7 @@ class LCFSCTransmitter(Ends):
 
 
 class LCFSCReceiver(Ends):
-    """Received symbols to image.
+    """Received symbols to image, by a Swin decoder with channel-dependent masks.
 
         y, n0 ─► · trust = 1 / (1 + n0) ─► unpair ─► Swin decoder(latent, trust, SNR) ─► crop ─► image
 
