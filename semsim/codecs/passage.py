@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
+from itertools import islice
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -119,14 +121,28 @@ class Passage:
                 made = each(self._best, list(zip(items, menus, strict=True)))
                 plans.update(zip(items, made, strict=True))
             for number in {plans[item].offer.way for item in items}:
-                matrices = choices[number][1].precoder()
-                precoders.update(
-                    (item, matrices[place])
-                    for place, item in enumerate(items)
-                    if plans[item].offer.way == number
-                )
+                way = choices[number][1]
+                matrices = way.precoder()
+                for place, item in enumerate(items):
+                    if plans[item].offer.way == number:
+                        precoders[item] = matrices[place]
+                        plans[item] = self._follow(item, plans[item], way.streams[place].tolist())
         self.plans = [plans[item] for item in range(len(plans))]
         return torch.stack([precoders[item] for item in range(len(plans))])
+
+    def _follow(self, item: int, plan: Plan, streams: list[int]) -> Plan:
+        """Return the plan with its codewords on these streams: a round may have other best ones."""
+        before = [stream for word in plan.offer.words for stream in word.streams]
+        if streams == before:
+            return plan
+        grid = self.symbols[item, 0, : self.uses * self.link.num_streams].view(self.uses, -1)
+        grid[:, streams] = grid[:, before]
+        left = iter(streams)
+        words = tuple(
+            replace(word, streams=tuple(islice(left, len(word.streams))))
+            for word in plan.offer.words
+        )
+        return replace(plan, offer=replace(plan.offer, words=words))
 
     def _best(self, job: tuple[int, list[Offer]]) -> Plan:
         """Return the plan of an item out of its offers."""

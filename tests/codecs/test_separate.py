@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from fractions import Fraction
 from pathlib import Path
 
 import pytest
@@ -16,13 +15,12 @@ from channels.fading import Rayleigh
 from channels.impairments import Clipping
 from semsim.codecs.bound import BoundLink, BoundTransmitter
 from semsim.codecs.envelope import best_plan
-from semsim.codecs.harq import Harq
 from semsim.codecs.image_codecs import psnr_of_mse
 from semsim.codecs.layers import Codeword, Offer
 from semsim.codecs.outage import delivered
 from semsim.codecs.separate import SeparateLink, SeparateTransmitter
 from semsim.codecs.stills import pixels_of
-from semsim.phy.bler import block_error_rate, waterfall
+from semsim.phy.bler import waterfall
 from semsim.phy.frontend import SVD, NoFrontEnd
 from semsim.phy.ldpc import segment
 from semsim.phy.mcs import mcs_by_index
@@ -248,110 +246,3 @@ def test_what_makes_no_sense_is_refused() -> None:
         link.transmit(images(1), 5.0, stream(0, "x"))
     with pytest.raises(ValueError, match=r"\[B, 3, H, W\]"):
         link_of().transmit(torch.zeros(1, 7), 5.0, stream(0, "x"))
-
-
-@pytest.mark.parametrize("engine", ["bler", "ldpc"])
-@pytest.mark.parametrize("harq", ["chase", "ir"])
-def test_what_did_not_arrive_goes_again_and_is_charged(engine: str, harq: str) -> None:
-    link = link_of(engine=engine, harq=harq, mcs=9, rounds=3)
-    middle = waterfall(9, 2048)[0]
-    source = images(4)
-    good = link.transmit(source, middle + 5, stream(12, "good"))
-    assert good.notes["rounds"].tolist() == [1] * 4
-    assert good.ledger.total == 512  # half of the budget of 1024
-    again = link.transmit(source, middle - 1.5, stream(12, "again"))
-    assert again.notes["rounds"].tolist() == [2] * 4  # twice the SNR is 3 dB
-    assert again.notes["decoded"].tolist() == [1] * 4
-    assert again.ledger.total == 1024
-    assert again.x.shape == (4, 1, 1024)
-    assert torch.equal(again.estimate, good.estimate)
-    hopeless = link.transmit(source, -20.0, stream(12, "never"))
-    assert hopeless.notes["rounds"].tolist() == [3] * 4
-    assert hopeless.notes["decoded"].tolist() == [0] * 4
-    assert hopeless.ledger.total == 1536
-
-
-@pytest.mark.parametrize("harq", ["chase", "ir"])
-def test_the_engines_take_equally_many_rounds(harq: str) -> None:
-    source, rounds, decoded = images(1).expand(48, -1, -1, -1), {}, {}
-    for engine in ("bler", "ldpc"):
-        transmitter = SeparateTransmitter(
-            "1/3", codec="webp", mcs=9, engine=engine, fallback="grey", harq=harq, rounds=3
-        )
-        sent = SeparateLink(transmitter, Rayleigh()).transmit(source, 4.0, stream(13, "rounds"))
-        rounds[engine] = sent.notes["rounds"].double()
-        decoded[engine] = float(sent.notes["decoded"].mean())
-    assert 0.1 < decoded["bler"] < 0.95
-    # fading and noise are common to both; a share errs by at most 0.5 / sqrt(48)
-    assert abs(decoded["bler"] - decoded["ldpc"]) < 3 * 0.5 * math.sqrt(2 / 48)
-    error = math.sqrt(2 * float(rounds["bler"].var()) / 48)
-    assert abs(float(rounds["bler"].mean() - rounds["ldpc"].mean())) < 3 * error
-
-
-def test_the_mean_budget_is_kept_when_rows_are_chosen() -> None:
-    source = images(1).expand(64, -1, -1, -1)
-    for snr_db in (0.0, 6.0, 12.0):
-        link = SeparateLink(
-            SeparateTransmitter("1/3", codec="webp", harq="ir", round_cbr="1/6"), Rayleigh()
-        )
-        sent = link.transmit(source, snr_db, stream(14, "budget"))
-        spread = 512 * float(sent.notes["rounds"].double().std()) / 8
-        assert sent.ledger.total <= 1024 + 3 * spread
-
-
-def test_the_same_fading_does_not_help_and_new_fading_does() -> None:
-    source, arrived = images(1).expand(96, -1, -1, -1), {}
-    for fading in ("same", "new"):
-        link = SeparateLink(
-            SeparateTransmitter(
-                "1/3", codec="webp", mcs=9, harq="chase", rounds=2, round_fading=fading
-            ),
-            Rayleigh(),
-        )
-        sent = link.transmit(source, 6.0, stream(15, "fading"))
-        arrived[fading] = sent.notes["decoded"].double()
-    needed = 10 ** (waterfall(9, 2048)[0] / 10) / 10**0.6  # sum of gains that decodes
-    expected = {
-        "same": math.exp(-needed / 2),
-        "new": (1 + needed) * math.exp(-needed),
-    }  # P(2 g > needed), P(g1 + g2 > needed) with exponential gains
-    for fading, values in arrived.items():
-        p = expected[fading]
-        assert abs(float(values.mean()) - p) < 4 * math.sqrt(p * (1 - p) / 96), fading
-
-
-def test_chase_over_awgn_is_one_transmission_at_so_many_times_the_snr() -> None:
-    cut = segment(1024, mcs_by_index(7))
-    harq = Harq("chase", 4, "same", Fraction(1, 2))
-    snr_db = torch.full((4, 1, 1), 0.3, dtype=torch.float64)
-    after = harq.arrival(snr_db, cut)[:, 0]
-    for done, chance in enumerate(after, start=1):
-        alone = 1 - block_error_rate(snr_db[0] + 10 * math.log10(done), 7, cut.coded)
-        assert float(chance) == pytest.approx(float(alone.prod() ** cut.blocks), abs=1e-12)
-
-
-def test_further_bits_are_worth_more_than_the_same_again() -> None:
-    cut = segment(512, mcs_by_index(15))
-    snr_db = torch.full((4, 1, 1), 6.0, dtype=torch.float64)
-    after = {
-        kind: Harq(kind, 4, "same", Fraction(1, 2)).arrival(snr_db, cut)[:, 0]
-        for kind in ("chase", "ir")
-    }
-    assert bool((after["ir"] >= after["chase"] - 1e-9).all())
-    assert bool((after["ir"].diff() >= -1e-9).all())
-    assert float(after["ir"][2] - after["chase"][2]) > 0.9
-
-
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [
-        ({"harq": "arq"}, "harq is one of none, chase, ir, got 'arq'"),
-        ({"harq": "ir", "rounds": 0}, "rounds"),
-        ({"harq": "ir", "round_cbr": "1/2"}, "more than the whole budget"),
-        ({"round_cbr": "1/12"}, "set harq: ir"),
-        ({"harq": "ir", "round_fading": "old"}, "round_fading is one of new, same"),
-    ],
-)
-def test_void_retransmissions_are_refused(settings: dict[str, object], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        SeparateTransmitter("1/6", **settings)
