@@ -19,6 +19,7 @@ from semsim.codecs.stills import pixels_of
 from semsim.phy.frontend import LMMSE, RZF, SVD, ZF, FrontEnd
 from semsim.phy.theory import mimo_capacity
 from semsim.seeds import stream
+from semsim.types import Transmission
 
 SEARCH_DB = 0.05  # what the early end of the search for a quality step may cost
 
@@ -73,13 +74,13 @@ def test_what_is_chosen_promises_as_much_as_any_fixed_rank(front_end: FrontEnd, 
 
     def promised(rank: object) -> Tensor:
         link, plans = link_of(size, front_end, rank=rank), []
-        passage_plans = capture(link, source, plans)
+        capture(link, source, plans)
         return torch.tensor(
             [
                 lost_db
                 if plan.coded is None
                 else plan.offer.odds * psnr_of_mse(plan.coded.mse) + (1 - plan.offer.odds) * lost_db
-                for plan in passage_plans
+                for plan in plans
             ]
         )
 
@@ -88,8 +89,8 @@ def test_what_is_chosen_promises_as_much_as_any_fixed_rank(front_end: FrontEnd, 
         assert bool((best >= promised(rank) - SEARCH_DB).all())
 
 
-def capture(link: SeparateLink, source: Tensor, plans: list, snr_db: float = 6.0) -> list:
-    """Return the plans of a batch."""
+def capture(link: SeparateLink, source: Tensor, plans: list, snr_db: float = 6.0) -> Transmission:
+    """Send a batch and keep its plans."""
     from semsim.codecs import separate
 
     class Watched(separate.Passage):
@@ -100,8 +101,7 @@ def capture(link: SeparateLink, source: Tensor, plans: list, snr_db: float = 6.0
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(separate, "Passage", Watched)
-        link.transmit(source, snr_db, stream(2, "draws"))
-    return plans
+        return link.transmit(source, snr_db, stream(2, "draws"))
 
 
 @pytest.mark.parametrize(
@@ -129,10 +129,9 @@ def test_no_choice_carries_more_than_the_capacity_of_its_draw(size: int) -> None
     for snr_db in (1.0, 10.0, 20.0):
         link, plans = link_of(size, front_end), []
         sent = capture(link, source, plans, snr_db)
-        state = link.channel.draw(32, 1024 // size, stream(2, "draws"))
         n0 = torch.full((32,), 10 ** (-snr_db / 10))
-        limit = 1024 // size * mimo_capacity(state.h, n0, csi_tx=True)[:, 0]
-        carried = torch.tensor([plan.offer.payload * plan.offer.odds for plan in sent])
+        limit = 1024 // size * mimo_capacity(sent.state.h, n0, csi_tx=True)[:, 0]
+        carried = torch.tensor([plan.offer.payload * plan.offer.odds for plan in plans])
         assert bool((carried < limit).all())
 
 
