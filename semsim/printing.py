@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from semsim.bounds import name_bounds
 from semsim.differences import TRAINING, over_trainings
-from semsim.intervals import interval_note, with_reach
+from semsim.intervals import FEW, interval_note, with_reach
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -62,7 +62,7 @@ def print_results(rows: DataFrame, swept: Sequence[str]) -> None:
             out.print(_pivot(differing, columns, f"{title} minus that of {to}, paired", DIFF))
     out.print(interval_note(over(rows)))
     if "few_items" in rows and rows["few_items"].fillna(False).any():
-        out.print("Few items: fewer than ten per point, so the intervals are wide.")
+        out.print(f"Few items: fewer than {FEW} at some points, so intervals are wide.")
 
 
 def over(rows: DataFrame) -> str:
