@@ -16,6 +16,7 @@ from semsim.phy.circular_buffer import (
 )
 from semsim.phy.ldpc import SoftBlocks, ldpc_modulate, segment
 from semsim.phy.mcs import mcs_by_index
+from semsim.phy.qam import qam_llr
 from semsim.seeds import stream
 
 CODES = [(116, 512, 2), (500, 1000, 4), (1998, 3072, 6), (3996, 6144, 6), (900, 1000, 8)]
@@ -51,7 +52,7 @@ def test_below_rate_one_fifth_bits_are_repeated(index: int, num_symbols: int) ->
     payload = torch.randint(2, (2, plan.payload), generator=stream(2, index)).float()
     soft = SoftBlocks(plan)
     x = ldpc_modulate(payload, plan)
-    soft.add(x, torch.full(x.shape, 0.01))
+    soft.add(qam_llr(x, torch.full(x.shape, 0.01), plan.mcs.bits_per_symbol))
     decoded, good = soft.decode()
     assert bool(good.all())
     assert torch.equal(decoded, payload)
@@ -66,8 +67,8 @@ def test_sending_twice_is_sending_once_with_half_the_noise() -> None:
         x + n0.sqrt() * torch.randn(x.shape, dtype=x.dtype, generator=stream(3, i)) for i in (0, 1)
     ]
     for received in y:
-        twice.add(received, n0)
-    once.add((y[0] + y[1]) / 2, n0 / 2)
+        twice.add(qam_llr(received, n0, plan.mcs.bits_per_symbol))
+    once.add(qam_llr((y[0] + y[1]) / 2, n0 / 2, plan.mcs.bits_per_symbol))
     torch.testing.assert_close(twice.llr, once.llr, rtol=1e-3, atol=1e-3)  # exact for QPSK
 
 
@@ -80,7 +81,8 @@ def test_further_versions_fill_the_buffer_and_decode_what_one_cannot() -> None:
     for version in VERSIONS:
         x = ldpc_modulate(payload, plan, version)
         n0 = torch.full(x.shape, 0.4)  # 4 dB; row 9 needs about 8
-        soft.add(x + n0.sqrt() * torch.randn(x.shape, dtype=x.dtype, generator=noise), n0, version)
+        y = x + n0.sqrt() * torch.randn(x.shape, dtype=x.dtype, generator=noise)
+        soft.add(qam_llr(y, n0, plan.mcs.bits_per_symbol), version)
         right.append(int((soft.decode()[0] == payload).all(dim=1).sum()))
     assert right[0] == 0
     assert right[-1] == 8
