@@ -167,8 +167,10 @@ def main() -> None:
     name = "Bundled photos" if args.data is None else args.data.stem
     lines = measure(load(args.data, args.images), args.draws, name)
     file = RESULTS / f"baselines_{name.split()[0].lower()}.md"
+    command = "python benchmarks/baselines.py" + " --data DIR" * (args.data is not None)
     head = "# Baselines without learning\n\nPSNR in dB, in brackets the CBR spent. Made by "
-    file.write_text(head + "`python benchmarks/baselines.py`.\n\n" + "\n".join(lines) + "\n")
+    head += f"`{command} --draws {args.draws}`.\n\n"
+    file.write_text(head + "\n".join(lines) + "\n")
 
 
 if __name__ == "__main__":
