@@ -1,7 +1,7 @@
 """Baselines without learning on photos: SoftCast, HEVC with LDPC, and the hybrid of both.
 
     python benchmarks/baselines.py --data DIR [--images 24]  # writes results/baselines.md
-    python benchmarks/baselines.py --tune DIR [--images 8 --draws 3]  # what chose the split
+    python benchmarks/baselines.py --tune DIR [--images 8 --draws 3]  # tries splits
 
 DIR is a folder of images, or a pack NAME.npz of encoded files; without --data the bundled photos
 are shown. All schemes spend the same channel uses: what side information costs at an SNR comes off

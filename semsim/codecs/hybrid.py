@@ -40,8 +40,8 @@ ROBUST = 3  #: QPSK at rate 0.44
 class HybridTransmitter(nn.Module):
     """Image codec, LDPC and QAM beneath SoftCast of what they leave over.
 
-    The transmitter knows nothing of the channel. The default split was chosen on other images, for
-    block fading with two receive antennas (``python benchmarks/baselines.py --tune``). A base that
+    The transmitter knows nothing of the channel. The default split was the best of a few tried on
+    photos of BSDS500 over block fading on two receive antennas at 4 to 10 dB. A base that
     does not arrive takes the coarse picture with it, and half of the channel uses leave little
     room for the residual: measured over fading, the better of the two parents is often above it.
 
