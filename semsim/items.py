@@ -165,6 +165,7 @@ def read_items(folder: str | Path, uid: str, columns: Sequence[str] | None = Non
         uid: of the point, as in the rows.
         columns: only these.
     """
+    import pyarrow as pa
     import pyarrow.parquet as pq
 
     path = _existing(folder, uid)
@@ -173,7 +174,7 @@ def read_items(folder: str | Path, uid: str, columns: Sequence[str] | None = Non
         table = pq.read_table(
             path, columns=columns and list(columns), page_checksum_verification=True
         )
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, pa.ArrowException) as error:
         raise _damaged(path) from error
     return table.to_pandas()
 
@@ -185,12 +186,13 @@ def about_items(folder: str | Path, uid: str) -> dict[str, Any]:
 
 def _described(path: Path) -> dict[str, Any]:
     """Return what a file says about itself, which must be what it holds."""
+    import pyarrow as pa
     import pyarrow.parquet as pq
 
     try:
         found = pq.read_metadata(path)
         about, schema = unseal(found.metadata[ABOUT]), found.schema.to_arrow_schema()
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, pa.ArrowException) as error:
         raise _damaged(path) from error
     types = [str(kind) for kind in schema.types]
     held = {"columns": schema.names, "types": types, "rows": found.num_rows}

@@ -153,8 +153,8 @@ def test_a_link_pays_for_its_pilots_and_sends_over_what_they_show() -> None:
     sent = link.transmit(torch.rand(2, 3, 48, 48), 10.0, stream(1, "link"))
     assert SLOT < sent.ledger.payload == sent.x.shape[-1] < 2 * SLOT  # a slot, and a cut one
     assert sent.ledger.pilots == 48
-    noise = (sent.received - sent.symbols).abs().square().mean()
-    assert 0.05 < float(noise) < 2
+    noise = (sent.received - sent.symbols).abs().square().median()  # a mean is ruled by fades
+    assert 0.01 < float(noise) < 2
 
 
 @pytest.mark.parametrize("antennas", [(1, 1), (1, 2), (2, 2)])
