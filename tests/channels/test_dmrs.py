@@ -154,7 +154,7 @@ def test_a_link_pays_for_its_pilots_and_sends_over_what_they_show() -> None:
     assert SLOT < sent.ledger.payload == sent.x.shape[-1] < 2 * SLOT  # a slot, and a cut one
     assert sent.ledger.pilots == 48
     noise = (sent.received - sent.symbols).abs().square().median()  # a mean is ruled by fades
-    assert 0.01 < float(noise) < 2
+    assert 0.05 < float(noise) < 2
 
 
 @pytest.mark.parametrize("antennas", [(1, 1), (1, 2), (2, 2)])
