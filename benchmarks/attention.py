@@ -27,7 +27,7 @@ from semsim.codecs.deepjscc import DeepJSCCReceiver, DeepJSCCTransmitter
 from semsim.metrics.image import PSNR
 from semsim.nn.attention import ATTENTION
 from semsim.tasks.reconstruct import Reconstruct
-from semsim.training import TrainSpec, train
+from semsim.training.loop import TrainSpec, train
 
 RESULTS = Path(__file__).parent / "results"
 SEEDS = (0, 1, 2)

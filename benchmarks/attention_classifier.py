@@ -27,10 +27,10 @@ from zoo_psnr import ends
 
 from channels import AWGN
 from semsim import Link, stream
-from semsim.learner import rate
 from semsim.nn import muon
 from semsim.nn.attention import ATTENTION
 from semsim.nn.resnet import ResNet
+from semsim.training.learner import rate
 
 RESULTS = Path(__file__).parent / "results"
 CODEC = "deepjscc-cifar-1-6"

@@ -27,8 +27,8 @@ from channels import AWGN, Channel, Rayleigh
 from semsim.codecs.hybrid import HybridLink, HybridTransmitter
 from semsim.codecs.separate import SeparateLink, SeparateTransmitter
 from semsim.codecs.softcast import SoftCastReceiver, SoftCastTransmitter
+from semsim.comparison.paired import mean_of
 from semsim.link import Link
-from semsim.paired import mean_of
 from semsim.payloads.photos import PHOTOS, Photos
 from semsim.seeds import stream
 

@@ -14,8 +14,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from semsim.scenario import Scenario
-from semsim.sweep import run
+from semsim.scenario.scenario import Scenario
+from semsim.sweep.sweep import run
 
 ROUNDS = 3
 

@@ -7,8 +7,8 @@ Nothing large is allocated; takes a minute.
 
 from __future__ import annotations
 
-from semsim.room import bytes_per_pixel
-from semsim.scenario import Scenario
+from semsim.scenario.room import bytes_per_pixel
+from semsim.scenario.scenario import Scenario
 
 CODECS = ("analog", "deepjscc", "swin_jscc", "separate", "bound")
 PIXELS = 8000 * 6000

@@ -39,7 +39,7 @@ from semsim.codecs.separate import SeparateLink, SeparateTransmitter
 from semsim.metrics.image import PSNR
 from semsim.phy.frontend import SVD
 from semsim.tasks.reconstruct import Reconstruct
-from semsim.training import TrainSpec, train
+from semsim.training.loop import TrainSpec, train
 
 RESULTS = Path(__file__).parent / "results"
 ANTENNAS = (2, 8)

@@ -28,13 +28,13 @@ from channels import Rayleigh
 from semsim import Link, evaluate, stream, zoo
 from semsim.codecs.deepjscc import DeepJSCCReceiver, DeepJSCCTransmitter
 from semsim.codecs.swin_jscc import PRESETS, SwinReceiver, SwinTransmitter
-from semsim.learner import networks_in_bf16
 from semsim.metrics.image import PSNR
 from semsim.nn import muon
 from semsim.nn.lowmem import low_memory
 from semsim.nn.saved import saved_bytes
 from semsim.tasks.reconstruct import Reconstruct
-from semsim.training import TrainSpec, train
+from semsim.training.learner import networks_in_bf16
+from semsim.training.loop import TrainSpec, train
 
 sys.path.append(str(Path(__file__).parents[1] / "tests"))  # the block is the one that is tested
 from lowmem_blocks import Block, units

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from semsim.evaluation import Row
-from semsim.report import write_report
+from semsim.plots.report import write_report
 from semsim.results import frame, write_rows
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pandas
 from pandas import DataFrame
 
-from semsim.plots import plot_rows, published
+from semsim.plots.drawing import plot_rows, published
 
 HERE = Path(__file__).parent
 RESULTS, DOCS = HERE / "results", HERE.parent / "docs"

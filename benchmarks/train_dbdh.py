@@ -26,10 +26,10 @@ from timing import multiply_adds
 from torch import Tensor, nn
 
 from semsim import stream, zoo
-from semsim.learner import rate
 from semsim.nn import muon
 from semsim.nn.geometry import order_corners, quad_iou, rectify, square
 from semsim.payloads.images import to_float
+from semsim.training.learner import rate
 from semsim.vision import dbdh
 
 SIZE, BATCH, LR, WARMUP = 128, 16, 3e-3, 0.03

@@ -38,10 +38,10 @@ from channels.base import CSI, ChannelState, complex_normal
 from semsim import Link, spec, stream, zoo
 from semsim.codecs.deepjscc import DeepJSCCReceiver, DeepJSCCTransmitter, to_latent
 from semsim.codecs.latent_denoiser import DenoisingLink, LatentDenoiser
-from semsim.learner import Batches, rate
 from semsim.nn.muon import Muon, groups
 from semsim.tasks.reconstruct import Reconstruct
-from semsim.training import TrainResult, TrainSpec, train
+from semsim.training.learner import Batches, rate
+from semsim.training.loop import TrainResult, TrainSpec, train
 
 SNR_DB = (-10.0, 15.0)
 FRESH_LR = 3e-3  # of a denoiser before a frozen codec

@@ -23,9 +23,9 @@ from timing import multiply_adds
 from torch import Tensor, nn
 
 from semsim import zoo
-from semsim.learner import rate
 from semsim.nn import muon
 from semsim.tasks.reconstruct import Reconstruct
+from semsim.training.learner import rate
 from semsim.vision.marformer import SIZES, MARformer, MetalSlices
 
 POOL = {"jaws": 5000, "ct128": 2025, "ct256": 972}

@@ -20,9 +20,9 @@ from make_pool import read_pack
 from torch import Tensor, nn
 
 from semsim import zoo
-from semsim.learner import rate
 from semsim.nn import muon
 from semsim.nn.resnet import ResNet
+from semsim.training.learner import rate
 
 NAME = "resnet-cifar10"
 BATCH, LR, WARMUP, EMA, PAD = 128, 3e-3, 0.05, 0.99, 4

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from channels.base import CSI, complex_normal
 from semsim import spec as parts
-from semsim.learner import networks_in_bf16
 from semsim.nn import muon
+from semsim.training.learner import networks_in_bf16
 
 MEET_EVERY = 30.0  # seconds between averagings of the processes of one run
 

@@ -10,7 +10,7 @@ from channels import AWGN, CSI, Rayleigh
 from semsim import Link, evaluate, stream
 from semsim.metrics.image import PSNR, SSIM
 from semsim.payloads.synthetic import Synthetic
-from semsim.plots import plot_rows
+from semsim.plots.drawing import plot_rows
 
 QUICK = "--quick" in sys.argv
 SYMBOLS = 6  # complex symbols per patch of 4x4 pixels: CBR = 6 / 48 = 1/8

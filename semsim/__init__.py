@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from semsim.evaluation import Stop, evaluate
     from semsim.link import Link
-    from semsim.scenario import Scenario
+    from semsim.scenario.scenario import Scenario
     from semsim.seeds import stream
-    from semsim.sweep import run
-    from semsim.training import train
+    from semsim.sweep.sweep import run
+    from semsim.training.loop import train
     from semsim.types import Ledger, Transmission
 
 __version__ = "0.2.0"
@@ -34,13 +34,13 @@ __all__ = [
 _HOME = {
     "Ledger": "types",
     "Link": "link",
-    "Scenario": "scenario",
+    "Scenario": "scenario.scenario",
     "Stop": "evaluation",
     "Transmission": "types",
     "evaluate": "evaluation",
-    "run": "sweep",
+    "run": "sweep.sweep",
     "stream": "seeds",
-    "train": "training",
+    "train": "training.loop",
 }
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from semsim.sweep import Progress
+    from semsim.sweep.sweep import Progress
 
 app = typer.Typer(
     help="Compose, train, sweep and fairly compare semantic-communication links.",
@@ -76,8 +76,8 @@ def _plain_errors(file: Path | None = None, *, closed: bool = False) -> Iterator
     """
     from contextlib import nullcontext
 
-    from semsim.outside import only_tables
-    from semsim.strict_yaml import located
+    from semsim.files.outside import only_tables
+    from semsim.scenario.strict_yaml import located
 
     try:
         with located(file), only_tables() if closed else nullcontext():
@@ -109,7 +109,7 @@ def list_parts(family: Family = None) -> None:
     FAMILY shows only one kind of part: payload, transmitter, channel, ... or weights.
     """
     with _plain_errors():
-        from semsim.listing import families, lines
+        from semsim.scenario.listing import families, lines
 
         names = families()
         if family is not None and family not in names:
@@ -131,9 +131,9 @@ def check(file: File, device: Device = None, closed: Closed = False) -> None:
     FILE is a scenario, such as scenarios/quickstart.yaml.
     """
     with _plain_errors(file, closed=closed):
-        from semsim.loading import pick_device
-        from semsim.preflight import preflight_report, untrained
-        from semsim.scenario import Scenario
+        from semsim.scenario.loading import pick_device
+        from semsim.scenario.scenario import Scenario
+        from semsim.sweep.preflight import preflight_report, untrained
 
         scenario = Scenario.load(file)
         where = pick_device(device or scenario.device)
@@ -156,11 +156,11 @@ def run(
     FILE is a scenario, such as scenarios/quickstart.yaml.
     """
     with _plain_errors(file, closed=closed):
-        from semsim.preflight import quicker, untrained
-        from semsim.printing import print_results
-        from semsim.scenario import Scenario
-        from semsim.sweep import results_folder
-        from semsim.sweep import run as run_scenario
+        from semsim.plots.printing import print_results
+        from semsim.scenario.scenario import Scenario
+        from semsim.sweep.preflight import quicker, untrained
+        from semsim.sweep.sweep import results_folder
+        from semsim.sweep.sweep import run as run_scenario
 
         scenario, start = Scenario.load(file), time.time()
         folder = results_folder(quicker(scenario) if quick else scenario, out)
@@ -189,9 +189,9 @@ def train(
     FILE is a scenario with the key train, such as scenarios/train.yaml.
     """
     with _plain_errors(file, closed=closed):
-        from semsim.preflight import quicker
-        from semsim.scenario import Scenario
-        from semsim.trained import train_all
+        from semsim.scenario.scenario import Scenario
+        from semsim.sweep.preflight import quicker
+        from semsim.sweep.trained import train_all
 
         scenario = quicker(Scenario.load(file)) if quick else Scenario.load(file)
         folder = out or Path("results") / scenario.name
@@ -213,7 +213,7 @@ def plot(
     DIR is a results folder, such as results/quickstart.
     """
     with _plain_errors():
-        from semsim.figures import draw, draw_all
+        from semsim.plots.folder import draw, draw_all
         from semsim.results import read_provenance
 
         record = read_provenance(folder)
@@ -249,10 +249,10 @@ def compare(
     Other images, seeds, batches, channel uses, power or channel are refused.
     """
     with _plain_errors():
-        from semsim.bjontegaard import FITS
-        from semsim.compare import compare, pairs, schemes, to_csv
+        from semsim.comparison.bjontegaard import FITS
+        from semsim.comparison.compare import compare, pairs, schemes, to_csv
         from semsim.mistakes import one_of
-        from semsim.printing import print_comparisons
+        from semsim.plots.printing import print_comparisons
 
         chosen = one_of(FITS, fit, "--fit")
         of_b = None if b is None else schemes(b, metric, by, where or ())
@@ -280,8 +280,8 @@ def table(
     DIR is a results folder. What paired items do not tell apart from the best is bold too.
     """
     with _plain_errors():
+        from semsim.comparison.table import FORMATS, ablation, text_of
         from semsim.mistakes import one_of
-        from semsim.table import FORMATS, ablation, text_of
 
         chosen = one_of(FORMATS, form, "--format")
         cells, caption = ablation(folder, rows, columns, metric=metric, where=where or ())
@@ -296,8 +296,8 @@ def schema(
     with _plain_errors():
         import json
 
-        from semsim.disk import write_atomic
-        from semsim.listing import json_schema
+        from semsim.files.disk import write_atomic
+        from semsim.scenario.listing import json_schema
 
         text = json.dumps(json_schema(), indent=2)
         if out is None:

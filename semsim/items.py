@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from semsim.disk import replacing, seal, unseal
+from semsim.files.disk import replacing, seal, unseal
 
 if TYPE_CHECKING:
     from pandas import DataFrame

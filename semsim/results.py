@@ -13,7 +13,8 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from semsim.disk import (
+from semsim.evaluation import Row
+from semsim.files.disk import (
     SUMS,
     Damaged,
     damaged_files,
@@ -25,7 +26,6 @@ from semsim.disk import (
     write_atomic,
     write_sums,
 )
-from semsim.evaluation import Row
 
 if TYPE_CHECKING:
     from pandas import DataFrame

@@ -23,7 +23,7 @@ from typing import Annotated, Any, Literal, TypeVar, Union
 import pydantic
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainValidator, WithJsonSchema
 
-from semsim import outside
+from semsim.files import outside
 from semsim.mistakes import (
     SpecError,
     blame_argument,

@@ -18,8 +18,8 @@ from typing import Any, TypeVar
 
 from torch import nn
 
-from semsim.disk import write_atomic
-from semsim.weightfile import check_fit, read_header, read_tensors, sha256_of
+from semsim.files.disk import write_atomic
+from semsim.files.weightfile import check_fit, read_header, read_tensors, sha256_of
 
 T = TypeVar("T", bound=nn.Module)
 R = TypeVar("R", bound=nn.Module)

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from semsim.disk import seal
+from semsim.files.disk import seal
 from semsim.items import ItemLog
 from semsim.results import frame, write_rows
 

@@ -129,8 +129,8 @@ def test_a_codec_that_nothing_trains_is_told() -> None:
 def test_a_keras_model_that_may_be_trained_is_not_called_random(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    from semsim.preflight import untrained
-    from semsim.scenario import Scenario
+    from semsim.scenario.scenario import Scenario
+    from semsim.sweep.preflight import untrained
 
     monkeypatch.syspath_prepend(ROOT / "tests/codecs")
     values = {"payload": "photos", "channel": "awgn", "metrics": ["psnr"], "snr_db": 10}
@@ -219,7 +219,7 @@ def test_schema_is_json_on_the_screen_or_in_a_file() -> None:
 def test_every_scenario_starts_with_what_it_shows_and_is_read(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from semsim.scenario import Scenario
+    from semsim.scenario.scenario import Scenario
 
     first = path.read_text().splitlines()[0]
     assert first.startswith("# ")

@@ -20,11 +20,11 @@ import pytest
 
 from semsim.codecs.image_codecs import image_codec
 from semsim.codecs.rd_cache import RateDistortion, image_key
-from semsim.disk import unseal
+from semsim.files.disk import unseal
 from semsim.items import about_items, read_items
 from semsim.results import Journal, read_provenance, read_rows
-from semsim.scenario import Scenario
-from semsim.sweep import run
+from semsim.scenario.scenario import Scenario
+from semsim.sweep.sweep import run
 
 TOY = """
 name: toy
@@ -37,7 +37,7 @@ snr_db: [0, 10]
 batch_size: 8
 sweep: {transmitter.mode: [plain, negative]}
 """
-RUN = "import semsim.sweep as s, sys; s.CHECKPOINT_S = 0; s.run(sys.argv[1], 'out')"
+RUN = "import semsim.sweep.sweep as s, sys; s.CHECKPOINT_S = 0; s.run(sys.argv[1], 'out')"
 FLIPS = 300
 
 

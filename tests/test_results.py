@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from semsim.disk import write_atomic
+from semsim.files.disk import write_atomic
 from semsim.results import COLUMNS, Journal, frame, provenance, read_rows, write_rows
 
 ROW = {

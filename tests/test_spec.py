@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from semsim import spec
-from semsim.listing import json_schema
 from semsim.mistakes import SpecError
+from semsim.scenario.listing import json_schema
 
 CHANNEL, CASCADE = "toy_parts:ToyChannel", "toy_parts:ToyCascade"
 TRANSMITTER, PAYLOAD = "toy_parts:ToyTransmitter", "toy_parts:ToyPayload"

@@ -12,8 +12,8 @@ import torch
 from channels import AWGN
 from semsim import Link, evaluate, zoo
 from semsim.codecs.deepjscc import DeepJSCCReceiver, DeepJSCCTransmitter
-from semsim.loading import weights_hash
 from semsim.metrics.image import PSNR
+from semsim.scenario.loading import weights_hash
 
 SMALL = {"width": 16, "depth": 1}
 CODECS = [name for name in zoo.names() if "bundled_photos" in zoo.card(name)]
@@ -179,11 +179,15 @@ def test_a_file_of_many_gigabytes_costs_its_header(
     with path.open("wb") as file:  # sparse: it takes no room on the disk
         file.write(len(header).to_bytes(8, "little") + header)
         file.truncate(8 + len(header) + size)
-    monkeypatch.setattr("semsim.weightfile.read_tensors", lambda path: pytest.fail("it was read"))
+    monkeypatch.setattr(
+        "semsim.files.weightfile.read_tensors", lambda path: pytest.fail("it was read")
+    )
     with pytest.raises(ValueError, match="do not fit: 1 tensors missing"):
         zoo.load_parts(path, {"network": LINEAR})
-    monkeypatch.setattr("semsim.loading.sha256_of", lambda path: pytest.fail("it was read"))
-    monkeypatch.setattr("semsim.files.free_bytes", lambda: 1 << 29)
+    monkeypatch.setattr(
+        "semsim.scenario.loading.sha256_of", lambda path: pytest.fail("it was read")
+    )
+    monkeypatch.setattr("semsim.files.incoming.free_bytes", lambda: 1 << 29)
     with pytest.raises(ValueError, match=r"weights: huge.safetensors takes 1.1 GB .* 0.5 GB are"):
         weights_hash(str(path))
     with path.open("r+b") as file:

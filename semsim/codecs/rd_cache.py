@@ -1,7 +1,7 @@
 """Rate and distortion of images, kept on disk, and the search for what fits a budget.
 
-One SQLite file in :func:`semsim.disk.cache_folder`: every image that was encoded, by the hash of
-its pixels and the codec's settings. Each entry is written whole or not at all and carries a
+One SQLite file in :func:`semsim.files.disk.cache_folder`: every image that was encoded, by the hash
+of its pixels and the codec's settings. Each entry is written whole or not at all and carries a
 checksum of all of it, which is compared at each look. A damaged entry is made anew, a damaged file
 is set aside, both are told, and the file may be deleted at any time.
 """
@@ -25,7 +25,7 @@ from semsim.codecs.image_codecs import (
     charged_bytes,
     mean_squared_error,
 )
-from semsim.disk import cache_folder, log, set_aside
+from semsim.files.disk import cache_folder, log, set_aside
 
 _TABLE = """
     CREATE TABLE IF NOT EXISTS encoded (

@@ -25,7 +25,7 @@ from semsim.codecs.image_codecs import (
     psnr_of_mse,
 )
 from semsim.codecs.rd_cache import Coded, RateDistortion
-from semsim.disk import cache_folder
+from semsim.files.disk import cache_folder
 from semsim.ranges import check_range, clip
 
 Fallback = Literal["mean", "grey"]

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from semsim.files import check_regular, check_unfolds, reading, shown
+from semsim.files.incoming import check_regular, check_unfolds, reading, shown
 from semsim.payloads.images import StackedImages, window
 
 

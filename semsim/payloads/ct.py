@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from semsim.files import check_regular, reading, shown
+from semsim.files.incoming import check_regular, reading, shown
 from semsim.payloads.arrays import read_npz
 from semsim.payloads.imagefile import look, read_grey
 from semsim.ranges import check_range, clip

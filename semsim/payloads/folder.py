@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from semsim.files import shown
+from semsim.files.incoming import shown
 from semsim.payloads.imagefile import SUFFIXES, look, open_image
 from semsim.payloads.images import (
     ImagePayload,

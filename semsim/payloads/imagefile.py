@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from semsim.files import check_regular, reading
+from semsim.files.incoming import check_regular, reading
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

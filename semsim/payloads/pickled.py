@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from semsim.files import check_regular
+from semsim.files.incoming import check_regular
 
 LARGEST = 1 << 29  #: bytes
 DTYPES = ("u1", "i1", "<i2", "<i4", "<i8", "<f4", "<f8")  #: plain numbers; never objects

@@ -375,7 +375,7 @@ def test_weights_go_to_a_file_and_back(tmp_path: Path) -> None:
 @pytest.mark.parametrize("model", ["keras_models:halves", "keras_models:noisy"])
 def test_a_resumed_training_equals_an_uninterrupted_one(model: str, tmp_path: Path) -> None:
     from semsim.payloads.synthetic import Synthetic
-    from semsim.training import TrainSpec, train
+    from semsim.training.loop import TrainSpec, train
 
     def run(folder: str, steps: int) -> dict[str, Tensor]:
         torch.manual_seed(9)
@@ -417,7 +417,7 @@ class Cut(torch.utils.data.Dataset):
 
 def test_a_scenario_names_the_model_and_its_results_belong_to_that_file(tmp_path: Path) -> None:
     from semsim.codecs.keras.loading import keras_model
-    from semsim.scenario import Scenario
+    from semsim.scenario.scenario import Scenario
 
     def save(seed: int) -> None:
         torch.manual_seed(seed)

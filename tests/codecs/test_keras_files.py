@@ -18,7 +18,7 @@ import torch
 from semsim.codecs.keras import frameworks
 from semsim.codecs.keras.codec import KerasReceiver, KerasTransmitter
 from semsim.mistakes import SpecError
-from semsim.scenario import Scenario
+from semsim.scenario.scenario import Scenario
 
 HERE = Path(__file__).parent
 needs_tensorflow = pytest.mark.skipif(

@@ -12,10 +12,10 @@ from channels import CSI, MismatchedCSI, NoCSI, PerfectCSI, PilotCSI, Rayleigh
 from channels.base import complex_normal
 from semsim import Link, evaluate, stream, zoo
 from semsim.codecs.lcfsc.codec import LCFSCReceiver, LCFSCTransmitter
-from semsim.learner import auxiliary_loss
 from semsim.metrics.image import PSNR
 from semsim.nn import muon
 from semsim.phy.frontend import LMMSE, SVD, ZF, NoFrontEnd
+from semsim.training.learner import auxiliary_loss
 
 SIZE = {"num_tx": 2, "num_rx": 2}
 MASKED = [

@@ -11,9 +11,9 @@ import pytest
 import torch
 from matplotlib.figure import Figure
 
-from semsim import plotstyle
 from semsim.payloads.photos import Photos
-from semsim.plots import plot_rows, published, strip
+from semsim.plots import style as plotstyle
+from semsim.plots.drawing import plot_rows, published, strip
 
 SNRS = (0.0, 10.0, 20.0)
 

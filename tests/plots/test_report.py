@@ -9,8 +9,8 @@ import pandas as pd
 import pytest
 import torch
 
-from semsim.plots import strip
-from semsim.report import write_report
+from semsim.plots.drawing import strip
+from semsim.plots.report import write_report
 
 ROWS = pd.DataFrame(
     {

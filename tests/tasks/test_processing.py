@@ -14,13 +14,13 @@ from channels import AWGN
 from semsim import evaluate, stream, zoo
 from semsim.codecs.analog import AnalogReceiver, AnalogTransmitter
 from semsim.codecs.no_link import NoLink, NoLinkReceiver, NoLinkTransmitter
-from semsim.learner import Batches
 from semsim.link import Link
 from semsim.metrics.image import PSNR
-from semsim.scenario import Scenario
-from semsim.strips import CAPTION, take_pictures
+from semsim.scenario.scenario import Scenario
+from semsim.sweep.strips import CAPTION, take_pictures
 from semsim.tasks.processing import Place, Processing
-from semsim.training import TrainSpec, train
+from semsim.training.learner import Batches
+from semsim.training.loop import TrainSpec, train
 
 
 class Invert(Processing):
@@ -159,7 +159,7 @@ def test_a_picture_without_reference_is_captioned_where_psnr_would_mislead(
 
 
 def test_a_scenario_evaluates_the_task_that_it_trained(tmp_path: Path) -> None:
-    from semsim.sweep import run
+    from semsim.sweep.sweep import run
 
     pairs = {"kind": "toy_parts:ToyPairs"}
     scenario = Scenario.parse(

@@ -10,7 +10,7 @@ from torch import nn
 
 from semsim import spec, zoo
 from semsim.seeds import stream
-from semsim.training import TrainSpec, train
+from semsim.training.loop import TrainSpec, train
 from semsim.vision.marformer import (
     DRSA,
     SIZES,

@@ -11,7 +11,7 @@ from semsim import zoo
 from semsim.codecs.keras.convert import convert
 from semsim.codecs.keras.frameworks import Backend, imported_backend
 from semsim.codecs.keras.loading import End, keras_model
-from semsim.files import reading
+from semsim.files.incoming import reading
 
 
 def main(arguments: list[str] | None = None) -> None:

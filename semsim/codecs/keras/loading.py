@@ -11,7 +11,6 @@ from typing import Any, Literal
 
 import torch
 
-from semsim import outside
 from semsim.codecs.keras.frameworks import Backend, import_keras, import_tensorflow
 from semsim.codecs.keras.networks import (
     Network,
@@ -22,7 +21,8 @@ from semsim.codecs.keras.networks import (
     variables_of,
 )
 from semsim.codecs.keras.safety import PICKLES, check_keras_file, check_saved_model
-from semsim.files import reading
+from semsim.files import outside
+from semsim.files.incoming import reading
 
 End = Literal["encoder", "decoder"]
 _NO_ARGUMENTS = "arguments are those of a function module:name, and {} is a file"

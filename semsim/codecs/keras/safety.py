@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from semsim.codecs.keras.graph_ops import COMPUTE, SAVE
-from semsim.files import (
+from semsim.files.incoming import (
     ALWAYS_FITS,
     FOLD,
     check_memory,

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.data import Dataset
 
-from semsim.files import reading
+from semsim.files.incoming import reading
 from semsim.nn.geometry import homography, order_corners, square
 from semsim.payloads.folder import Folder
 from semsim.payloads.imagefile import look, open_image

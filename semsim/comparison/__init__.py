@@ -1,0 +1,1 @@
+"""Comparing schemes on the same items: paired differences, gains, Bjontegaard deltas, tables."""

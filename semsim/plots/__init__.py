@@ -1,0 +1,1 @@
+"""Rows as figures, picture strips, a report and a table on the terminal."""

@@ -1,0 +1,399 @@
+"""Rows to figures. Knows rows and pictures, nothing of links.
+
+Schemes differ in colour and marker; bounds and theory are dashed, published values grey.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Collection, Mapping, Sequence
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from semsim.files.incoming import check_regular, reading
+from semsim.mistakes import known
+from semsim.plots.pictures import strip
+from semsim.plots.style import (
+    COLUMN,
+    DIFFERENCE,
+    GREY_MARKERS,
+    PAGE,
+    WORDS,
+    Dashes,
+    is_bound,
+    looks,
+    plain,
+    save,
+    style,
+    word_of,
+)
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from pandas import DataFrame
+
+
+__all__ = ["plot_rows", "published", "strip"]
+
+LINES = 24  #: schemes of a figure that are told apart, at most
+PUBLISHED = ("system", "payload", "channel", "cbr", "snr_db", "metric", "value")
+
+
+def plot_rows(
+    rows: DataFrame,
+    path: str | Path | None = None,
+    *,
+    x: str = "snr_db",
+    y: str | Sequence[str] = "psnr",
+    by: str = "transmitter",
+    panel: str | None = "channel",
+    reference: DataFrame | None = None,
+    theory: Mapping[str, Callable[[Any], Any]] | None = None,
+    also: Sequence[str] = (),
+) -> Figure:
+    """Draw one metric of many rows, with 95 % intervals: a colour per scheme, a panel per channel.
+
+    Args:
+        rows: results as ``semsim.results`` reads them.
+        path: file to write; its suffix decides the format (.png, .pdf, .svg). None writes nothing.
+        x: column along the horizontal axis.
+        y: metric along the vertical axis; error rates get a logarithmic one. Several are drawn
+            side by side, with a row of panels for each value of ``panel``.
+        by: column that tells schemes apart.
+        panel: column with one panel per value, or None for a single panel. A value that names a
+            bound, such as "no link", gets none of its own but lies dashed in all the others.
+        reference: published values to lay beneath in grey, as :func:`published` chooses them; a
+            panel shows those whose channel has the name of its own, such as ``AWGN``.
+        theory: curves to lay beneath, dashed: name to a function of x.
+        also: further suffixes, such as ".svg", under which the figure is written beside ``path``.
+
+    Raises:
+        ValueError: the rows have no such column or metric.
+    """
+    metrics = (y,) if isinstance(y, str) else tuple(y)
+    chosen = {metric: _choose(rows, x, metric, by, panel) for metric in metrics}
+    shown = rows[rows["metric"].isin(metrics)]  # a metric may lack a scheme, such as no link
+    names, bounds = _panels(shown, panel)
+    every_look = looks(list(dict.fromkeys(shown[by])))
+    named, rest = every_look[:LINES], [label for label, *_ in every_look[LINES:]]
+    with style():
+        figure, axes = _figure(len(names), len(metrics))
+        for ax, (name, metric) in zip(axes, itertools.product(names, metrics), strict=True):
+            every = chosen[metric]
+            here = every[every[panel] == name] if panel else every
+            _faint(ax, here[here[by].isin(rest)], x, by)
+            for number, look in enumerate(named):
+                _curve(ax, here[here[by] == look[0]], x, plain(look[0]), look[1:], number)
+                for bound in bounds:
+                    there = every[(every[panel] == bound) & (every[by] == look[0])]
+                    dashed = (look[1], "", (4.0, 2.0))
+                    _curve(ax, there, x, plain(f"{look[0]}, {bound}"), dashed, number)
+            _tell_apart(ax)
+            _theory(ax, theory or {}, here[x])
+            _published(ax, _of_panel(reference, x, here), x)
+            ax.set_xlabel(WORDS.get(x, plain(x)))
+            if panel and (metric == metrics[0] or len(names) > 1):
+                ax.set_title(plain(name), loc="left")
+            if x != "cbr" and (cbr := _cbr(here)):
+                ax.set_title(cbr, loc="right", fontsize=6.5, color="#555555")
+            _say_what_lacks(ax, every, here, by)
+            if len(metrics) > 1 or _is_left(ax):
+                ax.set_ylabel(_metric_label(every, metric))
+        for number, metric in enumerate(metrics):
+            _scale(axes[number :: len(metrics)], x, metric, chosen[metric])
+        _legend(figure, axes)
+        cut = f"; {LINES} of {len(every_look)} schemes are named" if rest else ""
+        figure.supxlabel(_footnote(shown, x) + cut, fontsize=6.5, color="#555555")
+        save(figure, path)
+        for suffix in also:
+            save(figure, None if path is None else Path(path).with_suffix(suffix))
+    return figure
+
+
+def published(
+    path: str | Path, *, payload: str, metric: str = "psnr", cbrs: Collection[float] = ()
+) -> DataFrame:
+    """Read published values for :func:`plot_rows`; ``benchmarks/published.csv`` holds them.
+
+    Args:
+        path: the CSV file, on this machine.
+        payload: data set, such as ``kodak``; a row's payload may say more, such as ``kodak24``.
+        metric: what was measured.
+        cbrs: keep values whose CBR is within 3 % of one of these; all where empty.
+    """
+    import pandas as pd
+
+    check_regular(Path(path), "a CSV file of this machine")
+    with reading(path, "CSV", f"it needs the columns {', '.join(PUBLISHED)}"):
+        # as it is: an address would be fetched, and a packed file unfolded
+        with Path(path).open(encoding="utf-8") as file:
+            table = pd.read_csv(file, comment="#")
+        table = table.astype({"payload": str} if "payload" in table else {})
+    missing = [name for name in PUBLISHED if name not in table]
+    if missing:
+        raise ValueError(f"{path} has no column {missing[0]!r}; it needs {', '.join(PUBLISHED)}")
+    keep = table["payload"].map(payload.lower().startswith) & (table["metric"] == metric)
+    if len(cbrs):
+        keep &= table["cbr"].map(lambda value: any(abs(value / cbr - 1) < 0.03 for cbr in cbrs))
+    return table[keep]
+
+
+def _choose(rows: DataFrame, x: str, y: str, by: str, panel: str | None) -> DataFrame:
+    for column in (x, by, panel):
+        if column is not None and column not in rows:
+            raise ValueError(f"the rows have no column {column!r}; {known(rows, column)}")
+    chosen = rows[rows["metric"] == y]
+    if chosen.empty:
+        there = ", ".join(sorted(set(rows["metric"]))) or "none"
+        raise ValueError(f"the rows hold no metric {y!r}; there are {there}")
+    return chosen
+
+
+def _panels(rows: DataFrame, panel: str | None) -> tuple[list[Any], list[Any]]:
+    """Return the panels, and the bounds: what would be a panel of bounds lies in all others."""
+    names = list(dict.fromkeys(rows[panel])) if panel else [""]
+    bounds = [name for name in names if is_bound(name)]
+    others = [name for name in names if name not in bounds]
+    return (others, bounds) if others else (names, [])
+
+
+def _curve(
+    ax: Axes, rows: DataFrame, x: str, label: str, look: tuple[str, str, Dashes], number: int
+) -> None:
+    """Draw a scheme: a line with a band for its intervals, or bars side by side over words."""
+    if rows.empty:
+        return
+    rows = rows.sort_values(x)
+    colour, marker, dashes = look
+    low, high = rows["ci_low"].clip(upper=rows["value"]), rows["ci_high"].clip(lower=rows["value"])
+    style: dict[str, Any] = {
+        "label": label, "color": colour, "marker": marker,
+        "linestyle": (0, dashes) if dashes else "-",
+        "markeredgecolor": "white", "markeredgewidth": 0.5, "zorder": 2 if dashes else 3,
+    }  # fmt: skip
+    if _is_numeric(rows, x):
+        ax.plot(rows[x], rows["value"], **style)
+        if not dashes:  # a bound's band would grey the schemes beneath it
+            ax.fill_between(rows[x], low, high, color=colour, alpha=0.1, linewidth=0, zorder=1.2)
+        return
+    from matplotlib.transforms import ScaledTranslation
+
+    aside = ScaledTranslation((number % 7 - 3) * 3 / 72, 0, ax.figure.dpi_scale_trans)
+    errors = [rows["value"] - low, high - rows["value"]]
+    ax.errorbar(
+        rows[x], rows["value"], yerr=errors, elinewidth=0.8, capsize=2,
+        transform=ax.transData + aside, **style,
+    )  # fmt: skip
+
+
+def _is_numeric(rows: DataFrame, x: str) -> bool:
+    from pandas.api.types import is_numeric_dtype
+
+    return bool(is_numeric_dtype(rows[x]))
+
+
+def _tell_apart(ax: Axes) -> None:
+    """Dash a curve that runs within 1 % of the panel's height of an earlier one, so both show."""
+    import numpy as np
+
+    curves = [line for line in ax.lines if line.get_marker() not in ("None", "", None)]
+    values = [np.asarray(line.get_ydata(), dtype=float) for line in curves]
+    if not values:
+        return
+    height = max(v.max() for v in values) - min(v.min() for v in values)
+    for later, line in enumerate(curves):
+        for before in values[:later]:
+            alike = before.shape == values[later].shape
+            if alike and height and np.abs(before - values[later]).max() < 0.01 * height:
+                line.set_linestyle((0, (3, 3)))
+                line.set_markersize(line.get_markersize() + 2)
+                line.set_markerfacecolor("none")
+                line.set_markeredgecolor(line.get_color())
+                break
+
+
+def _faint(ax: Axes, rows: DataFrame, x: str, by: str) -> None:
+    """Draw more schemes than can be told apart as one thin line each, without names."""
+    import numpy as np
+
+    gap = [np.array([np.nan])]
+    lines = [line.sort_values(x) for _, line in rows.groupby(by, sort=False)]
+    if lines:
+        along = np.concatenate([part for line in lines for part in ([*line[x]], *gap)])
+        value = np.concatenate([part for line in lines for part in ([*line["value"]], *gap)])
+        ax.plot(along, value, color="#cccccc", linewidth=0.5, zorder=1)
+
+
+def _theory(ax: Axes, curves: Mapping[str, Callable[[Any], Any]], x: Any) -> None:
+    if not curves:
+        return
+    import numpy as np
+
+    grid = np.linspace(x.min(), x.max(), 200)
+    for number, (label, curve) in enumerate(curves.items()):
+        style = [(4, 2), (1, 1.5), (6, 2, 1, 2)][number % 3]
+        ax.plot(
+            grid, curve(grid), color="#444444", linestyle=(0, style), label=plain(label), zorder=1.5
+        )
+
+
+def _of_panel(reference: DataFrame | None, x: str, rows: DataFrame) -> DataFrame | None:
+    """Choose the published values of the panel's metric and of channels of the same name."""
+    if reference is None:
+        return None
+    systems = list(dict.fromkeys(reference["system"]))  # one marker per system in all panels
+    markers = {system: GREY_MARKERS[i % len(GREY_MARKERS)] for i, system in enumerate(systems)}
+    reference = reference.assign(marker=reference["system"].map(markers))
+    keep = reference["metric"].isin(rows["metric"]) & reference[x].notna()
+    if "channel" in rows:
+        keep &= reference["channel"].str.lower().isin({str(c).lower() for c in rows["channel"]})
+    return reference[keep]
+
+
+def _published(ax: Axes, values: DataFrame | None, x: str) -> None:
+    if values is None:
+        return
+    for system, rows in values.groupby("system", sort=False):
+        ax.plot(
+            rows[x],
+            rows["value"],
+            linestyle="none",
+            marker=rows["marker"].iloc[0],
+            markerfacecolor="none",
+            color="#808080",
+            markeredgewidth=0.9,
+            label=plain(f"{system} (published)"),
+            zorder=1,
+        )
+
+
+def _metric_label(rows: DataFrame, y: str) -> str:
+    y, minus, to = y.partition(DIFFERENCE)
+    word = word_of(y) + minus + to
+    units = [u for u in rows.get("unit", []) if isinstance(u, str) and u]
+    unit = units[0] if units else {"psnr": "dB", "psnr_of_mse": "dB", "ms_ssim_db": "dB"}.get(y)
+    return plain(f"{word} ({unit})" if unit else word)
+
+
+def _scale(axes: Sequence[Axes], x: str, y: str, rows: DataFrame) -> None:
+    """Put ticks at the points that were measured; error rates on a logarithmic axis.
+
+    There, a point without any error and an interval down to zero reach the lower edge.
+    """
+    from matplotlib.ticker import MaxNLocator
+
+    places = sorted(set(rows[x]))
+    for ax in axes:
+        if ax.get_shared_y_axes().joined(ax, axes[0]) and not _is_left(ax):
+            ax.tick_params(axis="y", which="both", length=0)
+        if DIFFERENCE in y:
+            ax.axhline(0, color="#444444", linewidth=0.8, zorder=1.5)
+        if x == "snr_db" and len(places) <= 9:
+            ax.set_xticks(places, [f"{place:g}" for place in places])
+        if y in ("ber", "bler") and (rows["value"] > 0).any():
+            ax.set_yscale("log", nonpositive="clip")
+            ax.set_ylim(bottom=rows["value"][rows["value"] > 0].min() / 3)
+        else:
+            ax.yaxis.set_major_locator(MaxNLocator(9, steps=[1, 2, 5, 10]))
+            ax.set_ylim(*_reach(axes, rows))
+
+
+def _reach(axes: Sequence[Axes], rows: DataFrame) -> tuple[float, float]:
+    """Return where an axis begins and ends: values rule it, intervals may reach beyond."""
+    import numpy as np
+
+    drawn = [np.asarray(line.get_ydata(), dtype=float) for ax in axes for line in ax.lines]
+    values = np.concatenate(drawn)
+    low, high = float(np.nanmin(values)), float(np.nanmax(values))
+    room = 0.2 * (high - low) or 1.05 * max(float((rows["ci_high"] - rows["ci_low"]).max()), 1e-6)
+    bottom = max(float(np.nanmin([rows["ci_low"].min(), low])), low - room)
+    top = min(float(np.nanmax([rows["ci_high"].max(), high])), high + room)
+    margin = 0.04 * (top - bottom) or 0.5
+    return bottom - margin, top + margin
+
+
+def _is_left(ax: Axes) -> bool:
+    place = ax.get_subplotspec()
+    return place is not None and place.is_first_col()
+
+
+def _footnote(rows: DataFrame, x: str) -> str:
+    """Say what makes the comparison fair: interval, items and channel uses."""
+    shown = "bands" if _is_numeric(rows, x) else "bars"
+    notes = [f"{shown}: 95 % intervals{_over(rows)}"]
+    if "n" in rows:
+        low, high = int(rows["n"].min()), int(rows["n"].max())
+        notes.append(
+            f"{low} items per point" if low == high else f"{low} to {high} items per point"
+        )
+        if "few_items" in rows and rows["few_items"].any():
+            notes.append("few items")
+    return "; ".join(notes)
+
+
+def _cbr(rows: DataFrame) -> str:
+    """Return the CBR of a panel, or the lowest and the highest."""
+    if "cbr" not in rows or rows.empty:
+        return ""
+    cbr = rows["cbr"][rows["cbr"] > 0] if (rows["cbr"] > 0).any() else rows["cbr"]
+    low, high = cbr.min(), cbr.max()
+    return f"CBR {_fraction(low)}" if high <= low * 1.005 else f"CBR {low:.3g} to {high:.3g}"
+
+
+def _say_what_lacks(ax: Axes, every: DataFrame, here: DataFrame, by: str) -> None:
+    """Name the schemes that other panels have and this one has not."""
+    there = set(here[by])
+    lacking = [str(label) for label in dict.fromkeys(every[by]) if label not in there]
+    if lacking and len(lacking) <= 4:
+        words = plain("not run here: " + ", ".join(lacking))
+        ax.text(0.02, 0.02, words, transform=ax.transAxes, fontsize=6, color="#555555")
+
+
+def _over(rows: DataFrame) -> str:
+    """Say where intervals are over trainings and not over items."""
+    if "interval" not in rows or not (rows["interval"] == "trainings").any():
+        return ""
+    return f" over {int(rows['trainings'].max())} trainings"
+
+
+def _fraction(value: float) -> str:
+    near = Fraction(value).limit_denominator(64)
+    return str(near) if value and abs(float(near) / value - 1) < 0.005 else f"{value:.3g}"
+
+
+def _figure(panels: int, metrics: int) -> tuple[Figure, list[Axes]]:
+    """Return axes row by row: panels in up to three columns, or a column for each metric."""
+    from matplotlib.figure import Figure
+
+    columns = metrics if metrics > 1 else min(panels, 3)
+    rows = -(-panels * metrics // columns)
+    size = (COLUMN * 1.25 if columns == 1 else PAGE, 0.6 + 2.25 * rows)
+    figure = Figure(figsize=size, layout="constrained")
+    shared: Literal["col", "all"] = "col" if metrics > 1 else "all"
+    grid = figure.subplots(rows, columns, sharey=shared, squeeze=False)
+    axes = list(grid.flat)
+    for ax in axes[panels * metrics :]:
+        ax.remove()
+    return figure, axes[: panels * metrics]
+
+
+def _legend(figure: Figure, axes: Sequence[Axes]) -> None:
+    """Put one legend for all panels above them."""
+    entries: dict[str, Any] = {}
+    for ax in axes:
+        for handle, label in zip(*ax.get_legend_handles_labels(), strict=True):
+            entries.setdefault(label, getattr(handle, "lines", [handle])[0])
+    entries = dict(sorted(entries.items(), key=lambda entry: -entry[1].get_zorder()))
+    width = figure.get_figwidth()
+    longest = max(len(label) for label in entries)
+    columns = max(1, min(len(entries), int(width * 15 / (longest + 6))))
+    figure.set_figheight(figure.get_figheight() + 0.155 * -(-len(entries) // columns))
+    figure.legend(
+        list(entries.values()),
+        list(entries),
+        loc="outside upper center",
+        ncols=columns,
+        frameon=False,
+    )

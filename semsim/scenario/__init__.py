@@ -1,0 +1,1 @@
+"""Scenarios: a YAML file, read strictly, checked whole, and turned into links."""

@@ -1,0 +1,247 @@
+"""The fields of a scenario that are no parts: CSI at both ends, SNRs, metrics, figures."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any
+
+import pydantic
+from pydantic import BaseModel, Field
+
+from semsim import spec
+from semsim.evaluation import Stop
+from semsim.mistakes import SpecError
+
+
+def part_of_kind(family: str, kind: str) -> Any:
+    """Return the default of a field: the part of this kind, without arguments."""
+    return Field(default_factory=functools.partial(spec.parse, family, kind))
+
+
+class Ends(BaseModel):
+    """What each end knows of the channel."""
+
+    model_config = spec.CLOSED
+    rx: spec.nested("csi") = part_of_kind("csi", "perfect")  # type: ignore[valid-type]
+    tx: spec.nested("csi") = part_of_kind("csi", "none")  # type: ignore[valid-type]
+
+
+class Plot(BaseModel):
+    """One figure: a metric over a column of the rows, a line for each value of another column.
+
+    Several metrics, ``y: [task_psnr, psnr]``, get panels side by side.
+    ``theory`` maps labels to closed forms, which lie beneath it dashed; ``published`` is a CSV file
+    of published values, such as benchmarks/published.csv, which lie beneath it in grey.
+    ``difference_to`` names a swept value, such as a transmitter: beside the metric a panel shows by
+    how much the others differ from it on the same items.
+    """
+
+    model_config = spec.CLOSED
+    x: str = "snr_db"
+    y: str | tuple[str, ...]
+    by: str | None = None
+    theory: dict[str, str | dict[str, Any]] = Field(default_factory=dict)
+    published: str | None = None
+    difference_to: str | None = None
+
+
+def parse_ends(value: object) -> BaseModel:
+    """Return what each end knows of the channel."""
+    if isinstance(value, Mapping) and "kind" in value:
+        raise SpecError("kind", f"say at which end: {_ENDS}")
+    if isinstance(value, Ends):
+        return value
+    if not isinstance(value, Mapping):
+        raise SpecError("", f"must say what each end knows, such as {_ENDS}, got {value!r}")
+    return spec.validate(Ends, value)
+
+
+_ENDS = "csi: {rx: {kind: perfect}, tx: {kind: none}}"
+
+
+TRAIN_KEYS = """    payload: what to train on.
+        validation: what to validate on.
+        seed: of start weights and all draws of the training; the scenario's by default. Swept, it
+            gives several trainings of one scheme.
+    """  #: of ``train`` beyond TrainSpec
+
+
+@functools.cache
+def train_model() -> type[BaseModel]:
+    """Return the closed model of ``train``: TrainSpec's fields, and what to train on."""
+    from semsim.training.loop import TrainSpec
+
+    own: dict[str, Any] = {
+        "payload": (spec.nested("payload"), ...),
+        "validation": (spec.nested("payload"), None),
+        "seed": (Annotated[int, Field(strict=True, ge=0)] | None, None),
+    }
+    text = f"{TrainSpec.__doc__}{TRAIN_KEYS}"
+    base = spec.settings_model(TrainSpec)
+    return pydantic.create_model("train", __base__=base, __doc__=text, **own)
+
+
+def parse_train(value: object) -> BaseModel:
+    """Return how to train; its payload is never that of the evaluation."""
+    if isinstance(value, BaseModel):
+        return value
+    if not isinstance(value, Mapping):
+        raise SpecError(
+            "", f"must be a mapping such as {{payload: ..., steps: 1000}}, got {value!r}"
+        )
+    train = spec.validate(train_model(), value)
+    train_spec(train)
+    return train
+
+
+def train_spec(train: Any) -> Any:
+    """Return the live TrainSpec."""
+    from semsim.training.loop import TrainSpec
+
+    return spec.build_settings(TrainSpec, train)
+
+
+SETTINGS: dict[str, Callable[[], type[BaseModel]]] = {
+    "stop": lambda: spec.settings_model(Stop),
+    "train": train_model,
+    "plots": lambda: Plot,
+}  #: keys that hold a value object without kinds
+
+
+def parse_plots(value: object) -> tuple[BaseModel, ...]:
+    """Return which figures to draw."""
+    if not isinstance(value, list | tuple):
+        raise SpecError("", f"must be a list such as {_PLOTS}, got {value!r}")
+    plots = []
+    for index, item in enumerate(value):
+        try:
+            plots.append(_plot(item))
+        except SpecError as error:
+            raise error.under(index) from error
+    return tuple(plots)
+
+
+_PLOTS = "plots: [{y: psnr, by: transmitter}]"
+
+
+def _plot(value: object) -> BaseModel:
+    if not isinstance(value, Mapping | Plot):
+        raise SpecError("", f"must be a mapping as in {_PLOTS}, got {value!r}")
+    return value if isinstance(value, Plot) else spec.validate(Plot, value)
+
+
+def parse_transmitter(value: object) -> BaseModel:
+    """Return the transmitter; shipped weights bring along the arguments they were trained with."""
+    weights = value.get("weights") if isinstance(value, Mapping) else None
+    if not isinstance(value, Mapping) or not isinstance(weights, str):
+        return spec.parse("transmitter", value)
+    from semsim import zoo
+
+    if weights not in zoo.names():
+        return spec.parse("transmitter", value)
+    card = zoo.card(weights)
+    specs = card["spec"]
+    if "transmitter" not in specs:
+        raise SpecError("weights", f"{weights!r} are not those of a transmitter and its receiver")
+    rows = spec.FAMILIES["transmitter"].items()
+    theirs = [kind for kind, row in rows if row == card["classes"]["transmitter"]]
+    kind = value.get("kind")
+    if isinstance(kind, str) and kind in spec.FAMILIES["transmitter"] and kind not in theirs:
+        named = f"kind {theirs[0]}" if theirs else card["classes"]["transmitter"]
+        raise SpecError("weights", f"{weights!r} belong to {named}, not to {kind!r}")
+    return spec.parse("transmitter", {**specs["transmitter"], **value})
+
+
+def receiver_of(transmitter: Any, receiver: Any) -> BaseModel | None:
+    """Return the receiver of a transmitter, as far as written.
+
+    Of the transmitter's kind it takes over arguments of the same name. One that wraps another, its
+    ``codec``, wraps the transmitter's other half where it names none; shipped weights of such a
+    stage bring along the stage and its sizes.
+    """
+    from semsim import zoo
+
+    weights = transmitter.weights
+    trained = zoo.card(weights)["spec"].get("receiver", {}) if weights in zoo.names() else {}
+    if receiver is None and "kind" in trained:
+        receiver = spec.parse("receiver", trained["kind"])
+    if receiver is None or "codec" not in type(receiver).model_fields:
+        return _other_half(transmitter, receiver)
+    own_keys = type(receiver).model_fields.keys() - {"codec", "kind"}
+    if weights in zoo.names() and trained.get("kind") != receiver.kind:
+        raise SpecError(
+            "transmitter.weights",
+            f"{weights!r} hold no {receiver.kind}; name weights that do, or train the link",
+        )
+    sizes = {k: v for k, v in trained.items() if k in own_keys}
+    own = receiver.model_dump(mode="json", exclude_unset=True)
+    codec = own.get("codec") or _other_half(transmitter, None)
+    return spec.validate(type(receiver), {**sizes, **own, "codec": codec})
+
+
+def _other_half(transmitter: Any, receiver: Any) -> BaseModel | None:
+    half = transmitter.kind.replace("Transmitter", "Receiver")
+    kind = half if receiver is None else receiver.kind
+    if kind != half:
+        return receiver
+    is_outside = ":" in kind and kind != transmitter.kind
+    if kind not in spec.FAMILIES["receiver"] and not is_outside:
+        return receiver
+    try:
+        model = spec.model_of("receiver", kind)
+    except SpecError as error:
+        message = f"missing, and no other half of {transmitter.kind!r} found: {error}"
+        raise SpecError("receiver", message) from error
+    inherited = transmitter.model_dump(mode="json")
+    own = {} if receiver is None else receiver.model_dump(mode="json", exclude_unset=True)
+    shared = {k: v for k, v in inherited.items() if k in model.model_fields and k != "kind"}
+    return spec.validate(model, {**shared, **own, "kind": kind})
+
+
+_SNRS = "such as [0, 5, 10]"
+
+
+def parse_snrs(value: object) -> tuple[float, ...]:
+    """Return SNRs in dB, from one number or a list."""
+    values = value if isinstance(value, list | tuple) else [value]
+    try:
+        snrs = tuple(spec.to_number(v) for v in values)
+    except ValueError:
+        raise SpecError(
+            "", f"must be a number in dB or a list of them, {_SNRS}, got {value!r}"
+        ) from None
+    if not snrs or any(abs(snr) > 200 and snr != math.inf for snr in snrs):
+        rule = "must be one or more numbers between -200 and 200 dB, or .inf for no noise"
+        raise SpecError("", f"{rule}, got {value!r}")
+    if len(set(snrs)) < len(snrs):
+        raise SpecError("", f"names an SNR twice: {value!r}")
+    return snrs
+
+
+def parse_stop(value: object) -> BaseModel:
+    """Return the stop rule; a minimum that was written may not exceed the maximum."""
+    stop: Any = spec.parse_settings(Stop, value)
+    both = {"min_items", "max_items"} <= stop.model_fields_set
+    if both and stop.max_items is not None and stop.min_items > stop.max_items:
+        raise SpecError(
+            "min_items", f"must be at most max_items, {stop.max_items}, got {stop.min_items}"
+        )
+    return stop
+
+
+def parse_metrics(value: object) -> tuple[BaseModel, ...]:
+    """Return the metrics, from names or mappings."""
+    values = value if isinstance(value, list | tuple) else [value]
+    if not values:
+        raise SpecError("", "is empty; name at least one metric, such as [psnr]")
+    parsed = []
+    for index, item in enumerate(values):
+        try:
+            parsed.append(spec.parse("metric", item))
+        except SpecError as error:
+            raise error.under(index) from error
+        if parsed[-1] in parsed[:-1]:
+            raise SpecError("", f"names a metric twice: {item!r}").under(index)
+    return tuple(parsed)

@@ -1,0 +1,335 @@
+"""A scenario: one link written down, or many of them by a sweep. Frozen, closed, hashed."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import itertools
+import json
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+from pydantic import BaseModel, Field, PlainValidator, WithJsonSchema
+from torch import nn
+
+import semsim
+from semsim import spec, zoo
+from semsim.evaluation import Row, Stop, evaluate
+from semsim.files import sources
+from semsim.link import Link
+from semsim.mistakes import IN_SWEEP, SpecError, blame_argument, known, sentence, unforeseen
+from semsim.plots.folder import check_plot
+from semsim.scenario import fields
+from semsim.scenario.expansion import choices_of, parse_sweep, set_key
+from semsim.scenario.loading import (
+    check_files,
+    data_hashes,
+    load_weights,
+    pick_device,
+    weights_hash,
+    weights_of_task,
+)
+from semsim.scenario.room import checkable
+from semsim.scenario.strict_yaml import located, read_yaml
+from semsim.seeds import MAX_SEED
+
+MAX_LINKS = 100_000  #: of one scenario
+_NOT_SWEPT = ("name", "sweep", "plots", "metrics", "stop", "device")
+
+
+def _check_root(path: str) -> None:
+    root = path.split(".")[0]
+    names = [name for name in Scenario.model_fields if name not in _NOT_SWEPT]
+    if root not in names:
+        raise SpecError(f"sweep.{path}", f"no such key to sweep; {known(names, root)}")
+
+
+def _check_size(sweep: Mapping[str, Any]) -> None:
+    links = math.prod(map(len, sweep.values()))
+    if links > MAX_LINKS:
+        sizes = " x ".join(str(len(choices)) for choices in sweep.values())
+        raise SpecError(
+            "sweep",
+            f"stands for {sizes} = {links:,} links, but one scenario holds at most {MAX_LINKS:,}; "
+            "split it into several",
+        )
+
+
+def _name_from(stem: str) -> str:
+    """Return a file's name as the name of a scenario, other characters replaced."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", stem).lstrip("._-") or "scenario"
+
+
+class Scenario(BaseModel):
+    """One link written down, with what is sent, what is measured and at which SNRs.
+
+    The keys of the YAML file are the fields; the keys of a part are its constructor's arguments.
+    With ``sweep`` it stands for many links, one for each combination: see :meth:`points`.
+    """
+
+    model_config = spec.CLOSED
+
+    name: str = Field(default="scenario", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    seed: Annotated[int, Field(strict=True, ge=0, le=MAX_SEED)] = 0
+    payload: spec.nested("payload") = None  # type: ignore[valid-type]
+    transmitter: Annotated[
+        Any, PlainValidator(fields.parse_transmitter), WithJsonSchema({"x-part": "transmitter"})
+    ] = None
+    receiver: spec.nested("receiver") = None  # type: ignore[valid-type]
+    channel: spec.nested("channel") = None  # type: ignore[valid-type]
+    csi: Annotated[Any, PlainValidator(fields.parse_ends)] = Field(default_factory=fields.Ends)
+    frontend: spec.nested("frontend") = fields.part_of_kind("frontend", "lmmse")  # type: ignore[valid-type]
+    task: spec.nested("task") = fields.part_of_kind("task", "reconstruct")  # type: ignore[valid-type]
+    metrics: Annotated[Any, PlainValidator(fields.parse_metrics)] = None
+    snr_db: Annotated[Any, PlainValidator(fields.parse_snrs)] = None
+    sweep: Annotated[Any, PlainValidator(parse_sweep)] = Field(default_factory=dict)
+    stop: Annotated[Any, PlainValidator(fields.parse_stop)] = Field(
+        default_factory=functools.partial(fields.parse_stop, {})
+    )
+    plots: Annotated[Any, PlainValidator(fields.parse_plots)] = ()
+    train: Annotated[Any, PlainValidator(fields.parse_train)] = None
+    batch_size: Annotated[int, Field(strict=True, ge=1)] = 32
+    device: str = "auto"
+
+    @classmethod
+    def load(cls, path: str | Path) -> Scenario:
+        """Read and check a YAML file; every mistake is one :class:`SpecError` naming its key."""
+        path = Path(path)
+        with located(path):
+            return cls.parse({"name": _name_from(path.stem), **read_yaml(path)})
+
+    @classmethod
+    def parse(cls, values: Mapping[str, Any]) -> Scenario:
+        """Check a plain mapping, all points of its sweep included."""
+        sources.refresh()
+        values = dict(values)
+        sweep = values.get("sweep")
+        if isinstance(sweep, Mapping) and "snr_db" in sweep:
+            if "snr_db" in values:
+                raise SpecError("sweep.snr_db", "snr_db is given twice; keep one of the two")
+            values["snr_db"] = sweep["snr_db"]
+            values["sweep"] = {k: v for k, v in sweep.items() if k != "snr_db"}
+        scenario = spec.validate(cls, values)
+        for path in scenario.sweep:
+            _check_root(path)
+        _check_size(scenario.sweep)
+        scenario.points()
+        scenario.check_plots()
+        return scenario
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the plain mapping of what was set; :meth:`parse` makes an equal scenario of it."""
+        return self.model_dump(mode="json", exclude_unset=True)
+
+    def points(self) -> list[Point]:
+        """Return one point for each combination of swept values, in the order written."""
+        base = {k: v for k, v in self.to_dict().items() if k != "sweep"}
+        axes = [
+            [(path, label, value) for label, value in choices_of(choices)]
+            for path, choices in self.sweep.items()
+        ]
+        points = []
+        for combination in itertools.product(*axes):
+            values = json.loads(json.dumps(base))
+            for path, _, value in sorted(combination, key=lambda choice: choice[0].count(".")):
+                set_key(values, path, value)
+            points.append(Point(_validated(values, combination), dict(c[:2] for c in combination)))
+        return points
+
+    def check_plots(self) -> None:
+        """Refuse figures of columns or metrics that the rows will not have."""
+        swept = {
+            path: [str(label) for label, _ in choices_of(choices)]
+            for path, choices in self.sweep.items()
+        }
+        parts = [spec.resolve("metric", metric.kind) for metric in self.metrics or ()]
+        names: list[Any] = [getattr(part, "name", None) for part in parts]
+        for index, plot in enumerate(self.plots):
+            try:
+                check_plot(plot, swept, [] if None in names else names)
+            except SpecError as error:
+                raise error.under("plots", index) from error
+
+    def receiver_spec(self) -> BaseModel | None:
+        """Return the receiver, with what the transmitter and its weights decide filled in.
+
+        None where none is given and the transmitter has no other half in the table.
+        """
+        return fields.receiver_of(self.transmitter, self.receiver)
+
+    @functools.cached_property
+    def content(self) -> dict[str, Any]:
+        """All that decides the results of this one link, defaults filled in, but no SNR.
+
+        Kept, so that a file of weights that changes during a run splits no results.
+        """
+        skip = {"name", "snr_db", "sweep", "plots", "device", "train"}
+        content = self.model_dump(mode="json", exclude=skip)
+        receiver = self.receiver_spec()
+        content["receiver"] = receiver and spec.dump(receiver)
+        weights = self.transmitter.weights
+        content["weights"] = weights and weights_hash(weights)
+        if self.train is not None and not weights:
+            content["weights"] = self.training_hash()
+        if of_task := weights_of_task(self.task):
+            content["task_weights"] = of_task
+        return {**content, "data": data_hashes(content), "version": semsim.__version__}
+
+    def uid(self, snr_db: float | None = None) -> str:
+        """Return the hash of the content, at one SNR where given; results are kept under it."""
+        return _hash({**self.content, "snr_db": snr_db})
+
+    def training_seed(self) -> int:
+        """Return the seed of start weights and of all draws of the training."""
+        own = getattr(self.train, "seed", None)
+        return self.seed if own is None else int(own)
+
+    def training_hash(self) -> str:
+        """Return the hash of all that decides training, the same for points that share it."""
+        keys = ("seed", "transmitter", "channel", "csi", "frontend", "task", "train")
+        content = self.model_dump(mode="json", include=set(keys))
+        content["seed"] = self.training_seed()
+        content["train"] = {k: v for k, v in (content["train"] or {}).items() if k != "seed"}
+        receiver = self.receiver_spec()
+        content["receiver"] = receiver and spec.dump(receiver)
+        if of_task := weights_of_task(self.task):
+            content["task_weights"] = of_task
+        return _hash({**content, "data": data_hashes(content), "version": semsim.__version__})
+
+    def build(self, device: str | torch.device | None = None, weights: Path | None = None) -> Built:
+        """Construct the live parts of this one link on a device and load its weights.
+
+        Args:
+            device: instead of the scenario's.
+            weights: a file to load where the scenario names no weights, because it trains its own.
+        """
+        make = functools.partial(_construct, self)
+        transmitter, channel = make("transmitter"), make("channel")
+        receiver_spec = self.receiver_spec()
+        receiver = None if receiver_spec is None else _construct_part(receiver_spec, "receiver")
+        ends = {
+            f"csi_{end}": _construct_part(getattr(self.csi, end), f"csi.{end}")
+            for end in ("rx", "tx")
+        }
+        classes = [getattr(type(end), "link_class", None) for end in (receiver, transmitter)]
+        link_class: Any = next(filter(None, classes), Link)
+        if receiver is None and link_class is Link:
+            raise SpecError("receiver", f"missing; {self.transmitter.kind!r} has no other half")
+        ends |= {"transmitter": transmitter, "channel": channel, "receiver": receiver}
+        ends["frontend"] = make("frontend")
+        try:
+            link = link_class(**ends)
+        except (ValueError, TypeError) as error:
+            raise blame_argument(ends, sentence(error)) from error
+        if self.transmitter.weights or weights:
+            load_weights(self.transmitter.weights or str(weights), transmitter, receiver)
+        task = make("task")
+        if weights and (of_task := weights.with_name(zoo.OF_TASK)).is_file():
+            zoo.load_parts(of_task, dict(task.named_children()))
+        device = torch.device(pick_device(self.device) if device is None else device)
+        metrics = [_construct_part(m, f"metrics[{i}]") for i, m in enumerate(self.metrics)]
+        return Built(link.to(device), make("payload"), task.to(device), metrics, device)
+
+    def stop_rule(self) -> Stop:
+        """Return the live stop rule."""
+        return spec.build_settings(Stop, self.stop)
+
+    def check(self, built: Built | None = None) -> list[Row]:
+        """Send one item through the link, so that a wrong shape fails now; return its rows.
+
+        Of an image beyond a megapixel its centre is sent, and the rows say what the whole costs.
+        """
+        built = built or self.build()
+        largest = check_files(built.payload, "payload")
+        items = min(self.batch_size, self.stop_rule().max_items or len(built.payload))
+        try:
+            payload, times = checkable(built, self.snr_db[0], items, largest)
+            rows = evaluate(
+                built.link, payload, snr_db=self.snr_db[:1], metrics=built.metrics,
+                task=built.task, stop=Stop(1, 1), seed=self.seed, batch_size=1,
+                device=built.device,
+            )  # fmt: skip
+        except SpecError:
+            raise
+        except Exception as error:
+            raise self._blame(error) from error
+        grown = [key for key in rows[0] if key == "seconds" or key.startswith("uses_")]
+        return [{**row, **{key: times * row[key] for key in grown}} for row in rows]
+
+    def _blame(self, error: Exception) -> SpecError:
+        """Point at the metric that complains, else say in which code the first item failed."""
+        text = " ".join(str(error).split())
+        for index, metric in enumerate(self.metrics):
+            if text.split(" ")[0].strip(":") == metric.kind:
+                return SpecError(f"metrics[{index}]", text)
+        if isinstance(error, ValueError):
+            return SpecError("", f"the first item does not get through: {text}")
+        return SpecError("", f"the first item does not get through: {unforeseen(error)}")
+
+
+@dataclass(frozen=True)
+class Point:
+    """One combination of swept values: a scenario without sweep, and labels of what was chosen."""
+
+    scenario: Scenario
+    swept: dict[str, Any]
+
+    @property
+    def name(self) -> str:
+        """What to call it on the screen."""
+        return " | ".join(str(label) for label in self.swept.values()) or self.scenario.name
+
+
+@dataclass(frozen=True)
+class Built:
+    """The live parts of one link."""
+
+    link: nn.Module
+    payload: Any
+    task: nn.Module
+    metrics: list[Any]
+    device: torch.device
+
+
+def _construct(scenario: Scenario, key: str) -> Any:
+    return _construct_part(getattr(scenario, key), key)
+
+
+def _construct_part(part: BaseModel, path: str) -> Any:
+    try:
+        return spec.build(part)
+    except SpecError as error:
+        raise error.under(path) from error
+
+
+def _hash(content: Any) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _validated(values: dict[str, Any], combination: tuple[tuple[str, Any, Any], ...]) -> Scenario:
+    """Return the scenario of one point; errors say at which swept values."""
+    try:
+        scenario = spec.validate(Scenario, values)
+        for key in ("payload", "transmitter", "channel", "metrics", "snr_db"):
+            if getattr(scenario, key) is None:
+                raise SpecError(key, f"missing; {_EXAMPLES[key]}")
+        return scenario
+    except SpecError as error:
+        if not combination:
+            raise
+        chosen = ", ".join(f"{path} = {label}" for path, label, _ in combination)
+        raise SpecError(error.path, f"{error.message} ({IN_SWEEP} {chosen})") from error
+
+
+_EXAMPLES = {
+    "payload": "say what is sent, such as payload: {kind: photos}",
+    "transmitter": "say how it is sent, such as transmitter: {kind: deepjscc, cbr: 1/16}",
+    "channel": "say over what, such as channel: {kind: awgn}",
+    "metrics": "say what is measured, such as metrics: [psnr]",
+    "snr_db": "say at which SNRs, such as snr_db: [0, 5, 10]",
+}

@@ -1,0 +1,1 @@
+"""Running a scenario: checked first, trained once, all its points, resumable, into one folder."""

@@ -1,0 +1,125 @@
+"""What is made of finished points: rows under today's labels, figures, picture strips."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from semsim.comparison.differences import add_differences, scheme_column
+from semsim.evaluation import Row
+from semsim.files.disk import log, read_sums, set_aside, sum_of, write_sums
+from semsim.plots.folder import draw_all
+from semsim.plots.style import word_of
+from semsim.results import Journal
+from semsim.scenario.scenario import Built, Point, Scenario
+from semsim.sweep.strips import FIRST, draw_strips, shown_links, shown_snrs, take_pictures
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+LABELLED = ("transmitter", "channel", "payload", "frontend")  #: parts whose kind is a column
+
+
+def collect(points: list[Point], journal: Journal) -> Iterator[Row]:
+    """Yield the finished rows of these points, under the labels they have now."""
+    for point in points:
+        own = labels(point)
+        for snr in point.scenario.snr_db:
+            for row in journal.finished(point.scenario.uid(snr)) or []:
+                kept = {} if "payload" in point.swept else {"payload": row["payload"]}
+                yield {**row, **own, **kept}
+
+
+def labels(point: Point) -> dict[str, Any]:
+    """Return the columns that say which link a row belongs to."""
+    scenario = point.scenario
+    kinds = {name: getattr(scenario, name).kind for name in LABELLED}
+    known = {"csi_rx": scenario.csi.rx.kind, "csi_tx": scenario.csi.tx.kind}
+    return {"scenario": scenario.name, **kinds, **known, **point.swept}
+
+
+def figures(folder: Path, scenario: Scenario, points: list[Point], rows: DataFrame) -> list[Path]:
+    """Draw the figures and strips of a finished run; return the files."""
+    swept = list(scenario.sweep)
+    files = draw_all(folder, swept, [plot.model_dump() for plot in scenario.plots], rows)
+    schemes: dict[str, dict[str, dict[float, Path]]] = {}
+    for index in pictured(points):
+        point = points[index]
+        place = picture_folder(folder, point)
+        found = {s: place / f"{s:g}.png" for s in shown_snrs(point.scenario.snr_db)}
+        has_first = any((place / f"{name}.png").is_file() for name in FIRST)
+        if has_first and all(path.is_file() for path in found.values()):
+            panel, scheme = _place(point)
+            schemes.setdefault(panel, {})[scheme] = found
+    return files + draw_strips(folder, schemes)
+
+
+def captions(files: Sequence[Path], rows: DataFrame) -> dict[Path, str]:
+    """Return what each file shows, for the report."""
+    low, high = int(rows["n"].min()), int(rows["n"].max())
+    items = f"{low} items" if low == high else f"{low} to {high} items"
+    found = {}
+    for path in files:
+        what, _, over = path.stem.partition("_over_")
+        if not over:
+            where = path.stem.removeprefix("strip").strip("_").replace("_", " ")
+            words = "What was sent and what arrived at each SNR"
+            found[path] = f"{words}: {where}." if where else f"{words}."
+            continue
+        metrics = " and ".join(map(word_of, what.split("_and_")))
+        found[path] = f"{metrics} over {word_of(over)}; 95 % intervals over {items} per point."
+    return found
+
+
+def pictured(points: list[Point]) -> list[int]:
+    """Return which links have pictures: as many as can be looked at."""
+    return shown_links([_place(point) for point in points])
+
+
+def _place(point: Point) -> tuple[str, str]:
+    """Return panel and scheme of a link among the strips."""
+    apart = [k for k in point.swept if k == "channel" or k.startswith("payload")]
+    panel = ", ".join(str(point.swept[k]) for k in apart)
+    scheme = ", ".join(str(label) for k, label in point.swept.items() if k not in apart)
+    return panel, scheme or str(labels(point)["transmitter"])
+
+
+def with_differences(folder: Path, scenario: Scenario, rows: DataFrame) -> DataFrame:
+    """Return rows with the paired differences that the scenario's first such figure asks for."""
+    for plot in scenario.plots:
+        if plot.difference_to is not None:
+            swept = list(scenario.sweep)
+            choices = {c: list(rows[c].map(str).unique()) for c in swept}
+            by = scheme_column(choices, plot.by, plot.difference_to)
+            return add_differences(folder, rows, swept, by, plot.difference_to)
+    return rows
+
+
+def picture_folder(folder: Path, point: Point) -> Path:
+    """Return where the pictures of one link lie."""
+    return folder / "pictures" / point.scenario.uid()
+
+
+def keep_pictures(folder: Path, point: Point, built: Built, snrs: Sequence[float]) -> None:
+    """Take the pictures of a link at some SNRs, and note the sums of all there are."""
+    place = picture_folder(folder, point)
+    shown = [snr for snr in shown_snrs(point.scenario.snr_db) if snr in snrs]
+    take_pictures(
+        built.link, built.payload, built.task, built.metrics[0], shown,
+        seed=point.scenario.seed, folder=place, device=built.device,
+    )  # fmt: skip
+    if place.is_dir():
+        write_sums(place, sorted(path.name for path in place.glob("*.png")))
+
+
+def lost_pictures(folder: Path, point: Point) -> list[str]:
+    """Return which pictures of a link are gone or damaged; the latter are set aside."""
+    place = picture_folder(folder, point)
+    lost = [name for name, digest in read_sums(place).items() if digest != sum_of(place / name)]
+    for name in lost:
+        if (place / name).is_file():
+            set_aside(place / name, "its SHA-256 is another", then="it is taken again")
+        else:
+            log.warning("%s is missing; it is taken again", place / name)
+    return lost

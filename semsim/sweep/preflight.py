@@ -1,0 +1,126 @@
+"""Before a run: build every link, send one item through each, say what would run."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from semsim.evaluation import Row
+from semsim.mistakes import IN_SWEEP, SpecError
+from semsim.scenario.room import is_large
+from semsim.scenario.scenario import Point, Scenario
+from semsim.sweep.trained import learns, rehearse, trains
+
+QUICK_ITEMS, QUICK_STEPS = 4, 4
+MOST_CHECKED = 64  #: links of a sweep that are tried before it runs
+
+
+def quicker(scenario: Scenario) -> Scenario:
+    """Return the scenario with few items, two SNRs and few training steps, under another name."""
+    values = scenario.to_dict()
+    snrs = scenario.points()[0].scenario.snr_db
+    ends = sorted({snrs[0], snrs[-1]})
+    if "train" in values:
+        train = {k: v for k, v in values["train"].items() if k != "minutes"}
+        values["train"] = {**train, "steps": QUICK_STEPS}
+    few = {"min_items": 1, "max_items": min(QUICK_ITEMS, scenario.stop.max_items or QUICK_ITEMS)}
+    return Scenario.parse({**values, "name": f"{scenario.name}-quick", "snr_db": ends, "stop": few})
+
+
+def covering(points: list[Point]) -> list[Point]:
+    """Return the links of a sweep to try before it runs: all of them where they are few.
+
+    Of many, those that meet each swept value at least once, or MOST_CHECKED of these spread evenly.
+    """
+    if len(points) <= MOST_CHECKED:
+        return points
+    seen: set[tuple[str, str]] = set()
+    chosen = []
+    for point in points:
+        values = {(path, str(label)) for path, label in point.swept.items()}
+        if values - seen:
+            seen |= values
+            chosen.append(point)
+    step = max(len(chosen) / MOST_CHECKED, 1)
+    return [chosen[int(i * step)] for i in range(min(len(chosen), MOST_CHECKED))]
+
+
+def preflight(points: list[Point], device: torch.device) -> list[list[Row]]:
+    """Build links and send one item through each, before anything is written."""
+    rows, seen = [], set()
+    for point in covering(points):
+        scenario = point.scenario
+        try:
+            built = scenario.build(device)
+            rows.append(scenario.check(built))
+            if trains(scenario) and scenario.training_hash() not in seen:
+                seen.add(scenario.training_hash())
+                rehearse(scenario, built)
+        except SpecError as error:
+            if not point.swept:
+                raise
+            at = ", ".join(f"{path} = {label}" for path, label in point.swept.items())
+            raise SpecError(error.path, f"{error.message} ({IN_SWEEP} {at})") from error
+    return rows
+
+
+def untrained(scenario: Scenario) -> list[str]:
+    """Return a sentence on each link whose codec could have weights, but has none and trains none.
+
+    Nothing is wrong with such a link, but its networks are random, and only its numbers tell.
+    """
+    lines, known = [], dict[str, bool]()
+    for point in covering(scenario.points()):
+        if point.scenario.transmitter.weights or trains(point.scenario):
+            continue
+        codec = f"{point.scenario.transmitter!r} {point.scenario.receiver_spec()!r}"
+        if codec not in known:
+            known[codec] = _is_random(point.scenario.build("cpu").link)
+        if known[codec]:
+            lines.append(
+                f"{point.name}: the {point.scenario.transmitter.kind} codec is not trained; name "
+                "weights (see semsim list weights) or add train, or its networks stay random"
+            )
+    return lines
+
+
+def _is_random(link: nn.Module) -> bool:
+    """Tell whether a link has an end with parameters that came with no weights of its own."""
+    ends: list[Any] = [getattr(link, name, None) for name in ("transmitter", "receiver")]
+    return any(
+        hasattr(end, "spec")
+        and not getattr(end, "brings_weights", False)
+        and any(True for _ in end.parameters())
+        for end in ends
+    )
+
+
+def preflight_report(scenario: Scenario, device: torch.device) -> list[str]:
+    """Return what a run would do, link by link, after sending one item through each."""
+    points, seconds, lines = scenario.points(), 0.0, []
+    tried = covering(points)
+    preflight(tried, device)
+    for point in tried:
+        built = point.scenario.build(device)
+        row = point.scenario.check(built)[0]  # the first item also paid for imports and caches
+        uses = {n[5:]: row[n] for n in row if n.startswith("uses_") and row[n]}
+        ledger = " + ".join(f"{value:g} {name}" for name, value in uses.items()) or "no link"
+        aside = trains(point.scenario) and not learns(built)
+        items = point.scenario.stop_rule().max_items or len(built.payload)
+        seconds += row["seconds"] * items * len(point.scenario.snr_db)
+        lines.append(
+            f"  {point.name}: {sum(uses.values()):g} channel uses per item ({ledger}), "
+            f"CBR {row['cbr']:.4g}, power {row['power']:.4g}, at most {items} items per SNR"
+            + (", nothing to train" if aside else "")
+            + (", tried on the centre of a large image" if is_large(built.payload) else "")
+        )
+    snrs = ", ".join(f"{snr:g}" for snr in points[0].scenario.snr_db)
+    if len(tried) < len(points):
+        lines.append(
+            f"  ... {len(tried)} of {len(points)} links were tried, the others as they run"
+        )
+        seconds *= len(points) / len(tried)
+    head = f"{scenario.name}: {len(points)} link(s) at snr_db {snrs} on {device}"
+    return [head, *lines, f"  item by item this would take {seconds:.0f} s; batches may be faster"]

@@ -1,0 +1,187 @@
+"""Weights that a scenario trains itself: once per training hash, whatever else is swept."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from semsim import spec, zoo
+from semsim.evaluation import Stop, evaluate
+from semsim.files import sources
+from semsim.files.disk import SUMS, damaged_files, locked, log, set_aside, write_sums
+from semsim.mistakes import SpecError, blame_argument, sentence, unforeseen
+from semsim.scenario.fields import train_spec
+from semsim.scenario.loading import check_files, pick_device
+from semsim.scenario.scenario import Built, Point, Scenario
+from semsim.seeds import stream
+
+WEIGHTS = "weights.safetensors"
+#: what a training leaves for a run to load
+KEPT = (WEIGHTS, "weights.json", zoo.OF_TASK, str(Path(zoo.OF_TASK).with_suffix(".json")))
+
+
+def train_all(
+    scenario: Scenario,
+    folder: Path,
+    device: str | None = None,
+    *,
+    fresh: bool = False,
+    progress: bool = False,
+) -> Iterator[str]:
+    """Train every link of a scenario that trains; yield a line on each.
+
+    Args:
+        scenario: with ``train``.
+        folder: the results folder; each training has its own below ``training``.
+        device: instead of the scenario's.
+        fresh: forget these trainings first, as far as they have come.
+        progress: show a bar.
+    """
+    if scenario.train is None:
+        raise SpecError("train", "missing; say what to train on: train: {payload: ..., steps: ...}")
+    where = pick_device(device or scenario.device)
+    done: set[Path] = set()
+    sources.refresh()
+    points = scenario.points()
+    if all(point.scenario.transmitter.weights for point in points):
+        raise SpecError("transmitter.weights", "is given, so there is nothing to train")
+    with locked(folder):
+        if fresh:
+            forget(points, folder)
+        for point in points:
+            weights = own_weights(point.scenario, folder, where, progress=progress)
+            if weights is None:
+                named = point.scenario.transmitter.weights
+                yield f"{point.name}: " + (f"has weights, {named}" if named else "nothing to train")
+            elif weights not in done:
+                done.add(weights)
+                yield f"{point.name}: {weights}"
+
+
+def forget(points: list[Point], folder: Path) -> None:
+    """Delete the trainings of these links, finished or not."""
+    for point in points:
+        if trains(point.scenario) and (place := _place(point.scenario, folder)).is_dir():
+            shutil.rmtree(place)
+
+
+def _place(scenario: Scenario, folder: Path) -> Path:
+    return folder / "training" / scenario.training_hash()
+
+
+def trains(scenario: Scenario) -> bool:
+    """Tell whether a link trains weights of its own instead of loading finished ones."""
+    return scenario.train is not None and not scenario.transmitter.weights
+
+
+def training_data(scenario: Scenario) -> tuple[Any, Any]:
+    """Return what a scenario with ``train`` trains on and what it validates on, or None."""
+    made: dict[str, Any] = {"payload": None, "validation": None}
+    for key in made:
+        part = getattr(scenario.train, key)
+        try:
+            made[key] = part and spec.build(part)
+            check_files(made[key], "")
+        except SpecError as error:
+            raise error.under("train", key) from error
+    return made["payload"], made["validation"]
+
+
+def own_weights(
+    scenario: Scenario, folder: Path, device: torch.device, *, progress: bool = False
+) -> Path | None:
+    """Return the weights that one link trains itself, training now what is not there yet.
+
+    Damaged files are set aside and written again, from the training's checkpoint where that is
+    sound. None where the scenario trains nothing, names finished weights, or has no parameters.
+    """
+    if not trains(scenario):
+        return None
+    place = _place(scenario, folder)
+    if _finished(place):
+        return place / WEIGHTS
+    from semsim.training.loop import train
+
+    seed = scenario.training_seed()
+    with torch.random.fork_rng():  # so that start weights are the scenario's, not the process's
+        torch.manual_seed(int(torch.randint(2**62, (), generator=stream(seed, "start"))))
+        built = scenario.build(device)
+    if not learns(built):
+        log.warning("%s has no parameters, so it is not trained", _scheme(scenario))
+        return None
+    payload, validation = training_data(scenario)
+    result = train(
+        built.link,
+        payload,
+        built.task,
+        train_spec(scenario.train),
+        folder=place,
+        seed=seed,
+        validation=validation,
+        device=device,
+        progress=progress,
+    )
+    if result.weights is None:
+        raise SpecError("train", f"{_scheme(scenario)} has an end that is no nn.Module to keep")
+    write_sums(place, KEPT)
+    return result.weights
+
+
+def _finished(place: Path) -> bool:
+    """Tell whether a training left all its files sound; set damaged ones aside."""
+    if not (place / SUMS).is_file():  # it was stopped, if only before the last file
+        return False
+    damaged = damaged_files(place, KEPT)
+    for name in damaged:
+        set_aside(place / name, "its SHA-256 is another", then="it is written again")
+    if damaged or not (place / WEIGHTS).is_file():
+        (place / SUMS).unlink()
+        return False
+    return True
+
+
+def learns(built: Built) -> bool:
+    """Tell whether a link or its task has parameters to train."""
+    parts = (built.link, built.task)
+    return any(p.requires_grad for part in parts for p in part.parameters())
+
+
+def _scheme(scenario: Scenario) -> str:
+    return f"the link of transmitter {scenario.transmitter.kind!r}"
+
+
+def rehearse(scenario: Scenario, built: Built) -> bool:
+    """Send two training items as far as the loss, and one of the validation through the link.
+
+    What the training would refuse fails now. False where there is nothing to train.
+    """
+    from semsim.training.learner import Batches, State, step_loss
+    from semsim.training.loop import judge
+
+    payload, validation = training_data(scenario)
+    if not learns(built):
+        return False
+    settings = train_spec(scenario.train)
+    few = dataclasses.replace(settings, batch_size=min(settings.batch_size, 2))
+    try:
+        with torch.no_grad(), torch.random.fork_rng():
+            source, target = Batches(payload, few, scenario.seed, 0).batch(0)
+            state = State(built.link, built.task, few, scenario.seed)
+            step_loss(state, source.to(built.device), target.to(built.device), 0)
+        if validation is not None:
+            evaluate(
+                built.link, validation, snr_db=settings.val_snr_db[:1], task=built.task,
+                metrics=[judge(*validation[0])], stop=Stop(1, 1), device=built.device,
+            )  # fmt: skip
+    except ValueError as error:
+        names = type(scenario.train).model_fields
+        raise blame_argument(names, sentence(error)).under("train") from error
+    except Exception as error:
+        text = f"its first items do not get through: {unforeseen(error)}"
+        raise SpecError("train", text) from error
+    return True

@@ -1,0 +1,158 @@
+"""Comparisons find known gains, pair items over folders, and refuse what is not comparable."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+from results_folder import make_folder
+from typer.testing import CliRunner
+
+from semsim.cli import app
+from semsim.comparison.compare import Comparison, compare, pairs, schemes
+
+
+def curve(shift: float = 0.0, gain: float = 0.0) -> Any:
+    """Return a PSNR that saturates over the SNR and grows with the logarithm of the CBR."""
+    return lambda snr, cbr, seed: (
+        25 + 8 * math.tanh((snr + shift) / 12) + 5 * math.log10(16 * cbr * 10**gain)
+    )
+
+
+def only(folder: Path, other: Path | None = None, **names: str | None) -> Comparison:
+    a, b = schemes(folder), None if other is None else schemes(other)
+    (pair,) = pairs(a, b, names.get("scheme"), names.get("to"))
+    return compare(*pair)
+
+
+def delta(found: Comparison, kind: str) -> dict[str, Any]:
+    (line,) = [d for d in found.deltas if d["delta"] == kind]
+    return line
+
+
+def test_a_scheme_that_is_one_db_ahead_gains_one_db(tmp_path: Path) -> None:
+    pair = {"old": curve(), "new": curve(shift=1.0)}
+    make_folder(tmp_path, pair, snrs=[float(snr) for snr in range(16)])
+    found = only(tmp_path, to="old")
+    assert delta(found, "snr gain")["value"] == pytest.approx(1, abs=1e-3)  # between the points
+    for point in found.points:
+        assert point["diff"] == pytest.approx(point["a"] - point["b"])
+        assert point["diff_high"] - point["diff_low"] < 1e-6  # what items share has cancelled
+    inner = [p["gain"] for p in found.points if p["gain"] == p["gain"]]
+    assert inner == pytest.approx([1] * 15)
+
+
+def test_the_same_holds_over_two_folders_whatever_their_names(tmp_path: Path) -> None:
+    a = make_folder(tmp_path / "a", {"new": curve(shift=1.0)})
+    b = make_folder(tmp_path / "b", {"old": curve()})
+    assert delta(only(a, b), "snr gain")["value"] == pytest.approx(1, abs=0.05)
+    assert delta(only(b, a), "snr gain")["value"] == pytest.approx(-1, abs=0.05)
+
+
+def test_items_that_differ_give_intervals_that_hold_the_truth(tmp_path: Path) -> None:
+    make_folder(tmp_path, {"old": curve(), "new": curve(shift=1.0)}, noise=0.3)
+    found = only(tmp_path, to="old")
+    line = delta(found, "snr gain")
+    assert line["low"] < 1 < line["high"]
+    assert 0.01 < line["high"] - line["low"] < 1.5
+    assert line["n"] == 20
+
+
+def test_half_the_channel_uses_at_equal_quality_are_minus_fifty_percent(tmp_path: Path) -> None:
+    pair = {"old": curve(), "new": curve(gain=math.log10(2))}
+    make_folder(tmp_path, pair, cbrs=(1 / 48, 1 / 24, 1 / 12, 1 / 6), snrs=(5.0,))
+    found = only(tmp_path, to="old")
+    assert delta(found, "channel uses")["value"] == pytest.approx(-50, abs=0.01)
+    by_uses = [d for d in found.deltas if d["delta"] == "difference" and "CBR" in d["over"]]
+    assert by_uses[0]["value"] == pytest.approx(5 * math.log10(2), abs=1e-6)
+
+
+def test_trainings_give_intervals_over_trainings(tmp_path: Path) -> None:
+    shifts = {1: 0.5, 2: 1.0, 3: 1.5}
+    learned = lambda snr, cbr, seed: curve()(snr, cbr, 0) + shifts[seed]  # noqa: E731
+    make_folder(tmp_path, {"old": curve(), "new": learned}, trainings=(1, 2, 3))
+    found = only(tmp_path, to="old")
+    assert (found.points[0]["n"], found.over) == (3, "trainings")
+    assert found.points[0]["diff"] == pytest.approx(1)
+    assert found.points[0]["diff_high"] == pytest.approx(1 + 4.3027 * 0.5 / 3**0.5, abs=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"plan": {"seed": 7}}, "seed of .* is 7, but 0 in .* run both with the same seed"),
+        ({"plan": {"batch_size": 4}}, "batch_size of .* is 4, but 8 in"),
+        ({"sources": 101}, "item 0 of .* is another one than in .* the same payload"),
+        ({"cbrs": (1 / 12,)}, "channel uses per source value 0.0625 against 0.08333"),
+        ({"power": 0.5}, "power 1 against 0.5"),
+        ({"channel": "rayleigh"}, "the channel is awgn in .* and rayleigh in"),
+        ({"snrs": (1.0, 6.0)}, "share no SNR"),
+    ],
+)
+def test_what_is_not_comparable_is_refused(
+    tmp_path: Path, change: dict[str, Any], words: str
+) -> None:
+    a = make_folder(tmp_path / "a", {"x": curve()})
+    b = make_folder(tmp_path / "b", {"x": curve()}, **change)
+    with pytest.raises(ValueError, match=words):
+        only(a, b)
+
+
+def test_schemes_of_two_folders_meet_by_name_or_as_told(tmp_path: Path) -> None:
+    a = schemes(make_folder(tmp_path / "a", {"x": curve(), "y": curve()}))
+    b = schemes(make_folder(tmp_path / "b", {"y": curve(), "z": curve()}))
+    assert [(p.label, q.label) for p, q in pairs(a, b, None, None)] == [("y", "y")]
+    assert [(p.label, q.label) for p, q in pairs(a, b, "x", "z")] == [("x", "z")]
+    with pytest.raises(ValueError, match="choose a scheme with --to NAME"):
+        pairs(a, b, "x", None)
+    with pytest.raises(ValueError, match="no scheme is called 'w'"):
+        pairs(a, b, "w", None)
+    with pytest.raises(ValueError, match="say with which scheme to compare: --to NAME"):
+        pairs(a, None, None, None)
+
+
+def semsim(*arguments: object) -> Any:
+    return CliRunner().invoke(app, [str(a) for a in arguments], env={"COLUMNS": "200"})
+
+
+def test_the_command_prints_and_writes_numbers(tmp_path: Path) -> None:
+    make_folder(tmp_path, {"old [b]": curve(), "new": curve(shift=1.0)}, noise=0.1)
+    result = semsim("compare", tmp_path, "--to", "old [b]", "--csv", tmp_path / "c.csv")
+    assert result.exit_code == 0, result.stderr
+    assert "new against old [b]; higher is better" in result.stdout
+    assert "mean SNR gain at equal quality: +1" in result.stdout.replace("+0.99", "+1")
+    table = pd.read_csv(tmp_path / "c.csv")
+    assert {"scheme", "to", "diff", "diff_low", "diff_high", "gain", "delta"} <= set(table)
+
+
+def test_a_folder_of_an_older_version_gets_a_sentence(tmp_path: Path) -> None:
+    make_folder(tmp_path, {"old": curve(), "new": curve()})
+    for path in (tmp_path / "items").iterdir():
+        path.unlink()
+    result = semsim("compare", tmp_path, "--to", "old")
+    assert result.exit_code == 2
+    assert "holds no values of single items" in result.stderr
+    assert "run its scenario again" in result.stderr
+    assert semsim("compare", tmp_path / "nowhere").exit_code == 2
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--to", "odl"], "no scheme is called 'odl'; did you mean 'old'?"),
+        (["--to", "old", "--metric", "ssim"], "holds no metric 'ssim'"),
+        (["--to", "old", "--fit", "spline"], "--fit 'spline' is not one of pchip, cubic"),
+        (["--to", "old", "--where", "chanel=awgn"], "no column 'chanel'; did you mean 'channel'?"),
+        (["--to", "old", "--where", "channel=x"], "no channel is 'x'; Known: awgn"),
+        (["--to", "old", "--by", "kind"], "no column 'kind'"),
+    ],
+)
+def test_mistakes_are_one_sentence(tmp_path: Path, options: list[str], words: str) -> None:
+    make_folder(tmp_path, {"old": curve(), "new": curve()})
+    result = semsim("compare", tmp_path, *options)
+    assert result.exit_code == 2
+    assert words in result.stderr
+    assert len(result.stderr.strip().splitlines()) == 1

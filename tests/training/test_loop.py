@@ -1,0 +1,295 @@
+"""Training: it learns, it resumes bit for bit, it refuses what makes no sense."""
+
+from __future__ import annotations
+
+import math
+import os
+import random
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import IO
+
+import pytest
+import torch
+from torch import Tensor
+
+from channels import AWGN, Rayleigh
+from semsim import Link, stream
+from semsim.codecs.deepjscc import DeepJSCCReceiver, DeepJSCCTransmitter
+from semsim.codecs.swin_jscc import SwinReceiver, SwinTransmitter
+from semsim.files.disk import Damaged, check_seal, sealed_file
+from semsim.mistakes import sentence
+from semsim.tasks.reconstruct import Reconstruct
+from semsim.training.learner import Batches, auxiliary_loss, networks_in_bf16, rate
+from semsim.training.loop import TrainSpec, train
+
+SMALL = {"cbr": "1/6", "width": 16, "depth": 1}
+
+
+class Blobs(torch.utils.data.Dataset):
+    """Smooth random images, 12 x 16."""
+
+    name = "blobs"
+
+    def __len__(self) -> int:
+        return 24
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        coarse = torch.rand(1, 3, 3, 4, generator=stream(1, "blob", index))
+        image = torch.nn.functional.interpolate(coarse, scale_factor=4, mode="bilinear")[0]
+        return image, image
+
+
+def small_link(channel: torch.nn.Module | None = None) -> Link:
+    torch.manual_seed(3)
+    return Link(DeepJSCCTransmitter(**SMALL), channel or AWGN(), DeepJSCCReceiver(**SMALL))
+
+
+def spec(**changes: object) -> TrainSpec:
+    settings = {"steps": 8, "batch_size": 4, "save_every": 3, "val_every": 4, **changes}
+    return TrainSpec(**settings)
+
+
+def same(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
+    return all(torch.equal(one[k], other[k]) for k in one) and one.keys() == other.keys()
+
+
+@pytest.mark.parametrize("optimiser", ["adamw", "muon"])
+def test_training_lowers_the_loss(tmp_path: Path, optimiser: str) -> None:
+    link = small_link()
+    source = torch.stack([Blobs()[i][0] for i in range(24)])
+
+    def mse() -> float:
+        with torch.no_grad():
+            estimate = link(source, 10.0, stream(2, "check"))
+        return float((estimate - source).square().mean())
+
+    link.eval()
+    before = mse()
+    result = train(
+        link, Blobs(), Reconstruct("log_mse"), spec(steps=40, optimiser=optimiser, lr=3e-3),
+        folder=tmp_path,
+    )  # fmt: skip
+    assert result.steps == 40
+    assert mse() < 0.7 * before
+
+
+class Asks(AWGN):
+    """A channel with a loss of its own: its one weight, by way of its latest forward pass."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.tensor(2.0))
+        self.seen: list[float] = []
+
+    def forward(self, x: Tensor, *rest: object) -> Tensor:
+        self.kept = self.weight.square()
+        return super().forward(x, *rest)
+
+    def auxiliary_loss(self, progress: float) -> Tensor:
+        self.seen.append(progress)
+        return self.kept
+
+
+@pytest.mark.parametrize("precision", ["32", "bf16"])
+def test_a_part_may_add_a_loss_that_knows_the_progress(tmp_path: Path, precision: str) -> None:
+    asks = Asks()
+    train(
+        small_link(asks), Blobs(), spec=spec(precision=precision, lr=1e-2, ema=0.0), folder=tmp_path
+    )
+    assert asks.seen == [step / 8 for step in range(8)]
+    assert asks.weight < 2  # nothing else reaches it
+
+
+def test_the_losses_of_all_parts_are_summed_and_most_links_have_none() -> None:
+    one, two = Asks(), Asks()
+    one.kept, two.kept = torch.tensor(3.0), torch.tensor(4.0)
+    assert auxiliary_loss(torch.nn.ModuleList([one, torch.nn.Sequential(two)]), 0.5) == 7
+    assert auxiliary_loss(small_link(), 0.5) == 0
+
+
+def link_of_rates(channel: torch.nn.Module) -> Link:
+    """A link that draws a rate in each step, without a generator of its own."""
+    arguments = {"rates": ("1/24", "1/6"), "widths": (32,), "depths": (1,), "decoder_depths": (1,)}
+    torch.manual_seed(3)
+    return Link(SwinTransmitter(**arguments), channel, SwinReceiver(**arguments))
+
+
+@pytest.mark.parametrize("optimiser", ["adamw", "muon"])
+@pytest.mark.parametrize("make", [small_link, link_of_rates])
+def test_a_resumed_training_equals_an_uninterrupted_one_bit_for_bit(
+    tmp_path: Path, optimiser: str, make: Callable[..., Link]
+) -> None:
+    whole = make(Rayleigh())
+    train(whole, Blobs(), spec=spec(optimiser=optimiser), folder=tmp_path / "whole")
+
+    class Stops(Blobs):
+        seen = 0
+
+        def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+            Stops.seen += 1
+            if Stops.seen == 4 * 5 + 2:  # in the batch of step 5, after the checkpoint of step 3
+                raise RuntimeError("power cut")
+            return super().__getitem__(index)
+
+    folder = tmp_path / "cut"
+    with pytest.raises(RuntimeError, match="power cut"):
+        train(make(Rayleigh()), Stops(), spec=spec(optimiser=optimiser), folder=folder)
+    resumed = make(Rayleigh())
+    result = train(resumed, Blobs(), spec=spec(optimiser=optimiser), folder=folder)
+    assert result.steps == 8
+    assert same(whole.state_dict(), resumed.state_dict())
+
+
+def test_ctrl_c_saves_the_step_at_hand_and_the_next_call_goes_on(tmp_path: Path) -> None:
+    class Interrupts(Blobs):
+        seen = 0
+
+        def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+            Interrupts.seen += 1
+            if Interrupts.seen == 10:
+                os.kill(os.getpid(), signal.SIGINT)
+            return super().__getitem__(index)
+
+    with pytest.raises(KeyboardInterrupt):
+        train(small_link(), Interrupts(), spec=spec(), folder=tmp_path)
+    stopped = torch.load(tmp_path / "checkpoint.pt", weights_only=True)["steps"]
+    assert 2 <= stopped < 8
+    assert train(small_link(), Blobs(), spec=spec(), folder=tmp_path).steps == 8
+
+
+def test_training_writes_validation_and_weights_that_the_zoo_reads(tmp_path: Path) -> None:
+    from semsim import zoo
+
+    link = small_link()
+    result = train(link, Blobs(), spec=spec(), folder=tmp_path, validation=Blobs())
+    assert [row["step"] for row in result.curve] == [4, 4, 4, 8, 8, 8]
+    assert (tmp_path / "validation.csv").is_file()
+    fresh = small_link()
+    zoo.load(str(result.weights), fresh.transmitter, fresh.receiver)
+    assert same(link.state_dict(), fresh.state_dict())
+
+
+def test_bf16_leaves_channel_and_outputs_in_fp32(tmp_path: Path) -> None:
+    seen: list[torch.dtype] = []
+
+    class Spy(AWGN):
+        def forward(self, x: Tensor, *rest: object) -> Tensor:
+            seen.append(x.dtype)
+            return super().forward(x, *rest)
+
+    link = small_link(Spy())
+    train(link, Blobs(), spec=spec(steps=2, precision="bf16"), folder=tmp_path)
+    assert seen == [torch.complex64] * 2
+    layer = torch.nn.Linear(4, 4)
+    with networks_in_bf16([layer], torch.device("cpu")):
+        rounded = layer(torch.ones(1, 4))
+    assert rounded.dtype == torch.float32
+    assert not torch.is_autocast_enabled("cpu")
+
+
+def test_batches_depend_on_seed_and_step_alone() -> None:
+    settings = spec(crop=8)
+    late = Batches(Blobs(), settings, seed=5, start=4)
+    early = list(Batches(Blobs(), settings, seed=5, start=0))
+    assert torch.equal(next(iter(late))[0], early[4][0])
+    assert early[0][0].shape == (4, 3, 8, 8)
+    assert not torch.equal(Batches(Blobs(), settings, 6, 4).batch(4)[0], early[4][0])
+
+
+def test_rate_rises_and_falls_to_zero() -> None:
+    rates = [rate(p / 100, 0.1) for p in range(101)]
+    assert rates[0] == 0
+    assert max(rates) == max(rates[8:13])
+    assert rates[100] == pytest.approx(0, abs=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"steps": 0}, "steps must be at least 1"),
+        ({"lr": 0.0}, "lr must be a finite number > 0"),
+        ({"ema": 1.0}, "ema must be in"),
+        ({"snr_db": (20.0, 0.0)}, "swap them"),
+        ({"lr": math.inf}, "lr must be a finite number > 0"),
+        ({"minutes": -1.0}, "minutes must be a finite number > 0"),
+        ({"minutes": math.inf}, "minutes must be a finite number > 0"),
+        ({"snr_db": math.inf}, "snr_db must lie between -200 and 200 dB, got inf"),
+        ({"snr_db": (0.0, math.inf)}, "snr_db must lie between"),
+        ({"val_snr_db": (math.nan,)}, "val_snr_db must lie between"),
+        ({"val_snr_db": ()}, "val_snr_db must lie between"),
+    ],
+)
+def test_settings_that_make_no_sense_are_refused(changes: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        TrainSpec(**changes)
+
+
+def test_a_crop_larger_than_the_images_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="crop 64 is larger than an image"):
+        train(small_link(), Blobs(), spec=spec(crop=64), folder=tmp_path)
+
+
+def test_a_checkpoint_of_another_training_is_refused(tmp_path: Path) -> None:
+    train(small_link(), Blobs(), spec=spec(steps=2), folder=tmp_path)
+    with pytest.raises(ValueError, match="other settings"):
+        train(small_link(), Blobs(), spec=spec(steps=3), folder=tmp_path)
+
+
+def test_a_damaged_checkpoint_is_set_aside_and_training_starts_anew(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    whole, again = small_link(), small_link()
+    train(whole, Blobs(), spec=spec(steps=2), folder=tmp_path)
+    path = tmp_path / "checkpoint.pt"
+    sound = path.read_bytes()
+    draw = random.Random(1)
+    for place in (draw.randrange(len(sound)) for _ in range(400)):
+        changed = bytearray(sound)
+        changed[place] ^= 1 << draw.randrange(8)
+        path.write_bytes(changed)
+        with pytest.raises(Damaged):
+            check_seal(path)
+    train(again, Blobs(), spec=spec(steps=2), folder=tmp_path)
+    assert "checkpoint.pt is damaged" in caplog.text and "starts anew" in caplog.text
+    assert (tmp_path / "checkpoint.pt.damaged").read_bytes() == changed
+    assert path.read_bytes() != changed
+    assert same(whole.state_dict(), again.state_dict())
+
+
+def test_two_trainings_at_once_do_not_share_a_folder(tmp_path: Path) -> None:
+    class Again(Blobs):
+        def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+            with pytest.raises(ValueError, match="another run or training is writing to"):
+                train(small_link(), Blobs(), spec=spec(steps=1), folder=tmp_path)
+            return super().__getitem__(index)
+
+    assert train(small_link(), Again(), spec=spec(steps=1), folder=tmp_path).steps == 1
+
+
+def test_the_variables_of_slurm_change_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SLURM_NTASKS", "4")
+    monkeypatch.setenv("SLURM_JOB_ID", "1")
+    monkeypatch.setenv("SLURM_JOB_NAME", "train")
+    assert train(small_link(), Blobs(), spec=spec(steps=1), folder=tmp_path).steps == 1
+
+
+def test_a_full_disk_says_so_and_leaves_the_last_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train(small_link(), Blobs(), spec=spec(steps=1), folder=tmp_path)
+    before = (tmp_path / "checkpoint.pt").read_bytes()
+
+    def full(path: str, mode: str) -> IO[bytes]:
+        return open("/dev/full", mode)
+
+    monkeypatch.setattr("semsim.files.disk.open", full, raising=False)
+    for content in ({"small": 1}, {"large": torch.zeros(10**6)}):
+        with pytest.raises(OSError) as caught, sealed_file(tmp_path / "checkpoint.pt") as file:
+            torch.save(content, file)
+        assert sentence(caught.value).startswith(f"the disk is full at {tmp_path}/checkpoint.pt")
+    assert (tmp_path / "checkpoint.pt").read_bytes() == before
+    assert not list(tmp_path.glob(".semsim*"))
