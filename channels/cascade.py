@@ -62,7 +62,7 @@ class Cascade(nn.Module):
             coherence=common_coherence(uses, *(state.coherence for state in states)),
             interference=sum(state.interference for state in states),
             stages=states,
-            grid=_grid(states),
+            grid=known_grid(states),
             drift=sum(state.drift for state in states),
             covariance=_covariance(states),
             join=through,
@@ -82,7 +82,7 @@ class Cascade(nn.Module):
         return add_noise(y, n0, generator)
 
 
-def _grid(states: tuple[ChannelState, ...]) -> ResourceGrid | None:
+def known_grid(states: tuple[ChannelState, ...]) -> ResourceGrid | None:
     """Return the grid of the one stage that fades, where all others only pass antennas on."""
     found = [state.grid for state in states if state.grid is not None]
     if len(found) != 1 or not all(_passes(state) for state in states if state.grid is None):

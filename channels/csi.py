@@ -285,9 +285,14 @@ class MismatchedCSI(nn.Module):
 
 def _refuse_grid(state: ChannelState) -> None:
     if over_grid(state):
+        instead = (
+            "csi perfect, for another stage changes its gains"
+            if state.grid is None
+            else "csi dmrs, whose pilots stand on the grid"
+        )
         raise ValueError(
             "csi pilots measures one gain per coherence block, and over an OFDM grid none lasts "
-            "that long; use csi dmrs, whose pilots stand on the grid"
+            f"that long; use {instead}"
         )
 
 

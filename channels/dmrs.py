@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from channels.base import CSI, ChannelState
+from channels.blocks import over_grid
 from channels.checks import check_choice, check_count
 from channels.csi import Overhead
 from channels.dmrs_grid import Window, max_ports, windows
@@ -113,6 +114,12 @@ class DmrsCSI(nn.Module):
 
 
 def _grid_of(state: ChannelState) -> ResourceGrid:
+    if state.grid is None and over_grid(state):
+        raise ValueError(
+            "csi dmrs interpolates by what is known of one OFDM channel in the long run, and here "
+            "another stage changes its gains (lost packets, a second fading, a tracked oscillator, "
+            "a gain); use csi perfect, or leave that stage out"
+        )
     if state.grid is None:
         raise ValueError(
             "csi dmrs estimates an OFDM grid (channel tdl, cdl, umi or uma, also under an "

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from channels.awgn import add_noise
 from channels.base import Channel, ChannelState, check_symbols
-from channels.cascade import through
+from channels.cascade import known_grid, through
 from channels.checks import check_count, check_draw, check_positive
 from channels.impairments import CarrierOffset, Clipping, PhaseNoise
 from channels.ofdm import GridChannel
@@ -86,7 +86,7 @@ class Waveform(nn.Module):
             interference=sum(state.interference for state in states),
             stages=states,
             join=join,
-            grid=paths[0].grid if paths else None,
+            grid=known_grid(states),
             waveform=self.signal.modulate,
         )
 

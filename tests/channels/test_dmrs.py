@@ -8,13 +8,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from channels.base import CSI, ChannelState, complex_normal
+from channels.base import CSI, Channel, ChannelState, complex_normal
 from channels.cascade import Cascade
 from channels.csi import FeedbackCSI, Overhead, PilotCSI
 from channels.dmrs import DmrsCSI
 from channels.dmrs_grid import windows
 from channels.erasure import Erasure
 from channels.fading import Rayleigh
+from channels.impairments import CarrierOffset, Clipping, PhaseNoise
 from channels.interference import Interference
 from channels.ofdm import CDL, TDL, GridChannel, UMi
 from channels.waveform import Waveform
@@ -219,16 +220,47 @@ def test_a_report_of_an_estimate_covers_a_slot_and_the_subcarriers_that_are_alik
 
 def test_where_there_is_no_grid_another_source_is_named() -> None:
     n0 = torch.ones(1)
-    for channel in (Rayleigh(), Erasure(0.1, channel=TDL()), Cascade([TDL(), Rayleigh()])):
-        state = channel.draw(1, 96, stream(1, "none"))
-        with pytest.raises(ValueError, match="this channel has none; use csi pilots"):
-            DmrsCSI()(state, n0, stream(1, "pilots"))
-    for channel in (TDL(), Erasure(0.1, channel=TDL()), Interference(3.0, channel=UMi())):
+    state = Rayleigh().draw(1, 96, stream(1, "none"))
+    with pytest.raises(ValueError, match="this channel has none; use csi pilots"):
+        DmrsCSI()(state, n0, stream(1, "pilots"))
+    for channel in (TDL(), Interference(3.0, channel=UMi())):
         state = channel.draw(1, 96, stream(1, "grid"))
         with pytest.raises(ValueError, match="use csi dmrs, whose pilots stand on the grid"):
             PilotCSI()(state, n0, stream(1, "pilots"))
         with pytest.raises(ValueError, match="use csi dmrs"):
             PilotCSI().overhead(state, 96, 1)
+
+
+@pytest.mark.parametrize(
+    "channel",
+    [
+        Erasure(0.1, channel=TDL()),
+        Cascade([TDL(), Rayleigh()]),
+        Waveform([PhaseNoise(linewidth_hz=100.0), TDL()]),
+        Waveform([CarrierOffset(offset_hz=300.0), TDL()]),
+        Waveform([TDL(), TDL("B")]),
+    ],
+    ids=["lost packets", "fading", "phase noise", "offset", "two channels"],
+)
+def test_gains_that_the_grid_does_not_know_of_are_not_claimed_to_be_estimated(
+    channel: Channel,
+) -> None:
+    """The error that LMMSE claims would be a part of the true one. No source names the other."""
+    state, n0 = channel.draw(1, 96, stream(1, "changed")), torch.ones(1)
+    with pytest.raises(ValueError, match=r"another stage changes its gains .* use csi perfect"):
+        DmrsCSI()(state, n0, stream(1, "pilots"))
+    with pytest.raises(ValueError, match="use csi perfect, for another stage changes its gains"):
+        PilotCSI()(state, n0, stream(1, "pilots"))
+
+
+@pytest.mark.parametrize(
+    "stages",
+    [[PhaseNoise(linewidth_hz=100.0, tracked=False)], [Clipping(3.0)]],
+    ids=["untracked", "clipped"],
+)
+def test_hardware_that_the_receiver_does_not_see_leaves_the_pilots(stages: list[Channel]) -> None:
+    state = Waveform([*stages, TDL()]).draw(1, 96, stream(1, "hidden"))
+    assert DmrsCSI()(state, torch.ones(1), stream(1, "pilots")).h.shape == state.h.shape
 
 
 @pytest.mark.parametrize(
