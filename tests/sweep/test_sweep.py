@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -64,7 +65,15 @@ def in_a_process(code: str, **environment: str) -> subprocess.CompletedProcess[s
     path = os.pathsep.join([str(tests), str(tests.parent)])
     environment = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", **environment}
     command = [sys.executable, "-c", code, "toy.yaml"]
-    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+    return subprocess.run(
+        command, env=environment, capture_output=True, text=True, timeout=120,
+        preexec_fn=_hear_ctrl_c,
+    )  # fmt: skip
+
+
+def _hear_ctrl_c() -> None:
+    """Undo what a shell does to jobs in the background: they ignore Ctrl-C, and so do children."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def test_a_run_leaves_rows_provenance_and_the_scenario() -> None:
