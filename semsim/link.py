@@ -6,18 +6,17 @@ import inspect
 import math
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from channels.base import CSI, Channel, ChannelState
-from channels.csi import CSISource, NoCSI, PerfectCSI, remember
-from channels.streams import forks
+from channels.base import CSI, Channel
+from channels.csi import CSISource
 from channels.units import snr_db_to_n0
-from semsim.phy.frontend import LMMSE, FrontEnd
-from semsim.phy.rank import behind
-from semsim.types import Ledger, Receiver, Transmission, Transmitter, WithSideInfo
+from semsim.hop import Air, Hop
+from semsim.phy.frontend import FrontEnd
+from semsim.types import Receiver, Transmission, Transmitter, WithSideInfo
 
 
-class Link(nn.Module):
+class Link(Hop):
     """Send a source through a channel and estimate it at the other end.
 
         source ─► transmitter ─► split over S streams ─► precoder ─► channel ─► combiner ─► join ─► receiver ─► estimate
@@ -47,24 +46,9 @@ class Link(nn.Module):
         csi_tx: CSISource | None = None,
         frontend: FrontEnd | None = None,
     ) -> None:
-        super().__init__()
-        for name in ("num_tx", "num_rx"):
-            if not isinstance(getattr(channel, name, None), int):
-                raise TypeError(
-                    f"channel {type(channel).__name__} has no integer {name}, the number of its "
-                    f"antennas; set self.{name} = 1 in its __init__"
-                )
+        super().__init__(channel, csi_rx=csi_rx, csi_tx=csi_tx, frontend=frontend)
         self.transmitter = transmitter
-        self.channel = channel
         self.receiver = receiver
-        self.csi_rx = csi_rx if csi_rx is not None else PerfectCSI()
-        self.csi_tx = csi_tx if csi_tx is not None else NoCSI()
-        self.frontend = frontend if frontend is not None else LMMSE()
-
-    @property
-    def num_streams(self) -> int:
-        """Symbols that travel in one channel use."""
-        return self.frontend.num_streams(self.channel.num_tx, self.channel.num_rx)
 
     def forward(self, source: Tensor, snr_db: float | Tensor, generator: torch.Generator) -> Tensor:
         """Return the receiver's estimate of the source; arguments as in :meth:`transmit`."""
@@ -103,43 +87,27 @@ class Link(nn.Module):
                 that: the part of its work that does not depend on the channel.
         """
         self._check_precision(source)
-        batch, shape = len(source), tuple(source.shape[1:])
-        n0 = snr_db_to_n0(torch.as_tensor(snr_db, device=source.device, dtype=torch.float32))
-        n0 = n0.expand(batch)
-        uses = math.ceil(self.transmitter.num_symbols(shape) / self.num_streams)
-        fading, at_rx, at_tx, noise = forks(generator, "fading", "csi_rx", "csi_tx", "noise")
-        state = self.channel.draw(batch, uses, fading)
-        csi_rx = self.csi_rx(state, n0, at_rx)
-        told = remember(self.csi_rx, csi_rx, state, n0, at_rx)
-        csi_tx = self.csi_tx(state, n0, at_tx, told)
-        precoder = self.frontend.precoder(csi_tx, self.channel.num_tx, self.channel.num_rx)
+        shape = tuple(source.shape[1:])
+        air = self.draw(self.transmitter.num_symbols(shape), _noise(snr_db, source), generator)
         if symbols is None:
-            seen = self._seen_by_transmitter(csi_tx, precoder, uses)
             shared = {} if features is None else {"features": features}
-            symbols = self.transmitter(source, seen, **shared)
+            symbols = self.transmitter(source, self._seen_by_transmitter(air), **shared)
         side_info = {}
         if isinstance(symbols, WithSideInfo):
             symbols, side_info["side_info"] = symbols
             _check_charged(self.transmitter, side_info["side_info"], shape)
             _check_reads_side_info(self.receiver)
-        _check_symbols(symbols, batch, self.transmitter.num_symbols(shape))
-        x, precoder = _precode(precoder, _split(symbols, self.num_streams))
-        y = self.channel(x, state, n0, noise)
-        streams, csi_after = self.frontend.combine(y, behind(csi_rx, precoder))
-        if csi_after.h is None:
-            received = _join(streams, symbols.shape[-1])
-            csi_after = CSI(None, _join(csi_after.n0, symbols.shape[-1]))
-        else:
-            received = streams
+        _check_symbols(symbols, len(source), self.transmitter.num_symbols(shape))
+        there = self.carry(symbols, air)
         return Transmission(
-            estimate=self.receiver(received, csi_after, shape, **side_info),
-            x=x,
-            ledger=self._ledger(state, uses, shape, n0),
+            estimate=self.receiver(there.received, there.csi, shape, **side_info),
+            x=there.x,
+            ledger=self.ledger(air, self._side_info_bits(shape)),
             symbols=symbols,
-            received=received,
-            state=state,
-            csi_tx=csi_tx,
-            csi_rx=csi_rx,
+            received=there.received,
+            state=air.state,
+            csi_tx=air.csi_tx,
+            csi_rx=air.csi_rx,
         )
 
     def _check_precision(self, source: Tensor) -> None:
@@ -150,34 +118,24 @@ class Link(nn.Module):
         if weights and source.dtype == torch.float64:
             raise ValueError("a link takes sources of float32, got float64; write source.float()")
 
-    def _seen_by_transmitter(self, csi: CSI, precoder: Tensor, uses: int) -> CSI:
-        """Return the noise that the front end will leave, as far as the transmitter knows.
+    def _seen_by_transmitter(self, air: Air) -> CSI:
+        """Return what the transmitter may know, the noise that the front end will leave.
 
         A transmitter that says ``sees_channel = True`` gets what its end believes, h included.
         """
-        if csi.h is None or not self.transmitter.uses_csi:
-            return csi
-        if getattr(self.transmitter, "sees_channel", False):
-            return csi
-        silence = csi.h.new_zeros(csi.h.shape[0], csi.h.shape[1], uses)
-        _, after = self.frontend.combine(silence, behind(csi, precoder))
-        return after if after.h is not None else CSI(None, _join(after.n0, uses * self.num_streams))
+        if not self.transmitter.uses_csi or getattr(self.transmitter, "sees_channel", False):
+            return air.csi_tx
+        return self.foreseen(air)
 
-    def _ledger(self, state: ChannelState, uses: int, shape: tuple[int, ...], n0: Tensor) -> Ledger:
-        """Itemise the channel uses; bits of feedback and side information travel at capacity."""
-        at_rx = self.csi_rx.overhead(state, uses, self.channel.num_tx)
-        at_tx = self.csi_tx.overhead(state, uses, self.channel.num_tx)
-        side_bits = getattr(self.transmitter, "side_info_bits", lambda shape: 0.0)(shape)
-        feedback_bits = at_rx.feedback_bits + at_tx.feedback_bits
-        bits_per_use = 1.0
-        if side_bits or feedback_bits:
-            bits_per_use = float(torch.log1p(1 / n0).mean()) / math.log(2)  # > 0 at any SNR
-        return Ledger(
-            payload=uses,
-            pilots=at_rx.pilot_uses + at_tx.pilot_uses,
-            feedback=feedback_bits / bits_per_use,
-            side_info=side_bits / bits_per_use,
-        )
+    def _side_info_bits(self, shape: tuple[int, ...]) -> float:
+        bits: float = getattr(self.transmitter, "side_info_bits", lambda shape: 0.0)(shape)
+        return bits
+
+
+def _noise(snr_db: float | Tensor, source: Tensor) -> Tensor:
+    """Return n0 [B], linear, at an SNR in dB."""
+    snr = torch.as_tensor(snr_db, device=source.device, dtype=torch.float32)
+    return snr_db_to_n0(snr).expand(len(source))
 
 
 def _check_symbols(symbols: Tensor, batch: int, num_symbols: int) -> None:
@@ -215,42 +173,3 @@ def _check_reads_side_info(receiver: Receiver) -> None:
             f"the transmitter sends side information, which {type(receiver).__name__} does not "
             "take; its own receiver does"
         )
-
-
-def _split(symbols: Tensor, streams: int) -> Tensor:
-    """[B, 1, K] to [B, S, ceil(K / S)], symbol k on stream k mod S, zeros at the end."""
-    if streams == 1:
-        return symbols
-    missing = -symbols.shape[-1] % streams
-    padded = nn.functional.pad(symbols, (0, missing))
-    return padded.view(len(symbols), -1, streams).transpose(1, 2)
-
-
-def _join(streams: Tensor, num_symbols: int) -> Tensor:
-    """Undo :func:`_split`: [B, S, N] to [B, 1, K]."""
-    if streams.shape[1] == 1:
-        return streams[..., :num_symbols]
-    return streams.transpose(1, 2).reshape(len(streams), 1, -1)[..., :num_symbols]
-
-
-def _precode(precoder: Tensor, streams: Tensor) -> tuple[Tensor, Tensor]:
-    """Return x [B, T, N] and the precoder, scaled so that each item keeps its streams' power.
-
-    Streams of unit power share 1; water-filling would give an item more than that whose strong
-    stream happens to be loud.
-    """
-    x = _apply(precoder, streams)
-    if len(precoder) == 1 and precoder.shape[-1] == 1:
-        return x, precoder  # equal power per antenna: nothing moves
-    sent, wanted = (z.abs().square().sum(dim=(1, 2)) for z in (x, streams))
-    scale = torch.where(sent > 0, wanted / streams.shape[1] / sent.clamp_min(1e-30), 1).sqrt()
-    return x * scale[:, None, None], precoder * scale[:, None, None, None]
-
-
-def _apply(precoder: Tensor, streams: Tensor) -> Tensor:
-    """[B, T, S, 1 or N] times [B, S, N]."""
-    if precoder.shape[1:3] == (1, 1):
-        return precoder[:, :, 0] * streams
-    if precoder.shape[-1] == 1:
-        return precoder[..., 0] @ streams
-    return torch.einsum("btsn,bsn->btn", precoder, streams)

@@ -1,0 +1,186 @@
+"""One hop: symbols through a channel and back to symbols, and what both ends know meanwhile."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from channels.base import CSI, Channel, ChannelState
+from channels.csi import CSISource, NoCSI, PerfectCSI, remember
+from channels.streams import forks
+from semsim.phy.frontend import LMMSE, FrontEnd
+from semsim.phy.rank import behind
+from semsim.types import Ledger
+
+
+@dataclass(frozen=True)
+class Air:
+    """One draw of a hop, before anything is sent over it.
+
+    Args:
+        state: the channel's realisation.
+        uses: channel uses.
+        n0: noise power per receive antenna, linear, [B].
+        csi_rx, csi_tx: what the two ends believe of the state.
+        precoder: as the front end chose it, [B or 1, T, S, 1 or N], complex.
+        noise: draws the noise.
+    """
+
+    state: ChannelState
+    uses: int
+    n0: Tensor
+    csi_rx: CSI
+    csi_tx: CSI
+    precoder: Tensor
+    noise: torch.Generator
+
+
+@dataclass(frozen=True)
+class Arrival:
+    """Symbols after a hop.
+
+    Args:
+        x: what went into the channel, [B, T, N], complex.
+        received: [B, 1, K], complex, unbiased; [B, R, N] where the front end leaves the antennas
+            to the codec.
+        csi: the noise left in them, n0 [B, 1, K] and h None; or h where it is left to the codec.
+    """
+
+    x: Tensor
+    received: Tensor
+    csi: CSI
+
+
+class Hop(nn.Module):
+    """A channel with a front end, and what its two ends know of it.
+
+    K symbols go over S streams in ceil(K / S) channel uses, symbol k on stream k mod S; the streams
+    share the transmit power equally unless the front end decides otherwise.
+
+    Args:
+        channel: from ``channels`` or your own.
+        csi_rx: what the receiving end knows of the channel; perfect by default.
+        csi_tx: what the sending end knows of it; only the average SNR by default.
+        frontend: precoder and combiner; LMMSE, which is a division on one antenna, by default.
+    """
+
+    def __init__(
+        self,
+        channel: Channel,
+        *,
+        csi_rx: CSISource | None = None,
+        csi_tx: CSISource | None = None,
+        frontend: FrontEnd | None = None,
+    ) -> None:
+        super().__init__()
+        for name in ("num_tx", "num_rx"):
+            if not isinstance(getattr(channel, name, None), int):
+                raise TypeError(
+                    f"channel {type(channel).__name__} has no integer {name}, the number of its "
+                    f"antennas; set self.{name} = 1 in its __init__"
+                )
+        self.channel = channel
+        self.csi_rx = csi_rx if csi_rx is not None else PerfectCSI()
+        self.csi_tx = csi_tx if csi_tx is not None else NoCSI()
+        self.frontend = frontend if frontend is not None else LMMSE()
+
+    @property
+    def num_streams(self) -> int:
+        """Symbols that travel in one channel use."""
+        return self.frontend.num_streams(self.channel.num_tx, self.channel.num_rx)
+
+    def draw(self, num_symbols: int, n0: Tensor, generator: torch.Generator) -> Air:
+        """Draw the channel for a batch, and what both ends make of it.
+
+        Args:
+            num_symbols: K of each item.
+            n0: noise power per receive antenna, linear, [B].
+            generator: of fading, noise and knowledge; each has a stream of its own, so that noise
+                and fading of a use do not depend on K, the front end or what the ends know.
+        """
+        uses = math.ceil(num_symbols / self.num_streams)
+        fading, at_rx, at_tx, noise = forks(generator, "fading", "csi_rx", "csi_tx", "noise")
+        state = self.channel.draw(len(n0), uses, fading)
+        csi_rx = self.csi_rx(state, n0, at_rx)
+        told = remember(self.csi_rx, csi_rx, state, n0, at_rx)
+        csi_tx = self.csi_tx(state, n0, at_tx, told)
+        precoder = self.frontend.precoder(csi_tx, self.channel.num_tx, self.channel.num_rx)
+        return Air(state, uses, n0, csi_rx, csi_tx, precoder, noise)
+
+    def carry(self, symbols: Tensor, air: Air) -> Arrival:
+        """Send symbols [B, 1, K] over a channel that :meth:`draw` drew."""
+        x, precoder = _precode(air.precoder, _split(symbols, self.num_streams))
+        y = self.channel(x, air.state, air.n0, air.noise)
+        streams, csi = self.frontend.combine(y, behind(air.csi_rx, precoder))
+        if csi.h is not None:
+            return Arrival(x, streams, csi)
+        count = symbols.shape[-1]
+        return Arrival(x, _join(streams, count), CSI(None, _join(csi.n0, count)))
+
+    def foreseen(self, air: Air) -> CSI:
+        """Return the noise that the front end will leave, as far as the sending end knows."""
+        csi = air.csi_tx
+        if csi.h is None:
+            return csi
+        silence = csi.h.new_zeros(csi.h.shape[0], csi.h.shape[1], air.uses)
+        _, after = self.frontend.combine(silence, behind(csi, air.precoder))
+        if after.h is not None:
+            return after
+        return CSI(None, _join(after.n0, air.uses * self.num_streams))
+
+    def ledger(self, air: Air, side_info_bits: float = 0.0) -> Ledger:
+        """Itemise the channel uses; bits of feedback and side information travel at capacity."""
+        at_rx = self.csi_rx.overhead(air.state, air.uses, self.channel.num_tx)
+        at_tx = self.csi_tx.overhead(air.state, air.uses, self.channel.num_tx)
+        feedback_bits = at_rx.feedback_bits + at_tx.feedback_bits
+        bits_per_use = 1.0
+        if side_info_bits or feedback_bits:
+            bits_per_use = float(torch.log1p(1 / air.n0).mean()) / math.log(2)  # > 0 at any SNR
+        return Ledger(
+            payload=air.uses,
+            pilots=at_rx.pilot_uses + at_tx.pilot_uses,
+            feedback=feedback_bits / bits_per_use,
+            side_info=side_info_bits / bits_per_use,
+        )
+
+
+def _split(symbols: Tensor, streams: int) -> Tensor:
+    """[B, 1, K] to [B, S, ceil(K / S)], symbol k on stream k mod S, zeros at the end."""
+    if streams == 1:
+        return symbols
+    missing = -symbols.shape[-1] % streams
+    padded = nn.functional.pad(symbols, (0, missing))
+    return padded.view(len(symbols), -1, streams).transpose(1, 2)
+
+
+def _join(streams: Tensor, num_symbols: int) -> Tensor:
+    """Undo :func:`_split`: [B, S, N] to [B, 1, K]."""
+    if streams.shape[1] == 1:
+        return streams[..., :num_symbols]
+    return streams.transpose(1, 2).reshape(len(streams), 1, -1)[..., :num_symbols]
+
+
+def _precode(precoder: Tensor, streams: Tensor) -> tuple[Tensor, Tensor]:
+    """Return x [B, T, N] and the precoder, scaled so that each item keeps its streams' power.
+
+    Streams of unit power share 1; water-filling would give an item more than that whose strong
+    stream happens to be loud.
+    """
+    x = _apply(precoder, streams)
+    if len(precoder) == 1 and precoder.shape[-1] == 1:
+        return x, precoder  # equal power per antenna: nothing moves
+    sent, wanted = (z.abs().square().sum(dim=(1, 2)) for z in (x, streams))
+    scale = torch.where(sent > 0, wanted / streams.shape[1] / sent.clamp_min(1e-30), 1).sqrt()
+    return x * scale[:, None, None], precoder * scale[:, None, None, None]
+
+
+def _apply(precoder: Tensor, streams: Tensor) -> Tensor:
+    """[B, T, S, 1 or N] times [B, S, N]."""
+    if precoder.shape[1:3] == (1, 1):
+        return precoder[:, :, 0] * streams
+    if precoder.shape[-1] == 1:
+        return precoder[..., 0] @ streams
+    return torch.einsum("btsn,bsn->btn", precoder, streams)
