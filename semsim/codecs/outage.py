@@ -8,13 +8,14 @@ from torch import Tensor
 from channels.base import CSI
 from semsim.phy.bler import block_error_rate, code_error_rate
 from semsim.phy.ldpc import Segmentation, SoftBlocks
-from semsim.phy.qam import best_scale, llr_information, qam_effective_snr_db
+from semsim.phy.qam import best_scale, llr_information
+from semsim.phy.variation import variation_loss_db, varied_snr_db
 
 
 def delivered(n0: Tensor, cut: Segmentation) -> Tensor:
     """Return the probability that every block arrives, [B].
 
-    Each block counts with the SNR of the AWGN channel of the same mutual information.
+    Each block counts with the SNR of the AWGN channel over which it is lost as often.
 
     Args:
         n0: noise left per symbol, [B, K], linear; a shorter stretch stands for all blocks.
@@ -26,7 +27,7 @@ def delivered(n0: Tensor, cut: Segmentation) -> Tensor:
 
 
 def block_snr_db(n0: Tensor, cut: Segmentation) -> Tensor:
-    """Return the SNR of AWGN that carries as much as each block does, [B, blocks], dB.
+    """Return the SNR of AWGN over which each block is lost as often, [B, blocks], dB.
 
     Where ``n0`` is a shorter stretch, one column stands for all blocks.
 
@@ -39,7 +40,7 @@ def block_snr_db(n0: Tensor, cut: Segmentation) -> Tensor:
     if n0.shape[-1] < used:
         blocks, length, used = 1, n0.shape[-1], n0.shape[-1]
     grid = n0[:, :used].reshape(len(n0), blocks, length)
-    return qam_effective_snr_db(grid, cut.mcs.bits_per_symbol)
+    return varied_snr_db(grid, cut)
 
 
 def arrival(snr_db: Tensor, cut: Segmentation) -> Tensor:
@@ -67,7 +68,8 @@ def arrived(soft: SoftBlocks, cut: Segmentation) -> Tensor:
     """Return the probability that each block arrives, given what its bits became, [C].
 
     A block counts with the information that its LLRs carry: at the scale that fits them best where
-    the receiver takes the noise for less than it is, and as they are where it takes it for more.
+    the receiver takes the noise for less than it is, and as they are where it takes it for more;
+    less what it loses because its bits are not equally good.
 
     Args:
         soft: LLRs, positive where they speak for the bit that was sent.
@@ -76,4 +78,7 @@ def arrived(soft: SoftBlocks, cut: Segmentation) -> Tensor:
     llr = soft.llr
     scale = best_scale(llr)
     carried = llr_information(llr * scale.clamp(max=1.0)[:, None])
-    return 1 - code_error_rate(carried, scale, cut.mcs.index, cut.info, llr.shape[-1])
+    lost_db = variation_loss_db(llr * scale[:, None], cut)
+    return 1 - code_error_rate(
+        carried, scale, cut.mcs.index, cut.info, llr.shape[-1], lost_db=lost_db
+    )

@@ -98,6 +98,7 @@ def code_error_rate(
     coded: int,
     *,
     realised: bool = True,
+    lost_db: Tensor | float = 0.0,
 ) -> Tensor:
     """Return the probability that a block of any length is lost, [...].
 
@@ -111,6 +112,7 @@ def code_error_rate(
         info: k.
         coded: n, places that were heard of.
         realised: whether the information is that of the noise that came, and not its mean.
+        lost_db: SNR that it is worth less, [...], dB (``semsim.phy.variation``).
     """
     rate, row = info / coded, mcs
     if abs(math.log(rate / mcs_by_index(mcs).rate)) > _OTHER_RATE:
@@ -118,7 +120,7 @@ def code_error_rate(
         information = (information * mcs_by_index(row).rate / rate).clamp(max=1.0)
     bits = mcs_by_index(row).bits_per_symbol
     snr_db = qam_snr_db(bits * information, bits)
-    snr_db = snr_db - belief_loss_db(belief, rate, beyond_llr=True)
+    snr_db = snr_db - belief_loss_db(belief, rate, beyond_llr=True) - lost_db
     return block_error_rate(snr_db, row, coded, realised=realised)
 
 

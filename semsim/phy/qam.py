@@ -15,7 +15,8 @@ from channels.sionna_bridge import device_key, sionna_phy
 from channels.units import db_to_linear
 
 ORDERS = (2, 4, 6, 8)  #: bits per symbol: QPSK, 16-QAM, 64-QAM, 256-QAM
-_GRID_DB: NDArray[np.float64] = np.arange(-30.0, 50.0, 0.1)
+GRID_DB: NDArray[np.float64] = np.arange(-30.0, 50.0, 0.1)  #: SNRs of the tables here
+_GRID_N0: NDArray[np.float64] = 1 / db_to_linear(torch.as_tensor(GRID_DB)).numpy()
 _SCALE_STEPS = 10  # halvings of 12 octaves: one per cent
 _SYMBOLS_AT_ONCE = 1 << 18  # a demapper holds one distance per symbol and constellation point
 
@@ -91,7 +92,7 @@ def qam_information(snr_db: Tensor, bits_per_symbol: int, belief: float = 1.0) -
     """
     _check_order(bits_per_symbol)
     curve = _information(bits_per_symbol, belief)[0]
-    carried = np.interp(snr_db.double().cpu().numpy(), _GRID_DB, curve)
+    carried = np.interp(snr_db.double().cpu().numpy(), GRID_DB, curve)
     return torch.as_tensor(carried, device=snr_db.device)
 
 
@@ -113,7 +114,7 @@ def qam_snr_db(information: Tensor, bits_per_symbol: int) -> Tensor:
     """Return the SNR at which AWGN carries so many bits per symbol, dB, within [-30, 50]."""
     curve = _information(bits_per_symbol)[0]
     rising = np.concatenate(([True], np.diff(curve) > 1e-12))  # flat where all m bits get through
-    found = np.interp(information.double().cpu().numpy(), curve[rising], _GRID_DB[rising])
+    found = np.interp(information.double().cpu().numpy(), curve[rising], GRID_DB[rising])
     return torch.as_tensor(found, device=information.device)
 
 
@@ -126,8 +127,8 @@ def qam_spread_db(snr_db: float, bits_per_symbol: int, num_symbols: int) -> floa
     Source: Polyanskiy, Poor, Verdu, Channel coding rate in the finite blocklength regime (2010).
     """
     mean, variance = _information(bits_per_symbol)
-    slope = np.interp(snr_db, _GRID_DB, np.gradient(mean, _GRID_DB))
-    return float(np.sqrt(np.interp(snr_db, _GRID_DB, variance) / num_symbols) / slope)
+    slope = np.interp(snr_db, GRID_DB, np.gradient(mean, GRID_DB))
+    return float(np.sqrt(np.interp(snr_db, GRID_DB, variance) / num_symbols) / slope)
 
 
 def qam_signed_llr(y: Tensor, n0: Tensor, x: Tensor, bits_per_symbol: int) -> Tensor:
@@ -205,23 +206,47 @@ def _demapper(bits_per_symbol: int, device: str) -> Any:
 def _information(
     bits_per_symbol: int, belief: float = 1.0
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return mean and variance of a symbol's information in bits, over ``_GRID_DB``.
+    """Return mean and variance of a symbol's information in bits, over ``GRID_DB``.
 
     Two equal PAMs, integrated by Gauss-Hermite.
     """
+    bits, levels, gray, nodes, weights = _pam(bits_per_symbol)
+    moments = np.array(
+        [
+            _pam_information(levels, gray, bits, float(noise), belief, nodes, weights)
+            for noise in _GRID_N0
+        ]
+    )
+    return 2 * moments[:, 0], 2 * moments[:, 1]
+
+
+def _pam(
+    bits_per_symbol: int,
+) -> tuple[int, NDArray[np.float64], NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]]:
+    """Return bits, levels and labels of one axis, and the nodes and weights to integrate by."""
     bits = bits_per_symbol // 2
     labels = np.arange(2**bits)
     levels = 2.0 * labels - (2**bits - 1)
     levels /= math.sqrt(2 * np.mean(levels**2))  # half of the symbol's power
-    gray = labels ^ (labels >> 1)
-    nodes, weights = np.polynomial.hermite.hermgauss(32)
-    moments = np.array(
-        [
-            _pam_information(levels, gray, bits, float(noise), belief, nodes, weights)
-            for noise in 1 / db_to_linear(torch.as_tensor(_GRID_DB)).numpy()
-        ]
-    )
-    return 2 * moments[:, 0], 2 * moments[:, 1]
+    return bits, levels, labels ^ (labels >> 1), *np.polynomial.hermite.hermgauss(32)
+
+
+@cache
+def qam_bit_curves(bits_per_symbol: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return what each bit of a symbol carries over AWGN, [m, grid], information and certainty.
+
+    Information is that of :func:`llr_information`, certainty the mean of tanh(llr / 2); bits in the
+    order of the label, SNRs those of :data:`GRID_DB`.
+    """
+    bits, levels, gray, nodes, weights = _pam(bits_per_symbol)
+    mean = weights / weights.sum() / len(levels)
+    curves = np.empty((2, bits, len(GRID_DB)))
+    for place, n0 in enumerate(_GRID_N0):
+        sure = _pam_certainty(levels, gray, bits, float(n0), 1.0, nodes)[::-1]  # sign first
+        curves[0, :, place] = 1 + (np.log2(np.maximum(sure, 1e-300)) @ mean).sum(axis=-1)
+        curves[1, :, place] = ((2 * sure - 1) @ mean).sum(axis=-1)
+    information, certainty = curves.repeat(2, axis=1)  # real and imaginary axis in turn
+    return information, certainty
 
 
 def _pam_information(
@@ -234,14 +259,27 @@ def _pam_information(
     weights: NDArray[np.float64],
 ) -> tuple[float, float]:
     """Return mean and variance of the sum over bits of i(bit; y); noise n0 / 2, other belief."""
-    y = levels[:, None] + math.sqrt(n0) * nodes  # [level sent, node]
-    exponent = -((y[..., None] - levels) ** 2) / (n0 * belief)
-    likelihood = np.exp(exponent - exponent.max(axis=-1, keepdims=True))  # [sent, node, level]
-    carried = np.full(y.shape, float(bits))
-    for bit in range(bits):
-        same = (gray[:, None] >> bit & 1) == (gray >> bit & 1)  # [sent, level]
-        share = (likelihood * same[:, None]).sum(-1) / likelihood.sum(-1)
-        carried += np.log2(np.maximum(share, 1e-300))
+    sure = _pam_certainty(levels, gray, bits, n0, belief, nodes)
+    carried = bits + np.log2(np.maximum(sure, 1e-300)).sum(axis=0)
     mean = float((carried @ weights).mean()) / math.sqrt(math.pi)
     square = float((carried**2 @ weights).mean()) / math.sqrt(math.pi)
     return mean, square - mean**2
+
+
+def _pam_certainty(
+    levels: NDArray[np.float64],
+    gray: NDArray[np.int64],
+    bits: int,
+    n0: float,
+    belief: float,
+    nodes: NDArray[np.float64],
+) -> NDArray[np.float64]:
+    """Return the probability that a receiver gives to each bit as sent, [bit, level sent, node]."""
+    y = levels[:, None] + math.sqrt(n0) * nodes  # [level sent, node]
+    exponent = -((y[..., None] - levels) ** 2) / (n0 * belief)
+    likelihood = np.exp(exponent - exponent.max(axis=-1, keepdims=True))  # [sent, node, level]
+    given = []
+    for bit in range(bits):
+        same = (gray[:, None] >> bit & 1) == (gray >> bit & 1)  # [sent, level]
+        given.append((likelihood * same[:, None]).sum(-1) / likelihood.sum(-1))
+    return np.stack(given)
