@@ -6,7 +6,7 @@ import inspect
 import math
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from channels.base import CSI, Channel
 from channels.csi import CSISource
@@ -49,6 +49,11 @@ class Link(Hop):
         super().__init__(channel, csi_rx=csi_rx, csi_tx=csi_tx, frontend=frontend)
         self.transmitter = transmitter
         self.receiver = receiver
+
+    def parts(self) -> dict[str, nn.Module]:
+        """Return the modules whose weights a file of this link holds, by their prefix."""
+        ends = {"transmitter": self.transmitter, "receiver": self.receiver}
+        return {name: end for name, end in ends.items() if isinstance(end, nn.Module)}
 
     def forward(self, source: Tensor, snr_db: float | Tensor, generator: torch.Generator) -> Tensor:
         """Return the receiver's estimate of the source; arguments as in :meth:`transmit`."""

@@ -40,6 +40,8 @@ Model = TypeVar("Model", bound=BaseModel)
 CLOSED = ConfigDict(
     extra="forbid", frozen=True, protected_namespaces=(), ser_json_inf_nan="constants"
 )
+#: what a link gets from the other keys of a scenario, and not from its own
+LINK_ENDS = ("transmitter", "channel", "receiver", "csi_rx", "csi_tx", "frontend")
 _FRACTION = re.compile(r"\s*([+-]?\d{1,15}(?:\.\d{1,15})?)\s*/\s*(\d{1,15}(?:\.\d{1,15})?)\s*")
 _NESTED = {
     "Channel": "channel",
@@ -116,8 +118,13 @@ def dump(part: BaseModel) -> dict[str, Any]:
     return part.model_dump(mode="json")
 
 
-def build(part: BaseModel) -> Any:
-    """Construct a part and those nested in it; its own complaint gets the path of the key."""
+def build(part: BaseModel, **given: Any) -> Any:
+    """Construct a part and those nested in it; its own complaint gets the path of the key.
+
+    Args:
+        part: as :func:`parse` returned it.
+        given: live arguments that stand in no key of the part, such as the ends of a link.
+    """
     made = {}
     for name in constructor_fields(part):
         try:
@@ -125,7 +132,7 @@ def build(part: BaseModel) -> Any:
         except SpecError as error:
             raise error.under(name) from error
     try:
-        return resolve(type(part).family, part.kind)(**made)  # type: ignore[attr-defined]
+        return resolve(type(part).family, part.kind)(**given, **made)  # type: ignore[attr-defined]
     except SpecError:
         raise
     except (ValueError, TypeError, OSError, ImportError) as error:
@@ -225,6 +232,8 @@ def fields_of(part: Callable[..., object], family: str) -> dict[str, Any]:
     hints = _hints(function, name)
     fields = {}
     for argument in list(inspect.signature(part).parameters.values()):
+        if family == "link" and argument.name in LINK_ENDS:
+            continue
         if argument.kind in (argument.VAR_POSITIONAL, argument.VAR_KEYWORD):
             raise SpecError("kind", f"{name} takes *{argument.name}; a part names its arguments")
         required = argument.default is argument.empty

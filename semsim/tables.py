@@ -47,6 +47,12 @@ FRONTENDS = {
     "rzf": "semsim.phy.frontend:RZF",
 }
 
+LINKS = {
+    "direct": "semsim.link:Link",
+    "relay": "semsim.links.relay:RelayLink",
+    "feedback": "semsim.links.feedback:FeedbackLink",
+}
+
 TRANSMITTERS = {
     "analog": "semsim.codecs.analog:AnalogTransmitter",
     "deepjscc": "semsim.codecs.deepjscc:DeepJSCCTransmitter",
@@ -160,6 +166,7 @@ FAMILIES: dict[str, dict[str, str]] = {
     "channel": CHANNELS,
     "csi": CSI_SOURCES,
     "frontend": FRONTENDS,
+    "link": LINKS,
     "task": TASKS,
     "metric": METRICS,
 }

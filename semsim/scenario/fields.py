@@ -154,6 +154,12 @@ def parse_transmitter(value: object) -> BaseModel:
     return spec.parse("transmitter", {**specs["transmitter"], **value})
 
 
+def parse_link(value: object) -> BaseModel | None:
+    """Return the link where it is more than transmitter, channel and receiver in a row."""
+    link = None if value is None else spec.parse("link", value)
+    return None if link is None or link.kind == "direct" else link  # type: ignore[attr-defined]
+
+
 def receiver_of(transmitter: Any, receiver: Any) -> BaseModel | None:
     """Return the receiver of a transmitter, as far as written.
 

@@ -6,7 +6,7 @@ import contextlib
 import functools
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
@@ -148,12 +148,12 @@ def check_files(payload: Any, key: str) -> tuple[int, int] | None:
         raise SpecError(key, str(error)) from error
 
 
-def load_weights(name: str, transmitter: nn.Module, receiver: nn.Module | None) -> None:
-    """Load weights into both ends of a codec; what does not fit is told with the key."""
+def load_weights(name: str, parts: Mapping[str, nn.Module]) -> None:
+    """Load weights into the parts of a link; what does not fit is told with the key."""
     from semsim import zoo
 
     weights_hash(name)
     try:
-        zoo.load(name, transmitter, receiver)
+        zoo.load_parts(name, parts)
     except (ValueError, OSError) as error:
         raise SpecError("transmitter.weights", " ".join(str(error).split())) from error

@@ -84,6 +84,9 @@ class Scenario(BaseModel):
     channel: spec.nested("channel") = None  # type: ignore[valid-type]
     csi: Annotated[Any, PlainValidator(fields.parse_ends)] = Field(default_factory=fields.Ends)
     frontend: spec.nested("frontend") = fields.part_of_kind("frontend", "lmmse")  # type: ignore[valid-type]
+    link: Annotated[Any, PlainValidator(fields.parse_link), WithJsonSchema({"x-part": "link"})] = (
+        None
+    )
     task: spec.nested("task") = fields.part_of_kind("task", "reconstruct")  # type: ignore[valid-type]
     metrics: Annotated[Any, PlainValidator(fields.parse_metrics)] = None
     snr_db: Annotated[Any, PlainValidator(fields.parse_snrs)] = None
@@ -178,6 +181,8 @@ class Scenario(BaseModel):
             content["weights"] = self.training_hash()
         if of_task := weights_of_task(self.task):
             content["task_weights"] = of_task
+        if self.link is None:
+            del content["link"]
         return {**content, "data": data_hashes(content), "version": semsim.__version__}
 
     def uid(self, snr_db: float | None = None) -> str:
@@ -193,6 +198,8 @@ class Scenario(BaseModel):
         """Return the hash of all that decides training, the same for points that share it."""
         keys = ("seed", "transmitter", "channel", "csi", "frontend", "task", "train")
         content = self.model_dump(mode="json", include=set(keys))
+        if self.link is not None:
+            content["link"] = spec.dump(self.link)
         content["seed"] = self.training_seed()
         content["train"] = {k: v for k, v in (content["train"] or {}).items() if k != "seed"}
         receiver = self.receiver_spec()
@@ -216,24 +223,32 @@ class Scenario(BaseModel):
             f"csi_{end}": _construct_part(getattr(self.csi, end), f"csi.{end}")
             for end in ("rx", "tx")
         }
-        classes = [getattr(type(end), "link_class", None) for end in (receiver, transmitter)]
-        link_class: Any = next(filter(None, classes), Link)
-        if receiver is None and link_class is Link:
-            raise SpecError("receiver", f"missing; {self.transmitter.kind!r} has no other half")
         ends |= {"transmitter": transmitter, "channel": channel, "receiver": receiver}
         ends["frontend"] = make("frontend")
-        try:
-            link = link_class(**ends)
-        except (ValueError, TypeError) as error:
-            raise blame_argument(ends, sentence(error)) from error
+        link = self._link(ends)
         if self.transmitter.weights or weights:
-            load_weights(self.transmitter.weights or str(weights), transmitter, receiver)
+            load_weights(self.transmitter.weights or str(weights), link.parts())
         task = make("task")
         if weights and (of_task := weights.with_name(zoo.OF_TASK)).is_file():
             zoo.load_parts(of_task, dict(task.named_children()))
         device = torch.device(pick_device(self.device) if device is None else device)
         metrics = [_construct_part(m, f"metrics[{i}]") for i, m in enumerate(self.metrics)]
         return Built(link.to(device), make("payload"), task.to(device), metrics, device)
+
+    def _link(self, ends: dict[str, Any]) -> Link:
+        """Return the link of these ends: the one written, the codec's own, or the plain one."""
+        classes = [getattr(type(ends[e]), "link_class", None) for e in ("receiver", "transmitter")]
+        own: Any = next(filter(None, classes), Link)
+        if ends["receiver"] is None and own is Link:
+            raise SpecError("receiver", f"missing; {self.transmitter.kind!r} has no other half")
+        try:
+            if self.link is None:
+                return own(**ends)  # type: ignore[no-any-return]
+            return spec.build(self.link, **ends)  # type: ignore[no-any-return]
+        except SpecError as error:
+            raise error.under("link") from error
+        except (ValueError, TypeError) as error:
+            raise blame_argument(ends, sentence(error)) from error
 
     def stop_rule(self) -> Stop:
         """Return the live stop rule."""

@@ -22,6 +22,7 @@ import torch
 from torch import nn
 
 from semsim.files.disk import Damaged, locked, set_aside, write_atomic
+from semsim.link import Link
 from semsim.stopping import Postponed
 from semsim.tasks.reconstruct import Reconstruct
 from semsim.training.learner import Batches, State, lightning_module, low_memory_if
@@ -295,7 +296,7 @@ def _write_weights(state: State, folder: Path) -> Path | None:
     facts = {"steps": state.steps, "minutes": round(state.seconds / 60, 2)}
     if any(p.requires_grad for p in task.parameters()):
         zoo.export_parts(folder / zoo.OF_TASK, dict(task.named_children()), facts)
-    transmitter, receiver = (getattr(link, n, None) for n in ("transmitter", "receiver"))
-    if not isinstance(transmitter, nn.Module) or not isinstance(receiver, nn.Module):
+    parts = link.parts() if isinstance(link, Link) else {}
+    if not {"transmitter", "receiver"} <= parts.keys():
         return None
-    return zoo.export(folder / "weights.safetensors", transmitter, receiver, facts)
+    return zoo.export_parts(folder / "weights.safetensors", parts, facts)

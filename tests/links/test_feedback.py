@@ -1,0 +1,123 @@
+"""Feedback reaches the closed form of Elias, and what it costs is charged."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from channels import AWGN, CSI, Rayleigh
+from semsim import Link, Scenario, stream
+from semsim.codecs.analog import AnalogReceiver, AnalogTransmitter
+from semsim.codecs.separate import SeparateTransmitter
+from semsim.links.feedback import SCALE_BITS, FeedbackLink
+from semsim.types import Transmission
+
+
+class Gaussian(nn.Module):
+    """Complex normal symbols as they are; the closed form asks for their own power of 1."""
+
+    uses_csi = False
+
+    def num_symbols(self, shape: tuple[int, ...]) -> int:
+        return shape[0]
+
+    def forward(self, source: torch.Tensor, csi: CSI) -> torch.Tensor:
+        return source[:, None] / source.abs().square().mean(dim=1).sqrt()[:, None, None]
+
+
+class Keep(nn.Module):
+    def forward(self, y: torch.Tensor, csi: CSI, shape: tuple[int, ...]) -> torch.Tensor:
+        self.n0 = csi.n0.expand(y.shape)
+        return y[:, 0]
+
+
+def sent_over(link: Link, snr_db: float) -> tuple[Transmission, torch.Tensor]:
+    """Return a transmission of 8 x 4000 symbols and the noise left in it, [B, K]."""
+    source = torch.randn(8, 4000, generator=stream(3, "s"), dtype=torch.complex64)
+    sent = link.transmit(source, snr_db, stream(1, "link"))
+    assert sent.symbols is not None
+    return sent, sent.estimate - sent.symbols[:, 0]
+
+
+def closed_form(snr: float, rounds: int, back: float) -> float:
+    """Return the SNR after all rounds, by the recursion of the error's variance."""
+    left = 1 / (1 + snr)
+    for _ in range(rounds - 1):
+        beside = (left + back) / snr + back
+        left = left * beside / (left + beside)
+    return 1 / left - 1
+
+
+@pytest.mark.parametrize("rounds", [1, 2, 4])
+@pytest.mark.parametrize("snr_db", [0.0, 6.0])
+def test_free_feedback_multiplies_what_is_left(rounds: int, snr_db: float) -> None:
+    link = FeedbackLink(Gaussian(), AWGN(), Keep(), rounds=rounds)
+    _, noise = sent_over(link, snr_db)
+    snr = 10 ** (snr_db / 10)
+    wanted = (1 + snr) ** rounds - 1
+    assert closed_form(snr, rounds, 0.0) == pytest.approx(wanted)
+    five_sigma = 5 / math.sqrt(32_000)
+    assert noise.abs().square().mean() * wanted == pytest.approx(1, abs=five_sigma)
+    assert link.receiver.n0.mean() * wanted == pytest.approx(1, abs=five_sigma)
+
+
+@pytest.mark.parametrize("feedback_snr_db", [3.0, 15.0])
+def test_noise_on_the_way_back_costs_what_the_recursion_says(feedback_snr_db: float) -> None:
+    link = FeedbackLink(Gaussian(), AWGN(), Keep(), rounds=3, feedback_snr_db=feedback_snr_db)
+    _, noise = sent_over(link, 3.0)
+    wanted = closed_form(10**0.3, 3, 10 ** (-feedback_snr_db / 10))
+    assert noise.abs().square().mean() * wanted == pytest.approx(1, abs=5 / math.sqrt(32_000))
+    assert wanted < (1 + 10**0.3) ** 3 - 1
+
+
+def test_over_fading_each_item_is_told_its_own_noise() -> None:
+    link = FeedbackLink(Gaussian(), Rayleigh(), Keep(), rounds=3)
+    _, noise = sent_over(link, 6.0)
+    ratio = noise.abs().square().mean(dim=1) / link.receiver.n0.mean(dim=(1, 2))
+    assert torch.allclose(ratio, torch.ones(8), atol=5 / math.sqrt(4000))
+
+
+def test_rounds_have_unit_power_and_are_charged() -> None:
+    noisy = FeedbackLink(Gaussian(), AWGN(), Keep(), rounds=3, feedback_snr_db=10.0)
+    sent, _ = sent_over(noisy, 0.0)
+    for part in sent.x.split(4000, dim=2):
+        assert torch.allclose(part.abs().square().mean(dim=(1, 2)), torch.ones(8), atol=1e-4)
+    assert sent.ledger.payload == 3 * 4000
+    assert sent.ledger.feedback == 2 * 4000
+    assert sent.ledger.side_info == pytest.approx(2 * SCALE_BITS)  # one bit per use at 0 dB
+    free, _ = sent_over(FeedbackLink(Gaussian(), AWGN(), Keep(), rounds=3), 0.0)
+    assert free.ledger.feedback == 0
+
+
+def test_one_round_is_a_link_without_feedback() -> None:
+    image = torch.rand(2, 3, 32, 32, generator=stream(0, "image"))
+    link = FeedbackLink(AnalogTransmitter("1/6"), AWGN(), AnalogReceiver("1/6"), rounds=1)
+    sent = link.transmit(image, 10.0, stream(0, "link"))
+    assert sent.ledger.total == AnalogTransmitter("1/6").num_symbols((3, 32, 32))
+
+
+def test_codecs_with_links_of_their_own_and_bad_numbers_are_refused() -> None:
+    with pytest.raises(ValueError, match="harq"):
+        FeedbackLink(SeparateTransmitter("1/6"), AWGN())
+    with pytest.raises(ValueError, match="rounds is 1 or more, got 0"):
+        FeedbackLink(Gaussian(), AWGN(), Keep(), rounds=0)
+
+
+def test_a_scenario_sweeps_the_rounds() -> None:
+    scenario = Scenario.parse(
+        {
+            "payload": "photos",
+            "transmitter": {"kind": "analog", "cbr": "1/6"},
+            "channel": "awgn",
+            "link": {"kind": "feedback"},
+            "metrics": ["psnr"],
+            "snr_db": [0],
+            "stop": {"max_items": 2},
+            "sweep": {"link.rounds": [1, 2, 3]},
+        }
+    )
+    values = [point.scenario.check()[0]["value"] for point in scenario.points()]
+    assert values == sorted(values) and values[2] > values[0] + 2
