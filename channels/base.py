@@ -37,8 +37,9 @@ class ChannelState:
             OFDM, subcarriers over which it stays correlated by 0.9.
         interference: power received beside the signal, linear, per receive antenna.
         stages: states of the stages of a cascade, in order of passage.
-        history: returns ``h`` as it was some seconds ago, for a channel that moves by itself.
-        join: returns ``h`` from the stages, for a channel that moves as they do.
+        motion: returns ``h`` at moments in s from now, [M] to [B, R, T, M, N or 1], for a channel
+            that moves by itself.
+        join: returns ``h`` and ``covariance`` from the stages, for a channel that moves as they do.
         grid: where the uses stand on an OFDM grid, and what is known of it in the long run.
         covariance: of the interference at the receive antennas, [B, R, R, 1 or N], complex128, so
             that what is weak beside a strong interferer keeps its digits; None where it is white.
@@ -46,23 +47,36 @@ class ChannelState:
             0 where it stays.
         waveform: turns what is sent, [B, T, N], into the signal in time that leaves the antennas,
             [B, T, samples], where the two differ.
+        offset: uses of the first coherence block that lie before the first use.
     """
 
     h: Tensor
     coherence: int
     interference: float = 0.0
     stages: tuple[ChannelState, ...] = ()
-    history: Callable[[float], Tensor] | None = None
-    join: Callable[[tuple[ChannelState, ...]], Tensor] | None = None
+    motion: Callable[[Tensor], Tensor] | None = None
+    join: Callable[[tuple[ChannelState, ...]], tuple[Tensor, Tensor | None]] | None = None
     grid: ResourceGrid | None = None
     covariance: Tensor | None = None
     drift: float = 0.0
     waveform: Callable[[Tensor], Tensor] | None = None
+    offset: int = 0
+
+    @property
+    def uses(self) -> int:
+        """Channel uses that it was drawn for."""
+        return self.h.shape[-1] if self.h.shape[-1] > 1 else self.coherence
+
+    @property
+    def symbol_uses(self) -> int:
+        """Uses that are sent together: the subcarriers of an OFDM symbol, or 1."""
+        own = self.grid.subcarriers if self.grid is not None else 1
+        return max(own, *(stage.symbol_uses for stage in self.stages), 1)
 
     @property
     def moves(self) -> bool:
-        """Tell whether the channel was another one before."""
-        own = self.history is not None
+        """Tell whether the channel is another one at other times."""
+        own = self.motion is not None
         return own or (self.join is not None and any(stage.moves for stage in self.stages))
 
     def earlier(self, delay_s: float) -> ChannelState:
@@ -72,15 +86,66 @@ class ChannelState:
         """
         if delay_s < 0:
             raise ValueError(f"delay_s is 0 or more, got {delay_s}; a channel tells its past only")
-        if delay_s == 0:
+        return self._later(-delay_s)
+
+    def during(self, start: int, stop: int, *, later_s: float = 0.0) -> ChannelState:
+        """Return a stretch of the same realisation, with all its stages.
+
+        Args:
+            start: its first channel use; over an OFDM grid the first of an OFDM symbol.
+            stop: the use after its last.
+            later_s: s by which all of it is later than what was drawn; earlier where negative.
+        """
+        if not 0 <= start < stop <= self.uses or start % self.symbol_uses:
+            whole = f", start a multiple of {self.symbol_uses}" if self.symbol_uses > 1 else ""
+            raise ValueError(
+                f"a stretch lies within the {self.uses} uses that were drawn, 0 <= start < stop <= "
+                f"{self.uses}{whole}, got start={start}, stop={stop}; draw more uses, or say how "
+                "much later it is by later_s"
+            )
+        state = self._later(later_s)
+        return state if (start, stop) == (0, self.uses) else state._cut(start, stop)
+
+    def gains(self, times_s: Tensor) -> Tensor:
+        """Return h at moments [M], in s from now, [B, R, T, M, N or 1]."""
+        if not self.moves:
+            return self.h.unsqueeze(3).expand(-1, -1, -1, len(times_s), -1)
+        if self.motion is not None:
+            return self.motion(times_s)
+        return torch.stack([self._later(time_s).h for time_s in times_s.tolist()], dim=3)
+
+    def _later(self, later_s: float) -> ChannelState:
+        if later_s == 0 or not self.moves:
             return self
-        stages = tuple(stage.earlier(delay_s) for stage in self.stages)
-        if self.join is not None:
-            return replace(self, h=self.join(stages), stages=stages)
-        if self.history is None:
-            return self
-        before = partial(_before, self.history, delay_s)
-        return replace(self, h=self.history(delay_s), history=before, stages=stages)
+        if self.motion is not None:
+            moment = torch.tensor([later_s], dtype=torch.float64)
+            since = partial(_since, self.motion, later_s)
+            return replace(self, h=self.motion(moment)[:, :, :, 0], motion=since)
+        assert self.join is not None  # for mypy: what moves without motion moves by its stages
+        stages = tuple(stage._later(later_s) for stage in self.stages)
+        h, covariance = self.join(stages)
+        return replace(self, h=h, covariance=covariance, stages=stages)
+
+    def _cut(self, start: int, stop: int) -> ChannelState:
+        """Return uses from start to before stop; a block may be cut at both ends."""
+        constant, length = self.h.shape[-1] == 1, stop - start
+        offset = (self.offset + start) % self.coherence
+        if constant or self.grid is not None or offset + length <= self.coherence:
+            offset, coherence = 0, length if constant else min(self.coherence, length)
+        else:
+            coherence = self.coherence
+        return replace(
+            self,
+            h=_between(self.h, start, stop),
+            coherence=coherence,
+            offset=offset,
+            stages=self._cut_stages(start, stop),
+            motion=self.motion and partial(_within, self.motion, start, stop),
+            covariance=None if self.covariance is None else _between(self.covariance, start, stop),
+        )
+
+    def _cut_stages(self, start: int, stop: int) -> tuple[ChannelState, ...]:
+        return tuple(stage._cut(start, stop) for stage in self.stages)
 
     def coloured(self) -> Tensor:
         """Return the covariance of the interference, [B, R, R, 1 or N], also where it is white."""
@@ -143,8 +208,17 @@ class Channel(Protocol):
         ...
 
 
-def _before(history: Callable[[float], Tensor], since_s: float, delay_s: float) -> Tensor:
-    return history(since_s + delay_s)
+def _since(motion: Callable[[Tensor], Tensor], since_s: float, times_s: Tensor) -> Tensor:
+    return motion(times_s + since_s)
+
+
+def _within(motion: Callable[[Tensor], Tensor], start: int, stop: int, times_s: Tensor) -> Tensor:
+    return _between(motion(times_s), start, stop)
+
+
+def _between(values: Tensor, start: int, stop: int) -> Tensor:
+    """Return uses of values [..., N or 1]."""
+    return values if values.shape[-1] == 1 else values[..., start:stop]
 
 
 def complex_normal(

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import math
+from dataclasses import replace
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -19,7 +20,7 @@ def count_blocks(state: ChannelState, uses: int) -> int:
     """Return how many blocks an item of ``uses`` channel uses has."""
     if state.grid is not None:
         return state.grid.blocks(uses)[1]
-    return 1 if state.h.shape[-1] == 1 else math.ceil(uses / state.coherence)
+    return 1 if state.h.shape[-1] == 1 else len(_lengths(uses, state))
 
 
 def block_means(state: ChannelState) -> Tensor:
@@ -31,6 +32,10 @@ def block_means(state: ChannelState) -> Tensor:
         return sums / block.bincount().to(h.device)
     if uses == 1 or state.coherence == 1:
         return h
+    if state.offset:
+        head = state.coherence - state.offset
+        rest = block_means(replace(state, h=h[..., head:], offset=0))
+        return torch.cat([h[..., :head].mean(dim=-1, keepdim=True), rest], dim=-1)
     coherence = min(state.coherence, uses)
     whole = uses - uses % coherence
     means = h[..., :whole].unflatten(-1, (-1, coherence)).mean(dim=-1)
@@ -46,7 +51,7 @@ def per_use(h: Tensor, state: ChannelState) -> Tensor:
         return h[..., state.grid.blocks(uses)[0].to(h.device)]
     if uses == 1 or state.coherence == 1:
         return h
-    return h.repeat_interleave(state.coherence, dim=-1)[..., :uses]
+    return h.repeat_interleave(torch.tensor(_lengths(uses, state), device=h.device), dim=-1)
 
 
 def block_middles(state: ChannelState) -> Tensor:
@@ -54,7 +59,8 @@ def block_middles(state: ChannelState) -> Tensor:
     h, uses = state.h, state.h.shape[-1]
     if uses == 1 or state.coherence == 1:
         return h
-    return h[..., middles(uses, state.coherence)[:: state.coherence].to(h.device)]
+    length = torch.tensor(_lengths(uses, state))
+    return h[..., (length.cumsum(0) - length + length // 2).to(h.device)]
 
 
 def middles(uses: int, coherence: int) -> Tensor:
@@ -62,3 +68,9 @@ def middles(uses: int, coherence: int) -> Tensor:
     use = torch.arange(uses)
     start = use - use % coherence
     return start + torch.clamp(uses - start, max=coherence) // 2
+
+
+def _lengths(uses: int, state: ChannelState) -> list[int]:
+    """Return the uses of each coherence block; the first and the last may be cut."""
+    ends = [*range(state.coherence - state.offset, uses, state.coherence), uses]
+    return [end - start for start, end in pairwise([0, *ends])]

@@ -57,15 +57,16 @@ class Cascade(nn.Module):
         states = tuple(
             stage.draw(batch, uses, each) for stage, each in zip(stages, own, strict=True)
         )
+        h, covariance = _joined(states)
         return ChannelState(
-            h=through(states),
+            h=h,
             coherence=common_coherence(uses, *(state.coherence for state in states)),
             interference=sum(state.interference for state in states),
             stages=states,
             grid=known_grid(states),
             drift=sum(state.drift for state in states),
-            covariance=_covariance(states),
-            join=through,
+            covariance=covariance,
+            join=_joined,
             waveform=next((state.waveform for state in states if state.waveform), None),
         )
 
@@ -112,6 +113,10 @@ def _generators(generator: torch.Generator, stages: int) -> list[torch.Generator
     if stages == 1:
         return [generator]
     return [*forks(generator, *(f"stage {place}" for place in range(stages)))]
+
+
+def _joined(states: tuple[ChannelState, ...]) -> tuple[Tensor, Tensor | None]:
+    return through(states), _covariance(states)
 
 
 def through(states: tuple[ChannelState, ...]) -> Tensor:

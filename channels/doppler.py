@@ -1,4 +1,4 @@
-"""How a channel changes while something moves: Doppler shifts, correlation over time, its past."""
+"""How a channel changes while something moves: shifts, correlation over time, other times."""
 
 from __future__ import annotations
 
@@ -124,12 +124,15 @@ class Waves:
         turns = self._turns(time_s)
         return torch.einsum("brtkm,bkm->brtk", self.amplitudes, turns) / math.sqrt(WAVES)
 
-    def memory(self, time_s: float) -> Tensor:
-        """Return E[g(t) g*(0)] over the amplitudes, [B, K]."""
+    def memory(self, time_s: float | Tensor) -> Tensor:
+        """Return E[g(t) g*(0)] over the amplitudes, [B, K]; times as in :meth:`at`."""
         return self._turns(time_s).mean(dim=-1)
 
-    def given(self, now: Tensor, time_s: float) -> Tensor:
-        """Return the process at another time, where it is ``now`` [B, R, T, K] at time 0."""
+    def given(self, now: Tensor, time_s: float | Tensor) -> Tensor:
+        """Return the process at another time, where it is ``now`` [B, R, T, K] at time 0.
+
+        One process (K = 1) takes several times, [M], and gives [B, R, T, M].
+        """
         memory = self.memory(time_s)[:, None, None]
         return self.at(time_s) + memory * (now - self.at(0.0))
 
@@ -141,26 +144,31 @@ class Waves:
 
 @dataclass(frozen=True, eq=False)
 class Past:
-    """The past of gains that age each by itself, given what they are now.
+    """Other times of gains that age each by itself, given what they are now.
 
     Args:
         now: scattered gains, [B, R, T, K].
         waves: draws their processes, the same ones each time, when somebody asks.
-        spread: makes h of scattered gains and of the time in s at which they are.
+        spread: makes h of scattered gains and of the times in s at which they are.
     """
 
     now: Tensor
     waves: Callable[[], Waves]
-    spread: Callable[[Tensor, float], Tensor]
+    spread: Callable[[Tensor, Tensor], Tensor]
 
-    def __call__(self, delay_s: float) -> Tensor:
-        """Return h as it was ``delay_s`` ago; all delays tell of one past."""
-        return self.spread(self.waves().given(self.now, -delay_s), -delay_s)
+    def __call__(self, times_s: Tensor) -> Tensor:
+        """Return h at moments [M], in s from now; all tell of one past and one future."""
+        waves, times_s = self.waves(), times_s.to(self.now.device)
+        if self.now.shape[-1] == 1:
+            gains = waves.given(self.now, times_s)[..., None]
+        else:
+            gains = torch.stack([waves.given(self.now, time_s) for time_s in times_s], dim=3)
+        return self.spread(gains, times_s[:, None])
 
 
 @dataclass(frozen=True, eq=False)
 class Stretch:
-    """An item that lasts: its gains are moments of one process.
+    """An item that lasts: its gains are moments of one process, now and at other times.
 
     Args:
         waves: the process, [B, R, T, 1].
@@ -170,11 +178,13 @@ class Stretch:
 
     waves: Waves
     times_s: Tensor
-    spread: Callable[[Tensor, float], Tensor]
+    spread: Callable[[Tensor, Tensor], Tensor]
 
-    def __call__(self, delay_s: float) -> Tensor:
-        """Return h as it was ``delay_s`` ago."""
-        return self.spread(self.waves.at(self.times_s - delay_s), -delay_s)
+    def __call__(self, times_s: Tensor) -> Tensor:
+        """Return h at moments [M], in s from now."""
+        times_s = times_s.to(self.times_s.device)[:, None]
+        gains = self.waves.at((self.times_s + times_s).flatten())
+        return self.spread(gains.unflatten(-1, (len(times_s), -1)), times_s)
 
 
 def correlated(a: Tensor, correlation: float, *, dim: int) -> Tensor:

@@ -44,12 +44,12 @@ class Erasure(nn.Module):
         """Draw the channel beneath and which packets arrive; h [B, R, T, N]."""
         (losses,) = forks(generator, "losses")
         inner = self.channel.draw(batch, uses, generator)
-        before = _Losses(self, batch, uses, losses.get_state(), generator.device)
-        packet = ChannelState(
-            self._arrivals(batch, uses, losses), min(self.packet_uses, uses), history=before
-        )
+        seed = losses.get_state()
+        now = self._arrivals(batch, uses, losses)
+        others = _Losses(self, now, seed, generator.device)
+        packet = ChannelState(now, min(self.packet_uses, uses), motion=others)
         return ChannelState(
-            h=_arrived((inner, packet)),
+            h=_arrived((inner, packet))[0],
             coherence=common_coherence(uses, inner.coherence, packet.coherence),
             interference=inner.interference,
             stages=(inner, packet),
@@ -81,18 +81,23 @@ class Erasure(nn.Module):
 
 @dataclass(frozen=True, eq=False)
 class _Losses:
-    """Which packets arrived some time ago: others, for losses have no memory."""
+    """Which packets arrive at other times: others, for losses have no memory."""
 
     channel: Erasure
-    batch: int
-    uses: int
+    now: Tensor
     seed: Tensor
     device: torch.device
 
-    def __call__(self, delay_s: float) -> Tensor:
-        generator = beside(self.seed, self.device, "losses", delay_s)
-        return self.channel._arrivals(self.batch, self.uses, generator)
+    def __call__(self, times_s: Tensor) -> Tensor:
+        return torch.stack([self._at(time_s) for time_s in times_s.tolist()], dim=3)
+
+    def _at(self, time_s: float) -> Tensor:
+        if time_s == 0:
+            return self.now
+        generator = beside(self.seed, self.device, "losses", -time_s)
+        return self.channel._arrivals(len(self.now), self.now.shape[-1], generator)
 
 
-def _arrived(stages: tuple[ChannelState, ...]) -> Tensor:
-    return stages[0].h * stages[1].h
+def _arrived(stages: tuple[ChannelState, ...]) -> tuple[Tensor, Tensor | None]:
+    inner, packet = stages
+    return inner.h * packet.h, inner.covariance

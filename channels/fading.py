@@ -24,7 +24,7 @@ from channels.units import db_to_linear
 Coherence = Literal["block", "symbol"] | int
 
 
-def apply_gain(x: Tensor, h: Tensor, *, block_uses: int = 1) -> Tensor:
+def apply_gain(x: Tensor, h: Tensor, *, block_uses: int = 1, offset: int = 0) -> Tensor:
     """Return y[r] = sum over t of h[r, t] x[t], as one batched product.
 
     Args:
@@ -32,6 +32,7 @@ def apply_gain(x: Tensor, h: Tensor, *, block_uses: int = 1) -> Tensor:
         h: [B, R, T, N], or [B, R, T, 1] where constant; it takes the dtype of x.
         block_uses: uses over which h is exactly constant, counted from the first; where more than
             one, the product runs over blocks and touches each gain once.
+        offset: uses of the first block that lie before the first use.
 
     Returns:
         [B, R, N].
@@ -44,9 +45,13 @@ def apply_gain(x: Tensor, h: Tensor, *, block_uses: int = 1) -> Tensor:
     if block_uses == 1:
         return torch.einsum("brtn,btn->brn", h, x)
     uses = x.shape[-1]
-    blocks = functional.pad(x, (0, -uses % block_uses)).unflatten(-1, (-1, block_uses))
-    y = torch.einsum("brtk,btkn->brkn", h[..., ::block_uses], blocks)
-    return y.flatten(-2)[..., :uses]
+    room = (offset, -(offset + uses) % block_uses)
+    blocks = functional.pad(x, room).unflatten(-1, (-1, block_uses))
+    each = h[..., ::block_uses]
+    if offset:
+        each = torch.cat([h[..., :1], h[..., block_uses - offset :: block_uses]], dim=-1)
+    y = torch.einsum("brtk,btkn->brkn", each, blocks)
+    return y.flatten(-2)[..., offset : offset + uses]
 
 
 def common_coherence(uses: int, *coherences: int) -> int:
@@ -64,7 +69,7 @@ class Rayleigh(nn.Module):
     exponential Kronecker model). Block k of an item has the same gain however long the item is.
 
     While the user moves, gains t apart are correlated by J0(2 pi f_D t), f_D = speed / wavelength:
-    ``state.earlier(delay_s)`` tells them. Blocks of an item fade independently, as if interleaved
+    ``state.during`` tells them. Blocks of an item fade independently, as if interleaved
     or on other carriers, unless ``symbol_rate_hz`` makes them one stretch of time.
 
     Args:
@@ -125,23 +130,24 @@ class Rayleigh(nn.Module):
         if self.symbol_rate_hz is not None:
             times = self._block_times(blocks, coherence).to(generator.device)
             stretch = Stretch(self._waves(batch, 1, generator), times, spread)
-            return ChannelState(stretch(0.0), coherence, history=stretch)
+            now = stretch(torch.zeros(1, dtype=torch.float64))[:, :, :, 0]
+            return ChannelState(now, coherence, motion=stretch)
         waves = partial(self._waves_from, generator.get_state(), batch, blocks, generator.device)
         now = self._scattered(batch, blocks, generator)
-        past = Past(now, waves, spread)
-        return ChannelState(spread(now), coherence, history=past)
+        return ChannelState(spread(now), coherence, motion=Past(now, waves, spread))
 
     def _spread(
-        self, scattered: Tensor, time_s: float = 0.0, *, uses: int, coherence: int
+        self, scattered: Tensor, times_s: Tensor | float = 0.0, *, uses: int, coherence: int
     ) -> Tensor:
-        """Return the gain of each use from the scattered gain of each block."""
-        h = self._with_sight(scattered, self._block_times(scattered.shape[-1], coherence) + time_s)
+        """Return the gain of each use from that of each block; for [..., M, blocks], [M, 1]."""
+        within = self._block_times(scattered.shape[-1], coherence).to(scattered.device)
+        h = self._with_sight(scattered, within + times_s)
         if h.shape[-1] == 1 or coherence == 1:
             return h
         return h.repeat_interleave(coherence, dim=-1)[..., :uses]
 
     def _with_sight(self, scattered: Tensor, time_s: Tensor) -> Tensor:
-        """Return gains [B, R, T, blocks] of blocks at ``time_s`` [blocks], in s."""
+        """Return gains of scattered ones at ``time_s`` [blocks] or [M, blocks], in s."""
         return scattered
 
     def _block_times(self, blocks: int, coherence: int) -> Tensor:
@@ -167,7 +173,8 @@ class Rayleigh(nn.Module):
     ) -> Tensor:
         """Send x [B, T, N], receive y [B, R, N]."""
         check_symbols(x, self.num_tx)
-        return add_noise(apply_gain(x, state.h, block_uses=state.coherence), n0, generator)
+        y = apply_gain(x, state.h, block_uses=state.coherence, offset=state.offset)
+        return add_noise(y, n0, generator)
 
     def extra_repr(self) -> str:
         """Name the settings as they would be written."""
@@ -238,7 +245,7 @@ class Rician(Rayleigh):
         cosine = 0.0 if self.los_angle_deg == 90 else math.cos(math.radians(self.los_angle_deg))
         if not self.doppler_hz * cosine:
             return sight + math.sqrt(scatter_power) * scattered
-        phase = 2 * math.pi * self.doppler_hz * cosine * time_s.to(scattered.device)
+        phase = 2 * math.pi * self.doppler_hz * cosine * time_s
         turn = torch.polar(torch.full_like(phase, sight), phase).to(scattered.dtype)
         return turn + math.sqrt(scatter_power) * scattered
 

@@ -45,16 +45,16 @@ class Interference(nn.Module):
         wanted = self.channel.draw(batch, uses, generator)
         power = db_to_linear(-self.sir_db)
         other = ChannelState(power**0.5 * gain.h, uses)
-        g = other.h[..., 0].to(torch.complex128)
+        h, covariance = _heard((wanted, other))
         return ChannelState(
-            h=wanted.h,
+            h=h,
             coherence=wanted.coherence,
             interference=wanted.interference + power,
             stages=(wanted, other),
-            join=_wanted,
+            join=_heard,
             grid=wanted.grid,
             drift=wanted.drift,
-            covariance=wanted.coloured() + (g @ g.mH)[..., None],
+            covariance=covariance,
             waveform=wanted.waveform,
         )
 
@@ -74,5 +74,7 @@ class Interference(nn.Module):
         return f"sir_db={self.sir_db}"
 
 
-def _wanted(stages: tuple[ChannelState, ...]) -> Tensor:
-    return stages[0].h
+def _heard(stages: tuple[ChannelState, ...]) -> tuple[Tensor, Tensor]:
+    wanted, other = stages
+    g = other.h[..., 0].to(torch.complex128)
+    return wanted.h, wanted.coloured() + (g @ g.mH)[..., None]

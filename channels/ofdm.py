@@ -15,7 +15,7 @@ draws, never per draw. Sionna's models give the impulse responses (TR 38.901 v19
 
 ``ChannelState.coherence`` says over how many neighbouring subcarriers gains stay correlated by
 0.9, a divisor of F; ``ChannelState.grid`` says what is known of the channel in the long run. Where
-the user moves, ``ChannelState.earlier`` tells the same realisation at an earlier time.
+the user moves, ``ChannelState.during`` tells the same realisation at other times.
 """
 
 from __future__ import annotations
@@ -119,8 +119,8 @@ class GridChannel(nn.Module):
             state = ChannelState(h.flatten(-2)[..., :uses], coherence, grid=self.resources)
             return replace(state, waveform=self.signal.modulate)
         replay = _Replay(self, batch, uses, generator.get_state(), generator.device)
-        h = replay.gains(generator, 0.0)
-        state = ChannelState(h, coherence, history=replay, grid=self.resources)
+        h = replay.gains(generator, None)[:, :, :, 0]
+        state = ChannelState(h, coherence, motion=replay, grid=self.resources)
         return replace(state, waveform=self.signal.modulate)
 
     def forward(
@@ -145,17 +145,17 @@ class _Replay:
     seed: Tensor
     device: torch.device
 
-    def gains(self, generator: torch.Generator, delay_s: float) -> Tensor:
-        symbols = -(-self.uses // self.channel.grid.subcarriers)
+    def gains(self, generator: torch.Generator, times_s: Tensor | None) -> Tensor:
         grid = self.channel.grid
-        moments = Moments(symbols, grid.symbol_rate_hz, delay_s)
+        symbols = -(-self.uses // grid.subcarriers)
+        moments = Moments(symbols, grid.symbol_rate_hz, times_s)
         h = self.channel.impulse(self.batch, moments, generator).response(grid)
-        return h.flatten(-2)[..., : self.uses]
+        return h.unflatten(3, (-1, symbols)).flatten(-2)[..., : self.uses]
 
-    def __call__(self, delay_s: float) -> Tensor:
+    def __call__(self, times_s: Tensor) -> Tensor:
         generator = torch.Generator(self.device)
         generator.set_state(self.seed)
-        return self.gains(generator, delay_s)
+        return self.gains(generator, times_s)
 
 
 class TDL(GridChannel):

@@ -53,25 +53,37 @@ class DelayProfile:
     delay_spread_s: float
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Moments:
-    """When to look at a realisation: so many times in a row, the first of them ``delay_s`` ago."""
+    """When to look at a realisation: so many times in a row, from now or from each of ``times_s``.
+
+    Args:
+        count: of looks in a row.
+        rate_hz: of looks.
+        times_s: when rows begin, [M], in s from now; now where None.
+    """
 
     count: int
     rate_hz: float
-    delay_s: float = 0.0
+    times_s: Tensor | None = None
+
+    @property
+    def looks(self) -> int:
+        """How many there are, over all rows."""
+        return self.count if self.times_s is None else self.count * len(self.times_s)
 
     def sampling(self, device: torch.device) -> tuple[int, float | Tensor]:
-        """Return Sionna's number of time steps and sampling rate, a step more where late.
+        """Return Sionna's number of time steps and sampling rate, a step more where not from now.
 
         Sionna looks at step / rate, from 0 on. A rate per step reaches any moment but step 0's.
         """
-        if self.delay_s == 0:
+        if self.times_s is None:
             return self.count, self.rate_hz
-        step = torch.arange(self.count + 1, dtype=torch.float64, device=device)
-        seconds = (step - 1) / self.rate_hz - self.delay_s
-        rate = torch.where(step == 0, 1.0, step / seconds)  # inf where the moment is 0
-        return self.count + 1, rate.float()
+        row = torch.arange(self.count, dtype=torch.float64, device=device) / self.rate_hz
+        seconds = (row + self.times_s.to(device)[:, None]).flatten()
+        step = torch.arange(1, self.looks + 1, dtype=torch.float64, device=device)
+        rate = torch.cat([step.new_ones(1), step / seconds])  # inf where the moment is 0
+        return self.looks + 1, rate.float()
 
 
 @dataclass(frozen=True, eq=False)
@@ -201,7 +213,7 @@ def urban_impulse(
 def _impulse(drawn: tuple[Tensor, Tensor], moments: Moments) -> Impulse:
     """Make one receiver's and one transmitter's response of what Sionna draws for many."""
     gains, delays = drawn
-    return Impulse(gains[:, 0, :, 0, ..., -moments.count :], delays[:, 0, 0])
+    return Impulse(gains[:, 0, :, 0, ..., -moments.looks :], delays[:, 0, 0])
 
 
 def _velocities(grid: Grid, batch: int, generator: torch.Generator, motion: Motion) -> Tensor:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
 from itertools import pairwise
 from typing import cast
 
@@ -24,9 +26,75 @@ _LOOKS = 8  # at the paths per OFDM symbol; between them gains go on in straight
 
 @dataclass(frozen=True)
 class _PathState(ChannelState):
-    """A grid channel's state with its paths, which samples meet."""
+    """A grid channel's state with its paths, which samples meet.
 
+    Args:
+        within: the waveform that it is a stage of.
+        impulse: looks at the paths, ``_LOOKS`` per OFDM symbol and one more.
+        replay: looks at them so many s later; None where they stand still.
+    """
+
+    within: Waveform | None = None
     impulse: Impulse | None = None
+    replay: Callable[[float], Impulse] | None = None
+
+    @property
+    def moves(self) -> bool:
+        """Tell whether the channel is another one at other times."""
+        return self.replay is not None
+
+    def _later(self, later_s: float) -> ChannelState:
+        if later_s == 0 or self.replay is None:
+            return self
+        replay, impulse = self.replay, self.replay(later_s)
+        return replace(
+            self,
+            h=cast(Waveform, self.within)._gains(impulse, self.uses),
+            impulse=impulse,
+            replay=lambda still_later_s: replay(later_s + still_later_s),
+        )
+
+    def _cut(self, start: int, stop: int) -> ChannelState:
+        signal, replay = cast(Waveform, self.within).signal, self.replay
+        first, last = start // signal.subcarriers, signal.symbols(stop)
+
+        def of(impulse: Impulse) -> Impulse:
+            return replace(impulse, gains=impulse.gains[..., first * _LOOKS : last * _LOOKS + 1])
+
+        return replace(
+            cast(_PathState, super()._cut(start, stop)),
+            impulse=of(cast(Impulse, self.impulse)),
+            replay=replay and (lambda later_s: of(replay(later_s))),
+        )
+
+
+@dataclass(frozen=True)
+class _SampleState(ChannelState):
+    """A waveform's state, whose stages count samples; a stretch of it hears no echo from before.
+
+    Args:
+        within: the waveform.
+    """
+
+    within: Waveform | None = None
+
+    @property
+    def symbol_uses(self) -> int:
+        """Uses that are sent together: the subcarriers of an OFDM symbol."""
+        return cast(Waveform, self.within).signal.subcarriers
+
+    def _cut(self, start: int, stop: int) -> ChannelState:
+        join = partial(cast(Waveform, self.within)._joined, stop - start)
+        return replace(super()._cut(start, stop), join=join)
+
+    def _cut_stages(self, start: int, stop: int) -> tuple[ChannelState, ...]:
+        signal = cast(Waveform, self.within).signal
+        first = start // signal.subcarriers * signal.length
+        last = signal.symbols(stop) * signal.length
+        return tuple(
+            stage._cut(*((start, stop) if isinstance(stage, _PathState) else (first, last)))
+            for stage in self.stages
+        )
 
 
 class Waveform(nn.Module):
@@ -76,19 +144,19 @@ class Waveform(nn.Module):
         samples = self.signal.symbols(uses) * self.signal.length
         states = tuple(self._draw_stage(s, batch, uses, samples, generator) for s in self.stages)
         paths = [state for state in states if isinstance(state, _PathState)]
-
-        def join(stages: tuple[ChannelState, ...]) -> Tensor:
-            return through(tuple(self._per_element(state, uses) for state in stages))
-
-        return ChannelState(
-            h=join(states),
+        return _SampleState(
+            h=self._joined(uses, states)[0],
             coherence=min([uses, *(state.coherence for state in paths)]),
             interference=sum(state.interference for state in states),
             stages=states,
-            join=join,
+            join=partial(self._joined, uses),
             grid=known_grid(states),
             waveform=self.signal.modulate,
+            within=self,
         )
+
+    def _joined(self, uses: int, stages: tuple[ChannelState, ...]) -> tuple[Tensor, None]:
+        return through(tuple(self._per_element(state, uses) for state in stages)), None
 
     def forward(
         self, x: Tensor, state: ChannelState, n0: Tensor | None, generator: torch.Generator
@@ -114,19 +182,21 @@ class Waveform(nn.Module):
         rate = _LOOKS * self.signal.sample_rate_hz / self.signal.length
         impulse = stage.impulse(batch, Moments(looks, rate), generator)
 
-        def history(delay_s: float) -> Tensor:
+        def replay(later_s: float) -> Impulse:
             again = torch.Generator(generator.device)
             again.set_state(seed)
-            return self._gains(stage.impulse(batch, Moments(looks, rate, delay_s), again), uses)
+            moment = torch.tensor([later_s], dtype=torch.float64)
+            return stage.impulse(batch, Moments(looks, rate, moment), again)
 
         resources = stage.resources
         return _PathState(
             h=self._gains(impulse, uses),
             coherence=min(resources.flat_subcarriers, uses),
             interference=self._lost(stage),
-            history=history if stage.grid.speed_mps else None,
             grid=resources,
+            within=self,
             impulse=impulse,
+            replay=replay if stage.grid.speed_mps else None,
         )
 
     def _per_element(self, state: ChannelState, uses: int) -> ChannelState:
