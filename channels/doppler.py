@@ -10,6 +10,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from channels.spectrum import Clarke, Spectrum, spectrum_of
 from channels.streams import fork, gains_by_use, uniform_by_use
 
 SPEED_OF_LIGHT = 299_792_458.0  #: m/s
@@ -22,11 +23,8 @@ def doppler_hz(speed_mps: float, carrier_hz: float) -> float:
 
 
 def clarke(lag_s: Tensor, doppler_hz: Tensor | float) -> Tensor:
-    """Return J0(2 pi f_D t), how waves from all around remember over ``lag_s``, in s.
-
-    Source: Clarke, A statistical theory of mobile-radio reception (1968).
-    """
-    return torch.special.bessel_j0(2 * math.pi * doppler_hz * lag_s)
+    """Return J0(2 pi f_D t), how waves from all around remember over ``lag_s``, in s."""
+    return Clarke().correlation(lag_s, doppler_hz)
 
 
 @dataclass(frozen=True)
@@ -65,8 +63,7 @@ class Taps:
         """
         offsets, lags = offsets_hz.double()[:, None], lags_s.double()[:, None]
         shifts = self.dopplers_hz.double()
-        ring = self.spectrum == "clarke"
-        fading = clarke(lags, shifts) if ring else torch.sinc(2 * shifts * lags)
+        fading = spectrum_of(self.spectrum).correlation(lags, shifts)
         paths = torch.exp(-2j * math.pi * offsets * self.delays_s.double()) * self.powers
         total = paths @ fading.T.to(paths.dtype)
         if self.sight is None:
@@ -81,6 +78,11 @@ class Taps:
         return late + (sight.power if sight is not None and sight.delay_s > seconds else 0.0)
 
     @property
+    def mean_square(self) -> float:
+        """Mean of (shift / largest shift)^2 over the waves of a path."""
+        return spectrum_of(self.spectrum).mean_square
+
+    @property
     def moving(self) -> bool:
         """Tell whether anything changes with time."""
         return bool(self.dopplers_hz.any()) or (self.sight is not None and self.sight.shift_hz != 0)
@@ -88,12 +90,13 @@ class Taps:
 
 @dataclass(frozen=True, eq=False)
 class Waves:
-    """A Gaussian process over time with Clarke's spectrum: a sum of plane waves.
+    """A Gaussian process over time with a given Doppler spectrum: a sum of plane waves.
 
-        g(t) = M^(-1/2) sum over m of a[m] exp(j 2 pi f[m] t),  f[m] = f_D cos(2 pi (m + u) / M)
+        g(t) = M^(-1/2) sum over m of a[m] exp(j 2 pi f[m] t),  f[m] = f_D q((m + u) / M)
 
-    with a[m] ~ CN(0, 1), so that g is Gaussian at any moment; u is uniform, so that the mean
-    correlation is J0 exactly, over any lag.
+    with a[m] ~ CN(0, 1), so that g is Gaussian at any moment; q tells the shift at a share of the
+    power, cos(2 pi share) for Clarke's spectrum, and u is uniform, so that the mean correlation is
+    the spectrum's exactly, over any lag.
 
     Args:
         amplitudes: [B, R, T, K, M], complex.
@@ -105,14 +108,18 @@ class Waves:
 
     @classmethod
     def draw(
-        cls, shape: tuple[int, int, int, int], doppler_hz: float, generator: torch.Generator
+        cls,
+        shape: tuple[int, int, int, int],
+        doppler_hz: float,
+        spectrum: Spectrum,
+        generator: torch.Generator,
     ) -> Waves:
         """Draw processes of ``shape`` [B, R, T, K]; antennas share the shifts."""
         device = generator.device
         jitter = uniform_by_use(shape[:1], shape[3], fork(generator, "jitter"), torch.float64)
         a = gains_by_use((*shape[:3], WAVES), shape[3], generator).transpose(3, 4)
         wave = torch.arange(WAVES, dtype=torch.float64, device=device)
-        return cls(a, doppler_hz * torch.cos(2 * math.pi * (wave + jitter[..., None]) / WAVES))
+        return cls(a, doppler_hz * spectrum.shifts((wave + jitter[..., None]) / WAVES))
 
     def correlated(self, rx: float, tx: float) -> Waves:
         """Give neighbouring antennas a correlation, exponential with distance."""

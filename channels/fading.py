@@ -18,6 +18,7 @@ from channels.awgn import add_noise
 from channels.base import ChannelState, check_symbols
 from channels.checks import check_count, check_draw, check_positive, check_range
 from channels.doppler import Past, Stretch, Waves, correlated, doppler_hz
+from channels.spectrum import Written, spectrum_of
 from channels.streams import beside, gains_by_use
 from channels.units import db_to_linear
 
@@ -68,9 +69,10 @@ class Rayleigh(nn.Module):
     With correlation, H = R_rx^(1/2) W R_tx^(1/2), W white and R[i, j] = correlation^|i - j| (the
     exponential Kronecker model). Block k of an item has the same gain however long the item is.
 
-    While the user moves, gains t apart are correlated by J0(2 pi f_D t), f_D = speed / wavelength:
-    ``state.during`` tells them. Blocks of an item fade independently, as if interleaved
-    or on other carriers, unless ``symbol_rate_hz`` makes them one stretch of time.
+    While the user moves, gains t apart are correlated as the Doppler spectrum says, J0(2 pi f_D t)
+    for Clarke's, f_D = speed / wavelength: ``state.during`` tells them. Blocks of an item fade
+    independently, as if interleaved or on other carriers, unless ``symbol_rate_hz`` makes them one
+    stretch of time.
 
     Args:
         num_tx: transmit antennas T.
@@ -81,6 +83,8 @@ class Rayleigh(nn.Module):
         speed_mps: speed of the user, in m/s.
         carrier_hz: carrier frequency, 0.5 to 100 GHz.
         symbol_rate_hz: channel uses per second, where the blocks follow one another in time.
+        spectrum: of the scattered waves: "clarke" (Jakes), from a ring; "flat", from a sphere;
+            "gaussian"; or measured pairs [shift / f_D, density], straight between.
 
     Source: Tse, Viswanath, Fundamentals of Wireless Communication (2005), sections 2.4 and 7.3.
     """
@@ -96,6 +100,7 @@ class Rayleigh(nn.Module):
         speed_mps: float = 0.0,
         carrier_hz: float = 3.5e9,
         symbol_rate_hz: float | None = None,
+        spectrum: Written = "clarke",
     ) -> None:
         super().__init__()
         check_count("num_tx", num_tx, "one transmit antenna is num_tx: 1")
@@ -113,6 +118,8 @@ class Rayleigh(nn.Module):
         self.speed_mps = float(speed_mps)
         self.carrier_hz = float(carrier_hz)
         self.symbol_rate_hz = symbol_rate_hz
+        self.spectrum: Written = spectrum
+        self._spectrum = spectrum_of(spectrum)
 
     @property
     def doppler_hz(self) -> float:
@@ -157,7 +164,7 @@ class Rayleigh(nn.Module):
     def _waves(self, batch: int, blocks: int, generator: torch.Generator) -> Waves:
         """Draw scattered gains as processes over time."""
         shape = (batch, self.num_rx, self.num_tx, blocks)
-        waves = Waves.draw(shape, self.doppler_hz, generator)
+        waves = Waves.draw(shape, self.doppler_hz, self._spectrum, generator)
         return waves.correlated(self.rx_correlation, self.tx_correlation)
 
     def _waves_from(self, seed: Tensor, batch: int, blocks: int, device: torch.device) -> Waves:
@@ -182,7 +189,7 @@ class Rayleigh(nn.Module):
         if self.tx_correlation or self.rx_correlation:
             names += ["tx_correlation", "rx_correlation"]
         if self.speed_mps:
-            names += ["speed_mps", "carrier_hz", "symbol_rate_hz"]
+            names += ["speed_mps", "carrier_hz", "symbol_rate_hz", "spectrum"]
         return ", ".join(f"{name}={getattr(self, name)!r}" for name in names)
 
 
@@ -191,7 +198,7 @@ class Rician(Rayleigh):
 
     L is all ones: both arrays face each other broadside, so the line of sight has rank one, phase
     zero and does not fade. At K -> inf one antenna gives AWGN; at K -> 0 all is Rayleigh.
-    Correlation and Clarke's spectrum are those of the scattered part alone. The line of sight has
+    Correlation and Doppler spectrum are those of the scattered part alone. The line of sight has
     one Doppler shift, f_D cos(los_angle_deg): with the default it keeps its phase.
 
     Args:
@@ -204,6 +211,7 @@ class Rician(Rayleigh):
         speed_mps: speed of the user, in m/s.
         carrier_hz: carrier frequency, 0.5 to 100 GHz.
         symbol_rate_hz: channel uses per second, where the blocks follow one another in time.
+        spectrum: of the scattered waves, as in :class:`Rayleigh`.
         los_angle_deg: angle between motion and line of sight, in degrees; 0 moves towards it.
 
     Source: Tse, Viswanath, Fundamentals of Wireless Communication (2005), section 2.4.2.
@@ -221,6 +229,7 @@ class Rician(Rayleigh):
         speed_mps: float = 0.0,
         carrier_hz: float = 3.5e9,
         symbol_rate_hz: float | None = None,
+        spectrum: Written = "clarke",
         los_angle_deg: float = 90.0,
     ) -> None:
         if not (isinstance(k_db, float) and math.isinf(k_db)):
@@ -234,6 +243,7 @@ class Rician(Rayleigh):
             speed_mps=speed_mps,
             carrier_hz=carrier_hz,
             symbol_rate_hz=symbol_rate_hz,
+            spectrum=spectrum,
         )
         check_range("los_angle_deg", los_angle_deg, low=0.0, high=180.0, hint="across is 90.0")
         self.k_db = float(k_db)

@@ -253,8 +253,7 @@ class Waveform(nn.Module):
         """
         taps, signal = stage.resources.taps, self.signal
         scale = 1 / signal.subcarrier_spacing_hz
-        spread = 2 if taps.spectrum == "clarke" else 3
-        mean_square = (taps.dopplers_hz.double() * scale).square() / spread
+        mean_square = (taps.dopplers_hz.double() * scale).square() * taps.mean_square
         turned = (math.pi**2 / 3 * mean_square).clamp(max=1)  # of 1 - sinc^2, to second order
         late = (taps.delays_s.double() - signal.prefix_s).clamp(min=0) / scale
         kept = (1 - late.clamp(max=1)).square() * (1 - turned)
