@@ -1,6 +1,6 @@
 """The classical baseline over several antennas, and with limited knowledge at the transmitter.
 
-    python benchmarks/mimo_baseline.py [--rounds 12] [--only rank knowledge] [--sizes 2 4]
+    python benchmarks/mimo_baseline.py [--rounds 12] [--only rank knowledge] [--sizes 2 4 8]
 
 The five everyday photos of scikit-image at 256 x 256, HEVC, CBR 1/16, once per round and draw of
 the channel. First table: the number of streams chosen per draw against each fixed one, channel
@@ -22,9 +22,9 @@ from channels.csi import CSISource, FeedbackCSI, MismatchedCSI, NoCSI, PerfectCS
 from channels.fading import Rayleigh
 from semsim import __version__
 from semsim.codecs.separate import SeparateLink, SeparateTransmitter
-from semsim.intervals import interval_of_mean
+from semsim.comparison.paired import mean_of
 from semsim.payloads.photos import Photos
-from semsim.phy.frontend import LMMSE, SVD, FrontEnd
+from semsim.phy.frontend import LMMSE, RZF, SVD, FrontEnd
 from semsim.seeds import stream
 
 RESULTS = Path(__file__).with_name("results") / "mimo_baseline.md"
@@ -32,6 +32,7 @@ SNRS_DB = (1.0, 4.0, 7.0)
 FRONT_ENDS: dict[str, FrontEnd] = {
     "svd": SVD(),
     "svd, water-filling": SVD(water_filling=True),
+    "rzf": RZF(),
 }
 OLD_DB = {1.0: (20.90, 25.37), 4.0: (24.28, 27.65), 7.0: (27.51, 29.22)}  # all streams, one stream
 KNOWLEDGE: dict[str, CSISource] = {
@@ -71,8 +72,8 @@ def difference(values_db: Tensor, other_db: Tensor) -> str:
     gain = (values_db - other_db).double().numpy()
     if not gain.any():
         return "equal"
-    low, high = interval_of_mean(gain)
-    return f"{gain.mean():+.2f} [{low:+.2f}, {high:+.2f}]"
+    mean = mean_of(gain)
+    return f"{mean.value:+.2f} [{mean.low:+.2f}, {mean.high:+.2f}]"
 
 
 def rank_table(rounds: int, sizes: list[int]) -> list[str]:
@@ -156,7 +157,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=12, help="draws of the channel per photo")
     parser.add_argument("--only", nargs="+", default=["rank", "knowledge"])
-    parser.add_argument("--sizes", nargs="+", type=int, default=[2, 4], help="of the arrays")
+    parser.add_argument("--sizes", nargs="+", type=int, default=[2, 4, 8], help="of the arrays")
     args = parser.parse_args()
     tables = {"rank": rank_table, "knowledge": knowledge_table}
     lines = [
