@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from channels.awgn import add_noise
 from channels.base import Channel, ChannelState, check_symbols
-from channels.cascade import known_grid, through
+from channels.cascade import known_grid, stage_generators, through
 from channels.checks import check_count, check_draw, check_positive
 from channels.impairments import CarrierOffset, Clipping, PhaseNoise
 from channels.ofdm import GridChannel
@@ -142,7 +142,11 @@ class Waveform(nn.Module):
         """Draw every stage; h [B, R, T, N], one gain per resource element."""
         check_draw(batch, uses)
         samples = self.signal.symbols(uses) * self.signal.length
-        states = tuple(self._draw_stage(s, batch, uses, samples, generator) for s in self.stages)
+        own = stage_generators(generator, len(self.stages))
+        states = tuple(
+            self._draw_stage(stage, batch, uses, samples, each)
+            for stage, each in zip(self.stages, own, strict=True)
+        )
         paths = [state for state in states if isinstance(state, _PathState)]
         return _SampleState(
             h=self._joined(uses, states)[0],

@@ -13,7 +13,10 @@ bounded and an interrupted run goes on with the same digits:
    40 times if that is less. So it says so when five images saw no outage, or three items carry all
    bit errors, and a stop rule is not fooled by them.
 
-An outage of one item in eight, overlooked by 16 images, is still missed: look at more items.
+An outage that was seen is covered. One that n >= EVENTS items overlook, as they do with probability
+(1 - share)^n, is missed: values alone do not tell it from none, and allowing for it would widen
+every interval without outage. The metric ``outage`` has the exact interval: 0 of n reach up to
+about 3.7 / n. Take n so that this is small.
 
 Sources: Hall, On the removal of skewness by transformation (1992); Kish, Survey sampling (1965).
 """
@@ -112,7 +115,8 @@ def interval_of_mean(
     """Return the ends of the interval of the mean over the last axis, by the rules above.
 
     Args:
-        values: independent items, [..., n]; paired differences too, without ``worst``.
+        values: independent items, [..., n]. Differences whose values may all be 0 or 1 are no
+            shares: :func:`semsim.comparison.paired.mean_of` knows.
         level: how often the interval holds the mean, at least.
         worst: what an item is worth that fails, as a metric declares it.
 

@@ -49,6 +49,24 @@ def test_an_outage_of_one_item_in_five_is_covered(n: int) -> None:
     assert coverage(psnr(n, 0.2), 31 - 16.3 * 0.2, PSNR.worst) > LEAST
 
 
+@pytest.mark.parametrize("outage", [0.05, 0.1])
+@pytest.mark.parametrize("n", [13, 14, 16, 20, 24, 32, 50])
+def test_a_rare_outage_is_covered_as_soon_as_one_was_seen(n: int, outage: float) -> None:
+    draw = np.random.default_rng(n)
+    lost = draw.random((RUNS, n)) < outage
+    values = np.where(lost, draw.normal(14.7, 2, (RUNS, n)), draw.normal(31, 2, (RUNS, n)))
+    seen = lost.any(axis=1)
+    low, high = interval_of_mean(values, worst=PSNR.worst)
+    mean = 31 - 16.3 * outage
+    holds = (low <= mean) & (mean <= high)
+    few = 0.95 - 3 * math.sqrt(0.95 * 0.05 / seen.sum())
+    assert (
+        holds[seen].mean() > few
+    )  # overlooked by all items, (1 - outage)^n of the runs, it may not
+    lost_only = (1 - outage) ** n
+    assert holds.mean() > 1 - lost_only - 3 * math.sqrt(lost_only * (1 - lost_only) / RUNS) - 0.03
+
+
 @pytest.mark.parametrize("snr_db", [0.0, 10.0, 20.0, 30.0, 40.0])
 @pytest.mark.parametrize("n", [100, 1000])
 def test_bit_errors_in_block_rayleigh_fading_are_covered(n: int, snr_db: float) -> None:

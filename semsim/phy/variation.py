@@ -12,7 +12,9 @@ worth
 with the share c and the weights w of its row of the MCS table, fitted to true decoding by
 ``benchmarks/fit_variation.py`` and kept in ``bler_variation.csv``. Over AWGN nothing changes: the
 reference has the same places and weights. Places are the two halves of a block's symbols, times
-the bits of a label.
+the bits of a label. Symbols that are good and bad in turn, as on two unequal streams under one
+codeword, have no place of their own: how they meet the code's shifts depends on its lifting size,
+so that up to 0.4 of the blocks may arrive more (row 16) or less (row 3) than is said here.
 
 Sources: Brueninghaus and others, Link performance models for system level simulations of broadband
     radio access systems (2005), for effective SNRs; Land, Huber, Information combining (2006), for

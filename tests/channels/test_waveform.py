@@ -24,6 +24,7 @@ from semsim.seeds import stream
 from semsim.types import Ledger, Transmission
 
 USES = 10 * 48  # ten OFDM symbols
+PATHS = TDL("A", subcarriers=24, delay_spread_s=100e-9, speed_mps=30.0)
 
 
 def left_over(channel: Channel, batch: int, seed: int = 1) -> tuple[torch.Tensor, ChannelState]:
@@ -162,6 +163,29 @@ def test_its_past_is_that_of_the_same_paths() -> None:
     z = (product.mean() - memory) / (product.std() / math.sqrt(len(product)))
     assert abs(float(z)) < 4
     assert torch.equal(state.earlier(0.0).h, state.h)
+
+
+@pytest.mark.parametrize(
+    "stages",
+    [
+        [PATHS],
+        [PhaseNoise(1e3), PATHS],
+        [PATHS, PhaseNoise(1e3)],
+        [CarrierOffset(1e-4), PhaseNoise(1e3), PATHS, Clipping(3.0)],
+    ],
+    ids=["paths", "noise first", "noise last", "four stages"],
+)
+def test_more_symbols_leave_the_first_ones_as_they_were(stages: list[Channel]) -> None:
+    channel, edge = Waveform(stages), 2 * PATHS.grid.subcarriers
+    x = complex_normal((3, 1, 2 * edge), stream(5, "x"), torch.complex64)
+    found = []
+    for uses in (edge, 2 * edge):
+        state = channel.draw(3, uses, stream(5, "draw"))
+        sent, n0 = x[..., :uses], torch.full((3,), 0.1)
+        clean = channel(sent, state, None, stream(5, "noise"))
+        noise = channel(sent, state, n0, stream(5, "noise")) - clean
+        found.append((state.h[..., :edge], noise[..., :edge]))
+    torch.testing.assert_close(found[1], found[0], rtol=0, atol=1e-5)  # single precision
 
 
 def test_gradients_are_those_of_finite_differences() -> None:

@@ -9,6 +9,7 @@ import pytest
 
 from semsim.comparison.bjontegaard import mean_gain
 from semsim.comparison.paired import bootstrap, difference
+from semsim.intervals import with_reach
 
 
 def test_what_both_schemes_share_cancels() -> None:
@@ -36,6 +37,13 @@ def test_zero_is_no_limit_of_a_difference(shift: float) -> None:
     plain, moved = difference(a, a * 0), difference(a + shift, a * 0)
     assert moved.low == pytest.approx(plain.low + shift)
     assert plain.low < 0.2
+
+
+def test_what_is_equal_item_by_item_differs_by_nothing() -> None:
+    values = np.array([26.2, 31.0, 28.5, 30.1, 31.0])
+    got = difference(values, values)
+    assert (got.value, got.low, got.high) == (0.0, 0.0, 0.0)
+    assert with_reach(got.value, got.low, got.high, signed=True) == "+0±0"
 
 
 def test_differences_of_decisions_cover() -> None:
