@@ -192,6 +192,12 @@ class Channel(Protocol):
     """A channel in two steps, because a transmitter may need CSI before it sends.
 
     Holds no SNR and no seed; differentiable in ``x``; adds nothing to a ``state_dict``.
+
+    A class may declare more: ``acts_on = "samples"`` where it is hardware that acts on the signal
+    in time and may stand in a waveform, with ``at_rate(rate_hz)`` where it needs to know their
+    rate; ``work``, how many times what symbols alone cost it costs to send them; ``only_gain =
+    False`` where it does more than h says; and a class method ``example()`` for the tests of the
+    family, where its constructor needs arguments.
     """
 
     num_tx: int
@@ -206,6 +212,11 @@ class Channel(Protocol):
     ) -> Tensor:
         """Send x [B, T, N], receive y [B, R, N]; n0 [B], linear; no noise where n0 is None."""
         ...
+
+
+def acts_on_samples(channel: Channel) -> bool:
+    """Tell whether a channel is hardware, which over OFDM meets samples and not channel uses."""
+    return getattr(channel, "acts_on", "uses") == "samples"
 
 
 def _since(motion: Callable[[Tensor], Tensor], since_s: float, times_s: Tensor) -> Tensor:

@@ -10,11 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from channels.awgn import add_noise
-from channels.base import Channel, ChannelState
+from channels.base import Channel, ChannelState, acts_on_samples
 from channels.checks import check_generator
-from channels.fading import common_coherence
+from channels.gain import common_coherence
 from channels.grid import ResourceGrid
-from channels.impairments import CarrierOffset, Clipping, PhaseNoise
 from channels.ofdm import GridChannel
 from channels.streams import forks
 
@@ -33,6 +32,8 @@ class Cascade(nn.Module):
         stages: channels in order of passage; each has as many transmit antennas as the one before
             has receive antennas.
     """
+
+    only_gain = False
 
     def __init__(self, stages: list[Channel]) -> None:
         super().__init__()
@@ -99,7 +100,7 @@ def _passes(state: ChannelState) -> bool:
 
 def _check_domain(stages: list[Channel]) -> None:
     """Refuse impairments beside OFDM: they act on the signal in time, not on its subcarriers."""
-    hardware = [s for s in stages if isinstance(s, CarrierOffset | PhaseNoise | Clipping)]
+    hardware = [stage for stage in stages if acts_on_samples(stage)]
     if hardware and any(isinstance(stage, GridChannel) for stage in stages):
         raise ValueError(
             f"stages of a cascade hold {type(hardware[0]).__name__} beside an OFDM channel, where "

@@ -78,8 +78,12 @@ def _recall(
     return source(state.earlier(delay_s), n0, seed(delay_s))
 
 
-class PerfectCSI(nn.Module):
-    """Know the channel exactly, at no cost: the upper bound."""
+class Observer(nn.Module):
+    """An end that asks nobody, at no cost unless it says so: a subclass gives ``believe``."""
+
+    def believe(self, state: ChannelState, n0: Tensor, generator: torch.Generator) -> CSI:
+        """Return what this end makes of the channel; n0 [B], linear."""
+        raise NotImplementedError(f"{type(self).__name__} gives no believe(state, n0, generator)")
 
     def forward(
         self,
@@ -88,6 +92,18 @@ class PerfectCSI(nn.Module):
         generator: torch.Generator,
         received: CSI | None = None,
     ) -> CSI:
+        """Return what :meth:`believe` does, whatever the other end has received."""
+        return self.believe(state, n0, generator)
+
+    def overhead(self, state: ChannelState, uses: int, num_tx: int) -> Overhead:
+        """Return no cost: nothing is measured or sent."""
+        return Overhead()
+
+
+class PerfectCSI(Observer):
+    """Know the channel exactly, at no cost: the upper bound."""
+
+    def believe(self, state: ChannelState, n0: Tensor, generator: torch.Generator) -> CSI:
         """Return the true gain and the true noise power, interference included; n0 [B], linear."""
         if state.covariance is None:
             return CSI(state.h, n0 + state.interference)
@@ -95,30 +111,16 @@ class PerfectCSI(nn.Module):
         white = n0[:, None, None, None] * eye[..., None]
         return CSI(state.h, n0 + state.interference, covariance=state.covariance + white)
 
-    def overhead(self, state: ChannelState, uses: int, num_tx: int) -> Overhead:
-        """Return no cost: nothing is measured or sent."""
-        return Overhead()
 
-
-class NoCSI(nn.Module):
+class NoCSI(Observer):
     """Know the long-term SNR and nothing of the realisation."""
 
-    def forward(
-        self,
-        state: ChannelState,
-        n0: Tensor,
-        generator: torch.Generator,
-        received: CSI | None = None,
-    ) -> CSI:
+    def believe(self, state: ChannelState, n0: Tensor, generator: torch.Generator) -> CSI:
         """Return no gain and the mean noise power, interference included; n0 [B], linear."""
         return CSI(None, n0 + state.interference)
 
-    def overhead(self, state: ChannelState, uses: int, num_tx: int) -> Overhead:
-        """Return no cost: nothing is measured or sent."""
-        return Overhead()
 
-
-class PilotCSI(nn.Module):
+class PilotCSI(Observer):
     """Estimate the channel from orthogonal pilots, sent at the power and SNR of the symbols.
 
         h_ls = h + e,  e ~ CN(0, n0 T / per_block),  h_lmmse = h_ls / (1 + n0 T / per_block)
@@ -150,13 +152,7 @@ class PilotCSI(nn.Module):
         """Name the settings as they would be written."""
         return f"per_block={self.per_block}, estimator={self.estimator!r}"
 
-    def forward(
-        self,
-        state: ChannelState,
-        n0: Tensor,
-        generator: torch.Generator,
-        received: CSI | None = None,
-    ) -> CSI:
+    def believe(self, state: ChannelState, n0: Tensor, generator: torch.Generator) -> CSI:
         """Return the estimate, constant per block, and the noise it leaves; n0 [B], linear."""
         _refuse_grid(state)
         num_tx = state.h.shape[2]
@@ -258,29 +254,19 @@ class FeedbackCSI(nn.Module):
         return received.past(self.delay_s)
 
 
-class MismatchedCSI(nn.Module):
+class MismatchedCSI(Observer):
     """Believe in a channel that is not there: h ~ CN(0, 1) of another draw, with the true noise.
 
     A control: what a link gains by CSI it must lose by this. h is drawn beside ``generator``, from
     a seed made of its state, so fading and noise are those of the same link with another source.
     """
 
-    def forward(
-        self,
-        state: ChannelState,
-        n0: Tensor,
-        generator: torch.Generator,
-        received: CSI | None = None,
-    ) -> CSI:
+    def believe(self, state: ChannelState, n0: Tensor, generator: torch.Generator) -> CSI:
         """Return white gains [B, R, T, 1 or N], constant per block, and n0 [B], linear."""
         unheard = beside(generator.get_state(), generator.device)
         blocks = block_means(state)
         h = gains_by_use(tuple(blocks.shape[:3]), blocks.shape[3], unheard).to(blocks.dtype)
         return CSI(per_use(h, state), n0 + state.interference)
-
-    def overhead(self, state: ChannelState, uses: int, num_tx: int) -> Overhead:
-        """Return no cost, as for the truth that it stands against."""
-        return Overhead()
 
 
 def _refuse_grid(state: ChannelState) -> None:

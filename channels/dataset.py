@@ -7,19 +7,18 @@ from typing import Literal
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from channels.awgn import add_noise
-from channels.base import ChannelState, check_symbols
+from channels.base import ChannelState
 from channels.checks import check_choice, check_count, check_draw
-from channels.fading import apply_gain
+from channels.gain import GainChannel
 
 Parts = Literal["first", "last"]
 
 _FORMS = "[S, R, T] (flat), [S, R, T, F] (subcarriers or taps), complex, or real with a last axis 2"
 
 
-class Measured(nn.Module):
+class Measured(GainChannel):
     """Replay measured gains: each item gets one snapshot of the file, drawn at random.
 
     The gains are scaled once so that the mean of |h|^2 over the whole file is 1: weak snapshots
@@ -75,13 +74,6 @@ class Measured(nn.Module):
         if h.shape[-1] == 1:
             return ChannelState(h, coherence=uses)
         return ChannelState(h.repeat(1, 1, 1, -(-uses // h.shape[-1]))[..., :uses], coherence=1)
-
-    def forward(
-        self, x: Tensor, state: ChannelState, n0: Tensor | None, generator: torch.Generator
-    ) -> Tensor:
-        """Send x [B, T, N], receive y [B, R, N]."""
-        check_symbols(x, self.num_tx)
-        return add_noise(apply_gain(x, state.h), n0, generator)
 
     def extra_repr(self) -> str:
         """Name the file and its shape [S, R, T, F]."""

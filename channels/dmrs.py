@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from channels.base import CSI, ChannelState
 from channels.blocks import over_grid
 from channels.checks import check_choice, check_count
-from channels.csi import Overhead
+from channels.csi import Observer, Overhead
 from channels.dmrs_grid import Window, max_ports, windows
 from channels.grid import ResourceGrid
 from channels.interpolation import Interpolation, estimator
@@ -19,7 +19,7 @@ from channels.streams import gains_by_use
 DmrsType = Literal[1, 2]
 
 
-class DmrsCSI(nn.Module):
+class DmrsCSI(Observer):
     """Measure an OFDM grid at 5G's pilots and interpolate over subcarriers and time.
 
         symbol  0 1 2 3 4 5 6 7 8 9 ...        . payload, P pilot: type 1 for one antenna and
@@ -74,13 +74,7 @@ class DmrsCSI(nn.Module):
             f"interpolation={self.interpolation!r}"
         )
 
-    def forward(
-        self,
-        state: ChannelState,
-        n0: Tensor,
-        generator: torch.Generator,
-        received: CSI | None = None,
-    ) -> CSI:
+    def believe(self, state: ChannelState, n0: Tensor, generator: torch.Generator) -> CSI:
         """Return the estimate [B, R, T, N] and the noise it leaves, [B, 1, N], linear; n0 [B]."""
         grid, noise = _grid_of(state), n0 + state.interference
         h, error = torch.empty_like(state.h), n0.new_empty(len(n0), state.h.shape[-1])

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from channels.awgn import AWGN
 from channels.base import Channel, ChannelState
 from channels.checks import check_count, check_range
-from channels.fading import common_coherence
+from channels.gain import common_coherence
 from channels.streams import beside, forks, uniform_by_use
 
 

@@ -7,17 +7,17 @@ a deep fade, also at batch 1.
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Literal
 
 import torch
-from torch import Tensor, nn
-from torch.nn import functional
+from torch import Tensor
 
-from channels.awgn import add_noise
-from channels.base import ChannelState, check_symbols
+from channels.base import ChannelState
 from channels.checks import check_count, check_draw, check_positive, check_range
 from channels.doppler import Past, Stretch, Waves, correlated, doppler_hz
+from channels.gain import GainChannel
 from channels.spectrum import Written, spectrum_of
 from channels.streams import beside, gains_by_use
 from channels.units import db_to_linear
@@ -25,101 +25,30 @@ from channels.units import db_to_linear
 Coherence = Literal["block", "symbol"] | int
 
 
-def apply_gain(x: Tensor, h: Tensor, *, block_uses: int = 1, offset: int = 0) -> Tensor:
-    """Return y[r] = sum over t of h[r, t] x[t], as one batched product.
+@dataclass(eq=False, repr=False, kw_only=True)
+class _Scattered(GainChannel):
+    """Scattered waves at antennas, and how they change; what Rayleigh and Rician fading share."""
 
-    Args:
-        x: [B, T, N], complex.
-        h: [B, R, T, N], or [B, R, T, 1] where constant; it takes the dtype of x.
-        block_uses: uses over which h is exactly constant, counted from the first; where more than
-            one, the product runs over blocks and touches each gain once.
-        offset: uses of the first block that lie before the first use.
+    num_tx: int = 1
+    num_rx: int = 1
+    coherence: Coherence = "block"
+    tx_correlation: float = 0.0
+    rx_correlation: float = 0.0
+    speed_mps: float = 0.0
+    carrier_hz: float = 3.5e9
+    symbol_rate_hz: float | None = None
+    spectrum: Written = "clarke"
 
-    Returns:
-        [B, R, N].
-    """
-    h = h.to(x.dtype)
-    if h.shape[2] == 1:
-        return h[:, :, 0] * x  # one transmit antenna: no sum to form
-    if h.shape[-1] == 1:
-        return h[..., 0] @ x
-    if block_uses == 1:
-        return torch.einsum("brtn,btn->brn", h, x)
-    uses = x.shape[-1]
-    room = (offset, -(offset + uses) % block_uses)
-    blocks = functional.pad(x, room).unflatten(-1, (-1, block_uses))
-    each = h[..., ::block_uses]
-    if offset:
-        each = torch.cat([h[..., :1], h[..., block_uses - offset :: block_uses]], dim=-1)
-    y = torch.einsum("brtk,btkn->brkn", each, blocks)
-    return y.flatten(-2)[..., offset : offset + uses]
-
-
-def common_coherence(uses: int, *coherences: int) -> int:
-    """Return over how many uses gains stay that each stay for one of ``coherences``.
-
-    Blocks start at the first use; what lasts for the whole item does not cut any.
-    """
-    return math.gcd(*(coherence for coherence in coherences if coherence < uses)) or uses
-
-
-class Rayleigh(nn.Module):
-    """Rich scattering without line of sight: y = Hx + n, h[r, t] ~ CN(0, 1).
-
-    With correlation, H = R_rx^(1/2) W R_tx^(1/2), W white and R[i, j] = correlation^|i - j| (the
-    exponential Kronecker model). Block k of an item has the same gain however long the item is.
-
-    While the user moves, gains t apart are correlated as the Doppler spectrum says, J0(2 pi f_D t)
-    for Clarke's, f_D = speed / wavelength: ``state.during`` tells them. Blocks of an item fade
-    independently, as if interleaved or on other carriers, unless ``symbol_rate_hz`` makes them one
-    stretch of time.
-
-    Args:
-        num_tx: transmit antennas T.
-        num_rx: receive antennas R.
-        coherence: uses over which a gain stays; "block" for the whole item, "symbol" for one use.
-        tx_correlation: correlation of neighbouring transmit antennas, 0 to below 1.
-        rx_correlation: correlation of neighbouring receive antennas, 0 to below 1.
-        speed_mps: speed of the user, in m/s.
-        carrier_hz: carrier frequency, 0.5 to 100 GHz.
-        symbol_rate_hz: channel uses per second, where the blocks follow one another in time.
-        spectrum: of the scattered waves: "clarke" (Jakes), from a ring; "flat", from a sphere;
-            "gaussian"; or measured pairs [shift / f_D, density], straight between.
-
-    Source: Tse, Viswanath, Fundamentals of Wireless Communication (2005), sections 2.4 and 7.3.
-    """
-
-    def __init__(
-        self,
-        num_tx: int = 1,
-        num_rx: int = 1,
-        *,
-        coherence: Coherence = "block",
-        tx_correlation: float = 0.0,
-        rx_correlation: float = 0.0,
-        speed_mps: float = 0.0,
-        carrier_hz: float = 3.5e9,
-        symbol_rate_hz: float | None = None,
-        spectrum: Written = "clarke",
-    ) -> None:
+    def __post_init__(self) -> None:
         super().__init__()
-        check_count("num_tx", num_tx, "one transmit antenna is num_tx: 1")
-        check_count("num_rx", num_rx, "one receive antenna is num_rx: 1")
-        _check_coherence(coherence)
-        _check_correlation("tx_correlation", tx_correlation)
-        _check_correlation("rx_correlation", rx_correlation)
-        check_motion(speed_mps, carrier_hz)
-        _check_rate(symbol_rate_hz, speed_mps, coherence)
-        self.num_tx = num_tx
-        self.num_rx = num_rx
-        self.coherence = coherence
-        self.tx_correlation = float(tx_correlation)
-        self.rx_correlation = float(rx_correlation)
-        self.speed_mps = float(speed_mps)
-        self.carrier_hz = float(carrier_hz)
-        self.symbol_rate_hz = symbol_rate_hz
-        self.spectrum: Written = spectrum
-        self._spectrum = spectrum_of(spectrum)
+        check_count("num_tx", self.num_tx, "one transmit antenna is num_tx: 1")
+        check_count("num_rx", self.num_rx, "one receive antenna is num_rx: 1")
+        _check_coherence(self.coherence)
+        _check_correlation("tx_correlation", self.tx_correlation)
+        _check_correlation("rx_correlation", self.rx_correlation)
+        check_motion(self.speed_mps, self.carrier_hz)
+        _check_rate(self.symbol_rate_hz, self.speed_mps, self.coherence)
+        self._spectrum = spectrum_of(self.spectrum)
 
     @property
     def doppler_hz(self) -> float:
@@ -175,14 +104,6 @@ class Rayleigh(nn.Module):
         white = gains_by_use((batch, self.num_rx, self.num_tx), blocks, generator)
         return correlated(correlated(white, self.rx_correlation, dim=1), self.tx_correlation, dim=2)
 
-    def forward(
-        self, x: Tensor, state: ChannelState, n0: Tensor | None, generator: torch.Generator
-    ) -> Tensor:
-        """Send x [B, T, N], receive y [B, R, N]."""
-        check_symbols(x, self.num_tx)
-        y = apply_gain(x, state.h, block_uses=state.coherence, offset=state.offset)
-        return add_noise(y, n0, generator)
-
     def extra_repr(self) -> str:
         """Name the settings as they would be written."""
         names = ["num_tx", "num_rx", "coherence"]
@@ -193,7 +114,39 @@ class Rayleigh(nn.Module):
         return ", ".join(f"{name}={getattr(self, name)!r}" for name in names)
 
 
-class Rician(Rayleigh):
+@dataclass(eq=False, repr=False)
+class Rayleigh(_Scattered):
+    """Rich scattering without line of sight: y = Hx + n, h[r, t] ~ CN(0, 1).
+
+    With correlation, H = R_rx^(1/2) W R_tx^(1/2), W white and R[i, j] = correlation^|i - j| (the
+    exponential Kronecker model). Block k of an item has the same gain however long the item is.
+
+    While the user moves, gains t apart are correlated as the Doppler spectrum says, J0(2 pi f_D t)
+    for Clarke's, f_D = speed / wavelength: ``state.during`` tells them. Blocks of an item fade
+    independently, as if interleaved or on other carriers, unless ``symbol_rate_hz`` makes them one
+    stretch of time.
+
+    Args:
+        num_tx: transmit antennas T.
+        num_rx: receive antennas R.
+        coherence: uses over which a gain stays; "block" for the whole item, "symbol" for one use.
+        tx_correlation: correlation of neighbouring transmit antennas, 0 to below 1.
+        rx_correlation: correlation of neighbouring receive antennas, 0 to below 1.
+        speed_mps: speed of the user, in m/s.
+        carrier_hz: carrier frequency, 0.5 to 100 GHz.
+        symbol_rate_hz: channel uses per second, where the blocks follow one another in time.
+        spectrum: of the scattered waves: "clarke" (Jakes), from a ring; "flat", from a sphere;
+            "gaussian"; or measured pairs [shift / f_D, density], straight between.
+
+    Source: Tse, Viswanath, Fundamentals of Wireless Communication (2005), sections 2.4 and 7.3.
+    """
+
+    num_tx: int = field(default=1, kw_only=False)
+    num_rx: int = field(default=1, kw_only=False)
+
+
+@dataclass(eq=False, repr=False)
+class Rician(_Scattered):
     """Scattering around a line of sight: H = sqrt(K / (K + 1)) L + sqrt(1 / (K + 1)) H_scattered.
 
     L is all ones: both arrays face each other broadside, so the line of sight has rank one, phase
@@ -217,37 +170,14 @@ class Rician(Rayleigh):
     Source: Tse, Viswanath, Fundamentals of Wireless Communication (2005), section 2.4.2.
     """
 
-    def __init__(
-        self,
-        k_db: float,
-        *,
-        num_tx: int = 1,
-        num_rx: int = 1,
-        coherence: Coherence = "block",
-        tx_correlation: float = 0.0,
-        rx_correlation: float = 0.0,
-        speed_mps: float = 0.0,
-        carrier_hz: float = 3.5e9,
-        symbol_rate_hz: float | None = None,
-        spectrum: Written = "clarke",
-        los_angle_deg: float = 90.0,
-    ) -> None:
-        if not (isinstance(k_db, float) and math.isinf(k_db)):
-            check_range("k_db", k_db, low=-300.0, high=300.0, hint="no scattering is .inf")
-        super().__init__(
-            num_tx,
-            num_rx,
-            coherence=coherence,
-            tx_correlation=tx_correlation,
-            rx_correlation=rx_correlation,
-            speed_mps=speed_mps,
-            carrier_hz=carrier_hz,
-            symbol_rate_hz=symbol_rate_hz,
-            spectrum=spectrum,
-        )
-        check_range("los_angle_deg", los_angle_deg, low=0.0, high=180.0, hint="across is 90.0")
-        self.k_db = float(k_db)
-        self.los_angle_deg = float(los_angle_deg)
+    k_db: float
+    los_angle_deg: float = field(default=90.0, kw_only=True)
+
+    def __post_init__(self) -> None:
+        if not (isinstance(self.k_db, float) and math.isinf(self.k_db)):
+            check_range("k_db", self.k_db, low=-300.0, high=300.0, hint="no scattering is .inf")
+        super().__post_init__()
+        check_range("los_angle_deg", self.los_angle_deg, low=0.0, high=180.0, hint="across is 90.0")
 
     def _with_sight(self, scattered: Tensor, time_s: Tensor) -> Tensor:
         scatter_power = 1 / (1 + db_to_linear(self.k_db))  # 1 / (K + 1), also at K = inf
@@ -261,7 +191,7 @@ class Rician(Rayleigh):
 
     def extra_repr(self) -> str:
         """Name the settings as they would be written."""
-        text = f"k_db={self.k_db}, {super().extra_repr()}"
+        text = f"k_db={float(self.k_db)}, {super().extra_repr()}"
         return f"{text}, los_angle_deg={self.los_angle_deg}" if self.speed_mps else text
 
 

@@ -28,6 +28,8 @@ from channels.units import db_to_linear
 class _Oscillator(nn.Module):
     """Rotate all antennas by one phase per use: y = sqrt(T) e^(j phase[n]) x; draws in subclass."""
 
+    acts_on = "samples"
+
     def __init__(self, antennas: int, tracked: bool) -> None:
         super().__init__()
         check_count("antennas", antennas, "one antenna is antennas: 1")
@@ -43,6 +45,11 @@ class _Oscillator(nn.Module):
     def _alike(self, lag: Tensor) -> Tensor:
         """Return the real part of E[h h*] of uses so far apart."""
         raise NotImplementedError
+
+    @property
+    def only_gain(self) -> bool:
+        """Tell whether h contains all that it does."""
+        return self.tracked
 
     def draw(self, batch: int, uses: int, generator: torch.Generator) -> ChannelState:
         """Draw the rotation; h [B, T, T, N] contains it where it is tracked, [B, T, T, 1] else."""
@@ -219,6 +226,9 @@ class Clipping(nn.Module):
 
     Source: Ochiai, Imai, Performance analysis of deliberately clipped OFDM signals (2002).
     """
+
+    only_gain = False
+    acts_on = "samples"
 
     def __init__(self, backoff_db: float, antennas: int = 1) -> None:
         super().__init__()

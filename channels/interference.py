@@ -30,6 +30,8 @@ class Interference(nn.Module):
         channel: what the wanted signal travels through; AWGN where left out.
     """
 
+    only_gain = False
+
     def __init__(self, sir_db: float, *, channel: Channel | None = None) -> None:
         super().__init__()
         check_range("sir_db", sir_db, low=-100.0, high=300.0, hint="equal powers have 0 dB")

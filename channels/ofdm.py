@@ -21,19 +21,19 @@ the user moves, ``ChannelState.during`` tells the same realisation at other time
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from channels import tr38901
-from channels.awgn import add_noise
-from channels.base import ChannelState, check_symbols
+from channels.base import ChannelState
 from channels.checks import check_choice, check_count, check_draw, check_positive
 from channels.doppler import Taps
-from channels.fading import apply_gain, check_motion
+from channels.fading import check_motion
+from channels.gain import GainChannel
 from channels.grid import ResourceGrid
 from channels.signal import OFDMSignal
 from channels.tr38901 import DelayProfile, Grid, Impulse, Moments, Motion
@@ -42,34 +42,41 @@ Model = Literal["A", "B", "C", "D", "E"]
 _UNHEARD = 1e-3  # share of late echoes of which nobody is warned
 
 
-class GridChannel(nn.Module):
-    """An OFDM grid over a model that a subclass names: implement ``impulse``."""
+@dataclass(eq=False, repr=False, kw_only=True)
+class GridChannel(GainChannel):
+    """An OFDM grid over a model that a subclass names: implement ``impulse``.
 
-    def __init__(
-        self,
-        *,
-        speed_mps: float,
-        carrier_hz: float,
-        subcarriers: int,
-        subcarrier_spacing_hz: float,
-        num_tx: int,
-        num_rx: int,
-    ) -> None:
+    Args:
+        speed_mps: speed of the user, in m/s; the Doppler shift is speed / c * carrier.
+        carrier_hz: carrier frequency, 0.5 to 100 GHz.
+        subcarriers: F, subcarriers of the grid.
+        subcarrier_spacing_hz: distance of the subcarriers.
+        num_tx: transmit antennas T.
+        num_rx: receive antennas R.
+    """
+
+    speed_mps: float = 0.0
+    carrier_hz: float = 3.5e9
+    subcarriers: int = 48
+    subcarrier_spacing_hz: float = 30e3
+    num_tx: int = 1
+    num_rx: int = 1
+
+    def __post_init__(self) -> None:
         super().__init__()
-        check_motion(speed_mps, carrier_hz)
-        check_count("subcarriers", subcarriers, "four resource blocks have 48")
-        check_positive("subcarrier_spacing_hz", subcarrier_spacing_hz, "5G has 15e3, 30e3 or 60e3")
-        check_count("num_tx", num_tx, "one transmit antenna is num_tx: 1")
-        check_count("num_rx", num_rx, "one receive antenna is num_rx: 1")
-        self.num_tx = num_tx
-        self.num_rx = num_rx
+        check_motion(self.speed_mps, self.carrier_hz)
+        check_count("subcarriers", self.subcarriers, "four resource blocks have 48")
+        spacing = self.subcarrier_spacing_hz
+        check_positive("subcarrier_spacing_hz", spacing, "5G has 15e3, 30e3 or 60e3")
+        check_count("num_tx", self.num_tx, "one transmit antenna is num_tx: 1")
+        check_count("num_rx", self.num_rx, "one receive antenna is num_rx: 1")
         self.grid = Grid(
-            subcarriers,
-            float(subcarrier_spacing_hz),
-            float(carrier_hz),
-            float(speed_mps),
-            num_tx,
-            num_rx,
+            self.subcarriers,
+            float(spacing),
+            float(self.carrier_hz),
+            float(self.speed_mps),
+            self.num_tx,
+            self.num_rx,
         )
 
     def impulse(self, batch: int, moments: Moments, generator: torch.Generator) -> Impulse:
@@ -123,13 +130,6 @@ class GridChannel(nn.Module):
         state = ChannelState(h, coherence, motion=replay, grid=self.resources)
         return replace(state, waveform=self.signal.modulate)
 
-    def forward(
-        self, x: Tensor, state: ChannelState, n0: Tensor | None, generator: torch.Generator
-    ) -> Tensor:
-        """Send x [B, T, N], receive y [B, R, N]."""
-        check_symbols(x, self.num_tx)
-        return add_noise(apply_gain(x, state.h), n0, generator)
-
     def extra_repr(self) -> str:
         """Name the settings as they would be written."""
         return ", ".join(f"{name}={value}" for name, value in vars(self.grid).items())
@@ -158,7 +158,26 @@ class _Replay:
         return self.gains(generator, times_s)
 
 
-class TDL(GridChannel):
+@dataclass(eq=False, repr=False)
+class _Profiled(GridChannel):
+    """A grid over a delay profile of TR 38.901."""
+
+    model: Model = "A"
+    delay_spread_s: float = 1e-7
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_positive("delay_spread_s", self.delay_spread_s, "100 ns is 1e-7")
+        check_choice("model", self.model, ("A", "B", "C", "D", "E"))
+        self.profile = DelayProfile(self.model, float(self.delay_spread_s))
+
+    def extra_repr(self) -> str:
+        """Name the settings as they would be written."""
+        profile = f"model={self.model!r}, delay_spread_s={self.profile.delay_spread_s}"
+        return f"{profile}, {super().extra_repr()}"
+
+
+class TDL(_Profiled):
     """Tapped delay line of TR 38.901: A, B, C without line of sight, D, E with.
 
     Antennas fade independently; the power of the taps sums to 1. In D and E the line of sight has
@@ -178,28 +197,6 @@ class TDL(GridChannel):
     Source: 3GPP TR 38.901, section 7.7.2.
     """
 
-    def __init__(
-        self,
-        model: Model = "A",
-        delay_spread_s: float = 1e-7,
-        *,
-        speed_mps: float = 0.0,
-        carrier_hz: float = 3.5e9,
-        subcarriers: int = 48,
-        subcarrier_spacing_hz: float = 30e3,
-        num_tx: int = 1,
-        num_rx: int = 1,
-    ) -> None:
-        super().__init__(
-            speed_mps=speed_mps,
-            carrier_hz=carrier_hz,
-            subcarriers=subcarriers,
-            subcarrier_spacing_hz=subcarrier_spacing_hz,
-            num_tx=num_tx,
-            num_rx=num_rx,
-        )
-        self.profile = _checked_profile(model, delay_spread_s)
-
     def impulse(self, batch: int, moments: Moments, generator: torch.Generator) -> Impulse:
         """Draw impulse responses, looked at at these moments."""
         return tr38901.tdl_impulse(self.profile, self.grid, batch, moments, generator)
@@ -207,13 +204,9 @@ class TDL(GridChannel):
     def _taps(self) -> Taps:
         return tr38901.tdl_taps(self.profile, self.grid)
 
-    def extra_repr(self) -> str:
-        """Name the settings as they would be written."""
-        profile = f"model={self.profile.model!r}, delay_spread_s={self.profile.delay_spread_s}"
-        return f"{profile}, {super().extra_repr()}"
 
-
-class CDL(GridChannel):
+@dataclass(eq=False, repr=False)
+class CDL(_Profiled):
     """Clustered delay line of TR 38.901: antennas see the same clusters from their places.
 
     A base station of ``num_tx`` antennas sends to a user of ``num_rx``; both are horizontal lines
@@ -234,30 +227,11 @@ class CDL(GridChannel):
     Source: 3GPP TR 38.901, section 7.7.1.
     """
 
-    def __init__(
-        self,
-        model: Model = "A",
-        delay_spread_s: float = 1e-7,
-        *,
-        speed_mps: float = 0.0,
-        motion: Motion = "horizontal",
-        carrier_hz: float = 3.5e9,
-        subcarriers: int = 48,
-        subcarrier_spacing_hz: float = 30e3,
-        num_tx: int = 1,
-        num_rx: int = 1,
-    ) -> None:
-        super().__init__(
-            speed_mps=speed_mps,
-            carrier_hz=carrier_hz,
-            subcarriers=subcarriers,
-            subcarrier_spacing_hz=subcarrier_spacing_hz,
-            num_tx=num_tx,
-            num_rx=num_rx,
-        )
-        check_choice("motion", motion, ("horizontal", "3d"))
-        self.motion: Motion = motion
-        self.profile = _checked_profile(model, delay_spread_s)
+    motion: Motion = field(default="horizontal", kw_only=True)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_choice("motion", self.motion, ("horizontal", "3d"))
 
     def impulse(self, batch: int, moments: Moments, generator: torch.Generator) -> Impulse:
         """Draw impulse responses, looked at at these moments."""
@@ -268,10 +242,10 @@ class CDL(GridChannel):
 
     def extra_repr(self) -> str:
         """Name the settings as they would be written."""
-        profile = f"model={self.profile.model!r}, delay_spread_s={self.profile.delay_spread_s}"
-        return f"{profile}, motion={self.motion!r}, {super().extra_repr()}"
+        return f"{super().extra_repr()}, motion={self.motion!r}"
 
 
+@dataclass(eq=False, repr=False)
 class UMi(GridChannel):
     """Urban microcell, street canyon: each item is another user dropped into the sector.
 
@@ -291,26 +265,10 @@ class UMi(GridChannel):
     Source: 3GPP TR 38.901, sections 7.2 and 7.5.
     """
 
-    _scenario: Literal["umi", "uma"] = "umi"
+    _scenario: ClassVar[Literal["umi", "uma"]] = "umi"
 
-    def __init__(
-        self,
-        speed_mps: float = 0.0,
-        carrier_hz: float = 3.5e9,
-        *,
-        subcarriers: int = 48,
-        subcarrier_spacing_hz: float = 30e3,
-        num_tx: int = 1,
-        num_rx: int = 1,
-    ) -> None:
-        super().__init__(
-            speed_mps=speed_mps,
-            carrier_hz=carrier_hz,
-            subcarriers=subcarriers,
-            subcarrier_spacing_hz=subcarrier_spacing_hz,
-            num_tx=num_tx,
-            num_rx=num_rx,
-        )
+    speed_mps: float = field(default=0.0, kw_only=False)
+    carrier_hz: float = field(default=3.5e9, kw_only=False)
 
     def impulse(self, batch: int, moments: Moments, generator: torch.Generator) -> Impulse:
         """Draw impulse responses, looked at at these moments."""
@@ -323,10 +281,4 @@ class UMi(GridChannel):
 class UMa(UMi):
     """Urban macrocell: as the microcell (umi), from a base station above the roofs."""
 
-    _scenario: Literal["umi", "uma"] = "uma"
-
-
-def _checked_profile(model: str, delay_spread_s: float) -> DelayProfile:
-    check_positive("delay_spread_s", delay_spread_s, "100 ns is 1e-7")
-    check_choice("model", model, ("A", "B", "C", "D", "E"))
-    return DelayProfile(model, float(delay_spread_s))
+    _scenario: ClassVar[Literal["umi", "uma"]] = "uma"

@@ -5,15 +5,15 @@ from __future__ import annotations
 from dataclasses import replace
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from channels.base import CSI, ChannelState, complex_normal
 from channels.checks import check_count
-from channels.csi import CSISource, Overhead, PerfectCSI
+from channels.csi import CSISource, Observer, Overhead, PerfectCSI
 from channels.streams import forks
 
 
-class SilenceCSI(nn.Module):
+class SilenceCSI(Observer):
     """Estimate the covariance of noise and interference from channel uses in which nothing is sent.
 
         C = sum over uses of v v^H / uses, with no eigenvalue below n0
@@ -41,16 +41,10 @@ class SilenceCSI(nn.Module):
         """Name the settings as they would be written."""
         return f"uses={self.uses}"
 
-    def forward(
-        self,
-        state: ChannelState,
-        n0: Tensor,
-        generator: torch.Generator,
-        received: CSI | None = None,
-    ) -> CSI:
+    def believe(self, state: ChannelState, n0: Tensor, generator: torch.Generator) -> CSI:
         """Return h as the other source knows it, C [B, R, R, 1] and its mean power; n0 [B]."""
         (silence,) = forks(generator, "silence")
-        known = self.gain(state, n0, generator, received)
+        known = self.gain(state, n0, generator)
         heard = self._listen(state, n0, silence)
         power, axes = torch.linalg.eigh(heard @ heard.mH / self.uses)
         believed = known.n0 if known.n0.dim() == 1 else known.n0.mean(dim=(1, 2))

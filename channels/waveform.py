@@ -13,10 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from channels.awgn import add_noise
-from channels.base import Channel, ChannelState, check_symbols
+from channels.base import Channel, ChannelState, acts_on_samples, check_symbols
 from channels.cascade import known_grid, stage_generators, through
 from channels.checks import check_count, check_draw, check_positive
-from channels.impairments import CarrierOffset, Clipping, PhaseNoise
 from channels.ofdm import GridChannel
 from channels.signal import OFDMSignal
 from channels.tr38901 import Impulse, Moments
@@ -118,6 +117,9 @@ class Waveform(nn.Module):
 
     Source: 3GPP TS 38.211, section 5.3.1, for the signal.
     """
+
+    only_gain = False
+    work = 16
 
     def __init__(
         self,
@@ -302,10 +304,11 @@ def _check_stages(stages: list[Channel]) -> None:
     if not stages:
         raise ValueError("stages of a waveform: one or more, got none; such as [{kind: tdl}]")
     for place, stage in enumerate(stages, start=1):
-        if not isinstance(stage, GridChannel | CarrierOffset | PhaseNoise | Clipping):
+        if not isinstance(stage, GridChannel) and not acts_on_samples(stage):
             raise ValueError(
-                f"stages of a waveform act on samples: clipping, carrier_offset, phase_noise, tdl, "
-                f"cdl, umi or uma; stage {place} is {type(stage).__name__}"
+                f"stages of a waveform are hardware, which acts on samples (clipping, "
+                f"carrier_offset, phase_noise), or paths (tdl, cdl, umi, uma); stage {place} is "
+                f"{type(stage).__name__}; use a cascade for it"
             )
     for place, (before, after) in enumerate(pairwise(stages), start=1):
         if before.num_rx != after.num_tx:

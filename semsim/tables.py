@@ -1,7 +1,8 @@
 """The tables of parts: kind -> "module:Class". A new part is one file and one row here.
 
 Rows are strings, so that naming a part costs no import; ``semsim.spec`` resolves them when they are
-first used. Parts from outside need no row: ``kind: my_lab.channels:Blockage``.
+first used. Parts from outside need no row: ``kind: my_lab.channels:Blockage``. Channels
+and knowledge of them have their rows in ``channels.tables``.
 """
 
 from __future__ import annotations
@@ -10,33 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-CHANNELS = {
-    "awgn": "channels.awgn:AWGN",
-    "rayleigh": "channels.fading:Rayleigh",
-    "rician": "channels.fading:Rician",
-    "tdl": "channels.ofdm:TDL",
-    "cdl": "channels.ofdm:CDL",
-    "umi": "channels.ofdm:UMi",
-    "uma": "channels.ofdm:UMa",
-    "erasure": "channels.erasure:Erasure",
-    "interference": "channels.interference:Interference",
-    "carrier_offset": "channels.impairments:CarrierOffset",
-    "phase_noise": "channels.impairments:PhaseNoise",
-    "clipping": "channels.impairments:Clipping",
-    "cascade": "channels.cascade:Cascade",
-    "waveform": "channels.waveform:Waveform",
-    "measured": "channels.dataset:Measured",
-}
-
-CSI_SOURCES = {
-    "perfect": "channels.csi:PerfectCSI",
-    "pilots": "channels.csi:PilotCSI",
-    "silence": "channels.silence:SilenceCSI",
-    "dmrs": "channels.dmrs:DmrsCSI",
-    "feedback": "channels.csi:FeedbackCSI",
-    "mismatched": "channels.csi:MismatchedCSI",
-    "none": "channels.csi:NoCSI",
-}
+from channels.tables import CHANNELS, CSI_SOURCES
 
 FRONTENDS = {
     "none": "semsim.phy.frontend:NoFrontEnd",

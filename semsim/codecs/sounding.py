@@ -15,9 +15,8 @@ from torch import Tensor
 
 from channels.base import CSI, Channel, ChannelState
 from channels.csi import CSISource, remember
-from channels.fading import apply_gain
+from channels.gain import apply_gain
 from channels.units import db_to_linear
-from channels.waveform import Waveform
 from semsim.codecs.outage import separated
 from semsim.phy.bler import belief_loss_db
 from semsim.phy.combining import MAX_NOISE
@@ -30,7 +29,6 @@ FEWEST, MOST = 32, 4096  #: realisations of the channel
 
 _SHORT_USES = 32  # of a probe of a channel that is h alone, and constant
 _LONG_USES = 1024  # of one that distorts
-_SAMPLES = 16  # a waveform costs so many times what its symbols do
 _PROBE_SYMBOLS = 1 << 21  # realisations times symbols of a probe, over all streams
 _WINDOW = 64  # uses over which distortion is averaged where the gain varies
 _ABOUT_RIGHT = 1 / 3  # octaves by which the receiver may misjudge noise for nothing
@@ -94,7 +92,7 @@ class Sounder:
         """Return a sounding of each way of sending; few probes do where beliefs are exact."""
         length = self._length(uses, stream(0, "outlook", device=device))
         streams = self.frontend.num_streams(self.channel.num_tx, self.channel.num_rx)
-        symbols = _PROBE_SYMBOLS // (_SAMPLES if isinstance(self.channel, Waveform) else 1)
+        symbols = _PROBE_SYMBOLS // (getattr(self.channel, "work", 1))
         enough = min(max(symbols // (length * streams), FEWEST), MOST // streams)
         for count in (FEWEST, enough):
             found = self._soundings_of(count, length, snr_db, device)

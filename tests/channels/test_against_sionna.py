@@ -9,7 +9,8 @@ from scipy import stats
 from channels.awgn import AWGN
 from channels.base import complex_normal
 from channels.doppler import correlated
-from channels.fading import Rayleigh, apply_gain
+from channels.fading import Rayleigh
+from channels.gain import apply_gain
 from channels.sionna_bridge import drawing_from, sionna_phy
 from channels.streams import gains_by_use
 from semsim.seeds import stream

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from channels.awgn import AWGN
-from channels.fading import Rayleigh, Rician, apply_gain
+from channels.fading import Rayleigh, Rician
+from channels.gain import apply_gain
 from channels.units import db_to_linear
 from semsim.seeds import stream
 

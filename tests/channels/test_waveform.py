@@ -213,7 +213,10 @@ def test_what_a_model_per_element_leaves_out_is_told() -> None:
     ("make", "said"),
     [
         (lambda: Waveform([]), "one or more, got none"),
-        (lambda: Waveform([Rayleigh()]), "act on samples: clipping, carrier_offset"),
+        (
+            lambda: Waveform([Rayleigh()]),
+            "on samples .clipping, .* use a cascade",
+        ),
         (lambda: Waveform([Clipping(3.0, 2), TDL("A")]), "has 2 receive antennas, but the next"),
         (
             lambda: Waveform([TDL("A"), TDL("B", subcarriers=12)]),
