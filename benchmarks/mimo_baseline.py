@@ -161,7 +161,7 @@ def engines_table(rounds: int, sizes: list[int]) -> list[str]:
     lines = [
         "## The two engines, block Rayleigh, channel known at both ends, svd with water-filling",
         "",
-        "Difference: `engine: bler` minus `engine: ldpc`. Row 16 on both streams is an extreme case:",
+        "Difference: `engine: bler` minus `engine: ldpc`. Row 16 on both streams is an extreme:",
         "one codeword whose symbols are good and bad in turn.",
         "",
         "| setting | arrived, bler | arrived, ldpc | PSNR, bler | PSNR, ldpc | difference |",
