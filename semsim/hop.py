@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from channels.base import CSI, Channel, ChannelState
 from channels.csi import CSISource, NoCSI, PerfectCSI, remember
 from channels.streams import forks
+from channels.units import snr_db_to_n0
 from semsim.phy.frontend import LMMSE, FrontEnd
 from semsim.phy.rank import behind
 from semsim.types import Ledger
@@ -145,6 +146,12 @@ class Hop(nn.Module):
             feedback=feedback_bits / bits_per_use,
             side_info=side_info_bits / bits_per_use,
         )
+
+
+def n0_of(snr_db: float | Tensor, source: Tensor) -> Tensor:
+    """Return n0 [B], linear, for a batch [B, ...] and an SNR in dB, a number or [B]."""
+    snr = torch.as_tensor(snr_db, device=source.device, dtype=torch.float32)
+    return snr_db_to_n0(snr).expand(len(source))
 
 
 def _split(symbols: Tensor, streams: int) -> Tensor:

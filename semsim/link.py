@@ -10,8 +10,7 @@ from torch import Tensor, nn
 
 from channels.base import CSI, Channel
 from channels.csi import CSISource
-from channels.units import snr_db_to_n0
-from semsim.hop import Air, Hop
+from semsim.hop import Air, Hop, n0_of
 from semsim.phy.frontend import FrontEnd
 from semsim.types import Receiver, Transmission, Transmitter, WithSideInfo
 
@@ -93,7 +92,7 @@ class Link(Hop):
         """
         self._check_precision(source)
         shape = tuple(source.shape[1:])
-        air = self.draw(self.transmitter.num_symbols(shape), _noise(snr_db, source), generator)
+        air = self.draw(self.transmitter.num_symbols(shape), n0_of(snr_db, source), generator)
         if symbols is None:
             shared = {} if features is None else {"features": features}
             symbols = self.transmitter(source, self._seen_by_transmitter(air), **shared)
@@ -135,12 +134,6 @@ class Link(Hop):
     def _side_info_bits(self, shape: tuple[int, ...]) -> float:
         bits: float = getattr(self.transmitter, "side_info_bits", lambda shape: 0.0)(shape)
         return bits
-
-
-def _noise(snr_db: float | Tensor, source: Tensor) -> Tensor:
-    """Return n0 [B], linear, at an SNR in dB."""
-    snr = torch.as_tensor(snr_db, device=source.device, dtype=torch.float32)
-    return snr_db_to_n0(snr).expand(len(source))
 
 
 def _check_symbols(symbols: Tensor, batch: int, num_symbols: int) -> None:

@@ -41,7 +41,7 @@ CLOSED = ConfigDict(
     extra="forbid", frozen=True, protected_namespaces=(), ser_json_inf_nan="constants"
 )
 #: what a link gets from the other keys of a scenario, and not from its own
-LINK_ENDS = ("transmitter", "channel", "receiver", "csi_rx", "csi_tx", "frontend")
+LINK_ENDS = ("transmitter", "channel", "receiver", "csi_rx", "csi_tx", "frontend", "receivers")
 _FRACTION = re.compile(r"\s*([+-]?\d{1,15}(?:\.\d{1,15})?)\s*/\s*(\d{1,15}(?:\.\d{1,15})?)\s*")
 _NESTED = {
     "Channel": "channel",

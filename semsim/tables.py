@@ -26,6 +26,7 @@ LINKS = {
     "direct": "semsim.link:Link",
     "relay": "semsim.links.relay:RelayLink",
     "feedback": "semsim.links.feedback:FeedbackLink",
+    "multiple_access": "semsim.links.multiple_access:MultipleAccessLink",
 }
 
 TRANSMITTERS = {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from torch import Tensor
 
@@ -60,6 +60,18 @@ class WithSideInfo(NamedTuple):
 
     symbols: Tensor  #: [B, 1, K], complex
     side_info: Tensor  #: [B, ...]
+
+
+class Payload(Protocol):
+    """Items (source, target), deterministic by index; sources are tensors."""
+
+    def __len__(self) -> int:
+        """Return how many items there are."""
+        ...
+
+    def __getitem__(self, index: int) -> Any:
+        """Return the source and the target of an item."""
+        ...
 
 
 class Transmitter(Protocol):

@@ -1,0 +1,249 @@
+"""Several users on one channel at the same time, each with a codec of its own.
+
+    source 1 ─► transmitter 1 ─► a_1 ─┐                                   ┌─► receiver 1 ─► estimate 1
+    source 2 ─► transmitter 2 ─► a_2 ─┼─► channel, antenna u for user u ─►┤   separated, or cancelled
+       ...                            │                                   │   one after the other
+    source U ─► transmitter U ─► a_U ─┘                                   └─► receiver U ─► estimate U
+
+Source: Tse, Viswanath, Fundamentals of Wireless Communication (2005), chapter 8 (LMMSE and
+successive interference cancellation) and 6 (one antenna, users of unequal power).
+"""  # noqa: E501 - the diagram
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from channels.base import CSI, Channel
+from channels.csi import CSISource, NoCSI
+from semsim.hop import Air, Hop, n0_of
+from semsim.links.codecs import check_open
+from semsim.phy.frontend import IRC, LMMSE, ZF, FrontEnd, NoFrontEnd
+from semsim.types import Payload, Receiver, Transmission, Transmitter
+
+
+@dataclass(frozen=True)
+class _Heard:
+    """What is left of a batch at the base station.
+
+    Args:
+        y: received, less what was cancelled, [B, R, N].
+        h: gain of each user, amplitude included, [B, R, U, 1 or N].
+        n0: noise power, linear, [B].
+        spread: covariance of noise and interference, [B, R, R, 1 or N].
+    """
+
+    y: Tensor
+    h: Tensor
+    n0: Tensor
+    spread: Tensor
+
+    def of(self, items: Tensor) -> _Heard:
+        """Return some items."""
+        return _Heard(*(value[items] for value in vars(self).values()))
+
+
+class MultipleAccessLink(nn.Module):
+    """Send for several users at once; :meth:`transmit` returns one transmission per user.
+
+    User u has transmit antenna u of the channel, unit power, and all channel uses: each row's CBR
+    counts the uses that all share. ``snr_db`` is that of a user whose ``power_db`` is 0, per
+    receive antenna and without the others. The base station knows the users' channels as
+    ``csi_rx`` says; a user knows its average SNR alone.
+
+    ``detect: linear`` separates users with the front end (lmmse, irc or zf). ``detect: sic``
+    decodes the user with the best SINR, sends its estimate through its transmitter again, subtracts
+    that and goes on as if nothing of it were left. Where an estimate was wrong, later receivers are
+    told too little noise.
+
+    Args:
+        transmitter, receiver: codec of the first user, and of all others where none is given.
+        channel: with one transmit antenna per user.
+        csi_rx: what the base station knows; perfect by default.
+        csi_tx: must be none.
+        frontend: separates the users; LMMSE by default.
+        users: how many.
+        power_db: received power of each user over ``snr_db``, in dB; 0 for all by default.
+        detect: how the base station tells users apart.
+        transmitters: codecs of the users from the second on.
+        receivers: their other halves.
+        payloads: what the users from the second on send; the first one's items, a few further on,
+            by default.
+    """
+
+    amplitudes: Tensor
+    transmitters: Any
+    receivers: Any
+
+    def __init__(
+        self,
+        transmitter: Transmitter,
+        channel: Channel,
+        receiver: Receiver,
+        *,
+        csi_rx: CSISource | None = None,
+        csi_tx: CSISource | None = None,
+        frontend: FrontEnd | None = None,
+        users: int = 2,
+        power_db: Sequence[float] = (),
+        detect: Literal["linear", "sic"] = "linear",
+        transmitters: Sequence[Transmitter] = (),
+        receivers: Sequence[Receiver] = (),
+        payloads: Sequence[Payload] = (),
+    ) -> None:
+        super().__init__()
+        _check(users, channel, power_db, transmitters, payloads)
+        if not isinstance(csi_tx, NoCSI | None):
+            raise ValueError("users of multiple_access know their average SNR alone; csi.tx: none")
+        own = frontend if frontend is not None else LMMSE()
+        if not isinstance(own, LMMSE | ZF):
+            raise ValueError(f"multiple_access separates by lmmse, irc or zf, not {_kind(own)}")
+        self.hop = Hop(channel, csi_rx=csi_rx, frontend=NoFrontEnd())
+        self.frontend, self.detect, self.users = own, detect, users
+        self.payloads = tuple(payloads)
+        alike = [(transmitter, receiver)] * (users - 1)
+        pairs = list(zip(transmitters, receivers, strict=True)) or alike
+        self.transmitters = nn.ModuleList([transmitter, *(t for t, _ in pairs)])  # type: ignore[list-item]
+        self.receivers = nn.ModuleList([receiver, *(r for _, r in pairs)])  # type: ignore[list-item]
+        for each in (transmitter, *transmitters):
+            check_open("multiple_access", each, "give users codecs with open symbols")
+        powers = torch.tensor(tuple(power_db) or (0.0,) * users)
+        self.register_buffer("amplitudes", 10 ** (powers / 20), persistent=False)
+
+    def parts(self) -> dict[str, nn.Module]:
+        """Return the codec of the first user."""
+        return {"transmitter": self.transmitters[0], "receiver": self.receivers[0]}
+
+    def transmit(
+        self, sources: Tensor | Sequence[Tensor], snr_db: float | Tensor, generator: torch.Generator
+    ) -> tuple[Transmission, ...]:
+        """Send one batch of each user.
+
+        Args:
+            sources: [B, ...] of each user; or one batch, which the users share shifted by one item.
+            snr_db: of a user with ``power_db`` 0, in dB; a number, or [B].
+            generator: draws fading, noise and whatever else is random.
+        """
+        if isinstance(sources, Tensor):
+            sources = [sources.roll(-user, 0) for user in range(self.users)]
+        shapes = [tuple(source.shape[1:]) for source in sources]
+        counts = [t.num_symbols(s) for t, s in zip(self.transmitters, shapes, strict=True)]
+        n0 = n0_of(snr_db, sources[0])
+        air = self.hop.draw(self.users * max(counts), n0, generator)
+        told = [CSI(None, n0 / a.square()) for a in self.amplitudes]
+        symbols = [
+            _whole(t(source, csi))
+            for t, source, csi in zip(self.transmitters, sources, told, strict=True)
+        ]
+        x = torch.cat([nn.functional.pad(s, (0, air.uses - s.shape[2])) for s in symbols], dim=1)
+        y = self.hop.channel(self.amplitudes[:, None] * x, air.state, n0, air.noise)
+        heard = self._heard(y, air)
+        found = self._linear(heard, shapes) if self.detect == "linear" else self._sic(heard, shapes)
+        ledger = self.hop.ledger(air)
+        return tuple(
+            Transmission(e, s, ledger, symbols=s, received=r, state=air.state, csi_rx=air.csi_rx)
+            for (e, r), s in zip(found, symbols, strict=True)
+        )
+
+    def _heard(self, y: Tensor, air: Air) -> _Heard:
+        csi = air.csi_rx
+        if csi.h is None:
+            raise ValueError("multiple_access needs csi.rx that knows h, such as perfect or pilots")
+        h = csi.h * self.amplitudes[:, None]
+        if csi.covariance is not None:
+            spread = csi.covariance
+        else:
+            eye = torch.eye(y.shape[1], dtype=torch.complex128, device=y.device)
+            n0 = csi.n0[:, None] if csi.n0.dim() == 1 else csi.n0[:, 0]
+            spread = n0[:, None, None, :] * eye[..., None]
+        return _Heard(y, h, csi.n0, spread)
+
+    def _linear(self, heard: _Heard, shapes: list[tuple[int, ...]]) -> list[tuple[Tensor, Tensor]]:
+        """Return estimate and received symbols of each user, all separated at once."""
+        csi = CSI(heard.h, heard.n0, covariance=heard.spread)
+        streams, after = self.frontend.combine(heard.y, csi)
+        return [
+            self._decode(user, streams[:, user : user + 1], after.n0[:, user : user + 1], shape)
+            for user, shape in enumerate(shapes)
+        ]
+
+    def _sic(self, heard: _Heard, shapes: list[tuple[int, ...]]) -> list[tuple[Tensor, Tensor]]:
+        """Return the same, one user after the other, best first; items with one order together."""
+        _, after = IRC().combine(heard.y, CSI(heard.h, heard.n0, covariance=heard.spread))
+        order = after.n0.mean(dim=2).argsort(dim=1)
+        found: list[dict[int, tuple[Tensor, Tensor]]] = [{} for _ in shapes]
+        for one in order.unique(dim=0):
+            items = (order == one).all(dim=1).nonzero()[:, 0]
+            for user, pair in self._in_order(heard.of(items), one.tolist(), shapes):
+                found[user] |= {
+                    int(i): (e, r) for i, e, r in zip(items.tolist(), *pair, strict=True)
+                }
+        batch = range(len(heard.y))
+        return [
+            (torch.stack([f[i][0] for i in batch]), torch.stack([f[i][1] for i in batch]))
+            for f in found
+        ]
+
+    def _in_order(
+        self, heard: _Heard, order: list[int], shapes: list[tuple[int, ...]]
+    ) -> list[tuple[int, tuple[Tensor, Tensor]]]:
+        found = []
+        for place, user in enumerate(order):
+            left = order[place:]
+            csi = CSI(heard.h[:, :, left], heard.n0, covariance=heard.spread)
+            streams, after = IRC().combine(heard.y, csi)
+            pair = self._decode(user, streams[:, :1], after.n0[:, :1], shapes[user])
+            found.append((user, pair))
+            if len(left) > 1:
+                again = _whole(self.transmitters[user](pair[0], CSI(None, csi.n0)))
+                missing = heard.y.shape[2] - again.shape[2]
+                sent = heard.h[:, :, user] * nn.functional.pad(again, (0, missing))
+                heard = replace(heard, y=heard.y - sent)
+        return found
+
+    def _decode(
+        self, user: int, streams: Tensor, n0: Tensor, shape: tuple[int, ...]
+    ) -> tuple[Tensor, Tensor]:
+        count = self.transmitters[user].num_symbols(shape)
+        received, csi = streams[..., :count], CSI(None, n0[..., :count])
+        return self.receivers[user](received, csi, shape), received
+
+
+def _whole(symbols: Any) -> Tensor:
+    if not isinstance(symbols, Tensor):
+        raise ValueError("multiple_access carries symbols alone, and no side information")
+    return symbols
+
+
+def _check(
+    users: int,
+    channel: Channel,
+    power_db: Sequence[float],
+    transmitters: Sequence[Transmitter],
+    payloads: Sequence[Payload],
+) -> None:
+    if users < 2:
+        raise ValueError(f"users is 2 or more, got {users}; for one write link: direct")
+    if channel.num_tx != users:
+        raise ValueError(
+            f"multiple_access of {users} users needs a channel of {users} transmit antennas, one "
+            f"for each, got num_tx {channel.num_tx}"
+        )
+    counts = {"power_db": (users, power_db), "transmitters": (users - 1, transmitters)}
+    counts["payloads"] = (users - 1, payloads)
+    for name, (wanted, given) in counts.items():
+        if given and len(given) != wanted:
+            raise ValueError(
+                f"{name} has {len(given)} values, but {users} users need {wanted}, or none at all"
+            )
+    if not all(math.isfinite(p) for p in power_db):
+        raise ValueError(f"power_db holds finite numbers of dB, got {list(power_db)}")
+
+
+def _kind(part: object) -> str:
+    return type(part).__name__
