@@ -168,7 +168,7 @@ def run(
             rows = run_scenario(
                 file, out, quick=quick, fresh=fresh, device=device, listener=listener
             )
-        print_results(rows, list(scenario.sweep))
+        print_results(rows, [*scenario.sweep, "user"])
         _warn(untrained(scenario))
         for path in sorted(p for p in folder.iterdir() if p.is_file() and p.name[0] != "."):
             if path.stat().st_mtime > start - 2:  # figures of another scenario may lie there too

@@ -14,8 +14,8 @@ import math
 import time
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -30,7 +30,16 @@ from semsim.tasks.reconstruct import Reconstruct
 from semsim.types import Transmission
 
 Row = dict[str, Any]
-Keep = Callable[[float, Any, Any], None]
+
+
+class Place(NamedTuple):
+    """Where values are gathered: an SNR in dB and a user, of which most links have one."""
+
+    snr_db: float
+    user: int = 1
+
+
+Keep = Callable[[Place, Any, Any], None]
 
 
 @dataclass(frozen=True)
@@ -60,6 +69,16 @@ class Stop:
                 raise ValueError(f"{name} must be at least 1, got {value}")
         if self.ci95 is not None and not self.ci95 > 0:
             raise ValueError(f"ci95 must be > 0, half the width of an interval, got {self.ci95}")
+
+
+@dataclass(frozen=True)
+class _Batch:
+    """The items of one user: sources and targets, which they are, and what metrics keep of them."""
+
+    source: Tensor
+    target: Tensor
+    which: Any
+    kept: dict[str, Tensor] = field(default_factory=dict)
 
 
 class Evaluation:
@@ -96,16 +115,24 @@ class Evaluation:
                 accepts(payload)
         self.max_items = self.stop.max_items or len(payload)
         self.device = device or device_of(link)
-        self.points = {snr: Tally([Moments() for _ in metrics]) for snr in _snrs(snr_db)}
+        self.snr_db, self.users = _snrs(snr_db), int(getattr(link, "users", 1))
+        self.points = {
+            Place(snr, user): Tally([Moments() for _ in metrics])
+            for snr in self.snr_db
+            for user in range(1, self.users + 1)
+        }
         self.keep: Keep | None = None
 
     def items(self, snr_db: float) -> int:
         """Return how many items an SNR has seen."""
-        return self.points[snr_db].power.n
+        return self.points[Place(snr_db)].power.n
 
     def is_done(self, snr_db: float) -> bool:
-        """Tell whether the stop rule holds at an SNR."""
-        n, point = self.items(snr_db), self.points[snr_db]
+        """Tell whether the stop rule holds at an SNR, for every user."""
+        return all(self._is_done(Place(snr_db, user)) for user in range(1, self.users + 1))
+
+    def _is_done(self, place: Place) -> bool:
+        n, point = self.items(place.snr_db), self.points[place]
         if n >= self.max_items or n < self.stop.min_items or not point.values:
             return n >= self.max_items
         first, metric = point.values[0], self.metrics[0]
@@ -123,10 +150,10 @@ class Evaluation:
         try:
             with torch.inference_mode():
                 for index, numbers, items in self._batches():
-                    active = [s for s, p in self.points.items() if not self.is_done(s)]
+                    active = [s for s in self.snr_db if not self.is_done(s)]
                     if not active:
                         break
-                    active = [s for s in active if self.points[s].batches == index]
+                    active = [s for s in active if self.points[Place(s)].batches == index]
                     if active:
                         self._send(index, numbers, items, active)
                         if after_batch:
@@ -134,15 +161,15 @@ class Evaluation:
         finally:
             for module, training in modes.items():
                 module.train(training)
-        for snr in self.points:
-            self._check_power(snr)
+        for place in self.points:
+            self._check_power(place)
 
     def rows(self) -> list[Row]:
         """Return one row per SNR and metric for all SNRs that are done."""
         return [
-            self._row(snr, metric, moments)
-            for snr, point in self.points.items()
-            if self.is_done(snr)
+            self._row(place, metric, moments)
+            for place, point in self.points.items()
+            if self.is_done(place.snr_db)
             for metric, moments in zip(self.metrics, point.values, strict=True)
         ]
 
@@ -165,29 +192,59 @@ class Evaluation:
 
     def _send(self, index: int, numbers: list[int], items: list[Any], snrs: list[float]) -> None:
         """Send one batch at several SNRs; one transfer to the CPU for all of them."""
-        source, target = _collate(items, [n % len(self.payload) for n in numbers], self.device)
-        which = self.keep and np.array([numbers, [_checksum(item[0]) for item in items]])
+        batches = [self._batch(numbers, own) for own in (items, *self._of_others(numbers))]
         start, gathered, most = time.perf_counter(), list[Tensor](), list[float]()
-        source = prepared(self.task, source)
-        kept: dict[str, Tensor] = {}
-        once = self._encode_once(source)
+        sources = [prepared(self.task, batch.source) for batch in batches]
+        once = self._encode_once(sources[0])
         shared = (time.perf_counter() - start) / len(snrs)
+        sent: tuple[Transmission, ...] = ()
         for snr in snrs:
             start = time.perf_counter()
-            if not gathered or not getattr(self.link, "ignores_channel", False):
+            if not sent or not getattr(self.link, "ignores_channel", False):
                 generator = stream(self.seed, "link", index, device=self.device)
-                sent = self.link.transmit(source, snr, generator, **once)  # type: ignore[operator]
-                output = self.task(sent.estimate)
-                measured = self._measure(Outcome(output, source, target, sent, kept), sent)
-            gathered.append(measured)
-            most.append(most_power(sent.x.shape[-1], constellation=self._sends_points()))
-            self._count(self.points[snr], sent, source)
-            self.points[snr].seconds += time.perf_counter() - start + shared
-        for snr, values, limit in zip(snrs, torch.stack(gathered).cpu().numpy(), most, strict=True):
-            self._check_items_power(snr, values[1], limit)
-            self._add(snr, values, list(sent.notes))
+                sent = self._transmit(sources, snr, generator, once)
+                measured = [
+                    self._measure(Outcome(self.task(s.estimate), source, b.target, s, b.kept), s)
+                    for s, source, b in zip(sent, sources, batches, strict=True)
+                ]
+            gathered += measured
+            for user, (own, source) in enumerate(zip(sent, sources, strict=True), start=1):
+                most.append(most_power(own.x.shape[-1], constellation=self._sends_points()))
+                self._count(self.points[Place(snr, user)], own, source)
+            seconds = (time.perf_counter() - start + shared) / self.users
+            for user in range(1, self.users + 1):
+                self.points[Place(snr, user)].seconds += seconds
+        places = [Place(snr, user) for snr in snrs for user in range(1, self.users + 1)]
+        rows = torch.stack(gathered).cpu().numpy()
+        for place, values, limit in zip(places, rows, most, strict=True):
+            self._check_items_power(place, values[1], limit)
+            self._add(place, values, list(sent[place.user - 1].notes))
             if self.keep:
-                self.keep(snr, which, values[2 : 2 + len(self.metrics)])
+                which = batches[place.user - 1].which
+                self.keep(place, which, values[2 : 2 + len(self.metrics)])
+
+    def _batch(self, numbers: list[int], items: list[Any]) -> _Batch:
+        source, target = _collate(items, [n % len(self.payload) for n in numbers], self.device)
+        which = self.keep and np.array([numbers, [_checksum(item[0]) for item in items]])
+        return _Batch(source, target, which)
+
+    def _of_others(self, numbers: list[int]) -> Iterator[list[Any]]:
+        """Yield the items of the users from the second on: of their own payloads, or further on."""
+        own = getattr(self.link, "payloads", ())
+        for user in range(1, self.users):
+            payload, shift = (own[user - 1], 0) if own else (self.payload, user)
+            indices = [(n + shift) % len(payload) for n in numbers]
+            items = _load(payload, indices)
+            yield [pair(item, index) for item, index in zip(items, indices, strict=True)]
+
+    def _transmit(
+        self, sources: list[Tensor], snr: float, generator: torch.Generator, once: dict[str, Any]
+    ) -> tuple[Transmission, ...]:
+        link: Any = self.link
+        if self.users == 1:
+            return (link.transmit(sources[0], snr, generator, **once),)
+        sent: tuple[Transmission, ...] = link.transmit(sources, snr, generator, **once)
+        return sent
 
     def _encode_once(self, source: Tensor) -> dict[str, Any]:
         """Return what all SNRs of a batch share: the symbols, or the part that sees no channel."""
@@ -216,8 +273,8 @@ class Evaluation:
             point.uses[name] += float(getattr(sent.ledger, name)) * len(source)
         point.source_values += source.numel()
 
-    def _add(self, snr: float, values: Any, notes: list[str]) -> None:
-        point = self.points[snr]
+    def _add(self, place: Place, values: Any, notes: list[str]) -> None:
+        point, snr = self.points[place], place.snr_db
         if not values[0].all():
             raise ValueError(
                 f"the receiver's estimate holds NaN or infinity at snr_db = {snr:g} (items "
@@ -240,34 +297,35 @@ class Evaluation:
     def _sender(self) -> nn.Module:
         return getattr(self.link, "transmitter", self.link)
 
-    def _check_items_power(self, snr: float, power: Any, limit: float) -> None:
+    def _check_items_power(self, place: Place, power: Any, limit: float) -> None:
         """Refuse a link that gives any item more power than it may have."""
         if (power <= limit).all():
             return
         item = int((~(power <= limit)).argmax())  # also where it is NaN
         raise ValueError(
             f"{type(self._sender).__name__} sends a mean power of {power[item]:.4g} at snr_db = "
-            f"{snr:g} in item {self.points[snr].power.n + item}, but each item may have 1 per "
-            "channel use (summed over transmit antennas); normalise each item's symbols with "
+            f"{place.snr_db:g} in item {self.points[place].power.n + item}, but each item may have "
+            "1 per channel use (summed over transmit antennas); normalise each item's symbols with "
             "semsim.phy.power.unit_power"
         )
 
-    def _check_power(self, snr: float) -> None:
+    def _check_power(self, place: Place) -> None:
         """Refuse a constellation whose mean power is above 1 by more than chance."""
-        power = self.points[snr].power
+        power = self.points[place].power
         if power.mean - 1 > max(TOLERANCE, min(0.5, power.five_sigma())):
             raise ValueError(
                 f"{type(self._sender).__name__} sends a mean power of {power.mean:.4g} at "
-                f"snr_db = {snr:g} over {power.n} items, but a link may send 1 per channel use "
-                "(summed over transmit antennas); scale its constellation to unit power"
+                f"snr_db = {place.snr_db:g} over {power.n} items, but a link may send 1 per "
+                "channel use (summed over transmit antennas); scale its constellation to unit power"
             )
 
-    def _row(self, snr: float, metric: Metric, moments: Moments) -> Row:
-        point, n = self.points[snr], moments.n
+    def _row(self, place: Place, metric: Metric, moments: Moments) -> Row:
+        point, n = self.points[place], moments.n
         low, high = _interval(metric, moments)
         uses = {name: total / n for name, total in point.uses.items()}
         return {
-            "snr_db": snr,
+            "snr_db": place.snr_db,
+            **({"user": place.user} if self.users > 1 else {}),
             "metric": metric.name,
             "value": metric.combine(moments.mean),
             "ci_low": low,

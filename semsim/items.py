@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from semsim.evaluation import Place
 from semsim.files.disk import replacing, seal, unseal
 
 if TYPE_CHECKING:
@@ -112,34 +113,34 @@ class LinkItems:
 
     Args:
         folder: the results folder.
-        uids: SNR in dB to the uid of its point.
+        uids: place, an SNR in dB and a user, to the uid of its point.
         metrics: their names.
     """
 
-    def __init__(self, folder: Path, uids: Mapping[float, str], metrics: Sequence[str]) -> None:
-        self.logs = {snr: ItemLog(folder, uid, metrics) for snr, uid in uids.items()}
+    def __init__(self, folder: Path, uids: Mapping[Place, str], metrics: Sequence[str]) -> None:
+        self.logs = {place: ItemLog(folder, uid, metrics) for place, uid in uids.items()}
 
-    def __call__(self, snr_db: float, which: np.ndarray, values: np.ndarray) -> None:
-        """Take in one batch at one SNR."""
-        self.logs[snr_db].add(which, values)
+    def __call__(self, place: Place, which: np.ndarray, values: np.ndarray) -> None:
+        """Take in one batch at one place."""
+        self.logs[place].add(which, values)
 
     def marks(self) -> dict[str, int]:
-        """Return a checksum per SNR of what was added so far."""
-        return {repr(snr): log.crc for snr, log in self.logs.items()}
+        """Return a checksum per place of what was added so far."""
+        return {key_of(place): log.crc for place, log in self.logs.items()}
 
     def sync(self) -> None:
         """Bring what was added onto the disk."""
         for log in self.logs.values():
             log.sync()
 
-    def resume(self, counts: Mapping[float, int], marks: Mapping[str, int]) -> bool:
-        """Go on after so many items per SNR; False where the files do not hold them."""
-        return all(log.resume(counts[snr], marks[repr(snr)]) for snr, log in self.logs.items())
+    def resume(self, counts: Mapping[Place, int], marks: Mapping[str, int]) -> bool:
+        """Go on after so many items per place; False where the files do not hold them."""
+        return all(log.resume(counts[at], marks[key_of(at)]) for at, log in self.logs.items())
 
     def finish(self, about: Mapping[str, Any]) -> None:
-        """Write the Parquet file of each SNR."""
-        for snr, log in self.logs.items():
-            log.finish({**about, "snr_db": snr})
+        """Write the Parquet file of each place."""
+        for place, log in self.logs.items():
+            log.finish({**about, "snr_db": place.snr_db})
 
     def drop(self) -> None:
         """Forget what was appended."""
@@ -150,6 +151,11 @@ class LinkItems:
         """Let go of the files."""
         for log in self.logs.values():
             log.close()
+
+
+def key_of(place: Place) -> str:
+    """Return a place as the key of a JSON file: "10.0", or "10.0 user 2"."""
+    return repr(place.snr_db) + (f" user {place.user}" if place.user > 1 else "")
 
 
 def items_path(folder: str | Path, uid: str) -> Path:

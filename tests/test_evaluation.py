@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from toy_parts import Error, Negative, ToyChannel, ToyPayload, ToyReceiver, ToyTransmitter
 
-from semsim.evaluation import Evaluation, Stop, evaluate
+from semsim.evaluation import Evaluation, Place, Stop, evaluate
 from semsim.intervals import Moments
 from semsim.link import Link
 from semsim.types import Ledger, Transmission
@@ -225,7 +225,7 @@ def test_an_interrupted_evaluation_goes_on_with_the_same_digits() -> None:
         pass
 
     def stop_after_two(evaluation: Evaluation) -> None:
-        if evaluation.points[0.0].batches == 2:
+        if evaluation.points[Place(0.0)].batches == 2:
             raise Interrupt
 
     options: dict[str, Any] = {"snr_db": [0.0, 9.0], "metrics": [Error()], "batch_size": 8}

@@ -115,9 +115,14 @@ class MultipleAccessLink(nn.Module):
         powers = torch.tensor(tuple(power_db) or (0.0,) * users)
         self.register_buffer("amplitudes", 10 ** (powers / 20), persistent=False)
 
-    def parts(self) -> dict[str, nn.Module]:
-        """Return the codec of the first user."""
-        return {"transmitter": self.transmitters[0], "receiver": self.receivers[0]}
+    @property
+    def constellation(self) -> bool:
+        """Tell whether any user sends points of a constellation."""
+        return any(getattr(t, "constellation", False) for t in self.transmitters)
+
+    def parts(self, user: int = 0) -> dict[str, nn.Module]:
+        """Return the codec of a user, counted from 0."""
+        return {"transmitter": self.transmitters[user], "receiver": self.receivers[user]}
 
     def transmit(
         self, sources: Tensor | Sequence[Tensor], snr_db: float | Tensor, generator: torch.Generator

@@ -156,8 +156,20 @@ def parse_transmitter(value: object) -> BaseModel:
 
 def parse_link(value: object) -> BaseModel | None:
     """Return the link where it is more than transmitter, channel and receiver in a row."""
+    if isinstance(value, Mapping) and isinstance(value.get("transmitters"), list):
+        value = {**value, "transmitters": _codecs(value["transmitters"])}
     link = None if value is None else spec.parse("link", value)
     return None if link is None or link.kind == "direct" else link  # type: ignore[attr-defined]
+
+
+def _codecs(values: list[object]) -> list[BaseModel]:
+    found = []
+    for index, value in enumerate(values):
+        try:
+            found.append(parse_transmitter(value))
+        except SpecError as error:
+            raise error.under("transmitters", index) from error
+    return found
 
 
 def receiver_of(transmitter: Any, receiver: Any) -> BaseModel | None:

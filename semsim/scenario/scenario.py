@@ -150,6 +150,8 @@ class Scenario(BaseModel):
             path: [str(label) for label, _ in choices_of(choices)]
             for path, choices in self.sweep.items()
         }
+        if self.link is not None or any(path.startswith("link") for path in self.sweep):
+            swept["user"] = []
         parts = [spec.resolve("metric", metric.kind) for metric in self.metrics or ()]
         names: list[Any] = [getattr(part, "name", None) for part in parts]
         for index, plot in enumerate(self.plots):
@@ -185,9 +187,19 @@ class Scenario(BaseModel):
             del content["link"]
         return {**content, "data": data_hashes(content), "version": semsim.__version__}
 
-    def uid(self, snr_db: float | None = None) -> str:
+    @property
+    def users(self) -> int:
+        """How many users the link has, each with rows of its own."""
+        return int(getattr(self.link, "users", 1))
+
+    def uid(self, snr_db: float | None = None, user: int = 1) -> str:
         """Return the hash of the content, at one SNR where given; results are kept under it."""
-        return _hash({**self.content, "snr_db": snr_db})
+        of_user = {"user": user} if user > 1 else {}
+        return _hash({**self.content, "snr_db": snr_db, **of_user})
+
+    def uids(self, snr_db: float) -> list[str]:
+        """Return the hash at one SNR of each user."""
+        return [self.uid(snr_db, user) for user in range(1, self.users + 1)]
 
     def training_seed(self) -> int:
         """Return the seed of start weights and of all draws of the training."""
@@ -244,11 +256,25 @@ class Scenario(BaseModel):
         try:
             if self.link is None:
                 return own(**ends)  # type: ignore[no-any-return]
-            return spec.build(self.link, **ends)  # type: ignore[no-any-return]
+            others = getattr(self.link, "transmitters", ())
+            if others:
+                ends["receivers"] = [self._receiver_of(other) for other in others]
+            link: Link = spec.build(self.link, **ends)
+            for place, other in enumerate(others, start=1):
+                if other.weights:
+                    load_weights(other.weights, link.parts(place))  # type: ignore[call-arg]
+            return link
         except SpecError as error:
             raise error.under("link") from error
         except (ValueError, TypeError) as error:
             raise blame_argument(ends, sentence(error)) from error
+
+    def _receiver_of(self, transmitter: BaseModel) -> Any:
+        """Return the live other half of the codec of a user."""
+        other = fields.receiver_of(transmitter, None)
+        if other is None:
+            raise SpecError("transmitters", f"{transmitter.kind!r} has no other half")  # type: ignore[attr-defined]
+        return spec.build(other)
 
     def stop_rule(self) -> Stop:
         """Return the live stop rule."""

@@ -26,9 +26,10 @@ def collect(points: list[Point], journal: Journal) -> Iterator[Row]:
     for point in points:
         own = labels(point)
         for snr in point.scenario.snr_db:
-            for row in journal.finished(point.scenario.uid(snr)) or []:
-                kept = {} if "payload" in point.swept else {"payload": row["payload"]}
-                yield {**row, **own, **kept}
+            for uid in point.scenario.uids(snr):
+                for row in journal.finished(uid) or []:
+                    kept = {} if "payload" in point.swept else {"payload": row["payload"]}
+                    yield {**row, **own, **kept}
 
 
 def labels(point: Point) -> dict[str, Any]:
@@ -39,9 +40,15 @@ def labels(point: Point) -> dict[str, Any]:
     return {"scenario": scenario.name, **kinds, **known, **point.swept}
 
 
+def apart(scenario: Scenario, points: list[Point]) -> list[str]:
+    """Return the columns that tell the curves of a run apart: what is swept, and the user."""
+    several = any(point.scenario.users > 1 for point in points)
+    return [*scenario.sweep, *(["user"] if several else [])]
+
+
 def figures(folder: Path, scenario: Scenario, points: list[Point], rows: DataFrame) -> list[Path]:
     """Draw the figures and strips of a finished run; return the files."""
-    swept = list(scenario.sweep)
+    swept = apart(scenario, points)
     files = draw_all(folder, swept, [plot.model_dump() for plot in scenario.plots], rows)
     schemes: dict[str, dict[str, dict[float, Path]]] = {}
     for index in pictured(points):
@@ -85,11 +92,13 @@ def _place(point: Point) -> tuple[str, str]:
     return panel, scheme or str(labels(point)["transmitter"])
 
 
-def with_differences(folder: Path, scenario: Scenario, rows: DataFrame) -> DataFrame:
+def with_differences(
+    folder: Path, scenario: Scenario, points: list[Point], rows: DataFrame
+) -> DataFrame:
     """Return rows with the paired differences that the scenario's first such figure asks for."""
     for plot in scenario.plots:
         if plot.difference_to is not None:
-            swept = list(scenario.sweep)
+            swept = apart(scenario, points)
             choices = {c: list(rows[c].map(str).unique()) for c in swept}
             by = scheme_column(choices, plot.by, plot.difference_to)
             return add_differences(folder, rows, swept, by, plot.difference_to)

@@ -16,13 +16,14 @@ from semsim.evaluation import Evaluation, Row
 from semsim.files import sources
 from semsim.files.disk import locked, log, seal, write_atomic
 from semsim.intervals import Tally
-from semsim.items import LinkItems, items_path
+from semsim.items import LinkItems, items_path, key_of
 from semsim.mistakes import SpecError
 from semsim.plots.report import write_report
 from semsim.results import Journal, frame, provenance, read_provenance, write_rows
 from semsim.scenario.loading import data_read_once, pick_device, weights_hash
 from semsim.scenario.scenario import Built, Point, Scenario
 from semsim.sweep.outputs import (
+    apart,
     captions,
     collect,
     figures,
@@ -60,12 +61,12 @@ class Progress:
     @property
     def items(self) -> int:
         """Items sent so far, over all SNRs of the link."""
-        return sum(self.evaluation.items(snr) for snr in self.evaluation.points)
+        return sum(self.evaluation.items(snr) for snr in self.evaluation.snr_db)
 
     @property
     def total(self) -> int:
         """Items to be sent at most."""
-        return self.evaluation.max_items * len(self.evaluation.points)
+        return self.evaluation.max_items * len(self.evaluation.snr_db)
 
 
 Listener = Callable[[Progress], None]
@@ -144,7 +145,7 @@ def _run_points(work: _Work, scenario: Scenario, points: list[Point]) -> DataFra
         if len(rows):
             write_rows(work.folder, rows)
         raise
-    rows = with_differences(work.folder, scenario, frame(collect(points, work.journal)))
+    rows = with_differences(work.folder, scenario, points, frame(collect(points, work.journal)))
     write_rows(work.folder, rows)
     return rows
 
@@ -180,9 +181,12 @@ def to_yaml(scenario: Scenario) -> str:
 
 def _pending(point: Point, folder: Path, journal: Journal) -> list[float]:
     """Return the SNRs of a link that lack rows or the values of their items."""
-    uids = {snr: point.scenario.uid(snr) for snr in point.scenario.snr_db}
-    done = {uid for uid in uids.values() if uid in journal and items_path(folder, uid).is_file()}
-    return [snr for snr, uid in uids.items() if uid not in done]
+
+    def is_done(uid: str) -> bool:
+        return uid in journal and items_path(folder, uid).is_file()
+
+    scenario = point.scenario
+    return [s for s in scenario.snr_db if not all(map(is_done, scenario.uids(s)))]
 
 
 def _run_point(work: _Work, point: Point, index: int) -> None:
@@ -198,7 +202,7 @@ def _run_point(work: _Work, point: Point, index: int) -> None:
         keep_pictures(work.folder, point, built, scenario.snr_db)
         return
     evaluation = _evaluation(scenario, built, pending)
-    uids = {snr: scenario.uid(snr) for snr in pending}
+    uids = {place: scenario.uid(*place) for place in evaluation.points}
     items = LinkItems(work.folder, uids, [metric.name for metric in built.metrics])
     _resume(evaluation, items, journal.checkpoint(uid))
     evaluation.keep = items
@@ -227,14 +231,15 @@ def _run_point(work: _Work, point: Point, index: int) -> None:
 
 def _resume(evaluation: Evaluation, items: LinkItems, saved: dict[str, Any]) -> None:
     """Go on from a checkpoint, where there is one of these SNRs and its items are still there."""
-    points = {float(snr): Tally.from_dict(state) for snr, state in saved.get("points", {}).items()}
-    if set(points) != set(evaluation.points):
+    states, keys = saved.get("points", {}), {key_of(place): place for place in evaluation.points}
+    if set(states) != set(keys):
         return
-    counts = {snr: tally.power.n for snr, tally in points.items()}
+    points = {place: Tally.from_dict(states[key]) for key, place in keys.items()}
+    counts = {place: tally.power.n for place, tally in points.items()}
     if not items.resume(counts, saved["items"]):
         log.warning("items of an interrupted link are missing or damaged; it starts anew")
     else:
-        evaluation.points = {snr: points[snr] for snr in evaluation.points}
+        evaluation.points = points
 
 
 def _about(evaluation: Evaluation, payload: Any) -> dict[str, Any]:
@@ -249,9 +254,9 @@ def _keep(journal: Journal, point: Point, built: Built, evaluation: Evaluation) 
     rows, own = evaluation.rows(), labels(point)
     own["payload"] = point.swept.get("payload", getattr(built.payload, "name", own["payload"]))
     kept: dict[str, list[Row]] = {}
-    for snr in evaluation.points:
-        uid = point.scenario.uid(snr)
-        kept[uid] = [{**row, "uid": uid, **own} for row in rows if row["snr_db"] == snr]
+    for row in rows:
+        uid = point.scenario.uid(row["snr_db"], row.get("user", 1))
+        kept.setdefault(uid, []).append({**row, "uid": uid, **own})
     journal.finish(kept)
 
 
@@ -287,7 +292,7 @@ class _Keeper:
 
     def __call__(self, evaluation: Evaluation) -> None:
         # an interrupt may fall between two SNRs of a batch: only whole batches may be saved
-        points = {repr(snr): tally.as_dict() for snr, tally in evaluation.points.items()}
+        points = {key_of(place): tally.as_dict() for place, tally in evaluation.points.items()}
         self.state = {"points": points, "items": self.items.marks()}
         if time.monotonic() - self.saved_at > CHECKPOINT_S:
             self.save()
@@ -306,11 +311,11 @@ def _write_header(
     folder: Path, scenario: Scenario, points: list[Point], source: str, device: torch.device
 ) -> None:
     """Write the scenario's text and the provenance of what follows."""
-    uids = [point.scenario.uid(snr) for point in points for snr in point.scenario.snr_db]
+    uids = [uid for p in points for snr in p.scenario.snr_db for uid in p.scenario.uids(snr)]
     names = {point.scenario.transmitter.weights for point in points} - {None}
     weights = {name: weights_hash(name) for name in sorted(names)}
     shown = {
-        "swept": list(scenario.sweep),
+        "swept": apart(scenario, points),
         "plots": [plot.model_dump() for plot in scenario.plots],
     }
     record = {**provenance(source, uids, weights, str(device)), **shown}

@@ -240,8 +240,15 @@ def step_loss(state: State, source: Tensor, target: Tensor, step: int) -> Tensor
     with networks_in_bf16(networks if low_precision else [], source.device):
         generator = stream(state.seed, "train", step, device=source.device)
         source = prepared(task, source)
-        output = task(link.transmit(source, snr_db, generator).estimate)
-    loss = task.loss(output, source, target)
+        sent = link.transmit(source, snr_db, generator)
+        outputs = [task(s.estimate) for s in (sent if isinstance(sent, tuple) else (sent,))]
+    losses = [  # of several users, who send the batch shifted by one item each
+        task.loss(output, source.roll(-user, 0), target.roll(-user, 0))
+        if user
+        else task.loss(output, source, target)
+        for user, output in enumerate(outputs)
+    ]
+    loss = sum(losses) / len(losses)
     return loss + auxiliary_loss(link, state.progress())
 
 

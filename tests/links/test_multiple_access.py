@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import pytest
 import torch
@@ -10,10 +11,11 @@ from torch import nn
 
 from channels import AWGN, Rayleigh
 from channels.base import ChannelState
-from semsim import stream
+from semsim import Scenario, run, stream
 from semsim.codecs.separate import SeparateReceiver, SeparateTransmitter
 from semsim.codecs.uncoded import UncodedReceiver, UncodedTransmitter
 from semsim.links.multiple_access import MultipleAccessLink
+from semsim.mistakes import SpecError
 from semsim.phy.frontend import SVD
 
 BITS = 4000
@@ -129,3 +131,72 @@ def test_codecs_that_keep_their_symbols_are_refused() -> None:
         MultipleAccessLink(
             SeparateTransmitter("1/6"), Rayleigh(num_tx=2, num_rx=2), SeparateReceiver()
         )
+
+
+SCENARIO = {
+    "payload": {"kind": "photos", "resize": 64, "crop": 64},
+    "transmitter": {"kind": "analog", "cbr": "1/6"},
+    "channel": {"kind": "rayleigh", "num_tx": 2, "num_rx": 2},
+    "metrics": ["psnr"],
+    "snr_db": [0, 20],
+    "stop": {"max_items": 4},
+    "batch_size": 2,
+    "sweep": {
+        "link": {
+            "linear": {"kind": "multiple_access", "power_db": [0, -6]},
+            "sic": {"kind": "multiple_access", "power_db": [0, -6], "detect": "sic"},
+        }
+    },
+    "plots": [{"y": "psnr", "by": "user", "difference_to": "1"}],
+}
+
+
+def test_a_run_has_rows_of_each_user_and_pairs_them(tmp_path: Path) -> None:
+    plots = [{"y": "psnr", "by": "link", "difference_to": "linear"}]
+    rows = run(Scenario.parse({**SCENARIO, "plots": plots}), tmp_path / "r")
+    assert len(rows) == 2 * 2 * 2 and set(rows["user"]) == {1, 2}
+    assert rows["uid"].nunique() == 8 and (rows["power"] - 1).abs().max() < 1e-4
+    mean = rows.groupby("user")["value"].mean()
+    assert mean[1] > mean[2]  # the stronger one
+    paired = rows[rows["link"] == "sic"]
+    assert paired["diff"].notna().all()
+    again = run(Scenario.parse({**SCENARIO, "plots": plots}), tmp_path / "r")
+    assert again["value"].tolist() == rows["value"].tolist()
+
+
+def test_an_interrupted_run_goes_on_with_the_same_digits(tmp_path: Path) -> None:
+    scenario = Scenario.parse({**SCENARIO, "plots": []})
+    whole = run(scenario, tmp_path / "whole")
+    batches = 0
+
+    def interrupt(_: object) -> None:
+        nonlocal batches
+        batches += 1
+        if batches == 1:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(scenario, tmp_path / "cut", listener=interrupt)
+    cut = run(scenario, tmp_path / "cut")
+    assert cut["value"].tolist() == whole["value"].tolist()
+
+
+def test_users_may_have_codecs_and_payloads_of_their_own(tmp_path: Path) -> None:
+    other = {"kind": "deepjscc", "weights": "deepjscc-cifar-1-6"}
+    link = {
+        "kind": "multiple_access",
+        "transmitters": [other],
+        "payloads": [{"kind": "synthetic", "count": 3, "size": 32}],
+    }
+    scenario = Scenario.parse({**SCENARIO, "link": link, "sweep": {}, "plots": []})
+    rows = run(scenario, tmp_path / "r")
+    assert set(rows["user"]) == {1, 2}
+    at_20 = rows[rows["snr_db"] == 20].set_index("user")["value"]
+    assert at_20[2] > 15  # its weights are there
+
+
+def test_a_mistake_at_a_user_names_its_key() -> None:
+    link = {"kind": "multiple_access", "transmitters": [{"kind": "deepjsc"}]}
+    with pytest.raises(SpecError) as caught:
+        Scenario.parse({**SCENARIO, "link": link, "sweep": {}})
+    assert caught.value.path == "link.transmitters[0].kind"

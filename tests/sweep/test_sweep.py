@@ -166,7 +166,7 @@ def test_a_point_added_later_runs_alone(monkeypatch: pytest.MonkeyPatch) -> None
     first = digits("out")
     seen: list[str] = []
     more = toy(snr_db=[0, 5, 10])
-    run(more, "out", listener=lambda p: seen.append(str(list(p.evaluation.points))))
+    run(more, "out", listener=lambda p: seen.append(str(p.evaluation.snr_db)))
     assert set(seen) == {"[5.0]"}
     both = digits("out")
     assert {key: both[key] for key in first} == first
