@@ -49,7 +49,9 @@ class _Heard:
 
 
 class MultipleAccessLink(nn.Module):
-    """Send for several users at once; :meth:`transmit` returns one transmission per user.
+    """Send for several users at once, each with a codec and rows of its own.
+
+    ``transmit`` returns one transmission per user.
 
     User u has transmit antenna u of the channel, unit power, and all channel uses: each row's CBR
     counts the uses that all share. ``snr_db`` is that of a user whose ``power_db`` is 0, per
