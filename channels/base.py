@@ -112,7 +112,21 @@ class ChannelState:
             return self.h.unsqueeze(3).expand(-1, -1, -1, len(times_s), -1)
         if self.motion is not None:
             return self.motion(times_s)
-        return torch.stack([self._later(time_s).h for time_s in times_s.tolist()], dim=3)
+        return self._gains_of_stages(times_s)
+
+    def _gains_of_stages(self, times_s: Tensor) -> Tensor:
+        """Join the stages as one that has M times as many uses."""
+        assert self.join is not None  # for mypy: what moves without motion moves by its stages
+        moments, uses = len(times_s), self.h.shape[-1]
+        longer = tuple(
+            replace(
+                stage,
+                h=stage.gains(times_s).expand(-1, -1, -1, moments, uses).flatten(3),
+                covariance=None,
+            )
+            for stage in self.stages
+        )
+        return self.join(longer)[0].unflatten(-1, (moments, uses))
 
     def _later(self, later_s: float) -> ChannelState:
         if later_s == 0 or not self.moves:

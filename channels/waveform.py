@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
 from typing import cast
@@ -17,83 +16,9 @@ from channels.base import Channel, ChannelState, acts_on_samples, check_symbols
 from channels.cascade import known_grid, stage_generators, through
 from channels.checks import check_count, check_draw, check_positive
 from channels.ofdm import GridChannel
+from channels.samples import LOOKS, PathState, SampleState
 from channels.signal import OFDMSignal
 from channels.tr38901 import Impulse, Moments
-
-_LOOKS = 8  # at the paths per OFDM symbol; between them gains go on in straight lines
-
-
-@dataclass(frozen=True)
-class _PathState(ChannelState):
-    """A grid channel's state with its paths, which samples meet.
-
-    Args:
-        within: the waveform that it is a stage of.
-        impulse: looks at the paths, ``_LOOKS`` per OFDM symbol and one more.
-        replay: looks at them so many s later; None where they stand still.
-    """
-
-    within: Waveform | None = None
-    impulse: Impulse | None = None
-    replay: Callable[[float], Impulse] | None = None
-
-    @property
-    def moves(self) -> bool:
-        """Tell whether the channel is another one at other times."""
-        return self.replay is not None
-
-    def _later(self, later_s: float) -> ChannelState:
-        if later_s == 0 or self.replay is None:
-            return self
-        replay, impulse = self.replay, self.replay(later_s)
-        return replace(
-            self,
-            h=cast(Waveform, self.within)._gains(impulse, self.uses),
-            impulse=impulse,
-            replay=lambda still_later_s: replay(later_s + still_later_s),
-        )
-
-    def _cut(self, start: int, stop: int) -> ChannelState:
-        signal, replay = cast(Waveform, self.within).signal, self.replay
-        first, last = start // signal.subcarriers, signal.symbols(stop)
-
-        def of(impulse: Impulse) -> Impulse:
-            return replace(impulse, gains=impulse.gains[..., first * _LOOKS : last * _LOOKS + 1])
-
-        return replace(
-            cast(_PathState, super()._cut(start, stop)),
-            impulse=of(cast(Impulse, self.impulse)),
-            replay=replay and (lambda later_s: of(replay(later_s))),
-        )
-
-
-@dataclass(frozen=True)
-class _SampleState(ChannelState):
-    """A waveform's state, whose stages count samples; a stretch of it hears no echo from before.
-
-    Args:
-        within: the waveform.
-    """
-
-    within: Waveform | None = None
-
-    @property
-    def symbol_uses(self) -> int:
-        """Uses that are sent together: the subcarriers of an OFDM symbol."""
-        return cast(Waveform, self.within).signal.subcarriers
-
-    def _cut(self, start: int, stop: int) -> ChannelState:
-        join = partial(cast(Waveform, self.within)._joined, stop - start)
-        return replace(super()._cut(start, stop), join=join)
-
-    def _cut_stages(self, start: int, stop: int) -> tuple[ChannelState, ...]:
-        signal = cast(Waveform, self.within).signal
-        first = start // signal.subcarriers * signal.length
-        last = signal.symbols(stop) * signal.length
-        return tuple(
-            stage._cut(*((start, stop) if isinstance(stage, _PathState) else (first, last)))
-            for stage in self.stages
-        )
 
 
 class Waveform(nn.Module):
@@ -149,8 +74,8 @@ class Waveform(nn.Module):
             self._draw_stage(stage, batch, uses, samples, each)
             for stage, each in zip(self.stages, own, strict=True)
         )
-        paths = [state for state in states if isinstance(state, _PathState)]
-        return _SampleState(
+        paths = [state for state in states if isinstance(state, PathState)]
+        return SampleState(
             h=self._joined(uses, states)[0],
             coherence=min([uses, *(state.coherence for state in paths)]),
             interference=sum(state.interference for state in states),
@@ -158,7 +83,8 @@ class Waveform(nn.Module):
             join=partial(self._joined, uses),
             grid=known_grid(states),
             waveform=self.signal.modulate,
-            within=self,
+            signal=self.signal,
+            joined=self._joined,
         )
 
     def _joined(self, uses: int, stages: tuple[ChannelState, ...]) -> tuple[Tensor, None]:
@@ -172,7 +98,7 @@ class Waveform(nn.Module):
         signal = self.signal.modulate(x) * math.sqrt(self.num_tx)
         for stage, of_stage in zip(self.stages, state.stages, strict=True):
             signal = signal / math.sqrt(cast(Channel, stage).num_tx)
-            if isinstance(of_stage, _PathState) and of_stage.impulse is not None:
+            if isinstance(of_stage, PathState):
                 signal = self._over_paths(signal, of_stage.impulse)
             else:
                 signal = stage(signal, of_stage, None, generator)
@@ -184,8 +110,8 @@ class Waveform(nn.Module):
         if not isinstance(stage, GridChannel):
             return cast(Channel, stage).draw(batch, samples, generator)
         seed = generator.get_state()
-        looks = self.signal.symbols(uses) * _LOOKS + 1
-        rate = _LOOKS * self.signal.sample_rate_hz / self.signal.length
+        looks = self.signal.symbols(uses) * LOOKS + 1
+        rate = LOOKS * self.signal.sample_rate_hz / self.signal.length
         impulse = stage.impulse(batch, Moments(looks, rate), generator)
 
         def replay(later_s: float) -> Impulse:
@@ -195,19 +121,20 @@ class Waveform(nn.Module):
             return stage.impulse(batch, Moments(looks, rate, moment), again)
 
         resources = stage.resources
-        return _PathState(
+        return PathState(
             h=self._gains(impulse, uses),
             coherence=min(resources.flat_subcarriers, uses),
             interference=self._lost(stage),
             grid=resources,
-            within=self,
+            signal=self.signal,
             impulse=impulse,
+            element_gains=self._gains,
             replay=replay if stage.grid.speed_mps else None,
         )
 
     def _per_element(self, state: ChannelState, uses: int) -> ChannelState:
         """Return the gain of each resource element; that of samples averages over the FFT."""
-        if isinstance(state, _PathState) or state.h.shape[-1] == 1:
+        if isinstance(state, PathState) or state.h.shape[-1] == 1:
             return state
         body = state.h.unflatten(-1, (-1, self.signal.length))[..., self.signal.prefix :]
         mean = body.mean(dim=-1, keepdim=True).expand(*body.shape[:-1], self.signal.subcarriers)
@@ -220,11 +147,11 @@ class Waveform(nn.Module):
         begins = impulse.delays_s * signal.sample_rate_hz - signal.prefix
         own = (sample >= begins[..., None]).to(gains.real.dtype)  # [B, P, M]
         # the mean over samples of straight lines is a weighted sum of the looks that they join
-        place = (sample + signal.prefix) * (_LOOKS / signal.length)
-        look = torch.arange(_LOOKS + 1, device=gains.device)
+        place = (sample + signal.prefix) * (LOOKS / signal.length)
+        look = torch.arange(LOOKS + 1, device=gains.device)
         share = (1 - (place[:, None] - look).abs()).clamp(min=0).to(own.dtype)  # [M, looks]
         weight = (own @ share / signal.fft_size).to(gains.dtype)  # [B, P, looks]
-        mean = torch.einsum("brtpsk,bpk->brtps", gains.unfold(-1, _LOOKS + 1, _LOOKS), weight)
+        mean = torch.einsum("brtpsk,bpk->brtps", gains.unfold(-1, LOOKS + 1, LOOKS), weight)
         hertz = signal.offsets(gains.device) * signal.subcarrier_spacing_hz
         turns = -2 * math.pi * impulse.delays_s[..., None].double() * hertz  # [B, P, F]
         phases = torch.polar(torch.ones_like(turns), turns).to(gains.dtype)
@@ -292,8 +219,8 @@ def _fast_length(samples: int) -> int:
 
 def _between(gains: Tensor, length: int) -> Tensor:
     """Return gains [..., samples] of looks [..., symbols * LOOKS + 1], straight between them."""
-    symbols = (gains.shape[-1] - 1) // _LOOKS
-    place = torch.arange(symbols * length, device=gains.device) * (_LOOKS / length)
+    symbols = (gains.shape[-1] - 1) // LOOKS
+    place = torch.arange(symbols * length, device=gains.device) * (LOOKS / length)
     before = place.long()
     share = (place - before).to(gains.real.dtype)
     steps = gains.diff(dim=-1)
