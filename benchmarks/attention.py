@@ -27,7 +27,8 @@ from semsim.codecs.deepjscc import DeepJSCCReceiver, DeepJSCCTransmitter
 from semsim.metrics.image import PSNR
 from semsim.nn.attention import ATTENTION
 from semsim.tasks.reconstruct import Reconstruct
-from semsim.training.loop import TrainSpec, train
+from semsim.training.loop import train
+from semsim.training.spec import TrainSpec
 
 RESULTS = Path(__file__).parent / "results"
 SEEDS = (0, 1, 2)

@@ -30,7 +30,7 @@ from semsim import Link, stream
 from semsim.nn import muon
 from semsim.nn.attention import ATTENTION
 from semsim.nn.resnet import ResNet
-from semsim.training.learner import rate
+from semsim.training.spec import rate
 
 RESULTS = Path(__file__).parent / "results"
 CODEC = "deepjscc-cifar-1-6"

@@ -39,7 +39,8 @@ from semsim.codecs.separate import SeparateLink, SeparateTransmitter
 from semsim.metrics.image import PSNR
 from semsim.phy.frontend import SVD
 from semsim.tasks.reconstruct import Reconstruct
-from semsim.training.loop import TrainSpec, train
+from semsim.training.loop import train
+from semsim.training.spec import TrainSpec
 
 RESULTS = Path(__file__).parent / "results"
 ANTENNAS = (2, 8)

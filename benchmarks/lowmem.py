@@ -34,7 +34,8 @@ from semsim.nn.lowmem import low_memory
 from semsim.nn.saved import saved_bytes
 from semsim.tasks.reconstruct import Reconstruct
 from semsim.training.learner import networks_in_bf16
-from semsim.training.loop import TrainSpec, train
+from semsim.training.loop import train
+from semsim.training.spec import TrainSpec
 
 sys.path.append(str(Path(__file__).parents[1] / "tests"))  # the block is the one that is tested
 from lowmem_blocks import Block, units

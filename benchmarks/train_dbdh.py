@@ -29,7 +29,7 @@ from semsim import stream, zoo
 from semsim.nn import muon
 from semsim.nn.geometry import order_corners, quad_iou, rectify, square
 from semsim.payloads.images import to_float
-from semsim.training.learner import rate
+from semsim.training.spec import rate
 from semsim.vision import dbdh
 
 SIZE, BATCH, LR, WARMUP = 128, 16, 3e-3, 0.03

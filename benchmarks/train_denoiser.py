@@ -40,8 +40,9 @@ from semsim.codecs.deepjscc import DeepJSCCReceiver, DeepJSCCTransmitter, to_lat
 from semsim.codecs.latent_denoiser import DenoisingLink, LatentDenoiser
 from semsim.nn.muon import Muon, groups
 from semsim.tasks.reconstruct import Reconstruct
-from semsim.training.learner import Batches, rate
-from semsim.training.loop import TrainResult, TrainSpec, train
+from semsim.training.learner import Batches
+from semsim.training.loop import TrainResult, train
+from semsim.training.spec import TrainSpec, rate
 
 SNR_DB = (-10.0, 15.0)
 FRESH_LR = 3e-3  # of a denoiser before a frozen codec
@@ -198,7 +199,7 @@ def fit_noise(transmitter: Any, rival: DiffusionReceiver, patches: Patches, step
     settings = TrainSpec(batch_size=32, snr_db=SNR_DB, steps=steps, lr=FRESH_LR)
     optimiser = Muon(groups(rival.network), lr=settings.lr)
     generator, start = stream(0, "noise"), time.perf_counter()
-    batches = Batches(patches, settings, 0, 0)
+    batches = Batches(patches, settings, 0)
     for step in range(settings.steps):
         images, _ = batches.batch(step)
         snr_db = torch.empty(len(images)).uniform_(*SNR_DB, generator=generator)

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from semsim import zoo
 from semsim.nn import muon
 from semsim.tasks.reconstruct import Reconstruct
-from semsim.training.learner import rate
+from semsim.training.spec import rate
 from semsim.vision.marformer import SIZES, MARformer, MetalSlices
 
 POOL = {"jaws": 5000, "ct128": 2025, "ct256": 972}

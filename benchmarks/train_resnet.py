@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from semsim import zoo
 from semsim.nn import muon
 from semsim.nn.resnet import ResNet
-from semsim.training.learner import rate
+from semsim.training.spec import rate
 
 NAME = "resnet-cifar10"
 BATCH, LR, WARMUP, EMA, PAD = 128, 3e-3, 0.05, 0.99, 4

@@ -196,8 +196,7 @@ def train(
         scenario = quicker(Scenario.load(file)) if quick else Scenario.load(file)
         folder = out or Path("results") / scenario.name
         with _told_how_to_go_on(folder):
-            bar = sys.stderr.isatty()
-            for line in train_all(scenario, folder, device, fresh=fresh, progress=bar):
+            for line in train_all(scenario, folder, device, fresh=fresh, progress=True):
                 typer.echo(line)
 
 

@@ -89,7 +89,10 @@ def explain(model: type[BaseModel], mistake: Any) -> SpecError:
         return SpecError(key, f"missing; it must be {wanted}")
     rule = _RULES.get(mistake["type"], "").format(**mistake.get("ctx", {}))
     got = mistake["input"]
-    return SpecError(join_path(key, *indices), f"must be {wanted}{rule}, got {got!r}")
+    text = f"must be {wanted}{rule}, got {got!r}"
+    if got is None and isinstance(field.default, str | int | float):
+        text += f"; write {key}: {field.default}, or leave it out"
+    return SpecError(join_path(key, *indices), text)
 
 
 _RULES = {

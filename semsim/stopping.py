@@ -43,12 +43,6 @@ class Postponed:
         with _handled(dict.fromkeys(SIGNALS, self._note)):
             yield
 
-    def listen(self) -> None:
-        """Take the signals back from whoever took them since :meth:`noting` began."""
-        if threading.current_thread() is threading.main_thread():
-            for number in SIGNALS:
-                signal.signal(number, self._note)
-
     def _note(self, number: int, _frame: FrameType | None) -> None:
         self.received = number
 

@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-from torch import nn
+from torch import Tensor, nn
 
 from semsim.files.disk import write_atomic
 from semsim.files.weightfile import check_fit, read_header, read_tensors, sha256_of
@@ -122,6 +122,13 @@ def load_parts(name: str | Path, parts: Mapping[str, nn.Module]) -> None:
     tensors = read_tensors(path)
     for prefix, part in parts.items():
         part.load_state_dict({k: tensors[f"{prefix}.{k}"] for k in own[prefix]})
+
+
+def tensors(name: str | Path) -> dict[str, Tensor]:
+    """Return all tensors of shipped weights or of a file, by name; a damaged file is refused."""
+    path = _path(name)
+    _check_hash(path, _sha256_beside(path))
+    return read_tensors(path)
 
 
 def _sha256_beside(path: Path) -> str | None:

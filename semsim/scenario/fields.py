@@ -71,7 +71,7 @@ TRAIN_KEYS = """    payload: what to train on.
 @functools.cache
 def train_model() -> type[BaseModel]:
     """Return the closed model of ``train``: TrainSpec's fields, and what to train on."""
-    from semsim.training.loop import TrainSpec
+    from semsim.training.spec import TrainSpec
 
     own: dict[str, Any] = {
         "payload": (spec.nested("payload"), ...),
@@ -98,7 +98,7 @@ def parse_train(value: object) -> BaseModel:
 
 def train_spec(train: Any) -> Any:
     """Return the live TrainSpec."""
-    from semsim.training.loop import TrainSpec
+    from semsim.training.spec import TrainSpec
 
     return spec.build_settings(TrainSpec, train)
 

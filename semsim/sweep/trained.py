@@ -40,7 +40,7 @@ def train_all(
         folder: the results folder; each training has its own below ``training``.
         device: instead of the scenario's.
         fresh: forget these trainings first, as far as they have come.
-        progress: show a bar.
+        progress: say on the screen that each begins and how far it is.
     """
     if scenario.train is None:
         raise SpecError("train", "missing; say what to train on: train: {payload: ..., steps: ...}")
@@ -124,7 +124,7 @@ def own_weights(
         seed=seed,
         validation=validation,
         device=device,
-        progress=progress,
+        progress=progress and f"training {scenario.transmitter.kind}",
     )
     if result.weights is None:
         raise SpecError("train", f"{_scheme(scenario)} has an end that is no nn.Module to keep")
@@ -160,8 +160,9 @@ def rehearse(scenario: Scenario, built: Built) -> bool:
 
     What the training would refuse fails now. False where there is nothing to train.
     """
-    from semsim.training.learner import Batches, State, step_loss
+    from semsim.training.learner import Batches, step_loss
     from semsim.training.loop import judge
+    from semsim.training.state import State
 
     payload, validation = training_data(scenario)
     if not learns(built):
@@ -170,7 +171,7 @@ def rehearse(scenario: Scenario, built: Built) -> bool:
     few = dataclasses.replace(settings, batch_size=min(settings.batch_size, 2))
     try:
         with torch.no_grad(), torch.random.fork_rng():
-            source, target = Batches(payload, few, scenario.seed, 0).batch(0)
+            source, target = Batches(payload, few, scenario.seed).batch(0)
             state = State(built.link, built.task, few, scenario.seed)
             step_loss(state, source.to(built.device), target.to(built.device), 0)
         if validation is not None:

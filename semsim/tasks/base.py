@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
 
@@ -31,6 +32,19 @@ class Task(nn.Module):
             target: the payload's: classes [B], a reference [B, ...], or the source.
         """
         raise NotImplementedError(f"{type(self).__name__} defines no loss and cannot be trained on")
+
+    def own_loss(
+        self, source: Tensor, target: Tensor, progress: float, generator: torch.Generator
+    ) -> Tensor:
+        """Return the loss of a training of the task alone, a scalar: what nothing has sent.
+
+        Args:
+            source: the payload's, [B, ...].
+            target: as for ``loss``.
+            progress: share of the training that is done, 0 to 1.
+            generator: of what the loss draws, such as noise.
+        """
+        return self.loss(self(self.prepare(source)), source, target)
 
     def picture(self, estimate: Tensor, output: Tensor) -> Tensor:
         """Return what a picture strip shows, [B, 3, H, W]: the output where that is an image."""

@@ -1,4 +1,4 @@
-"""Train any link end to end, through its channel, on Lightning.
+"""Train any link end to end, through its channel, with Lightning Fabric.
 
     payload ─► batch of step i ─► link at random SNR ─► task.loss ─► optimiser ─► average of weights
 
@@ -11,97 +11,27 @@ from __future__ import annotations
 import contextlib
 import logging
 import math
-import sys
+import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Self
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from semsim.files.disk import Damaged, locked, set_aside, write_atomic
-from semsim.link import Link
+from semsim.files.disk import locked, write_atomic
 from semsim.stopping import Postponed
 from semsim.tasks.reconstruct import Reconstruct
-from semsim.training.learner import Batches, State, lightning_module, low_memory_if
+from semsim.training.card import write_weights
+from semsim.training.learner import Batches, low_memory_if, step_loss
+from semsim.training.screen import Screen
+from semsim.training.spec import TrainSpec
+from semsim.training.state import CHECKPOINT, UNDECAYED, State, frozen
 
-CHECKPOINT = "checkpoint.pt"
-
-
-@dataclass(frozen=True)
-class TrainSpec:
-    """How to train; the fields are the keys of ``train:`` in a scenario.
-
-    Args:
-        steps: optimiser steps.
-        minutes: train for so long instead of ``steps``; the learning rate follows the clock.
-        batch_size: items per step.
-        lr: peak learning rate; it rises over ``warmup`` and falls to 0 as a cosine.
-        optimiser: ``adamw`` or ``muon`` (for hidden matrices, Adam for the rest).
-        warmup: share of the training in which the learning rate rises.
-        snr_db: one SNR, or the two ends between which each item draws its own.
-        crop: side of random square crops of images; null for whole items.
-        flip: mirror half of the images.
-        precision: ``32``, or ``bf16``: the networks under autocast, the channel always in fp32.
-        memory: ``low`` keeps less for the backward pass, see :mod:`semsim.nn.lowmem`; outputs are
-            the same, gradients of GELU and SiLU approximate. ``low_memory.txt`` says what changed.
-        ema: decay of the average of the weights that is kept in the end; 0 keeps the last.
-        clip: largest norm of the gradient.
-        val_every: steps between validations, where there is a payload for them.
-        val_snr_db: SNRs of the validation.
-        val_items: items of the validation.
-        save_every: steps between checkpoints.
-        log: ``csv`` or ``tensorboard``.
-    """
-
-    steps: int = 20_000
-    minutes: float | None = None
-    batch_size: int = 64
-    lr: float = 1e-3
-    optimiser: Literal["adamw", "muon"] = "adamw"
-    warmup: float = 0.02
-    snr_db: float | tuple[float, float] = (0.0, 20.0)
-    crop: int | None = None
-    flip: bool = True
-    precision: Literal["32", "bf16"] = "32"
-    memory: Literal["normal", "low"] = "normal"
-    ema: float = 0.999
-    clip: float = 1.0
-    val_every: int = 1000
-    val_snr_db: tuple[float, ...] = (0.0, 10.0, 20.0)
-    val_items: int = 200
-    save_every: int = 500
-    log: Literal["csv", "tensorboard"] = "csv"
-
-    def __post_init__(self) -> None:
-        for name in ("steps", "batch_size", "val_every", "val_items", "save_every"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        for name in ("lr", "minutes"):
-            value = getattr(self, name)
-            if value is not None and not 0 < value < math.inf:
-                raise ValueError(f"{name} must be a finite number > 0, got {value}")
-        if not self.clip > 0:
-            raise ValueError(f"clip must be > 0, got {self.clip}")
-        for name in ("ema", "warmup"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ValueError(f"{name} must be in [0, 1), got {getattr(self, name)}")
-        low, high = self.snr_range()
-        for name, snrs in {"snr_db": (low, high), "val_snr_db": self.val_snr_db}.items():
-            if not snrs or not all(abs(snr) <= 200 for snr in snrs):
-                got = getattr(self, name)
-                raise ValueError(f"{name} must lie between -200 and 200 dB, got {got}")
-        if low > high:
-            raise ValueError(f"snr_db goes from low to high, got {low} to {high}; swap them")
-
-    def snr_range(self) -> tuple[float, float]:
-        """Return the lowest and the highest SNR in dB."""
-        if isinstance(self.snr_db, int | float):
-            return float(self.snr_db), float(self.snr_db)
-        low, high = self.snr_db
-        return float(low), float(high)
+SAVE_SECONDS = 300.0  #: between checkpoints at most
+LOG_EVERY = 20  #: steps between rows of the log
 
 
 @dataclass(frozen=True)
@@ -134,12 +64,12 @@ def train(
     validation: Any = None,
     resume: bool = True,
     device: str | torch.device = "cpu",
-    progress: bool = False,
+    progress: bool | str = False,
 ) -> TrainResult:
     """Train a link and its task, and leave the averaged weights in them.
 
     Ctrl-C and SIGTERM finish the step and save, and then do what they always do; the same call
-    goes on from there. A checkpoint that is damaged is set aside, and the training starts anew.
+    goes on from there. A checkpoint that is damaged is set aside, and the one before it is taken.
 
     Args:
         link: any module with ``transmit``; its channel and front end are trained through.
@@ -149,97 +79,244 @@ def train(
         folder: where checkpoint, log, validation curve and weights go.
         seed: decides every random number of the training.
         validation: payload for the curve over SNR of PSNR, of the task's PSNR where items have a
-            reference image, of accuracy where they have a class; none by default.
+            reference image, of accuracy where they have a class; none by default. It picks nothing.
         resume: go on from the folder's checkpoint where there is one.
         device: where to train.
-        progress: show a progress bar, where the screen is a terminal.
+        progress: say on the screen how far it is; a word is what it calls the training.
     """
-    task, spec, folder = task or Reconstruct(), spec or TrainSpec(), Path(folder)
-    if any(parameter.requires_grad for parameter in task.parameters(recurse=False)):
-        raise ValueError(
-            f"{type(task).__name__} trains parameters of its own; hold them in a module, such as "
-            "self.network, whose weights can be kept and loaded"
-        )
-    link.to(device), task.to(device)
-    with locked(folder):
-        with low_memory_if(spec.memory == "low", link, task, folder):
-            state = State(link, task, spec, seed)
-            if resume:
-                _resume(state, folder / CHECKPOINT)
-            watch = _Watch(state, folder, validation)
-            with watch.signals.noting():
-                if state.progress() < 1:
-                    _fit(state, payload, watch, folder, torch.device(device), progress)
-                state.save(folder / CHECKPOINT)
-            watch.signals.obey()
-            state.nets.load_state_dict(state.average)
-            state.nets.eval()
-        weights = _write_weights(state, folder)
-    recent = watch.losses[-100:]
-    loss = sum(recent) / len(recent) if recent else math.nan
-    return TrainResult(state.steps, state.seconds / 60, loss, watch.curve, weights)
+    training = Training(
+        link, payload, task, spec, folder=folder, seed=seed, validation=validation, resume=resume,
+        device=device, progress=progress,
+    )  # fmt: skip
+    with training:
+        training.advance()
+        return training.finish()
 
 
-def _resume(state: State, checkpoint: Path) -> None:
-    """Go on from a checkpoint where there is a sound one."""
-    if checkpoint.is_file():
-        try:
-            state.load(checkpoint)
-        except Damaged as error:
-            set_aside(checkpoint, error, then="the training starts anew")
+class Training:
+    """A training in pieces, such as those of a federated client between two rounds.
 
+        with Training(link, payload, spec=spec) as client:
+            for _ in range(rounds):
+                client.take(weights_of_the_server)
+                client.advance(5)
+                send(client.weights())
 
-class _Watch:
-    """What happens after each step: losses, checkpoints, validation, and when to stop."""
+    Pieces of any length give what one piece gives, bit for bit.
 
-    def __init__(self, state: State, folder: Path, validation: Any) -> None:
-        self.state, self.folder, self.validation = state, folder, validation
+    Args:
+        link, payload, task, spec, seed, validation, device, progress: as for :func:`train`.
+        folder: where checkpoint, log, validation curve and weights go; None keeps nothing.
+        resume: go on from the folder's checkpoint where there is one.
+    """
+
+    def __init__(
+        self,
+        link: nn.Module,
+        payload: Any,
+        task: nn.Module | None = None,
+        spec: TrainSpec | None = None,
+        *,
+        folder: str | Path | None = None,
+        seed: int = 0,
+        validation: Any = None,
+        resume: bool = True,
+        device: str | torch.device = "cpu",
+        progress: bool | str = False,
+    ) -> None:
+        self.task, self.spec = task or Reconstruct(), spec or TrainSpec()
+        if any(parameter.requires_grad for parameter in self.task.parameters(recurse=False)):
+            raise ValueError(
+                f"{type(self.task).__name__} trains parameters of its own; hold them in a module, "
+                "such as self.network, whose weights can be kept and loaded"
+            )
+        self.link, self.payload, self.validation = link, payload, validation
+        self.folder = None if folder is None else Path(folder)
+        self.seed, self.resume, self.device = seed, resume, torch.device(device)
+        self.screen = Screen(progress)
         self.losses: list[float] = []
-        self.curve = _curve_so_far(folder, state.steps)
-        self.signals = Postponed()
+        self.curve: list[dict[str, Any]] = []
+        self.state: State
+        self._held = contextlib.ExitStack()
 
-    def __call__(self, loss: float) -> bool:
-        """Note the loss of a step; return True to stop."""
-        state, spec = self.state, self.state.spec
+    def __enter__(self) -> Self:
+        with contextlib.ExitStack() as held:
+            spec, folder = self.spec, self.folder
+            if folder is not None:
+                held.enter_context(locked(folder))
+            self.link.to(self.device), self.task.to(self.device)
+            wants_less = spec.memory == "low"
+            held.enter_context(low_memory_if(wants_less, self.link, self.task, folder))
+            held.enter_context(frozen(self.link, self.task, spec.rates))
+            self.state = State(self.link, self.task, spec, self.seed)
+            if folder is not None and self.resume:
+                self.state.resume(folder)
+                self.curve = curve_so_far(folder, self.state.steps)
+            self._batches = Batches(self.payload, spec, self.seed)
+            self._saved = self.state.seconds
+            self._fabric = fabric_for(self.device, folder, spec.log)
+            step = _Step(self.state, self._batches)
+            self._step, self._optimiser = self._fabric.setup(step, self.state.optimiser)
+            self._held = held.pop_all()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for logger in self._fabric.loggers:
+            logger.finalize("success" if error[0] is None else "failed")
+        self._held.close()
+
+    def advance(self, steps: int | None = None) -> float:
+        """Take so many steps, or all that are left; return the mean loss of these.
+
+        A signal finishes the step at hand and saves; then it is obeyed.
+        """
+        state, begun, signals = self.state, self.state.steps, Postponed()
+        until = math.inf if steps is None else begun + steps
+        self.screen.begin(self.spec, begun, self.folder)
+        with alone(self.seed), signals.noting():
+            clock = time.perf_counter()
+            while state.progress() < 1 and state.steps < until and signals.received is None:
+                loss = self._one_step()
+                now = time.perf_counter()
+                state.seconds += now - clock
+                self._after_step(loss)
+                clock = time.perf_counter()  # validations and checkpoints do not count
+        self.save()
+        signals.obey()
+        recent = self.losses[len(self.losses) - (state.steps - begun) :]
+        mean = sum(recent) / len(recent) if recent else math.nan
+        self.screen.end(state.progress(), state.steps, mean)
+        return mean
+
+    def _one_step(self) -> float:
+        """Take one step and return its loss."""
+        state, fabric = self.state, self._fabric
+        state.set_rate()
+        self._keep_undecayed()
+        loss = self._step(state.steps)
+        self._optimiser.zero_grad()
+        fabric.backward(loss)
+        fabric.clip_gradients(
+            self._step, self._optimiser, max_norm=self.spec.clip, error_if_nonfinite=False
+        )
+        self._optimiser.step()
+        self.task.after_step()  # type: ignore[operator]
+        state.steps += 1
+        return loss.item()
+
+    def _keep_undecayed(self) -> None:
+        """Keep the state before the decay begins, from which another training can go on."""
+        spec, folder = self.spec, self.folder
+        if folder is None or not spec.decay or (folder / UNDECAYED).is_file():
+            return
+        if self.state.progress() >= 1 - spec.decay:
+            self.state.save(folder / UNDECAYED)
+
+    def _after_step(self, loss: float) -> None:
+        """Note the loss of a step; average, save and validate where it is time."""
+        state, spec = self.state, self.spec
+        state.follow()
         if not math.isfinite(loss):
             first = "before anything was learned, so look at the payload's values and the task"
             cure = first if state.steps == 1 else f"lower lr (now {spec.lr}) or clip"
             raise ValueError(f"the loss became {loss} at step {state.steps}; {cure}")
         self.losses.append(loss)
-        if state.steps % spec.save_every == 0:
-            state.save(self.folder / CHECKPOINT)
+        self.screen.step(state.progress(), state.steps, loss)
+        if state.steps % LOG_EVERY == 0:
+            self._fabric.log("loss", loss, state.steps)
+        due = spec.save_every is not None and state.steps % spec.save_every == 0
+        if due or state.seconds - self._saved > SAVE_SECONDS:
+            self.save()
         done = state.progress() >= 1
         if self.validation is not None and (done or state.steps % spec.val_every == 0):
             self.validate()
-        return done or self.signals.received is not None
+
+    def save(self) -> None:
+        """Write a checkpoint, where the training has a folder."""
+        if self.folder is not None:
+            self.state.save(self.folder / CHECKPOINT)
+            self._saved = self.state.seconds
 
     def validate(self) -> None:
         """Measure the averaged weights and append to ``validation.csv``."""
-        import pandas
-
         from semsim.evaluation import Stop, evaluate
 
-        state, spec = self.state, self.state.spec
+        state, spec = self.state, self.spec
         with state.averaged():
             rows = evaluate(
-                state.nets["link"], self.validation, snr_db=spec.val_snr_db,
-                metrics=[judge(*self.validation[0])], task=state.nets["task"],
-                stop=Stop(1, min(spec.val_items, len(self.validation))), seed=state.seed,
+                self.link, self.validation, snr_db=spec.val_snr_db,
+                metrics=[judge(*self.validation[0])], task=self.task,
+                stop=Stop(1, min(spec.val_items, len(self.validation))), seed=self.seed,
             )  # fmt: skip
         keep = ("snr_db", "metric", "value", "ci_low", "ci_high", "n")
         self.curve += [{"step": state.steps, **{k: row[k] for k in keep}} for row in rows]
-        text = pandas.DataFrame(self.curve).to_csv(index=False)
-        write_atomic(self.folder / "validation.csv", text)
+        if self.folder is not None:
+            import pandas
+
+            text = pandas.DataFrame(self.curve).to_csv(index=False)
+            write_atomic(self.folder / "validation.csv", text)
+
+    def weights(self) -> dict[str, Tensor]:
+        """Return the weights of link and task as they are now, without the average."""
+        return {k: v.detach().clone() for k, v in self.state.nets.state_dict().items()}
+
+    def take(self, weights: Mapping[str, Tensor]) -> None:
+        """Go on from these weights, as :meth:`weights` names them; the average begins with them.
+
+        The optimiser keeps its moments.
+        """
+        self.state.nets.load_state_dict(dict(weights))
+        for name, value in self.state.nets.state_dict().items():
+            self.state.average[name].copy_(value)
+
+    def finish(self) -> TrainResult:
+        """Leave the averaged weights in link and task, write them, and say what was done."""
+        state = self.state
+        state.nets.load_state_dict(state.average)
+        state.nets.eval()
+        weights = None if self.folder is None else write_weights(state, self.folder)
+        recent = self.losses[-100:]
+        loss = sum(recent) / len(recent) if recent else math.nan
+        return TrainResult(state.steps, state.seconds / 60, loss, self.curve, weights)
 
 
-def judge(source: torch.Tensor, target: Any) -> str:
+class _Step(nn.Module):
+    """The loss of a step as a module, so that Fabric may wrap it."""
+
+    def __init__(self, state: State, batches: Batches) -> None:
+        super().__init__()
+        self.nets = state.nets
+        self.state, self.batches = state, batches
+
+    def forward(self, step: int) -> Tensor:
+        device = next(self.nets.parameters()).device
+        source, target = (part.to(device) for part in self.batches.batch(step))
+        return step_loss(self.state, source, target, step)
+
+
+def fabric_for(device: torch.device, folder: Path | None, log: str) -> Any:
+    """Return Lightning Fabric for one device, with a log where there is a folder for it."""
+    from lightning.fabric import Fabric
+    from lightning.fabric.loggers import CSVLogger, TensorBoardLogger
+    from lightning.fabric.plugins.environments import LightningEnvironment
+
+    logger = {"csv": CSVLogger, "tensorboard": TensorBoardLogger}[log]
+    is_numbered = device.type == "cuda" and device.index is not None
+    return Fabric(
+        accelerator=device.type, devices=[device.index] if is_numbered else 1,
+        loggers=[] if folder is None else [logger(folder, name="log")],
+        plugins=[LightningEnvironment()],  # or SLURM's variables ask for several processes
+    )  # fmt: skip
+
+
+def judge(source: Tensor, target: Any) -> str:
     """Return the kind of metric that a validation shows for such items."""
-    if not isinstance(target, torch.Tensor):
+    if not isinstance(target, Tensor):
         return "accuracy"
     return "task_psnr" if target is not source and target.shape == source.shape else "psnr"
 
 
-def _curve_so_far(folder: Path, steps: int) -> list[dict[str, Any]]:
+def curve_so_far(folder: Path, steps: int) -> list[dict[str, Any]]:
     """Return the validation rows of the steps that a resumed training has behind it."""
     path = folder / "validation.csv"
     if not steps or not path.is_file():
@@ -250,31 +327,10 @@ def _curve_so_far(folder: Path, steps: int) -> list[dict[str, Any]]:
     return rows[rows["step"] <= steps].to_dict("records")  # type: ignore[return-value]
 
 
-def _fit(
-    state: State, payload: Any, watch: _Watch, folder: Path, device: torch.device, progress: bool
-) -> None:
-    import lightning
-    from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
-    from lightning.pytorch.plugins.environments import LightningEnvironment
-
-    logger = {"csv": CSVLogger, "tensorboard": TensorBoardLogger}[state.spec.log]
-    batches = Batches(payload, state.spec, state.seed, state.steps)
-    loader = torch.utils.data.DataLoader(batches, batch_size=None)
-    with _alone(state.seed):
-        trainer = lightning.Trainer(
-            accelerator="gpu" if device.type == "cuda" else "cpu", devices=1, max_epochs=1,
-            gradient_clip_val=state.spec.clip, logger=logger(folder, name="log"),
-            enable_checkpointing=False, enable_progress_bar=progress and sys.stdout.isatty(),
-            enable_model_summary=False, log_every_n_steps=20,
-            plugins=[LightningEnvironment()],  # or SLURM's variables ask for several processes
-        )  # fmt: skip
-        trainer.fit(lightning_module(state, watch, watch.signals.listen), loader)
-
-
 @contextlib.contextmanager
-def _alone(seed: int) -> Iterator[None]:
+def alone(seed: int) -> Iterator[None]:
     """Seed torch and quieten Lightning for a while, and leave no trace of either."""
-    chatter = logging.getLogger("lightning.pytorch")
+    chatter = logging.getLogger("lightning.fabric")
     level = chatter.level
     with warnings.catch_warnings(), torch.random.fork_rng():
         warnings.filterwarnings("ignore", module="lightning")
@@ -286,17 +342,3 @@ def _alone(seed: int) -> Iterator[None]:
         finally:
             torch.set_flush_denormal(False)
             chatter.setLevel(level)
-
-
-def _write_weights(state: State, folder: Path) -> Path | None:
-    """Write both ends, and beside them the parts of a task that was trained too."""
-    from semsim import zoo
-
-    link, task = state.nets["link"], state.nets["task"]
-    facts = {"steps": state.steps, "minutes": round(state.seconds / 60, 2)}
-    if any(p.requires_grad for p in task.parameters()):
-        zoo.export_parts(folder / zoo.OF_TASK, dict(task.named_children()), facts)
-    parts = link.parts() if isinstance(link, Link) else {}
-    if not {"transmitter", "receiver"} <= parts.keys():
-        return None
-    return zoo.export_parts(folder / "weights.safetensors", parts, facts)

@@ -375,7 +375,8 @@ def test_weights_go_to_a_file_and_back(tmp_path: Path) -> None:
 @pytest.mark.parametrize("model", ["keras_models:halves", "keras_models:noisy"])
 def test_a_resumed_training_equals_an_uninterrupted_one(model: str, tmp_path: Path) -> None:
     from semsim.payloads.synthetic import Synthetic
-    from semsim.training.loop import TrainSpec, train
+    from semsim.training.loop import train
+    from semsim.training.spec import TrainSpec
 
     def run(folder: str, steps: int) -> dict[str, Tensor]:
         torch.manual_seed(9)

@@ -22,7 +22,8 @@ from semsim.codecs.latent_denoiser import (
 from semsim.mistakes import SpecError
 from semsim.nn.denoise import ResidualDenoiser, ScorePredictor
 from semsim.phy.power import unit_power
-from semsim.training.loop import TrainSpec, train
+from semsim.training.loop import train
+from semsim.training.spec import TrainSpec
 
 SMALL = {"cbr": "1/6", "width": 16, "depth": 1}
 NETWORK = {"width": 8, "depth": 3, "max_steps": 3}

@@ -17,7 +17,8 @@ from semsim.codecs.analog import AnalogReceiver, AnalogTransmitter
 from semsim.codecs.deepjscc import DeepJSCCReceiver, DeepJSCCTransmitter
 from semsim.codecs.uncoded import UncodedReceiver, UncodedTransmitter
 from semsim.payloads.photos import Photos
-from semsim.training.loop import TrainSpec, train
+from semsim.training.loop import train
+from semsim.training.spec import TrainSpec
 
 PHOTO = Photos(["coffee"], resize=64, crop=64)[0][0]
 

@@ -20,7 +20,8 @@ from semsim.scenario.scenario import Scenario
 from semsim.sweep.strips import CAPTION, take_pictures
 from semsim.tasks.processing import Place, Processing
 from semsim.training.learner import Batches
-from semsim.training.loop import TrainSpec, train
+from semsim.training.loop import train
+from semsim.training.spec import TrainSpec
 
 
 class Invert(Processing):
@@ -92,7 +93,7 @@ def test_without_a_link_the_task_works_once_for_all_snrs() -> None:
 
 
 def test_a_crop_and_a_mirror_hit_the_reference_too() -> None:
-    batches = Batches(ToyPairs(), TrainSpec(batch_size=4, crop=8), seed=5, start=0)
+    batches = Batches(ToyPairs(), TrainSpec(batch_size=4, crop=8), seed=5)
     sources, targets = batches.batch(3)
     assert sources.shape == (4, 3, 8, 8)
     assert torch.equal(sources / 2, targets)
@@ -103,12 +104,12 @@ def test_a_target_that_a_mirror_would_move_leaves_the_image_as_it_is() -> None:
         def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
             return super().__getitem__(index)[0], torch.arange(8.0)
 
-    sources, targets = Batches(Corners(), TrainSpec(batch_size=4), seed=5, start=0).batch(0)
+    sources, targets = Batches(Corners(), TrainSpec(batch_size=4), seed=5).batch(0)
     whole = [Corners()[i][0] for i in range(4)]
     assert all(any(torch.equal(s, image) for image in whole) for s in sources)
     assert targets.shape == (4, 8)
     with pytest.raises(ValueError, match=r"targets \[8\]; leave train.crop out"):
-        Batches(Corners(), TrainSpec(batch_size=4, crop=8), seed=5, start=0).batch(0)
+        Batches(Corners(), TrainSpec(batch_size=4, crop=8), seed=5).batch(0)
 
 
 def test_a_class_may_be_a_number_or_a_tensor() -> None:
@@ -121,7 +122,7 @@ def test_a_class_may_be_a_number_or_a_tensor() -> None:
             return super().__getitem__(index)[0], self.turn(torch.tensor(index))
 
     spec = TrainSpec(batch_size=4, crop=8)
-    found = [Batches(Classes(t), spec, seed=5, start=0).batch(0) for t in (int, Tensor.clone)]
+    found = [Batches(Classes(t), spec, seed=5).batch(0) for t in (int, Tensor.clone)]
     assert found[0][0].shape == (4, 3, 8, 8)
     assert all(map(torch.equal, *found))
 

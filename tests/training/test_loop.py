@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import random
@@ -21,8 +22,9 @@ from semsim.codecs.swin_jscc import SwinReceiver, SwinTransmitter
 from semsim.files.disk import Damaged, check_seal, sealed_file
 from semsim.mistakes import sentence
 from semsim.tasks.reconstruct import Reconstruct
-from semsim.training.learner import Batches, auxiliary_loss, networks_in_bf16, rate
-from semsim.training.loop import TrainSpec, train
+from semsim.training.learner import Batches, auxiliary_loss, draw_snr, networks_in_bf16
+from semsim.training.loop import Training, train
+from semsim.training.spec import TrainSpec, rate
 
 SMALL = {"cbr": "1/6", "width": 16, "depth": 1}
 
@@ -191,11 +193,27 @@ def test_bf16_leaves_channel_and_outputs_in_fp32(tmp_path: Path) -> None:
 
 def test_batches_depend_on_seed_and_step_alone() -> None:
     settings = spec(crop=8)
-    late = Batches(Blobs(), settings, seed=5, start=4)
-    early = list(Batches(Blobs(), settings, seed=5, start=0))
-    assert torch.equal(next(iter(late))[0], early[4][0])
-    assert early[0][0].shape == (4, 3, 8, 8)
-    assert not torch.equal(Batches(Blobs(), settings, 6, 4).batch(4)[0], early[4][0])
+    early = Batches(Blobs(), settings, seed=5)
+    batches = [early.batch(step)[0] for step in range(5)]
+    assert torch.equal(Batches(Blobs(), settings, seed=5).batch(4)[0], batches[4])
+    assert batches[0].shape == (4, 3, 8, 8)
+    assert not torch.equal(Batches(Blobs(), settings, seed=6).batch(4)[0], batches[4])
+
+
+def test_a_turn_moves_a_square_by_quarters_and_its_reference_alike() -> None:
+    class Pairs(Blobs):
+        def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+            image, _ = super().__getitem__(index)
+            return image, 1 - image
+
+    plain = Batches(Pairs(), spec(crop=None, flip=False, batch_size=24), seed=5)
+    images = plain.batch(0)[0][..., :12]
+    turned = Batches(Pairs(), spec(crop=12, turn=True, batch_size=24), seed=5)
+    source, target = turned.batch(0)
+    assert torch.equal(target, 1 - source)
+    assert images.shape == source.shape
+    quarters = [torch.equal(s.rot90(k, (1, 2)).flip(-1), s) for s in source for k in range(4)]
+    assert not all(quarters)
 
 
 def test_rate_rises_and_falls_to_zero() -> None:
@@ -219,6 +237,12 @@ def test_rate_rises_and_falls_to_zero() -> None:
         ({"snr_db": (0.0, math.inf)}, "snr_db must lie between"),
         ({"val_snr_db": (math.nan,)}, "val_snr_db must lie between"),
         ({"val_snr_db": ()}, "val_snr_db must lie between"),
+        ({"decay": 0.1}, "decay belongs to schedule: constant"),
+        ({"decay": 1.0}, "decay must be in"),
+        ({"warmup": -0.1}, "warmup must be a share below 1, or steps"),
+        ({"rates": {"transmitter": -1.0}}, "rates must be finite numbers of at least 0"),
+        ({"cut": True}, "name weights in start"),
+        ({"snr_peak": (10.0, 2.0, 30.0)}, "such as .10, 2, 0.3."),
     ],
 )
 def test_settings_that_make_no_sense_are_refused(changes: dict, message: str) -> None:
@@ -256,6 +280,176 @@ def test_a_damaged_checkpoint_is_set_aside_and_training_starts_anew(
     assert (tmp_path / "checkpoint.pt.damaged").read_bytes() == changed
     assert path.read_bytes() != changed
     assert same(whole.state_dict(), again.state_dict())
+
+
+def test_a_damaged_checkpoint_costs_the_steps_since_the_one_before_it(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    whole, resumed = small_link(), small_link()
+    train(whole, Blobs(), spec=spec(save_every=3), folder=tmp_path)  # saved at 3, 6 and 8
+    path, older = tmp_path / "checkpoint.pt", tmp_path / "checkpoint.old.pt"
+    assert torch.load(older, weights_only=True)["steps"] == 6
+    path.write_bytes(path.read_bytes()[:-100])
+    result = train(resumed, Blobs(), spec=spec(save_every=3), folder=tmp_path)
+    assert "the one before it" in caplog.text
+    assert result.steps == 8
+    assert same(whole.state_dict(), resumed.state_dict())
+    path.write_bytes(b"no checkpoint")
+    older.write_bytes(b"none either")
+    train(resumed := small_link(), Blobs(), spec=spec(save_every=3), folder=tmp_path)
+    assert "starts anew" in caplog.text
+    assert same(whole.state_dict(), resumed.state_dict())
+
+
+@pytest.mark.parametrize("pieces", [[8], [1, 3, 4], [5, 100]])
+def test_a_training_in_pieces_equals_one_in_a_whole(tmp_path: Path, pieces: list[int]) -> None:
+    whole, client = small_link(), small_link()
+    train(whole, Blobs(), spec=spec(), folder=tmp_path, seed=2)
+    with Training(client, Blobs(), spec=spec(), seed=2) as training:
+        losses = [training.advance(steps) for steps in pieces]
+        result = training.finish()
+    assert all(math.isfinite(loss) for loss in losses)
+    assert result.steps == 8 and result.weights is None
+    assert same(whole.state_dict(), client.state_dict())
+
+
+def test_a_client_goes_on_from_the_weights_of_a_server() -> None:
+    server, client = small_link(), small_link()
+    with torch.no_grad():
+        for parameter in server.parameters():
+            parameter.add_(0.01)
+    with Training(client, Blobs(), spec=spec(steps=100)) as training:
+        training.advance(2)
+        given = {f"link.{name}": value for name, value in server.state_dict().items()}
+        training.take(given)
+        assert same(training.weights(), given)
+        training.advance(1)
+        assert not same(training.weights(), given)
+        training.finish()  # the mean of what the server gave and of one step
+    assert not same(client.state_dict(), server.state_dict())
+
+
+def test_a_constant_rate_rises_stays_and_falls_in_a_line() -> None:
+    shape = TrainSpec(steps=100, schedule="constant", warmup=10, decay=0.2)
+    rates = [shape.rate(step / 100, step) for step in range(100)]
+    assert rates[:10] == pytest.approx([(step + 1) / 10 for step in range(10)])
+    assert rates[10:81] == pytest.approx([1.0] * 71)
+    assert rates[81:] == pytest.approx([(100 - step) / 20 for step in range(81, 100)])
+
+
+def test_a_training_goes_on_from_the_state_before_its_decay(tmp_path: Path) -> None:
+    settings = {"schedule": "constant", "warmup": 1, "optimiser": "muon"}
+    longer = small_link()
+    train(longer, Blobs(), spec=spec(steps=6, **settings), folder=tmp_path / "constant")
+    train(small_link(), Blobs(), spec=spec(steps=8, decay=0.25, **settings), folder=tmp_path / "a")
+    undecayed = tmp_path / "a" / "undecayed.pt"
+    kept = torch.load(undecayed, weights_only=True)
+    alike = torch.load(tmp_path / "constant" / "checkpoint.pt", weights_only=True)
+    assert kept["steps"] == 6
+    assert same(kept["nets"], alike["nets"])  # the decay has not begun
+    torch.manual_seed(9)
+    other = Link(DeepJSCCTransmitter(**SMALL), AWGN(), DeepJSCCReceiver(**SMALL))
+    with Training(other, Blobs(), spec=spec(start=str(undecayed), **settings)) as training:
+        assert same(training.weights(), kept["nets"])
+        moments = training.state.optimiser.state_dict()["state"]
+        assert torch.equal(moments[0]["mean"], kept["optimiser"]["state"][0]["mean"])
+    wide = {**SMALL, "width": 24}
+    link = Link(DeepJSCCTransmitter(**wide), AWGN(), DeepJSCCReceiver(**wide))
+    with pytest.raises(ValueError, match="of other networks or another optimiser"):
+        train(link, Blobs(), spec=spec(start=str(undecayed), **settings), folder=tmp_path / "b")
+
+
+def test_start_takes_over_what_fits_and_cut_its_leading_part(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    wide = {**SMALL, "width": 24}
+    torch.manual_seed(4)
+    large = Link(DeepJSCCTransmitter(**wide), AWGN(), DeepJSCCReceiver(**wide))
+    begun = str(train(large, Blobs(), spec=spec(steps=1), folder=tmp_path).weights)
+    for cut in (False, True):
+        link = small_link()
+        with Training(link, Blobs(), spec=spec(start=begun, cut=cut)):
+            taken = [
+                torch.equal(value, large.state_dict()[key][tuple(map(slice, value.shape))])
+                for key, value in link.state_dict().items()
+            ]
+        assert all(taken) == cut and any(taken)
+    assert "tensors of" in caplog.text
+    with pytest.raises(ValueError, match="no tensor whose name and shape"):
+        train(small_link(), Blobs(), spec=spec(start="resnet-cifar10"), folder=tmp_path / "b")
+    with pytest.raises(ValueError, match="no weights are called"):
+        train(small_link(), Blobs(), spec=spec(start="resnet-cifar"), folder=tmp_path / "b")
+
+
+def test_the_card_says_what_weights_began_with(tmp_path: Path) -> None:
+    first = train(small_link(), Blobs(), spec=spec(steps=2, lr=1e-2), folder=tmp_path / "a")
+    later = spec(steps=3, start=str(first.weights))
+    train(small_link(), Blobs(), spec=later, folder=tmp_path / "b", seed=4)
+    card = json.loads((tmp_path / "b" / "weights.json").read_text())
+    assert card["steps"] == 3 and card["training"]["seed"] == 4
+    (before,) = card["before"]
+    assert before["weights"] == str(first.weights)
+    assert before["steps"] == 2 and before["training"]["lr"] == 1e-2
+
+
+def test_a_rate_of_zero_freezes_and_others_scale(tmp_path: Path) -> None:
+    plain, scaled = small_link(), small_link()
+    before = {k: v.clone() for k, v in plain.state_dict().items()}
+    settings = {"steps": 1, "ema": 0.0, "warmup": 0.0, "clip": 1e9}
+    train(plain, Blobs(), spec=spec(**settings), folder=tmp_path / "a")
+    rates = {"transmitter": 0.0, "receiver": 0.5}
+    train(scaled, Blobs(), spec=spec(**settings, rates=rates), folder=tmp_path / "b")
+    assert all(p.requires_grad for p in scaled.parameters())  # when it is over
+    for name, old in before.items():
+        moved = plain.state_dict()[name] - old
+        factor = 0.5 if name.startswith("receiver") else 0.0
+        # of one Adam step, up to the rounding of float32 weights near 1
+        assert torch.allclose(scaled.state_dict()[name] - old, factor * moved, atol=2e-7), name
+    with pytest.raises(ValueError, match="did you mean 'receiver'"):
+        train(plain, Blobs(), spec=spec(rates={"reciever": 0.1}), folder=tmp_path / "c")
+
+
+def test_snrs_gather_around_a_peak() -> None:
+    settings = TrainSpec(snr_db=(-2.0, 22.0), snr_peak=(10.0, 2.0, 0.3))
+    snr_db = draw_snr(settings, 20_000, 1, (0,))
+    near = ((snr_db - 10).abs() < 2).double().mean()
+    share = 0.3 * math.erf(1 / math.sqrt(2)) + 0.7 * 4 / 24
+    assert abs(near - share) < 5 * math.sqrt(share * (1 - share) / 20_000)
+    assert torch.equal(draw_snr(settings, 5, 1, (0,)), draw_snr(settings, 5, 1, (0,)))
+
+
+def test_a_loss_of_the_task_alone_needs_no_link(tmp_path: Path) -> None:
+    class Halves(Reconstruct):
+        def __init__(self) -> None:
+            super().__init__()
+            self.network = torch.nn.Conv2d(3, 3, 1)
+
+        def forward(self, estimate: Tensor) -> Tensor:
+            return self.network(estimate)
+
+        def loss(self, output: Tensor, source: Tensor, target: Tensor) -> Tensor:
+            return (output - target / 2).square().mean()
+
+    class Deaf(AWGN):
+        def forward(self, x: Tensor, *rest: object) -> Tensor:
+            raise AssertionError("nothing is sent")
+
+    link, task = small_link(Deaf()), Halves()
+    before = {k: v.clone() for k, v in link.state_dict().items()}
+    settings = spec(through="task", steps=200, lr=3e-2)
+    result = train(link, Blobs(), task, settings, folder=tmp_path)
+    assert result.loss < 1e-2
+    assert same(before, link.state_dict())
+    assert (tmp_path / "task.safetensors").is_file()
+
+
+def test_off_a_terminal_a_line_says_that_a_training_begins_and_ends(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    train(small_link(), Blobs(), spec=spec(), folder=tmp_path, progress="training blobs")
+    begin, end = capsys.readouterr().err.splitlines()
+    assert begin == f"training blobs: 8 steps of 4 items, kept in {tmp_path}"
+    assert end.startswith("training blobs: 100%, step 8, loss 0.")
 
 
 def test_two_trainings_at_once_do_not_share_a_folder(tmp_path: Path) -> None:

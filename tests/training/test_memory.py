@@ -16,7 +16,8 @@ from semsim.codecs.deepjscc import DeepJSCCReceiver, DeepJSCCTransmitter
 from semsim.codecs.swin_jscc import SwinReceiver, SwinTransmitter
 from semsim.nn.lowmem import low_memory
 from semsim.nn.lowmem_layers import MSLayerNorm, ReGELU2
-from semsim.training.loop import TrainSpec, train
+from semsim.training.loop import train
+from semsim.training.spec import TrainSpec
 
 SMALL = {"widths": (32,), "depths": (1,), "decoder_depths": (1,), "window": 4}
 
@@ -64,7 +65,8 @@ def test_the_weights_fit_an_ordinary_network_with_the_same_output(tmp_path: Path
 def test_it_keeps_less_and_follows_the_ordinary_training(tmp_path: Path) -> None:
     from semsim.nn.saved import saved_bytes
     from semsim.tasks.reconstruct import Reconstruct
-    from semsim.training.learner import State, step_loss
+    from semsim.training.learner import step_loss
+    from semsim.training.state import State
 
     plain, low = swin_link(), swin_link()
     low_memory(low)

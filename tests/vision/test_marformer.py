@@ -10,7 +10,8 @@ from torch import nn
 
 from semsim import spec, zoo
 from semsim.seeds import stream
-from semsim.training.loop import TrainSpec, train
+from semsim.training.loop import train
+from semsim.training.spec import TrainSpec
 from semsim.vision.marformer import (
     DRSA,
     SIZES,
