@@ -161,8 +161,8 @@ def rehearse(scenario: Scenario, built: Built) -> bool:
     What the training would refuse fails now. False where there is nothing to train.
     """
     from semsim.training.learner import Batches, step_loss
-    from semsim.training.loop import judge
     from semsim.training.state import State
+    from semsim.training.validation import judge
 
     payload, validation = training_data(scenario)
     if not learns(built):

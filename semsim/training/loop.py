@@ -9,11 +9,9 @@ training that was stopped and resumed is bit for bit the one that was not.
 from __future__ import annotations
 
 import contextlib
-import logging
 import math
 import time
-import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
@@ -21,14 +19,16 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
-from semsim.files.disk import locked, write_atomic
+from semsim.files.disk import locked
 from semsim.stopping import Postponed
 from semsim.tasks.reconstruct import Reconstruct
 from semsim.training.card import write_weights
+from semsim.training.fabric import alone, fabric_for
 from semsim.training.learner import Batches, low_memory_if, step_loss
 from semsim.training.screen import Screen
 from semsim.training.spec import TrainSpec
 from semsim.training.state import CHECKPOINT, UNDECAYED, State, frozen
+from semsim.training.validation import curve_so_far, validation_rows, write_curve
 
 SAVE_SECONDS = 300.0  #: between checkpoints at most
 LOG_EVERY = 20  #: steps between rows of the log
@@ -137,17 +137,17 @@ class Training:
         self.losses: list[float] = []
         self.curve: list[dict[str, Any]] = []
         self.state: State
-        self._held = contextlib.ExitStack()
+        self._held, self._changed = contextlib.ExitStack(), contextlib.ExitStack()
 
     def __enter__(self) -> Self:
-        with contextlib.ExitStack() as held:
+        with contextlib.ExitStack() as held, contextlib.ExitStack() as changed:
             spec, folder = self.spec, self.folder
             if folder is not None:
                 held.enter_context(locked(folder))
             self.link.to(self.device), self.task.to(self.device)
             wants_less = spec.memory == "low"
-            held.enter_context(low_memory_if(wants_less, self.link, self.task, folder))
-            held.enter_context(frozen(self.link, self.task, spec.rates))
+            changed.enter_context(low_memory_if(wants_less, self.link, self.task, folder))
+            changed.enter_context(frozen(self.link, self.task, spec.rates))
             self.state = State(self.link, self.task, spec, self.seed)
             if folder is not None and self.resume:
                 self.state.resume(folder)
@@ -157,12 +157,13 @@ class Training:
             self._fabric = fabric_for(self.device, folder, spec.log)
             step = _Step(self.state, self._batches)
             self._step, self._optimiser = self._fabric.setup(step, self.state.optimiser)
-            self._held = held.pop_all()
+            self._held, self._changed = held.pop_all(), changed.pop_all()
         return self
 
     def __exit__(self, *error: object) -> None:
         for logger in self._fabric.loggers:
             logger.finalize("success" if error[0] is None else "failed")
+        self._changed.close()
         self._held.close()
 
     def advance(self, steps: int | None = None) -> float:
@@ -239,22 +240,9 @@ class Training:
 
     def validate(self) -> None:
         """Measure the averaged weights and append to ``validation.csv``."""
-        from semsim.evaluation import Stop, evaluate
-
-        state, spec = self.state, self.spec
-        with state.averaged():
-            rows = evaluate(
-                self.link, self.validation, snr_db=spec.val_snr_db,
-                metrics=[judge(*self.validation[0])], task=self.task,
-                stop=Stop(1, min(spec.val_items, len(self.validation))), seed=self.seed,
-            )  # fmt: skip
-        keep = ("snr_db", "metric", "value", "ci_low", "ci_high", "n")
-        self.curve += [{"step": state.steps, **{k: row[k] for k in keep}} for row in rows]
+        self.curve += validation_rows(self.state, self.validation)
         if self.folder is not None:
-            import pandas
-
-            text = pandas.DataFrame(self.curve).to_csv(index=False)
-            write_atomic(self.folder / "validation.csv", text)
+            write_curve(self.folder, self.curve)
 
     def weights(self) -> dict[str, Tensor]:
         """Return the weights of link and task as they are now, without the average."""
@@ -270,9 +258,13 @@ class Training:
             self.state.average[name].copy_(value)
 
     def finish(self) -> TrainResult:
-        """Leave the averaged weights in link and task, write them, and say what was done."""
+        """Leave the averaged weights in link and task, write them, and say what was done.
+
+        The training is over then.
+        """
         state = self.state
         state.nets.load_state_dict(state.average)
+        self._changed.close()  # files hold the ordinary layout, and what was frozen too
         state.nets.eval()
         weights = None if self.folder is None else write_weights(state, self.folder)
         recent = self.losses[-100:]
@@ -292,53 +284,3 @@ class _Step(nn.Module):
         device = next(self.nets.parameters()).device
         source, target = (part.to(device) for part in self.batches.batch(step))
         return step_loss(self.state, source, target, step)
-
-
-def fabric_for(device: torch.device, folder: Path | None, log: str) -> Any:
-    """Return Lightning Fabric for one device, with a log where there is a folder for it."""
-    from lightning.fabric import Fabric
-    from lightning.fabric.loggers import CSVLogger, TensorBoardLogger
-    from lightning.fabric.plugins.environments import LightningEnvironment
-
-    logger = {"csv": CSVLogger, "tensorboard": TensorBoardLogger}[log]
-    is_numbered = device.type == "cuda" and device.index is not None
-    return Fabric(
-        accelerator=device.type, devices=[device.index] if is_numbered else 1,
-        loggers=[] if folder is None else [logger(folder, name="log")],
-        plugins=[LightningEnvironment()],  # or SLURM's variables ask for several processes
-    )  # fmt: skip
-
-
-def judge(source: Tensor, target: Any) -> str:
-    """Return the kind of metric that a validation shows for such items."""
-    if not isinstance(target, Tensor):
-        return "accuracy"
-    return "task_psnr" if target is not source and target.shape == source.shape else "psnr"
-
-
-def curve_so_far(folder: Path, steps: int) -> list[dict[str, Any]]:
-    """Return the validation rows of the steps that a resumed training has behind it."""
-    path = folder / "validation.csv"
-    if not steps or not path.is_file():
-        return []
-    import pandas
-
-    rows = pandas.read_csv(path, float_precision="round_trip")
-    return rows[rows["step"] <= steps].to_dict("records")  # type: ignore[return-value]
-
-
-@contextlib.contextmanager
-def alone(seed: int) -> Iterator[None]:
-    """Seed torch and quieten Lightning for a while, and leave no trace of either."""
-    chatter = logging.getLogger("lightning.fabric")
-    level = chatter.level
-    with warnings.catch_warnings(), torch.random.fork_rng():
-        warnings.filterwarnings("ignore", module="lightning")
-        chatter.setLevel(logging.ERROR)
-        torch.manual_seed(seed)
-        torch.set_flush_denormal(True)  # or tiny gradients make the backward pass four times slower
-        try:
-            yield
-        finally:
-            torch.set_flush_denormal(False)
-            chatter.setLevel(level)

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from semsim import zoo
 from semsim.files.disk import Damaged, check_seal, log, sealed_file, set_aside
+from semsim.link import Link
 from semsim.mistakes import known
 from semsim.nn import muon
 from semsim.training.spec import TrainSpec, deciding
@@ -158,11 +159,14 @@ def take_over(nets: nn.ModuleDict, names: list[str], *, cut: bool) -> None:
     A receiver that wraps another, its ``codec``, takes that one's tensors for it.
 
     Args:
-        nets: link and task; names of tensors in files lack this first part.
+        nets: link and task.
         names: of shipped weights, or files.
         cut: of a larger tensor take the leading part.
     """
-    own = {key.partition(".")[2]: value for key, value in nets.state_dict().items()}
+    link = nets["link"]
+    ends = link.parts() if isinstance(link, Link) else {}
+    parts = {**dict(nets["task"].named_children()), **ends}
+    own = {f"{p}.{k}": v for p, part in parts.items() for k, v in part.state_dict().items()}
     for name in names:
         theirs = zoo.tensors(name)
         fitting = {

@@ -1,0 +1,44 @@
+"""Lightning Fabric around the loop: device and log, and quiet; nothing else of Lightning is used."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+
+
+def fabric_for(device: torch.device, folder: Path | None, log: str) -> Any:
+    """Return Lightning Fabric for one device, with a log where there is a folder for it."""
+    from lightning.fabric import Fabric
+    from lightning.fabric.loggers import CSVLogger, TensorBoardLogger
+    from lightning.fabric.plugins.environments import LightningEnvironment
+
+    logger = {"csv": CSVLogger, "tensorboard": TensorBoardLogger}[log]
+    is_numbered = device.type == "cuda" and device.index is not None
+    return Fabric(
+        accelerator=device.type, devices=[device.index] if is_numbered else 1,
+        loggers=[] if folder is None else [logger(folder, name="log")],
+        plugins=[LightningEnvironment()],  # or SLURM's variables ask for several processes
+    )  # fmt: skip
+
+
+@contextlib.contextmanager
+def alone(seed: int) -> Iterator[None]:
+    """Seed torch and quieten Lightning for a while, and leave no trace of either."""
+    chatter = logging.getLogger("lightning.fabric")
+    level = chatter.level
+    with warnings.catch_warnings(), torch.random.fork_rng():
+        warnings.filterwarnings("ignore", module="lightning")
+        chatter.setLevel(logging.ERROR)
+        torch.manual_seed(seed)
+        torch.set_flush_denormal(True)  # or tiny gradients make the backward pass four times slower
+        try:
+            yield
+        finally:
+            torch.set_flush_denormal(False)
+            chatter.setLevel(level)

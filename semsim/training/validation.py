@@ -1,0 +1,52 @@
+"""The curve over SNR that a training shows of its averaged weights; it picks nothing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from semsim.evaluation import Stop, evaluate
+from semsim.files.disk import write_atomic
+from semsim.training.state import State
+
+COLUMNS = ("snr_db", "metric", "value", "ci_low", "ci_high", "n")
+CURVE = "validation.csv"
+
+
+def validation_rows(state: State, payload: Any) -> list[dict[str, Any]]:
+    """Return what the averaged weights reach at this step, a row per SNR."""
+    spec = state.spec
+    with state.averaged():
+        rows = evaluate(
+            state.nets["link"], payload, snr_db=spec.val_snr_db, metrics=[judge(*payload[0])],
+            task=state.nets["task"], stop=Stop(1, min(spec.val_items, len(payload))),
+            seed=state.seed,
+        )  # fmt: skip
+    return [{"step": state.steps, **{k: row[k] for k in COLUMNS}} for row in rows]
+
+
+def write_curve(folder: Path, curve: list[dict[str, Any]]) -> None:
+    """Write all rows so far into ``validation.csv``."""
+    import pandas
+
+    write_atomic(folder / CURVE, pandas.DataFrame(curve).to_csv(index=False))
+
+
+def judge(source: Tensor, target: Any) -> str:
+    """Return the kind of metric that a validation shows for such items."""
+    if not isinstance(target, Tensor):
+        return "accuracy"
+    return "task_psnr" if target is not source and target.shape == source.shape else "psnr"
+
+
+def curve_so_far(folder: Path, steps: int) -> list[dict[str, Any]]:
+    """Return the validation rows of the steps that a resumed training has behind it."""
+    path = folder / CURVE
+    if not steps or not path.is_file():
+        return []
+    import pandas
+
+    rows = pandas.read_csv(path, float_precision="round_trip")
+    return rows[rows["step"] <= steps].to_dict("records")  # type: ignore[return-value]
