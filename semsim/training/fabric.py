@@ -1,4 +1,4 @@
-"""Lightning Fabric around the loop: device and log, and quiet; nothing else of Lightning is used."""
+"""Lightning Fabric around the loop: device, log and quiet; no more of Lightning is used."""
 
 from __future__ import annotations
 

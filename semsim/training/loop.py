@@ -147,7 +147,7 @@ class Training:
             self.link.to(self.device), self.task.to(self.device)
             wants_less = spec.memory == "low"
             changed.enter_context(low_memory_if(wants_less, self.link, self.task, folder))
-            changed.enter_context(frozen(self.link, self.task, spec.rates))
+            changed.enter_context(frozen(self.link, self.task, spec.rates or {}))
             self.state = State(self.link, self.task, spec, self.seed)
             if folder is not None and self.resume:
                 self.state.resume(folder)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Literal
 
 
@@ -55,7 +55,7 @@ class TrainSpec:
     decay: float = 0.0
     start: str | tuple[str, ...] | None = None
     cut: bool = False
-    rates: dict[str, float] = field(default_factory=dict)
+    rates: dict[str, float] | None = None
     snr_db: float | tuple[float, float] = (0.0, 20.0)
     snr_peak: tuple[float, float, float] | None = None
     through: Literal["link", "task"] = "link"
@@ -95,7 +95,7 @@ class TrainSpec:
             raise ValueError(f"decay must be in [0, 1), got {self.decay}")
         if self.decay and self.schedule != "constant":
             raise ValueError("decay belongs to schedule: constant; a cosine falls all the time")
-        for name, factor in self.rates.items():
+        for name, factor in (self.rates or {}).items():
             if not 0 <= factor < math.inf:
                 raise ValueError(
                     f"rates must be finite numbers of at least 0, got {name}: {factor}"

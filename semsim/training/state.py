@@ -199,9 +199,11 @@ def _optimiser(nets: nn.ModuleDict, spec: TrainSpec) -> torch.optim.Optimizer:
     if not any(p.requires_grad for p in nets.parameters()):
         raise ValueError("nothing to train: neither the link nor the task has parameters")
     if spec.optimiser == "muon":
-        return muon.Muon(_at_rates(nets, muon.groups(nets), spec.rates), lr=spec.lr)
+        return muon.Muon(_at_rates(nets, muon.groups(nets), spec.rates or {}), lr=spec.lr)
     plain = [{"params": [p for p in nets.parameters() if p.requires_grad]}]
-    return torch.optim.AdamW(_at_rates(nets, plain, spec.rates), lr=spec.lr, weight_decay=1e-4)
+    return torch.optim.AdamW(
+        _at_rates(nets, plain, spec.rates or {}), lr=spec.lr, weight_decay=1e-4
+    )
 
 
 def _at_rates(
