@@ -83,7 +83,7 @@ def within(make: type[nn.Module], snr_db: float, **arguments: object) -> nn.Modu
     symbols = total
     for _ in range(20):
         transmitter = make(str(Fraction(symbols, math.prod(shape))), **arguments)
-        side = transmitter.side_info_bits(shape) / bits_per_use
+        side = transmitter.layout(shape).side_info_bits / bits_per_use
         symbols = math.floor(total - side)
     return make(str(Fraction(symbols, math.prod(shape))), **arguments)
 

@@ -30,7 +30,7 @@ from channels import AWGN
 from semsim import Link, evaluate, zoo
 from semsim.codecs.analog import AnalogReceiver, AnalogTransmitter
 from semsim.codecs.deepjscc import DeepJSCCReceiver, DeepJSCCTransmitter
-from semsim.codecs.no_link import NoLink, NoLinkReceiver, NoLinkTransmitter
+from semsim.codecs.no_link import NoLink, NoLinkTransmitter
 from semsim.codecs.separate import SeparateLink, SeparateTransmitter
 from semsim.metrics.image import PSNR
 from semsim.nn.geometry import quad_iou
@@ -64,7 +64,7 @@ def measures(embedder: str) -> list[Any]:
 
 
 def no_link() -> NoLink:
-    return NoLink(NoLinkTransmitter(), AWGN(), NoLinkReceiver())
+    return NoLink(NoLinkTransmitter(), AWGN())
 
 
 def photos(covers: str, count: int) -> list[dict[str, Any]]:

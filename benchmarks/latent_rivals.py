@@ -16,18 +16,19 @@ from channels.base import CSI
 from semsim.codecs.deepjscc import to_latent, to_symbols
 from semsim.codecs.latent_denoiser import LATENT_WEIGHT, similarity
 from semsim.phy.power import unit_power
+from semsim.types import Receiver, Transmission
 
 STEPS = 1000  # of the diffusion, beta from 1e-4 to 0.02
 STRIDE = 50  # of the sampler: 2 evaluations of the U-Net at 15 dB, 10 at -10 dB
 
 
-class _Around(nn.Module):
+class _Around(Receiver):
     """Shrink the symbols, clean them, hand them on."""
 
     def __init__(self, codec: Any, stage: int = 3) -> None:
         super().__init__()
         self.codec, self.stage = codec, stage
-        self.sent: Tensor | None = None
+        self.freezes_transmitter = stage == 2
         self.cleaned: Tensor | None = None
         self.spec: dict[str, Any] = {"codec": codec.spec}
         if stage == 2:
@@ -37,7 +38,7 @@ class _Around(nn.Module):
         """Return a guess of the latent that was sent, for z_0 [B, C, h, w] and s_0 [B]."""
         raise NotImplementedError(f"{type(self).__name__} does not say how it cleans")
 
-    def forward(self, y: Tensor, csi: CSI, shape: tuple[int, ...]) -> Tensor:
+    def forward(self, y: Tensor, csi: CSI, shape: tuple[int, ...], *rest: Any) -> Tensor:
         """Return the codec's estimate, as the receiver of a link."""
         trust = (1 / (1 + csi.n0.reshape(len(y), -1)))[:, None]
         latent = to_latent(y * trust, self.codec.channels, *self.codec.grid(shape))
@@ -67,13 +68,13 @@ class DnCNNReceiver(_Around):
     def clean(self, latent: Tensor, score: Tensor) -> Tensor:
         return latent - self.network(latent / score[:, None, None, None])
 
-    def auxiliary_loss(self, progress: float) -> Tensor:
+    def auxiliary_loss(self, progress: float, sent: Transmission) -> Tensor:
         """The latent's error relative to that of z_0, weighed as the residual denoiser's is."""
-        error = self.cleaned - to_latent(self.sent, *self.cleaned.shape[1:])
+        error = self.cleaned - to_latent(sent.symbols, *self.cleaned.shape[1:])
         start = error[0].numel() / 2 * self.start
         return LATENT_WEIGHT * (error.square().sum(dim=(1, 2, 3)) / start).mean()
 
-    def forward(self, y: Tensor, csi: CSI, shape: tuple[int, ...]) -> Tensor:
+    def forward(self, y: Tensor, csi: CSI, shape: tuple[int, ...], *rest: Any) -> Tensor:
         self.start = (1 - similarity(csi.n0).square()).clamp_min(1e-6)
         return super().forward(y, csi, shape)
 

@@ -37,7 +37,7 @@ from channels import AWGN
 from channels.base import CSI, ChannelState, complex_normal
 from semsim import Link, spec, stream, zoo
 from semsim.codecs.deepjscc import DeepJSCCReceiver, DeepJSCCTransmitter, to_latent
-from semsim.codecs.latent_denoiser import DenoisingLink, LatentDenoiser
+from semsim.codecs.latent_denoiser import LatentDenoiser
 from semsim.nn.muon import Muon, groups
 from semsim.tasks.reconstruct import Reconstruct
 from semsim.training.learner import Batches
@@ -169,12 +169,12 @@ def stages(
     torch.manual_seed(0)
     plan, begin = PLANS[name], start(name, runs)
     transmitter, receiver = codec(begin, name)
-    link = DenoisingLink(transmitter, Mixture(), around(receiver, stage=2))
+    link = Link(transmitter, Mixture(), around(receiver, stage=2))
     done = [fit(link, patches, out / "stage2", steps=plan.steps, lr=FRESH_LR)]
     if last == 2:
         return done
     transmitter, receiver = codec(begin, name)
-    link = DenoisingLink(transmitter, Mixture(), around(receiver, stage=3))
+    link = Link(transmitter, Mixture(), around(receiver, stage=3))
     zoo.load(out / "stage2" / "weights.safetensors", link.transmitter, link.receiver)
     return [*done, fit(link, patches, out / "stage3", steps=plan.steps, lr=plan.lr)]
 

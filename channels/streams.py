@@ -64,6 +64,13 @@ def fork(generator: torch.Generator, *labels: object) -> torch.Generator:
     return beside(generator.get_state(), generator.device, *labels)
 
 
+def on_cpu(generator: torch.Generator) -> torch.Generator:
+    """Return this generator, or one made of its state that draws on the CPU."""
+    if generator.device.type == "cpu":
+        return generator
+    return beside(generator.get_state(), torch.device("cpu"))
+
+
 def forks(generator: torch.Generator, *names: str) -> tuple[torch.Generator, ...]:
     """Return a fork for each purpose, and advance the generator, so that the next ones differ."""
     state = generator.get_state()

@@ -11,7 +11,7 @@ from torch import nn
 
 from channels import AWGN, ChannelState, Rayleigh
 from channels.units import db_to_linear
-from semsim import Link, evaluate
+from semsim import Link, Receiver, Transmitter, evaluate
 from semsim.metrics.signal import BER
 from semsim.payloads.bits import Bits
 
@@ -37,18 +37,18 @@ class Blockage(nn.Module):
         return AWGN()(state.h[:, 0] * x, state, n0, generator)  # the noise comes from AWGN
 
 
-class QPSKTransmitter(nn.Module):
+class QPSKTransmitter(Transmitter):
     uses_csi = False
 
     def num_symbols(self, shape):
         return shape[0] // 2
 
-    def forward(self, source, csi):
+    def forward(self, source, csi, generator=None):
         return torch.complex(*(1 - 2 * source).chunk(2, dim=1))[:, None] / 2**0.5
 
 
-class QPSKReceiver(nn.Module):
-    def forward(self, y, csi, shape):
+class QPSKReceiver(Receiver):
+    def forward(self, y, csi, shape, generator=None):
         return torch.cat([y.real < 0, y.imag < 0], dim=-1)[:, 0].float()
 
 

@@ -7,10 +7,9 @@ import sys
 
 import pandas as pd
 import torch
-from torch import nn
 
 from channels import FeedbackCSI, NoCSI, PerfectCSI, PilotCSI, Rayleigh
-from semsim import Link, stream
+from semsim import Link, Receiver, Transmitter, stream
 from semsim.phy import theory
 from semsim.phy.frontend import LMMSE, RZF, SVD, ZF
 
@@ -18,7 +17,7 @@ ITEMS = 200 if "--quick" in sys.argv else 5000
 USES, SNR_DB, ANTENNAS = 200, 10.0, 4
 
 
-class Gaussian(nn.Module):
+class Gaussian(Transmitter):
     """Reals in pairs as symbols: a Gaussian source needs nothing else."""
 
     uses_csi = False
@@ -26,15 +25,15 @@ class Gaussian(nn.Module):
     def num_symbols(self, shape):
         return shape[0] // 2
 
-    def forward(self, source, csi):
+    def forward(self, source, csi, generator=None):
         x = torch.complex(*source.chunk(2, dim=1))[:, None]
         return x / x.abs().square().mean(dim=-1, keepdim=True).sqrt()
 
 
-class Rate(nn.Module):
+class Rate(Receiver):
     """What the noise after the front end lets through, in bits per symbol."""
 
-    def forward(self, y, csi, shape):
+    def forward(self, y, csi, shape, generator=None):
         return torch.log2(1 + 1 / csi.n0).mean(dim=(1, 2))
 
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from channels import AWGN, CSI, Rayleigh
-from semsim import Link, evaluate, stream
+from semsim import Link, Receiver, Transmitter, evaluate, stream
 from semsim.metrics.image import PSNR, SSIM
 from semsim.payloads.synthetic import Synthetic
 from semsim.plots.drawing import plot_rows
@@ -16,7 +16,7 @@ QUICK = "--quick" in sys.argv
 SYMBOLS = 6  # complex symbols per patch of 4x4 pixels: CBR = 6 / 48 = 1/8
 
 
-class PatchTransmitter(nn.Module):
+class PatchTransmitter(Transmitter):
     uses_csi = False  # x does not depend on the channel, so a sweep encodes once
 
     def __init__(self) -> None:
@@ -26,18 +26,18 @@ class PatchTransmitter(nn.Module):
     def num_symbols(self, shape: tuple[int, ...]) -> int:
         return SYMBOLS * (shape[1] // 4) * (shape[2] // 4)
 
-    def forward(self, source: Tensor, csi: CSI) -> Tensor:
+    def forward(self, source: Tensor, csi: CSI, generator=None) -> Tensor:
         i, q = self.project(source - 0.5).flatten(2).chunk(2, dim=1)
         x = torch.complex(i, q).flatten(1).unsqueeze(1)
         return x / x.abs().square().mean(dim=(1, 2), keepdim=True).sqrt()
 
 
-class PatchReceiver(nn.Module):
+class PatchReceiver(Receiver):
     def __init__(self) -> None:
         super().__init__()
         self.expand = nn.ConvTranspose2d(2 * SYMBOLS, 3, kernel_size=4, stride=4)
 
-    def forward(self, y: Tensor, csi: CSI, shape: tuple[int, ...]) -> Tensor:
+    def forward(self, y: Tensor, csi: CSI, shape: tuple[int, ...], generator=None) -> Tensor:
         y = y.view(len(y), SYMBOLS, shape[1] // 4, shape[2] // 4)
         return self.expand(torch.cat([y.real, y.imag], dim=1)) + 0.5
 

@@ -16,15 +16,18 @@ if TYPE_CHECKING:
     from semsim.seeds import stream
     from semsim.sweep.sweep import run
     from semsim.training.loop import train
-    from semsim.types import Ledger, Transmission
+    from semsim.types import AnyLink, Ledger, Receiver, Transmission, Transmitter
 
 __version__ = "0.2.0"
 __all__ = [
+    "AnyLink",
     "Ledger",
     "Link",
+    "Receiver",
     "Scenario",
     "Stop",
     "Transmission",
+    "Transmitter",
     "evaluate",
     "run",
     "stream",
@@ -32,11 +35,14 @@ __all__ = [
 ]
 
 _HOME = {
+    "AnyLink": "types",
     "Ledger": "types",
     "Link": "link",
+    "Receiver": "types",
     "Scenario": "scenario.scenario",
     "Stop": "evaluation",
     "Transmission": "types",
+    "Transmitter": "types",
     "evaluate": "evaluation",
     "run": "sweep.sweep",
     "stream": "seeds",

@@ -27,7 +27,7 @@ from semsim.payloads.items import check_finite, pair
 from semsim.phy.power import TOLERANCE, most_power
 from semsim.seeds import MAX_SEED, stream
 from semsim.tasks.reconstruct import Reconstruct
-from semsim.types import Transmission
+from semsim.types import AnyLink, Transmission, each_user
 
 Row = dict[str, Any]
 
@@ -92,7 +92,7 @@ class Evaluation:
 
     def __init__(
         self,
-        link: nn.Module,
+        link: AnyLink,
         payload: Any,
         *,
         snr_db: Iterable[float],
@@ -103,6 +103,11 @@ class Evaluation:
         batch_size: int = 64,
         device: torch.device | None = None,
     ) -> None:
+        if not isinstance(link, AnyLink):
+            raise TypeError(
+                f"a link derives from semsim.types.AnyLink, got {type(link).__name__}; write class "
+                f"{type(link).__name__}(AnyLink), or give Link a transmitter and a receiver"
+            )
         if not len(payload):
             raise ValueError("the payload is empty; there is nothing to send")
         if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed <= MAX_SEED:
@@ -115,7 +120,7 @@ class Evaluation:
                 accepts(payload)
         self.max_items = self.stop.max_items or len(payload)
         self.device = device or device_of(link)
-        self.snr_db, self.users = _snrs(snr_db), int(getattr(link, "users", 1))
+        self.snr_db, self.users = _snrs(snr_db), link.users
         self.points = {
             Place(snr, user): Tally([Moments() for _ in metrics])
             for snr in self.snr_db
@@ -195,21 +200,23 @@ class Evaluation:
         batches = [self._batch(numbers, own) for own in (items, *self._of_others(numbers))]
         start, gathered, most = time.perf_counter(), list[Tensor](), list[float]()
         sources = [prepared(self.task, batch.source) for batch in batches]
-        once = self._encode_once(sources[0])
+        several = self.users > 1
+        begun = self.link.begin(sources if several else sources[0])
         shared = (time.perf_counter() - start) / len(snrs)
         sent: tuple[Transmission, ...] = ()
         for snr in snrs:
             start = time.perf_counter()
-            if not sent or not getattr(self.link, "ignores_channel", False):
+            if not sent or not self.link.ignores_channel:
                 generator = stream(self.seed, "link", index, device=self.device)
-                sent = self._transmit(sources, snr, generator, once)
+                given = sources if several else sources[0]
+                sent = each_user(self.link.transmit(given, snr, generator, begun))
                 measured = [
                     self._measure(Outcome(self.task(s.estimate), source, b.target, s, b.kept), s)
                     for s, source, b in zip(sent, sources, batches, strict=True)
                 ]
             gathered += measured
             for user, (own, source) in enumerate(zip(sent, sources, strict=True), start=1):
-                most.append(most_power(own.x.shape[-1], constellation=self._sends_points()))
+                most.append(most_power(own.x.shape[-1], constellation=self.link.constellation))
                 self._count(self.points[Place(snr, user)], own, source)
             seconds = (time.perf_counter() - start + shared) / self.users
             for user in range(1, self.users + 1):
@@ -230,30 +237,12 @@ class Evaluation:
 
     def _of_others(self, numbers: list[int]) -> Iterator[list[Any]]:
         """Yield the items of the users from the second on: of their own payloads, or further on."""
-        own = getattr(self.link, "payloads", ())
+        own = self.link.payloads
         for user in range(1, self.users):
             payload, shift = (own[user - 1], 0) if own else (self.payload, user)
             indices = [(n + shift) % len(payload) for n in numbers]
             items = _load(payload, indices)
             yield [pair(item, index) for item, index in zip(items, indices, strict=True)]
-
-    def _transmit(
-        self, sources: list[Tensor], snr: float, generator: torch.Generator, once: dict[str, Any]
-    ) -> tuple[Transmission, ...]:
-        link: Any = self.link
-        if self.users == 1:
-            return (link.transmit(sources[0], snr, generator, **once),)
-        sent: tuple[Transmission, ...] = link.transmit(sources, snr, generator, **once)
-        return sent
-
-    def _encode_once(self, source: Tensor) -> dict[str, Any]:
-        """Return what all SNRs of a batch share: the symbols, or the part that sees no channel."""
-        transmitter = getattr(self.link, "transmitter", None)
-        if not getattr(transmitter, "uses_csi", True):
-            return {"symbols": self.link.encode(source)}  # type: ignore[operator]
-        before = getattr(type(transmitter), "before_channel", None)
-        shared = None if before is None else before(transmitter, source)
-        return {} if shared is None else {"features": shared}
 
     def _measure(self, outcome: Outcome, sent: Transmission) -> Tensor:
         """Return float64 [2 + metrics + notes, B]: finite, power, metrics, notes of each item."""
@@ -290,20 +279,13 @@ class Evaluation:
             point.notes.setdefault(name, Moments()).add(row)
         point.batches += 1
 
-    def _sends_points(self) -> bool:
-        return bool(getattr(self._sender, "constellation", False))
-
-    @property
-    def _sender(self) -> nn.Module:
-        return getattr(self.link, "transmitter", self.link)
-
     def _check_items_power(self, place: Place, power: Any, limit: float) -> None:
         """Refuse a link that gives any item more power than it may have."""
         if (power <= limit).all():
             return
         item = int((~(power <= limit)).argmax())  # also where it is NaN
         raise ValueError(
-            f"{type(self._sender).__name__} sends a mean power of {power[item]:.4g} at snr_db = "
+            f"{self.link.sender} sends a mean power of {power[item]:.4g} at snr_db = "
             f"{place.snr_db:g} in item {self.points[place].power.n + item}, but each item may have "
             "1 per channel use (summed over transmit antennas); normalise each item's symbols with "
             "semsim.phy.power.unit_power"
@@ -314,7 +296,7 @@ class Evaluation:
         power = self.points[place].power
         if power.mean - 1 > max(TOLERANCE, min(0.5, power.five_sigma())):
             raise ValueError(
-                f"{type(self._sender).__name__} sends a mean power of {power.mean:.4g} at "
+                f"{self.link.sender} sends a mean power of {power.mean:.4g} at "
                 f"snr_db = {place.snr_db:g} over {power.n} items, but a link may send 1 per "
                 "channel use (summed over transmit antennas); scale its constellation to unit power"
             )
@@ -341,12 +323,12 @@ class Evaluation:
             "better": metric.better,
             **{f"uses_{name}": value for name, value in uses.items()},
             **{name: m.mean for name, m in point.notes.items()},
-            **getattr(self.link, "remarks", dict)(),
+            **self.link.remarks(),
         }
 
 
 def evaluate(
-    link: nn.Module,
+    link: AnyLink,
     payload: Any,
     *,
     snr_db: Iterable[float],
@@ -361,10 +343,7 @@ def evaluate(
     """Measure a link at several SNRs and return one row per SNR and metric.
 
     Args:
-        link: anything with ``transmit`` as in :class:`semsim.link.Link`, on its device. Where its
-            ``transmitter.uses_csi`` is False it also has ``encode``, called once per batch. One
-            that says ``ignores_channel = True`` is asked once per batch for all SNRs, and what
-            ``remarks()`` returns, words by column, goes into the rows.
+        link: a :class:`semsim.link.Link`, or your own :class:`semsim.types.AnyLink`, on its device.
         payload: items (source, target), deterministic by index.
         snr_db: average received Es/N0 per receive antenna, in dB: a list, an array, a tensor.
         metrics: what to measure, objects or kinds such as "psnr"; the stop rule looks at the first.

@@ -14,7 +14,9 @@ from channels.streams import forks
 from channels.units import snr_db_to_n0
 from semsim.phy.frontend import LMMSE, FrontEnd
 from semsim.phy.rank import behind
-from semsim.types import Ledger
+from semsim.types import Ledger, Transmission
+
+_DRAWS = ("fading", "csi_rx", "csi_tx", "noise")  #: each from a stream of its own
 
 
 @dataclass(frozen=True)
@@ -103,8 +105,22 @@ class Hop(nn.Module):
                 and fading of a use do not depend on K, the front end or what the ends know.
         """
         uses = math.ceil(num_symbols / self.num_streams)
-        fading, at_rx, at_tx, noise = forks(generator, "fading", "csi_rx", "csi_tx", "noise")
-        state = self.channel.draw(len(n0), uses, fading)
+        fading, *others = forks(generator, *_DRAWS)
+        return self._known(self.channel.draw(len(n0), uses, fading), uses, n0, *others)
+
+    def again(self, air: Air, generator: torch.Generator) -> Air:
+        """Meet the same realisation once more, with new knowledge and new noise."""
+        return self._known(air.state, air.uses, air.n0, *forks(generator, *_DRAWS)[1:])
+
+    def _known(
+        self,
+        state: ChannelState,
+        uses: int,
+        n0: Tensor,
+        at_rx: torch.Generator,
+        at_tx: torch.Generator,
+        noise: torch.Generator,
+    ) -> Air:
         csi_rx = self.csi_rx(state, n0, at_rx)
         told = remember(self.csi_rx, csi_rx, state, n0, at_rx)
         csi_tx = self.csi_tx(state, n0, at_tx, told)
@@ -145,6 +161,29 @@ class Hop(nn.Module):
             pilots=at_rx.pilot_uses + at_tx.pilot_uses,
             feedback=feedback_bits / bits_per_use,
             side_info=side_info_bits / bits_per_use,
+        )
+
+    def transmission(
+        self,
+        estimate: Tensor,
+        symbols: Tensor,
+        air: Air,
+        there: Arrival,
+        *,
+        side_info_bits: float = 0.0,
+        notes: dict[str, Tensor] | None = None,
+    ) -> Transmission:
+        """Return one hop with every intermediate; arguments as in the other methods."""
+        return Transmission(
+            estimate=estimate,
+            x=there.x,
+            ledger=self.ledger(air, side_info_bits),
+            symbols=symbols,
+            received=there.received,
+            state=air.state,
+            csi_tx=air.csi_tx,
+            csi_rx=air.csi_rx,
+            notes=notes or {},
         )
 
 

@@ -2,28 +2,37 @@
 
 from __future__ import annotations
 
-import inspect
 import math
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from channels.base import CSI, Channel
 from channels.csi import CSISource
+from channels.streams import fork
 from semsim.hop import Air, Hop, n0_of
 from semsim.phy.frontend import FrontEnd
-from semsim.types import Receiver, Transmission, Transmitter, WithSideInfo
+from semsim.types import (
+    AnyLink,
+    End,
+    Receiver,
+    Transmission,
+    Transmitter,
+    WithNotes,
+    WithSideInfo,
+)
 
 
-class Link(Hop):
+class Link(Hop, AnyLink):
     """Send a source through a channel and estimate it at the other end.
 
         source ─► transmitter ─► split over S streams ─► precoder ─► channel ─► combiner ─► join ─► receiver ─► estimate
                        ▲                                    ▲           │           ▲                    ▲
                        └──────────── csi_tx ────────────────┘           └─ csi_rx ──┴────────────────────┘
 
-    Each part may be any ``nn.Module`` that keeps the protocol of its place (``semsim.types``,
-    ``channels.base``). K symbols go over S streams in ceil(K / S) channel uses, symbol k on stream
+    The ends are a ``Transmitter`` and a ``Receiver`` (``semsim.types``); the other parts may be any
+    ``nn.Module`` that keeps the protocol of its place (``channels.base``). K symbols go over S streams in ceil(K / S) channel uses, symbol k on stream
     k mod S; the streams share the transmit power equally unless the front end decides otherwise.
 
     Args:
@@ -39,80 +48,72 @@ class Link(Hop):
         self,
         transmitter: Transmitter,
         channel: Channel,
-        receiver: Receiver,
+        receiver: Receiver | None = None,
         *,
         csi_rx: CSISource | None = None,
         csi_tx: CSISource | None = None,
         frontend: FrontEnd | None = None,
     ) -> None:
         super().__init__(channel, csi_rx=csi_rx, csi_tx=csi_tx, frontend=frontend)
-        self.transmitter = transmitter
-        self.receiver = receiver
+        check_ends(transmitter, receiver)
+        self.transmitter: Any = transmitter
+        self.receiver: Any = receiver
+        if receiver is not None and receiver.freezes_transmitter:
+            transmitter.requires_grad_(False)
 
-    def parts(self) -> dict[str, nn.Module]:
-        """Return the modules whose weights a file of this link holds, by their prefix."""
-        ends = {"transmitter": self.transmitter, "receiver": self.receiver}
-        return {name: end for name, end in ends.items() if isinstance(end, nn.Module)}
-
-    def forward(self, source: Tensor, snr_db: float | Tensor, generator: torch.Generator) -> Tensor:
-        """Return the receiver's estimate of the source; arguments as in :meth:`transmit`."""
-        return self.transmit(source, snr_db, generator).estimate
-
-    def encode(self, source: Tensor) -> Tensor | WithSideInfo:
-        """Return the symbols [B, 1, K] of a transmitter that does not look at the channel.
-
-        A sweep calls this once per batch and passes the result to :meth:`transmit` at each SNR.
-        """
-        if self.transmitter.uses_csi:
-            raise ValueError(
-                f"{type(self.transmitter).__name__} adapts to the channel (uses_csi is True), so "
-                "its symbols depend on the SNR; call transmit at each SNR instead"
-            )
-        return self.transmitter(source, CSI(h=None, n0=source.new_ones(len(source))))
+    def begin(self, source: Tensor) -> Any:
+        """Return the symbols, or what of the transmitter's work does not depend on the channel."""
+        return begin_at(self.transmitter, source)
 
     def transmit(
         self,
         source: Tensor,
         snr_db: float | Tensor,
         generator: torch.Generator,
-        symbols: Tensor | WithSideInfo | None = None,
-        features: Tensor | None = None,
+        begun: Any = None,
     ) -> Transmission:
-        """Send one batch and keep every intermediate.
+        """Send one batch and keep every intermediate; arguments as in ``AnyLink.transmit``.
 
-        Args:
-            source: [B, ...], images [B, 3, H, W] in [0, 1].
-            snr_db: average received Es/N0 per receive antenna, in dB; a number, or [B].
-            generator: draws fading, noise and whatever else is random, on the source's device; each
-                from a stream of its own, so that noise and fading of a use do not depend on K, the
-                front end or what the ends know.
-            symbols: what :meth:`encode` returned for this source, to encode only once.
-            features: what ``transmitter.before_channel`` returned for it, where the transmitter has
-                that: the part of its work that does not depend on the channel.
+        Fading, noise and each end draw from a stream of their own out of ``generator``, so that
+        noise and fading of a use do not depend on K, the front end or what the ends know.
         """
         self._check_precision(source)
         shape = tuple(source.shape[1:])
-        air = self.draw(self.transmitter.num_symbols(shape), n0_of(snr_db, source), generator)
-        if symbols is None:
-            shared = {} if features is None else {"features": features}
-            symbols = self.transmitter(source, self._seen_by_transmitter(air), **shared)
-        side_info = {}
-        if isinstance(symbols, WithSideInfo):
-            symbols, side_info["side_info"] = symbols
-            _check_charged(self.transmitter, side_info["side_info"], shape)
-            _check_reads_side_info(self.receiver)
-        _check_symbols(symbols, len(source), self.transmitter.num_symbols(shape))
-        there = self.carry(symbols, air)
-        return Transmission(
-            estimate=self.receiver(there.received, there.csi, shape, **side_info),
-            x=there.x,
-            ledger=self.ledger(air, self._side_info_bits(shape)),
-            symbols=symbols,
-            received=there.received,
-            state=air.state,
-            csi_tx=air.csi_tx,
-            csi_rx=air.csi_rx,
+        count = self.transmitter.num_symbols(shape)
+        at_tx, at_rx = fork(generator, "transmitter"), fork(generator, "receiver")
+        air = self.draw(count, n0_of(snr_db, source), generator)
+        symbols: Any = encode_at(
+            self.transmitter, source, self._seen_by_transmitter(air), at_tx, begun
         )
+        bits, told = 0.0, dict[str, Tensor]()
+        if isinstance(symbols, WithSideInfo):
+            bits = check_charged(symbols, self.sender, self.receiver)
+            symbols, told = symbols.symbols, {"side_info": symbols.side_info}
+        _check_symbols(symbols, len(source), count)
+        there = self.carry(symbols, air)
+        estimate = self.receiver(there.received, there.csi, shape, at_rx, **told)
+        estimate, notes = estimate if isinstance(estimate, WithNotes) else (estimate, {})
+        return self.transmission(estimate, symbols, air, there, side_info_bits=bits, notes=notes)
+
+    def ends(self) -> dict[str, End]:
+        """Return transmitter and receiver, where it has one."""
+        ends = {"transmitter": self.transmitter, "receiver": self.receiver}
+        return {name: end for name, end in ends.items() if end is not None}
+
+    @property
+    def sender(self) -> str:
+        """The transmitter's class."""
+        return type(self.transmitter).__name__
+
+    @property
+    def constellation(self) -> bool:
+        """As the transmitter says."""
+        return bool(self.transmitter.constellation)
+
+    @property
+    def bytes_per_pixel(self) -> float:
+        """As the transmitter says."""
+        return float(self.transmitter.bytes_per_pixel)
 
     def _check_precision(self, source: Tensor) -> None:
         """Refuse double precision at networks, which would end in an error of torch's."""
@@ -127,13 +128,27 @@ class Link(Hop):
 
         A transmitter that says ``sees_channel = True`` gets what its end believes, h included.
         """
-        if not self.transmitter.uses_csi or getattr(self.transmitter, "sees_channel", False):
+        if not self.transmitter.uses_csi or self.transmitter.sees_channel:
             return air.csi_tx
         return self.foreseen(air)
 
-    def _side_info_bits(self, shape: tuple[int, ...]) -> float:
-        bits: float = getattr(self.transmitter, "side_info_bits", lambda shape: 0.0)(shape)
-        return bits
+
+def begin_at(transmitter: Transmitter, source: Tensor) -> Any:
+    """Return what a transmitter can do before the channel: all, where it does not look at it."""
+    if transmitter.uses_csi:
+        return transmitter.begin(source)
+    return transmitter(source, CSI(h=None, n0=source.new_ones(len(source))))
+
+
+def encode_at(
+    transmitter: Transmitter, source: Tensor, csi: CSI, generator: torch.Generator, begun: Any
+) -> Any:
+    """Return the symbols of a transmitter, with what :func:`begin_at` returned or without."""
+    if begun is None:
+        return transmitter(source, csi, generator)
+    if not transmitter.uses_csi:
+        return begun
+    return transmitter(source, csi, generator, begun=begun)
 
 
 def _check_symbols(symbols: Tensor, batch: int, num_symbols: int) -> None:
@@ -144,30 +159,50 @@ def _check_symbols(symbols: Tensor, batch: int, num_symbols: int) -> None:
         )
 
 
-def _check_charged(transmitter: Transmitter, side_info: Tensor, shape: tuple[int, ...]) -> None:
-    """Refuse side information that costs nothing, or floats that cost less than they carry."""
-    name = type(transmitter).__name__
-    declared = getattr(transmitter, "side_info_bits", None)
-    bits = 0.0 if declared is None else float(declared(shape))
+def check_charged(sent: WithSideInfo, sender: str, receiver: Receiver) -> float:
+    """Return the bits per item that side information takes, mean over items.
+
+    Raises:
+        ValueError: it costs nothing, or its floats less than they carry, or nobody reads it.
+    """
+    bits = float(torch.as_tensor(sent.bits, dtype=torch.float64).mean())
     if not 0 < bits < math.inf:
-        came = "has no side_info_bits" if declared is None else f"declares {bits:g} bits for it"
         raise ValueError(
-            f"{name} sends side information and {came}; what a receiver is told is charged: give "
-            "the transmitter side_info_bits(shape), the bits that an item's side information takes"
+            f"{sender} sends side information and declares {bits:g} bits for it; what a receiver "
+            "is told is charged: return WithSideInfo(symbols, side_info, bits) with the bits that "
+            "an item's side information takes"
         )
-    values = side_info[0].numel() if len(side_info) else 0
-    carried = values * side_info.element_size() * 8
-    if side_info.is_floating_point() and bits < carried:
+    values = sent.side_info[0].numel() if len(sent.side_info) else 0
+    carried = values * sent.side_info.element_size() * 8
+    if sent.side_info.is_floating_point() and bits < carried:
         raise ValueError(
-            f"{name} declares {bits:g} bits for side information of {values} values of "
-            f"{side_info.dtype}, which carry {carried}; quantise them to integers, or charge all"
+            f"{sender} declares {bits:g} bits for side information of {values} values of "
+            f"{sent.side_info.dtype}, which carry {carried}; quantise them to integers, or charge "
+            "all"
         )
-
-
-def _check_reads_side_info(receiver: Receiver) -> None:
-    takes = inspect.signature(getattr(type(receiver), "forward", receiver)).parameters
-    if "side_info" not in takes:
+    if not receiver.reads_side_info:
         raise ValueError(
             f"the transmitter sends side information, which {type(receiver).__name__} does not "
-            "take; its own receiver does"
+            "take; its own receiver does. One of yours says reads_side_info = True and takes "
+            "side_info in forward"
+        )
+    return bits
+
+
+def check_ends(transmitter: Transmitter, receiver: Receiver | None) -> None:
+    """Refuse ends that lack what a link asks of them, and a receiver too few or too many."""
+    ends: list[tuple[object, type[End]]] = [(transmitter, Transmitter), (receiver, Receiver)]
+    for end, kind in ends:
+        if end is not None and not isinstance(end, kind):
+            name = kind.__name__
+            raise TypeError(
+                f"a {name.lower()} derives from semsim.types.{name}, which says what a link asks "
+                f"of it, got {type(end).__name__}; write class {type(end).__name__}({name})"
+            )
+    if receiver is None and transmitter.link_class is None:
+        raise ValueError(f"a link needs a receiver for {type(transmitter).__name__}, got none")
+    if receiver is not None and transmitter.link_class is not None:
+        raise ValueError(
+            f"{type(transmitter).__name__} brings both ends and takes no receiver, got "
+            f"{type(receiver).__name__}; leave receiver out"
         )

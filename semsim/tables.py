@@ -46,15 +46,11 @@ TRANSMITTERS = {
 RECEIVERS = {
     "analog": "semsim.codecs.analog:AnalogReceiver",
     "deepjscc": "semsim.codecs.deepjscc:DeepJSCCReceiver",
-    "hybrid": "semsim.codecs.hybrid:HybridReceiver",
     "keras": "semsim.codecs.keras.codec:KerasReceiver",
     "lcfsc": "semsim.codecs.lcfsc.codec:LCFSCReceiver",
-    "no_link": "semsim.codecs.no_link:NoLinkReceiver",
     "softcast": "semsim.codecs.softcast:SoftCastReceiver",
     "swin_jscc": "semsim.codecs.swin_jscc:SwinReceiver",
     "uncoded": "semsim.codecs.uncoded:UncodedReceiver",
-    "separate": "semsim.codecs.separate:SeparateReceiver",
-    "bound": "semsim.codecs.bound:BoundReceiver",
     "latent_denoiser": "semsim.codecs.latent_denoiser:LatentDenoiser",
 }
 

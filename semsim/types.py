@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Protocol
+from typing import Any, ClassVar, NamedTuple, Protocol
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
 from channels.base import CSI, ChannelState
 
@@ -53,13 +55,13 @@ class Transmission:
 class WithSideInfo(NamedTuple):
     """Symbols, and what the receiver must know to read them.
 
-    Side information arrives without errors and is charged: the transmitter's
-    ``side_info_bits(shape)`` says how many bits an item takes; a link refuses it where that is
-    missing or 0, and floats that are charged less than their width.
+    Side information arrives without errors and is charged; a link refuses it where it costs
+    nothing, and floats that are charged less than their width.
     """
 
     symbols: Tensor  #: [B, 1, K], complex
     side_info: Tensor  #: [B, ...]
+    bits: float | Tensor  #: that it takes: of each item alike, or [B]
 
 
 class Payload(Protocol):
@@ -74,31 +76,155 @@ class Payload(Protocol):
         ...
 
 
-class Transmitter(Protocol):
-    """Source in, complex symbols of unit mean power per item out (see ``semsim.phy.power``).
+class WithNotes(NamedTuple):
+    """An estimate, and further facts per item, [B] each, that go into the rows."""
 
-    With ``sees_channel = True`` its CSI holds h as its end believes it, and n0 [B], even in front
-    of a linear front end; without, the noise that the front end will leave on each symbol. It may
-    offer ``before_channel(source) -> Tensor | None``, the part of its work that does not depend on
-    the channel, and take that as ``features``: a sweep then computes it once for all SNRs. With
-    ``constellation = True`` its power is 1 in expectation over its points, not in each item.
+    estimate: Tensor
+    notes: dict[str, Tensor]
+
+
+class AnyLink(nn.Module):
+    """What evaluation and training ask of a link, whatever it is made of.
+
+        source ─► begin ─► begun ─┬─► transmit at SNR 1 ─► Transmission
+                                  └─► transmit at SNR 2 ─► ...
+
+    A link of your own gives ``transmit``; the rest has defaults. One of several users takes a list
+    of sources, one of each user, and returns a transmission of each.
     """
 
-    uses_csi: bool  #: False where x does not depend on ``csi``: a sweep then encodes once
+    users: int = 1  #: who send at the same time, each with rows of its own
+    payloads: Sequence[Payload] = ()  #: of the users from the second on, where not the first one's
+    ignores_channel: ClassVar[bool] = False  #: True where all SNRs are one: a sweep sends once
+
+    def begin(self, source: Any) -> Any:
+        """Return what all SNRs of a batch share, for ``transmit(begun=...)``; None for nothing."""
+        return None
+
+    def transmit(
+        self,
+        source: Any,
+        snr_db: float | Tensor,
+        generator: torch.Generator,
+        begun: Any = None,
+    ) -> Transmission | tuple[Transmission, ...]:
+        """Send one batch and keep every intermediate.
+
+        Args:
+            source: [B, ...], images [B, 3, H, W] in [0, 1].
+            snr_db: average received Es/N0 per receive antenna, in dB; a number, or [B].
+            generator: of all that is random, on the source's device.
+            begun: what :meth:`begin` returned for this source, to do that part only once.
+        """
+        raise NotImplementedError(f"{type(self).__name__} gives no transmit")
+
+    def forward(self, source: Tensor, snr_db: float | Tensor, generator: torch.Generator) -> Tensor:
+        """Return the first user's estimate of the source; arguments as in :meth:`transmit`."""
+        return each_user(self.transmit(source, snr_db, generator))[0].estimate
+
+    def ends(self) -> dict[str, End]:
+        """Return the ends by name."""
+        return {}
+
+    def parts(self) -> dict[str, nn.Module]:
+        """Return the modules whose weights a file of this link holds, by their prefix."""
+        return dict(self.ends())
+
+    def remarks(self) -> dict[str, str]:
+        """Return what rows say beside numbers, words by column."""
+        return {}
+
+    def auxiliary_loss(
+        self, progress: float, sent: Transmission | tuple[Transmission, ...]
+    ) -> Tensor | float:
+        """Return the sum of what the ends ask of themselves in training, beside the task."""
+        (only,) = each_user(sent)
+        return sum(end.auxiliary_loss(progress, only) for end in self.ends().values())
+
+    @property
+    def sender(self) -> str:
+        """What an error about the power sent calls the sender."""
+        return type(self).__name__
+
+    @property
+    def constellation(self) -> bool:
+        """Whether the power is 1 in expectation over a constellation's points, not in each item."""
+        return False
+
+    @property
+    def bytes_per_pixel(self) -> float:
+        """Memory that a pixel takes beside what torch sees, in bytes."""
+        return 0.0
+
+
+def each_user(sent: Transmission | tuple[Transmission, ...]) -> tuple[Transmission, ...]:
+    """Return the transmissions of a link's users, of which most have one."""
+    return sent if isinstance(sent, tuple) else (sent,)
+
+
+class End(nn.Module):
+    """What a link asks of either of its ends; an end overrides what is otherwise."""
+
+    #: the arguments that weights belong to, kept with them; None where an end needs no weights
+    spec: Mapping[str, Any] | None = None
+    brings_weights: bool = False  #: True where a trained network came with the arguments
+    bytes_per_pixel: float = 0.0  #: memory that a pixel takes beside what torch sees
+
+    def auxiliary_loss(self, progress: float, sent: Transmission) -> Tensor | float:
+        """Return what this end asks of itself in training, beside the task, a scalar.
+
+        Args:
+            progress: share of the training that is done, 0 to 1, for losses that come in phases.
+            sent: the batch that this end handled last.
+        """
+        return 0.0
+
+
+class Transmitter(End):
+    """Source in, complex symbols of unit mean power per item out (see ``semsim.phy.power``)."""
+
+    uses_csi: bool = True  #: False where x depends on the source alone: a sweep then encodes once
+    #: True for CSI with h as this end believes it, and n0 [B], also in front of a linear front
+    #: end; without, the noise that the front end will leave on each symbol
+    sees_channel: bool = False
+    constellation: bool = False  #: True where the power is 1 in expectation, not in each item
+    #: the link of a transmitter that is more than one end, and then needs no receiver
+    link_class: ClassVar[type[AnyLink] | None] = None
 
     def num_symbols(self, shape: tuple[int, ...]) -> int:
         """Return how many complex symbols K an item of this shape (without batch) costs."""
-        ...
+        raise NotImplementedError(f"{type(self).__name__} gives no num_symbols(shape)")
 
-    def __call__(self, source: Tensor, csi: CSI) -> Tensor | WithSideInfo:
-        """Return symbols [B, 1, K], complex64, mean |x|^2 = 1 per item."""
-        ...
+    def begin(self, source: Tensor) -> Any:
+        """Return what does not depend on the channel, which ``forward`` then takes as ``begun``."""
+        return None
+
+    def forward(
+        self, source: Tensor, csi: CSI, generator: torch.Generator | None = None
+    ) -> Tensor | WithSideInfo:
+        """Return symbols [B, 1, K], complex64, mean |x|^2 = 1 per item.
+
+        Args:
+            source: [B, ...].
+            csi: what this end knows of the channel.
+            generator: of what this end draws, from a stream of its own; torch's where None.
+        """
+        raise NotImplementedError(f"{type(self).__name__} gives no forward")
 
 
-class Receiver(Protocol):
+class Receiver(End):
     """Received symbols in, an estimate of the source out."""
 
-    def __call__(self, y: Tensor, csi: CSI, shape: tuple[int, ...]) -> Tensor:
+    reads_side_info: bool = False  #: True where ``forward`` takes ``side_info`` as well
+    freezes_transmitter: bool = False  #: True where a link's training leaves the transmitter alone
+
+    def forward(
+        self,
+        y: Tensor,
+        csi: CSI,
+        shape: tuple[int, ...],
+        generator: torch.Generator | None = None,
+    ) -> Tensor | WithNotes:
         """Return the estimate [B, *shape].
 
         Args:
@@ -106,7 +232,6 @@ class Receiver(Protocol):
             csi: h None and n0 [B, 1, K], the noise left per symbol; behind ``frontend: none``
                 y is [B, R, N] as received and csi holds h.
             shape: the source's shape without batch, known at both ends.
-
-        Behind a transmitter with side information it is called with ``side_info`` as well.
+            generator: of what this end draws, from a stream of its own; torch's where None.
         """
-        ...
+        raise NotImplementedError(f"{type(self).__name__} gives no forward")

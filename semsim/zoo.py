@@ -165,7 +165,7 @@ def export_parts(
         for prefix, part in parts.items()
         for key, value in part.state_dict().items()
     }
-    specs = {p: part.spec for p, part in parts.items() if hasattr(part, "spec")}
+    specs = {p: spec for p, part in parts.items() if (spec := getattr(part, "spec", None))}
     content = save(tensors, metadata={"spec": json.dumps(specs, sort_keys=True)})
     write_atomic(path, content)
     digest = hashlib.sha256(content).hexdigest()

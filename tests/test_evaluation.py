@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from toy_parts import Error, Negative, ToyChannel, ToyPayload, ToyReceiver, ToyTransmitter
 
 from semsim.evaluation import Evaluation, Place, Stop, evaluate
 from semsim.intervals import Moments
 from semsim.link import Link
-from semsim.types import Ledger, Transmission
+from semsim.types import AnyLink, Ledger, Transmission
 
 
 def link(**transmitter: Any) -> Link:
@@ -141,7 +141,7 @@ def test_a_link_that_sends_too_much_power_is_refused() -> None:
 
 def test_a_single_item_with_too_much_power_is_refused_at_its_batch() -> None:
     class Loud(ToyTransmitter):
-        def forward(self, source: Tensor, csi: Any) -> Tensor:
+        def forward(self, source: Tensor, csi: Any, *rest: Any) -> Tensor:
             share = torch.full((len(source), 1, 1), 0.9)
             share[5] = 1.9
             return super().forward(source, csi) * share.sqrt()
@@ -160,7 +160,7 @@ def test_points_of_a_constellation_may_stray_by_chance_but_not_on_average() -> N
     class Points(ToyTransmitter):
         constellation = True
 
-        def forward(self, source: Tensor, csi: Any) -> Tensor:
+        def forward(self, source: Tensor, csi: Any, *rest: Any) -> Tensor:
             levels = torch.tensor([1.0, 3.0])[(source > 0.5).long()] / 10**0.5  # 16-QAM's levels
             return (self.power**0.5 * torch.complex(*levels.unflatten(1, (-1, 2)).unbind(-1)))[
                 :, None
@@ -241,9 +241,9 @@ def test_an_interrupted_evaluation_goes_on_with_the_same_digits() -> None:
 
 
 def test_any_module_with_transmit_is_a_link() -> None:
-    class Mine(nn.Module):
+    class Mine(AnyLink):
         def transmit(
-            self, source: Tensor, snr_db: float, generator: torch.Generator, symbols: None = None
+            self, source: Tensor, snr_db: Any, generator: torch.Generator, begun: Any = None
         ) -> Transmission:
             x = torch.ones(len(source), 1, 3, dtype=torch.complex64)
             notes = {"decoded": torch.ones(len(source))}

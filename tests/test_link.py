@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -9,11 +11,12 @@ from torch import Tensor, nn
 from channels import AWGN, CSI, FeedbackCSI, PerfectCSI, PilotCSI, Rayleigh
 from channels.base import ChannelState
 from semsim import Link, stream
+from semsim.codecs.no_link import NoLink, NoLinkTransmitter
 from semsim.phy.frontend import RZF, SVD, ZF, NoFrontEnd
-from semsim.types import WithSideInfo
+from semsim.types import Receiver, Transmitter, WithNotes, WithSideInfo
 
 
-class Pairs(nn.Module):
+class Pairs(Transmitter):
     """Send reals in pairs, as they are; odd lengths are refused by the payload of these tests."""
 
     uses_csi = False
@@ -21,15 +24,21 @@ class Pairs(nn.Module):
     def num_symbols(self, shape: tuple[int, ...]) -> int:
         return shape[0] // 2
 
-    def forward(self, source: Tensor, csi: CSI) -> Tensor:
+    def forward(self, source: Tensor, csi: CSI, *rest: Any) -> Tensor:
         symbols = torch.view_as_complex(source.view(len(source), -1, 2)).unsqueeze(1)
         power = symbols.abs().square().mean(dim=(1, 2), keepdim=True)
         return symbols / power.sqrt()
 
 
-class Unpair(nn.Module):
-    def forward(self, y: Tensor, csi: CSI, shape: tuple[int, ...]) -> Tensor:
+class Unpair(Receiver):
+    def forward(self, y: Tensor, csi: CSI, shape: tuple[int, ...], *rest: Any) -> Tensor:
         return torch.view_as_real(y[:, 0]).flatten(1)
+
+
+class Raw(Receiver):
+    def forward(self, y: Tensor, csi: CSI, shape: tuple[int, ...], *rest: Any) -> Tensor:
+        assert csi.h is not None
+        return y
 
 
 class Recorder(Pairs):
@@ -37,7 +46,7 @@ class Recorder(Pairs):
 
     uses_csi = True
 
-    def forward(self, source: Tensor, csi: CSI) -> Tensor:
+    def forward(self, source: Tensor, csi: CSI, *rest: Any) -> Tensor:
         self.seen = csi
         return super().forward(source, csi)
 
@@ -69,7 +78,7 @@ def test_symbols_share_channel_uses_over_streams(antennas: int, symbols: int, us
 def test_encoding_once_gives_the_same_digits() -> None:
     link = Link(Pairs(), Rayleigh(coherence=4), Unpair())
     source = unit_source()
-    once = link.transmit(source, 5.0, stream(3, "link"), symbols=link.encode(source))
+    once = link.transmit(source, 5.0, stream(3, "link"), begun=link.begin(source))
     assert torch.equal(once.estimate, link(source, 5.0, stream(3, "link")))
 
 
@@ -126,27 +135,17 @@ def test_without_csi_the_transmitter_knows_the_average_snr_only() -> None:
 
 
 def test_no_front_end_hands_the_raw_signal_and_the_channel_to_the_receiver() -> None:
-    class Raw(nn.Module):
-        def forward(self, y: Tensor, csi: CSI, shape: tuple[int, ...]) -> Tensor:
-            assert csi.h is not None
-            return y
-
     link = Link(Pairs(), Rayleigh(num_tx=1, num_rx=3), Raw(), frontend=NoFrontEnd())
     assert link(unit_source(), 10.0, stream(9, "link")).shape == (4, 3, 32)
 
 
 def test_wrong_symbols_are_refused_with_what_came() -> None:
     class Wrong(Pairs):
-        def forward(self, source: Tensor, csi: CSI) -> Tensor:
+        def forward(self, source: Tensor, csi: CSI, *rest: Any) -> Tensor:
             return source
 
     with pytest.raises(ValueError, match=r"\[4, 1, 32\].*got \[4, 64\] torch.float32"):
         Link(Wrong(), AWGN(), Unpair())(unit_source(), 10.0, stream(1, "link"))
-
-
-def test_an_adaptive_transmitter_cannot_be_encoded_once() -> None:
-    with pytest.raises(ValueError, match="adapts to the channel"):
-        Link(Recorder(), AWGN(), Unpair()).encode(unit_source())
 
 
 def test_gradients_flow_from_estimate_to_source() -> None:
@@ -165,7 +164,7 @@ def test_channels_add_nothing_to_the_state_dict() -> None:
 @pytest.mark.parametrize("frontend", [SVD(water_filling=True), SVD(), RZF()])
 def test_a_front_end_moves_power_within_an_item_and_adds_none(frontend: nn.Module) -> None:
     class Loud(Pairs):
-        def forward(self, source: Tensor, csi: CSI) -> Tensor:
+        def forward(self, source: Tensor, csi: CSI, *rest: Any) -> Tensor:
             symbols = super().forward(source, csi)
             symbols[..., ::2] *= 2**0.5  # all on the strong stream
             symbols[..., 1::2] = 0
@@ -189,19 +188,25 @@ def test_scaling_by_the_front_end_is_undone_at_the_receiver() -> None:
 class Teller(Pairs):
     """Send side information for which it declares some bits."""
 
-    def __init__(self, told: Tensor, bits: float | None) -> None:
+    def __init__(self, told: Tensor, bits: float | Tensor) -> None:
         super().__init__()
-        self.told = told
-        if bits is not None:
-            self.side_info_bits = lambda shape: bits
+        self.told, self.bits = told, bits
 
-    def forward(self, source: Tensor, csi: CSI) -> WithSideInfo:
-        return WithSideInfo(super().forward(source, csi), self.told.expand(len(source), -1))
+    def forward(self, source: Tensor, csi: CSI, *rest: Any) -> WithSideInfo:
+        told = self.told.expand(len(source), -1)
+        return WithSideInfo(super().forward(source, csi), told, self.bits)
 
 
 class Told(Unpair):
+    reads_side_info = True
+
     def forward(
-        self, y: Tensor, csi: CSI, shape: tuple[int, ...], side_info: Tensor | None = None
+        self,
+        y: Tensor,
+        csi: CSI,
+        shape: tuple[int, ...],
+        generator: torch.Generator | None = None,
+        side_info: Tensor | None = None,
     ) -> Tensor:
         return super().forward(y, csi, shape)
 
@@ -209,12 +214,15 @@ class Told(Unpair):
 @pytest.mark.parametrize(
     ("told", "bits", "message"),
     [
-        (torch.ones(1, 3, dtype=torch.bool), None, "Teller sends side information and has no side"),
-        (torch.ones(1, 3, dtype=torch.bool), 0.0, "declares 0 bits for it"),
+        (
+            torch.ones(1, 3, dtype=torch.bool),
+            0.0,
+            "Teller sends .* and declares 0 bits",
+        ),
         (torch.ones(1, 3), 24.0, "3 values of torch.float32, which carry 96"),
     ],
 )
-def test_side_information_is_never_free(told: Tensor, bits: float | None, message: str) -> None:
+def test_side_information_is_never_free(told: Tensor, bits: float, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Link(Teller(told, bits), AWGN(), Told())(unit_source(), 0.0, stream(1, "link"))
 
@@ -223,6 +231,75 @@ def test_side_information_is_charged_at_capacity() -> None:
     told = torch.ones(1, 3, dtype=torch.bool)
     sent = Link(Teller(told, 3.0), AWGN(), Told()).transmit(unit_source(), 0.0, stream(1, "link"))
     assert sent.ledger.side_info == pytest.approx(3.0)
+
+
+def test_items_may_differ_in_the_bits_of_their_side_information() -> None:
+    bits = torch.tensor([1.0, 2.0, 3.0, 6.0])
+    told = torch.ones(1, 3, dtype=torch.bool)
+    sent = Link(Teller(told, bits), AWGN(), Told()).transmit(unit_source(), 0.0, stream(1, "link"))
+    assert sent.ledger.side_info == pytest.approx(3.0)
+
+
+def test_side_information_that_nobody_reads_is_refused() -> None:
+    teller = Teller(torch.ones(1, 3, dtype=torch.bool), 3.0)
+    with pytest.raises(ValueError, match=r"which Unpair does not take.*reads_side_info = True"):
+        Link(teller, AWGN(), Unpair())(unit_source(), 0.0, stream(1, "link"))
+
+
+class Drawing(Pairs):
+    """Draw at the sender, and at the receiver; note what was drawn."""
+
+    uses_csi = True
+
+    def forward(self, source: Tensor, csi: CSI, generator: Any = None) -> Tensor:
+        self.drawn = torch.rand(len(source), generator=generator)
+        return super().forward(source, csi)
+
+
+class Noting(Unpair):
+    def forward(
+        self, y: Tensor, csi: CSI, shape: tuple[int, ...], generator: Any = None
+    ) -> WithNotes:
+        drawn = torch.rand(len(y), generator=generator)
+        return WithNotes(super().forward(y, csi, shape), {"drawn": drawn})
+
+
+def test_ends_draw_from_the_generator_and_change_neither_fading_nor_noise() -> None:
+    drawing = Link(Drawing(), Rayleigh(), Noting())
+    plain = Link(Pairs(), Rayleigh(), Unpair())
+    source = unit_source()
+    first, again, other = (drawing.transmit(source, 5.0, stream(n, "link")) for n in (1, 1, 2))
+    assert torch.equal(first.notes["drawn"], again.notes["drawn"])
+    assert not torch.equal(first.notes["drawn"], other.notes["drawn"])
+    assert not torch.equal(drawing.transmitter.drawn, other.notes["drawn"])  # a stream for each end
+    assert torch.equal(first.estimate, plain(source, 5.0, stream(1, "link")))
+
+
+def test_a_part_begun_once_per_batch_is_handed_to_the_transmitter() -> None:
+    class Halves(Recorder):
+        def begin(self, source: Tensor) -> Tensor:
+            return super().forward(source, None)
+
+        def forward(self, source: Tensor, csi: CSI, *rest: Any, begun: Any = None) -> Tensor:
+            self.begun = begun
+            return super().forward(source, csi) if begun is None else begun
+
+    link, source = Link(Halves(), Rayleigh(), Unpair()), unit_source()
+    once = link.transmit(source, 5.0, stream(3, "link"), begun=link.begin(source))
+    assert link.transmitter.begun is not None
+    assert torch.equal(once.estimate, link(source, 5.0, stream(3, "link")))
+    assert link.transmitter.begun is None
+
+
+def test_ends_of_other_kinds_are_refused_with_what_to_write() -> None:
+    with pytest.raises(TypeError, match=r"transmitter derives from .*write class Linear\(Transm"):
+        Link(nn.Linear(1, 1), AWGN(), Unpair())
+    with pytest.raises(TypeError, match=r"receiver derives from .*write class Linear\(Receiver\)"):
+        Link(Pairs(), AWGN(), nn.Linear(1, 1))
+    with pytest.raises(ValueError, match="a link needs a receiver for Pairs"):
+        Link(Pairs(), AWGN())
+    with pytest.raises(ValueError, match="brings both ends and takes no receiver, got Unpair"):
+        NoLink(NoLinkTransmitter(), AWGN(), Unpair())
 
 
 class Overheard(nn.Module):
@@ -254,7 +331,7 @@ def test_all_schemes_meet_the_same_fading_and_noise_whatever_they_send_or_know()
         (64, PerfectCSI(), NoFrontEnd()),
     ):
         channel = Overheard(Rayleigh(num_tx=2, num_rx=2, coherence=4))
-        receiver = Unpair() if not isinstance(frontend, NoFrontEnd) else lambda y, csi, shape: y
+        receiver = Raw() if isinstance(frontend, NoFrontEnd) else Unpair()
         link = Link(
             Pairs(), channel, receiver, csi_rx=rx, csi_tx=FeedbackCSI(bits=4), frontend=frontend
         )
@@ -271,7 +348,7 @@ def test_double_precision_is_refused_at_networks() -> None:
             super().__init__()
             self.layer = nn.Linear(64, 64)
 
-        def forward(self, source: Tensor, csi: CSI) -> Tensor:
+        def forward(self, source: Tensor, csi: CSI, *rest: Any) -> Tensor:
             return super().forward(self.layer(source), csi)
 
     link = Link(Learned(), AWGN(), Unpair())

@@ -14,6 +14,7 @@ from channels.base import CSI, Channel, ChannelState, complex_normal
 from semsim.metrics.base import Outcome
 from semsim.seeds import stream
 from semsim.tasks.processing import Processing
+from semsim.types import Receiver, Transmitter
 
 if TYPE_CHECKING:
     from decimal import Decimal
@@ -65,7 +66,7 @@ class ToyGain(Processing):
         return (output - target).square().mean()
 
 
-class ToyTransmitter(nn.Module):
+class ToyTransmitter(Transmitter):
     """Pairs of values as complex symbols, scaled to unit power per item."""
 
     uses_csi = False
@@ -82,7 +83,7 @@ class ToyTransmitter(nn.Module):
         """Two values travel in one symbol."""
         return shape[0] // 2
 
-    def forward(self, source: Tensor, csi: CSI) -> Tensor:
+    def forward(self, source: Tensor, csi: CSI, generator: torch.Generator | None = None) -> Tensor:
         """Return symbols [B, 1, K]."""
         self.calls += 1
         time.sleep(self.pause_s)
@@ -95,14 +96,14 @@ class Lonely(ToyTransmitter):
     """A transmitter whose other half is nowhere."""
 
 
-class ToyReceiver(nn.Module):
+class ToyReceiver(Receiver):
     """The symbols as they come; ``bad`` makes it fail in one of several ways."""
 
     def __init__(self, bad: Literal["no", "nan", "crash"] = "no") -> None:
         super().__init__()
         self.bad = bad
 
-    def forward(self, y: Tensor, csi: CSI, shape: tuple[int, ...]) -> Tensor:
+    def forward(self, y: Tensor, csi: CSI, shape: tuple[int, ...], *rest: object) -> Tensor:
         """Return [B, K]."""
         if self.bad == "crash":
             raise RuntimeError("size mismatch deep inside")

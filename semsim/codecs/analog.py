@@ -18,6 +18,7 @@ from semsim.codecs.deepjscc import latent_channels, pad_to_stride, to_latent, to
 from semsim.nn.conv import transform_basis
 from semsim.phy.power import unit_power
 from semsim.ranges import clip
+from semsim.types import End, Receiver, Transmitter
 
 BITS = 8  # of the scale
 REPEATS = 16  # of each header symbol: one bit in 10^5 wrong at 0 dB
@@ -26,7 +27,7 @@ SCALE_RANGE = (1e-3, 10.0)  # of the root mean square before normalisation, on a
 MIDDLE = 0.5  # of the pixel range, taken off before sending
 
 
-class _Analog(nn.Module):
+class _Analog(End):
     """Block transform, gains and header that both ends share."""
 
     basis: Tensor
@@ -54,7 +55,7 @@ class _Analog(nn.Module):
         return -(-shape[1] // self.block), -(-shape[2] // self.block)
 
 
-class AnalogTransmitter(_Analog):
+class AnalogTransmitter(_Analog, Transmitter):
     """Image to symbols, linearly but for the power normalisation.
 
     At a CBR of 1/2 the pixels themselves are sent. Below, a block's principal components under a
@@ -78,7 +79,7 @@ class AnalogTransmitter(_Analog):
         down, across = self.grid(shape)
         return HEADER + self.channels // 2 * down * across
 
-    def forward(self, source: Tensor, csi: CSI) -> Tensor:
+    def forward(self, source: Tensor, csi: CSI, generator: torch.Generator | None = None) -> Tensor:
         """Return symbols [B, 1, K] for source [B, 3, H, W] in [0, 1]."""
         self.grid(tuple(source.shape[1:]))
         blocks = nn.functional.pixel_unshuffle(
@@ -90,7 +91,7 @@ class AnalogTransmitter(_Analog):
         return torch.cat([header(scale), unit_power(symbols)], dim=2)
 
 
-class AnalogReceiver(_Analog):
+class AnalogReceiver(_Analog, Receiver):
     """Symbols to image: the linear MMSE estimate of each coefficient, transformed back.
 
     For plain pixels of variance v around 1/2 in AWGN the distortion is v n0 / (1 + n0) per value.
@@ -100,7 +101,13 @@ class AnalogReceiver(_Analog):
     def __init__(self, cbr: float | str = "1/2", *, block: int = 8) -> None:
         super().__init__(cbr, block)
 
-    def forward(self, y: Tensor, csi: CSI, shape: tuple[int, ...]) -> Tensor:
+    def forward(
+        self,
+        y: Tensor,
+        csi: CSI,
+        shape: tuple[int, ...],
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
         """Return the image [B, *shape] for y [B, 1, K]; clamped to [0, 1] unless training."""
         grid = self.grid(shape)
         expected = HEADER + self.channels // 2 * grid[0] * grid[1]

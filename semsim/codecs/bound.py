@@ -20,15 +20,14 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Sequence
-from typing import ClassVar, Literal
+from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from channels.base import CSI, Channel, complex_normal
-from channels.csi import CSISource, MismatchedCSI
-from channels.streams import beside
-from channels.units import snr_db_to_n0
+from channels.csi import MismatchedCSI
+from channels.streams import fork, on_cpu
 from semsim.codecs.image_codecs import CodecName, Headers, Pixels, psnr_of_mse
 from semsim.codecs.limits import NAMES, Limits, Offer
 from semsim.codecs.rd_cache import Coded
@@ -41,17 +40,16 @@ from semsim.codecs.stills import (
     sources_of,
     symbols_at,
 )
+from semsim.hop import n0_of
 from semsim.link import Link
 from semsim.phy.blocklength import Code
-from semsim.phy.frontend import FrontEnd
 from semsim.phy.power import unit_power
-from semsim.seeds import stream
-from semsim.types import Transmission, WithSideInfo
+from semsim.types import Transmission, Transmitter
 
 _MAX_SLOPE_DB = 10.0  # no codec here gains more PSNR from twice the bits
 
 
-class BoundTransmitter(nn.Module):
+class BoundTransmitter(Transmitter):
     """Image codec at the rate that the channel can carry.
 
     Args:
@@ -68,9 +66,6 @@ class BoundTransmitter(nn.Module):
         headers: "minimal" charges the elementary stream and 5 bytes from which the file is rebuilt
             exactly; "file" charges the whole file.
     """
-
-    link_class: ClassVar[type[nn.Module]]
-    uses_csi = True
 
     def __init__(
         self,
@@ -97,16 +92,11 @@ class BoundTransmitter(nn.Module):
         self.rate = rate
         self.code = code
         self.stills = Stills(codec, headers, fallback)
+        self.bytes_per_pixel = self.stills.bytes_per_pixel
 
     def num_symbols(self, shape: tuple[int, ...]) -> int:
         """Return K = cbr times the number of source values, rounded down."""
         return symbols_at(self.cbr, shape)
-
-    def forward(self, source: Tensor, csi: CSI) -> Tensor:
-        """Return Gaussian symbols [B, 1, K] of unit power, the input that reaches capacity."""
-        shape = (len(source), 1, self.num_symbols(tuple(source.shape[1:])))
-        symbols = complex_normal(shape, stream(0, "bound", shape))
-        return unit_power(symbols).to(source.device)
 
     def extra_repr(self) -> str:
         """Name the settings as they would be written."""
@@ -116,10 +106,6 @@ class BoundTransmitter(nn.Module):
         )
 
 
-class BoundReceiver(nn.Module):
-    """The other end; it takes all that it needs to know from the transmitter's arguments."""
-
-
 class BoundLink(Link):
     """A link at capacity; arguments as in :class:`semsim.link.Link`.
 
@@ -127,24 +113,8 @@ class BoundLink(Link):
     ``decoded``, 0 where nothing fits or the draw carries less. Rows say in ``bound`` which it is.
     """
 
-    def __init__(
-        self,
-        transmitter: BoundTransmitter,
-        channel: Channel,
-        receiver: BoundReceiver | None = None,
-        *,
-        csi_rx: CSISource | None = None,
-        csi_tx: CSISource | None = None,
-        frontend: FrontEnd | None = None,
-    ) -> None:
-        super().__init__(
-            transmitter,
-            channel,
-            receiver or BoundReceiver(),
-            csi_rx=csi_rx,
-            csi_tx=csi_tx,
-            frontend=frontend,
-        )
+    def __init__(self, transmitter: BoundTransmitter, channel: Channel, **parts: Any) -> None:
+        super().__init__(transmitter, channel, **parts)
         self._limits: dict[tuple[int, torch.device], Limits] = {}
         self._kind: str | None = None
 
@@ -155,37 +125,33 @@ class BoundLink(Link):
         approximate = "" if self._code is None else f", normal approximation ({self._code} codes)"
         return {"bound": NAMES[self._kind] + approximate}
 
+    def begin(self, source: Tensor) -> list[Pixels]:
+        """Return the images."""
+        return pixels_of(source)
+
     def transmit(
         self,
         source: Tensor,
         snr_db: float | Tensor,
         generator: torch.Generator,
-        symbols: Tensor | WithSideInfo | None = None,
-        features: Tensor | None = None,
+        begun: list[Pixels] | None = None,
     ) -> Transmission:
-        """Send one batch of images; arguments as in :meth:`semsim.link.Link.transmit`."""
-        if symbols is not None:
-            raise ValueError("a bound chooses its rate per SNR; leave symbols out")
-        chance = torch.rand(
-            len(source), generator=beside(generator.get_state(), torch.device("cpu"), "bound")
-        )
-        air = Link(
-            self.transmitter,
-            self.channel,
-            _nothing,
-            csi_rx=self.csi_rx,
-            csi_tx=self.csi_tx,
-            frontend=self.frontend,
-        )
-        sent = air.transmit(source, snr_db, generator)
-        n0 = snr_db_to_n0(torch.as_tensor(snr_db, device=source.device, dtype=torch.float32))
-        return self._delivered(sent, source, n0.expand(len(source)), chance)
+        """Send one batch of images, as Gaussian symbols of unit power, which reach capacity."""
+        images = self.begin(source) if begun is None else begun
+        at_tx, at_rx = fork(generator, "transmitter"), on_cpu(fork(generator, "receiver"))
+        total, n0 = self._sender.num_symbols(tuple(source.shape[1:])), n0_of(snr_db, source)
+        air = self.draw(total, n0, generator)
+        symbols = unit_power(complex_normal((len(source), 1, total), at_tx))
+        there = self.carry(symbols, air)
+        sent = self.transmission(source, symbols, air, there)
+        chance = torch.rand(len(source), generator=at_rx)
+        return self._delivered(sent, images, n0, chance)
 
     def _delivered(
-        self, sent: Transmission, source: Tensor, n0: Tensor, chance: Tensor
+        self, sent: Transmission, images: list[Pixels], n0: Tensor, chance: Tensor
     ) -> Transmission:
         """Return what arrives of images whose channel and symbols are already drawn."""
-        stills, images = self._sender.stills, pixels_of(source)
+        stills, source = self._sender.stills, sent.estimate
         choices, limits = self._choices(sent, n0)
         plans = each(lambda job: best_offer(stills, *job), list(zip(images, choices, strict=True)))
         offers = [offer for offer, _ in plans]
@@ -206,7 +172,8 @@ class BoundLink(Link):
 
     @property
     def _sender(self) -> BoundTransmitter:
-        return self.transmitter  # type: ignore[return-value]
+        sender: BoundTransmitter = self.transmitter
+        return sender
 
     @property
     def _code(self) -> Code | None:
@@ -261,11 +228,6 @@ def best_offer(
 
 def _shown(stills: Stills, image: Pixels, received: Coded | None) -> Pixels:
     return stills.lost(image) if received is None else stills.decode(received, image)
-
-
-def _nothing(y: Tensor, csi: CSI, shape: tuple[int, ...]) -> Tensor:
-    """Stand in for a receiver: the bound's bits arrive by definition."""
-    return y
 
 
 BoundTransmitter.link_class = BoundLink

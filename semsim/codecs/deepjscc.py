@@ -16,6 +16,7 @@ from semsim.nn.codec import Decoder2019, Encoder2019, ResidualDecoder, ResidualE
 from semsim.nn.same import Padding
 from semsim.phy.power import unit_power
 from semsim.ranges import clip
+from semsim.types import End, Receiver, Transmitter
 
 Preset = Literal["residual", "bourtsoulatze2019", "adjscc"]
 Attention = Literal["none", "se", "eca", "simam", "pfca"]
@@ -67,8 +68,10 @@ def symbol_trust(n0: Tensor, symbols: int) -> Tensor:
     return (1 / (1 + n0)).expand(-1, symbols)
 
 
-class _Codec(nn.Module):
+class _Codec(End):
     """What both ends must agree on: the arguments, checked, and the latent's shape."""
+
+    spec: dict[str, Any]
 
     def __init__(self, spec: dict[str, Any]) -> None:
         super().__init__()
@@ -132,7 +135,7 @@ def _check_preset(spec: dict[str, Any]) -> None:
             )
 
 
-class DeepJSCCTransmitter(_Codec):
+class DeepJSCCTransmitter(_Codec, Transmitter):
     """Image to complex symbols of unit power, by convolutional DeepJSCC.
 
         image ─► pad to the stride ─► encoder ─► pair halves of the channels ─► unit power ─► x
@@ -196,7 +199,7 @@ class DeepJSCCTransmitter(_Codec):
         height, width = self.grid(shape)
         return self.channels // 2 * height * width
 
-    def forward(self, source: Tensor, csi: CSI) -> Tensor:
+    def forward(self, source: Tensor, csi: CSI, generator: torch.Generator | None = None) -> Tensor:
         """Return symbols [B, 1, K] for source [B, 3, H, W] in [0, 1]."""
         self.grid(tuple(source.shape[1:]))
         image = pad_to_stride(source, self.stride)
@@ -205,7 +208,7 @@ class DeepJSCCTransmitter(_Codec):
         return unit_power(to_symbols(self.encoder(image, csi.effective_snr_db())))
 
 
-class DeepJSCCReceiver(_Codec):
+class DeepJSCCReceiver(_Codec, Receiver):
     """Received symbols to image, by convolutional DeepJSCC.
 
         y, n0 ─► · trust = 1 / (1 + n0) ─► unpair ─► decoder(latent, trust, SNR) ─► crop ─► image
@@ -247,7 +250,13 @@ class DeepJSCCReceiver(_Codec):
         width = self.spec["width"]
         return DecoderADJSCC(self.channels, width=width, adaptive=sees_snr, padding=padding)
 
-    def forward(self, y: Tensor, csi: CSI, shape: tuple[int, ...]) -> Tensor:
+    def forward(
+        self,
+        y: Tensor,
+        csi: CSI,
+        shape: tuple[int, ...],
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
         """Return the image [B, *shape] for y [B, 1, K]; clamped to [0, 1] unless training."""
         grid = self.grid(shape)
         expected = self.channels // 2 * grid[0] * grid[1]

@@ -18,9 +18,8 @@ from fractions import Fraction
 from typing import Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from channels.base import Channel, ChannelState
 from semsim.codecs.outage import arrival
 from semsim.phy.bler import code_error_rate
 from semsim.phy.circular_buffer import VERSIONS, read_places
@@ -82,32 +81,6 @@ class Harq:
             carried / places, certain, cut.mcs.index, cut.info, places, realised=False
         )
         return (1 - loss).prod(dim=-1) ** (cut.blocks // snr_db.shape[-1])
-
-
-class SameFading(nn.Module):
-    """A channel whose realisation, once drawn, stays.
-
-    Args:
-        channel: the channel.
-    """
-
-    def __init__(self, channel: Channel) -> None:
-        super().__init__()
-        self.channel = channel
-        self.num_tx, self.num_rx = channel.num_tx, channel.num_rx
-        self._state: ChannelState | None = None
-
-    def draw(self, batch: int, uses: int, generator: torch.Generator) -> ChannelState:
-        """Return the realisation of the first call."""
-        if self._state is None:
-            self._state = self.channel.draw(batch, uses, generator)
-        return self._state
-
-    def forward(
-        self, x: Tensor, state: ChannelState, n0: Tensor | None, generator: torch.Generator
-    ) -> Tensor:
-        """Send x [B, T, N], receive y [B, R, N], with new noise."""
-        return self.channel(x, state, n0, generator)
 
 
 def _heard(cut: Segmentation, versions: tuple[int, ...]) -> tuple[Tensor, Tensor]:

@@ -11,33 +11,31 @@ does not arrive, its mean colour takes its place.
 
 from __future__ import annotations
 
-import dataclasses
-from typing import ClassVar
-
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from channels.base import CSI, Channel
-from channels.csi import CSISource
+from channels.base import CSI
+from channels.streams import fork, on_cpu
 from semsim.codecs.envelope import Plan, best_plan
 from semsim.codecs.image_codecs import CodecName, Headers, Pixels
 from semsim.codecs.layers import Codeword, Offer
 from semsim.codecs.outage import separated
 from semsim.codecs.passage import Passage
-from semsim.codecs.separate import Engine, SeparateLink, SeparateTransmitter, beside
-from semsim.codecs.softcast import Layout, check_chunk, layout, receive, send
-from semsim.codecs.stills import Fallback, Stills, each, sources_of, symbols_at
+from semsim.codecs.separate import Engine, SeparateTransmitter
+from semsim.codecs.softcast import Layout, check_chunk, receive, send
+from semsim.codecs.softcast import layout as cut_within
+from semsim.codecs.stills import Fallback, Stills, each, pixels_of, sources_of, symbols_at
+from semsim.hop import Arrival, n0_of
 from semsim.link import Link
-from semsim.phy.frontend import FrontEnd
 from semsim.phy.ldpc import segment
 from semsim.phy.mcs import mcs_by_index
 from semsim.ranges import clip
-from semsim.types import Transmission, WithSideInfo
+from semsim.types import Transmission, Transmitter
 
 ROBUST = 3  #: QPSK at rate 0.44
 
 
-class HybridTransmitter(nn.Module):
+class HybridTransmitter(Transmitter):
     """Image codec, LDPC and QAM beneath SoftCast of what they leave over.
 
     The transmitter knows nothing of the channel. The default split was the best of a few tried on
@@ -59,9 +57,6 @@ class HybridTransmitter(nn.Module):
     Source: Mittal, Phamdo, Hybrid digital-analog joint source-channel codes for broadcasting and
         robust communications, IEEE Trans. Inf. Theory 2002.
     """
-
-    link_class: ClassVar[type[nn.Module]]
-    uses_csi = True  # the two ends share the base's bits, so a link makes the symbols
 
     def __init__(
         self,
@@ -88,6 +83,7 @@ class HybridTransmitter(nn.Module):
         self.base = SeparateTransmitter(
             cbr, codec=codec, mcs=mcs, engine=engine, fallback=fallback, headers=headers
         )
+        self.bytes_per_pixel = self.base.bytes_per_pixel
         self.cbr, self.share, self.power, self.chunk = cbr, share, power, chunk
         self.constellation = mcs_by_index(mcs).bits_per_symbol > 2  # QPSK is exact in each item
 
@@ -100,27 +96,19 @@ class HybridTransmitter(nn.Module):
         """Return the symbols of both layers for an image [3, H, W]."""
         return symbols_at(self.cbr, shape)
 
-    def analog(self, shape: tuple[int, ...]) -> Layout:
+    def layout(self, shape: tuple[int, ...]) -> Layout:
         """Return how the residual of an image [3, H, W] is cut."""
-        return layout(shape, self.chunk, round((1 - self.share) * self.num_symbols(shape)))
-
-    def side_info_bits(self, shape: tuple[int, ...]) -> float:
-        """Return the bits of the analog layer's side information."""
-        return self.analog(shape).side_info_bits
+        return cut_within(shape, self.chunk, round((1 - self.share) * self.num_symbols(shape)))
 
     def amplitudes(self, shape: tuple[int, ...]) -> tuple[float, float]:
         """Return the factors on unit-power symbols of the base and of the analog layer."""
-        total, analog = self.num_symbols(shape), self.analog(shape).symbols
+        total, analog = self.num_symbols(shape), self.layout(shape).symbols
         base = total * self.power / (total - analog)
         return base**0.5, (total * (1 - self.power) / analog) ** 0.5
 
     def extra_repr(self) -> str:
         """Name the settings of the split."""
         return f"cbr={self.cbr}, share={self.share}, power={self.power}, chunk={self.chunk}"
-
-
-class HybridReceiver(nn.Module):
-    """The other end; it takes all that it needs to know from the transmitter's arguments."""
 
 
 class HybridLink(Link):
@@ -130,114 +118,75 @@ class HybridLink(Link):
     payload.
     """
 
-    def __init__(
-        self,
-        transmitter: HybridTransmitter,
-        channel: Channel,
-        receiver: HybridReceiver | None = None,
-        *,
-        csi_rx: CSISource | None = None,
-        csi_tx: CSISource | None = None,
-        frontend: FrontEnd | None = None,
-    ) -> None:
-        super().__init__(
-            transmitter,
-            channel,
-            receiver or HybridReceiver(),
-            csi_rx=csi_rx,
-            csi_tx=csi_tx,
-            frontend=frontend,
-        )
-        self.base = SeparateLink(transmitter.base, channel, frontend=self.frontend)
+    def begin(self, source: Tensor) -> list[Pixels]:
+        """Return the images."""
+        return pixels_of(source)
 
     def transmit(
         self,
         source: Tensor,
         snr_db: float | Tensor,
         generator: torch.Generator,
-        symbols: Tensor | WithSideInfo | None = None,
-        features: Tensor | None = None,
+        begun: list[Pixels] | None = None,
     ) -> Transmission:
-        """Send one batch of images; arguments as in :meth:`semsim.link.Link.transmit`."""
-        if symbols is not None:
-            raise ValueError("a hybrid link makes its symbols itself; leave symbols out")
-        layers = _Layers(self, source, beside(generator))
-        air = Link(
-            layers,
-            self.channel,
-            layers.receive,
-            csi_rx=self.csi_rx,
-            csi_tx=self.csi_tx,
-            frontend=self.frontend,
+        """Send one batch of images."""
+        shape, ends = tuple(source.shape[1:]), self.transmitter
+        at_tx, at_rx = (on_cpu(fork(generator, end)) for end in ("transmitter", "receiver"))
+        base = self._base(self.begin(source) if begun is None else begun, shape)
+        air = self.draw(ends.num_symbols(shape), n0_of(snr_db, source), generator)
+        analog = send(source - _decoded(base, like=source), ends.layout(shape))
+        of_base, of_analog = ends.amplitudes(shape)
+        layers = [of_base * base.send(at_tx).to(source.device), of_analog * analog.symbols]
+        symbols = torch.cat(layers, dim=2)
+        there = self.carry(symbols, air)
+        estimate = self._receive(there, base, analog.side_info, shape, at_rx)
+        notes = {name: base.notes()[name] for name in ("decoded", "bits")}
+        return self.transmission(
+            estimate, symbols, air, there, side_info_bits=float(analog.bits), notes=notes
         )
-        sent = air.transmit(source, snr_db, generator)
-        notes = layers.base.notes()
-        return dataclasses.replace(sent, notes={name: notes[name] for name in ("decoded", "bits")})
+
+    def _base(self, images: list[Pixels], shape: tuple[int, ...]) -> Passage:
+        """Return the base layer of a batch: one MCS on all streams, whatever the channel."""
+        base: SeparateTransmitter = self.transmitter.base
+        symbols = self.transmitter.num_symbols(shape) - self.transmitter.layout(shape).symbols
+        passage = Passage(base, self, images, symbols)
+        streams = tuple(range(self.num_streams))
+        cut = segment(passage.uses * len(streams), mcs_by_index(int(base.mcs)))
+        offer = [Offer(0, (Codeword(streams, cut),), 1.0)]
+        passage.plans = each(
+            lambda image: best_plan(base.stills, image, offer, must_send=True), images
+        )
+        return passage
+
+    def _receive(
+        self,
+        there: Arrival,
+        base: Passage,
+        side_info: Tensor,
+        shape: tuple[int, ...],
+        generator: torch.Generator,
+    ) -> Tensor:
+        """Return the images [B, 3, H, W]: the base, or what stands in for it, and the residual."""
+        y, edge = there.received, base.total
+        n0 = separated(there.csi).expand(y.shape)
+        of_base, of_analog = self.transmitter.amplitudes(shape)
+        n0_base = CSI(None, n0[..., :edge] / of_base**2)
+        image = base.receive(y[..., :edge] / of_base, n0_base, shape, generator).to(y.device)
+        analog, n0_analog = y[:, 0, edge:] / of_analog, n0[:, 0, edge:] / of_analog**2
+        image = image + receive(analog, n0_analog, side_info, self.transmitter.layout(shape), shape)
+        return image if self.training else clip(image)
+
+
+def _decoded(base: Passage, like: Tensor) -> Tensor:
+    """Return the images that arrive where the base does."""
+    stills = base.transmitter.stills
+
+    def shown(plan: Plan) -> Pixels:
+        if plan.coded is None:
+            return stills.lost(plan.image)
+        return stills.decode(plan.coded, plan.image)
+
+    return sources_of(each(shown, base.plans), like)
 
 
 HybridTransmitter.link_class = HybridLink
-
-
-class _Base(Passage):
-    """The base layer of one batch: one MCS on all streams, whatever the channel."""
-
-    def __init__(self, link: HybridLink, source: Tensor, generator: torch.Generator) -> None:
-        self.hybrid: HybridTransmitter = link.transmitter  # type: ignore[assignment]
-        super().__init__(link.base, source, [], generator)
-        streams = tuple(range(link.num_streams))
-        cut = segment(self.uses * len(streams), mcs_by_index(int(self.transmitter.mcs)))
-        offer = [Offer(0, (Codeword(streams, cut),), 1.0)]
-        stills = self.transmitter.stills
-        self.plans = each(
-            lambda image: best_plan(stills, image, offer, must_send=True), self.images
-        )
-
-    def num_symbols(self, shape: tuple[int, ...]) -> int:
-        """Return the symbols of the base."""
-        return self.hybrid.num_symbols(shape) - self.hybrid.analog(shape).symbols
-
-    def decoded(self, like: Tensor) -> Tensor:
-        """Return the images that arrive where the base does."""
-        return sources_of(each(self._decoded, self.plans), like)
-
-    def _decoded(self, plan: Plan) -> Pixels:
-        stills = self.transmitter.stills
-        return (
-            stills.lost(plan.image) if plan.coded is None else stills.decode(plan.coded, plan.image)
-        )
-
-
-class _Layers:
-    """One batch on its way: both ends, with the bits that they share."""
-
-    uses_csi = False
-
-    def __init__(self, link: HybridLink, source: Tensor, generator: torch.Generator) -> None:
-        self.transmitter: HybridTransmitter = link.transmitter  # type: ignore[assignment]
-        self.num_symbols = self.transmitter.num_symbols
-        self.side_info_bits = self.transmitter.side_info_bits
-        self.base = _Base(link, source, generator)
-        self.training = link.training
-
-    def __call__(self, source: Tensor, csi: CSI) -> WithSideInfo:
-        """Return the symbols [B, 1, K] of both layers, and what the analog one tells beside."""
-        shape = tuple(source.shape[1:])
-        residual = source - self.base.decoded(like=source)
-        analog, side_info = send(residual, self.transmitter.analog(shape))
-        of_base, of_analog = self.transmitter.amplitudes(shape)
-        symbols = torch.cat([of_base * self.base(source, csi), of_analog * analog], dim=2)
-        return WithSideInfo(symbols, side_info)
-
-    def receive(
-        self, y: Tensor, csi: CSI, shape: tuple[int, ...], side_info: Tensor | None = None
-    ) -> Tensor:
-        """Return the images [B, 3, H, W]: the base, or what stands in for it, and the residual."""
-        if side_info is None:
-            raise ValueError("the analog layer cannot be read without its side information")
-        edge, n0 = self.base.total, separated(csi).expand(y.shape)
-        of_base, of_analog = self.transmitter.amplitudes(shape)
-        n0_base = CSI(None, n0[..., :edge] / of_base**2)
-        image = self.base.receive(y[..., :edge] / of_base, n0_base, shape).to(y.device)
-        analog, n0_analog = y[:, 0, edge:] / of_analog, n0[:, 0, edge:] / of_analog**2
-        image = image + receive(analog, n0_analog, side_info, self.transmitter.analog(shape), shape)
-        return image if self.training else clip(image)

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
 from channels.base import CSI
 from semsim.codecs.deepjscc import to_latent, to_symbols
-from semsim.link import Link
 from semsim.nn.denoise import ResidualDenoiser, ScorePredictor
-from semsim.types import Receiver, Transmission, WithSideInfo
+from semsim.types import Receiver, Transmission
 
 Stage = Literal[1, 2, 3]
 Layout = Literal["grid", "line"]
@@ -47,7 +46,7 @@ class Trajectory:
     scores: Tensor  # [B, max_steps + 1]
 
 
-class LatentDenoiser(nn.Module):
+class LatentDenoiser(Receiver):
     """Clean the received latent step by step, then let the codec's own receiver decode it.
 
         n0 ─► s_0 ─► predictor ─► s_1 ... s_max ─► T, the number of steps
@@ -73,9 +72,8 @@ class LatentDenoiser(nn.Module):
 
     where 1 - s_0^2, the error before the first step, keeps low SNRs from drowning the high ones.
     In stage 2 item i of a batch is decoded after 1 + i mod max_steps steps, so that every step
-    learns to be the last; in stage 3 after the steps of its plan. z, what was sent, they learn in a
-    :class:`DenoisingLink`, which every scenario with this receiver has. With the latent's loss
-    alone in stage 2, as specified, the frozen codec lost 2 dB: it shrank what was shrunk already.
+    learns to be the last; in stage 3 after the steps of its plan. With the latent's loss alone in
+    stage 2, as specified, the frozen codec lost 2 dB: it shrank what was shrunk already.
 
     Found: one network, scores and steps predicted from the SNR alone, three stages. Inferred: the
     rest.
@@ -95,8 +93,6 @@ class LatentDenoiser(nn.Module):
 
     Source: arXiv 2502.07319 (IEEE Wireless Commun. Lett. 14(5), 2025); no code is public.
     """
-
-    link_class: ClassVar[type[nn.Module]]
 
     def __init__(
         self,
@@ -122,7 +118,8 @@ class LatentDenoiser(nn.Module):
             raise ValueError(f"told is channel or equivalent, got {told!r}")
         if stage not in (1, 2, 3):
             raise ValueError(f"stage is 1, 2 or 3, got {stage}")
-        self.codec: Any = codec  # a Receiver, maybe no Module
+        self.codec: Any = codec
+        self.freezes_transmitter = stage == 2
         self.delta, self.steps, self.told, self.stage = delta, steps, told, stage
         has_grid = hasattr(self.codec, "grid") and hasattr(self.codec, "channels")
         offered = "grid" if has_grid else "line"
@@ -131,7 +128,8 @@ class LatentDenoiser(nn.Module):
             raise ValueError(
                 f"layout is grid or line, got {layout!r}; {type(codec).__name__} offers {offered}"
             )
-        self.channels: int = self.codec.channels if self.layout == "grid" else 2  # type: ignore[attr-defined]
+        channels: Any = self.codec.channels if self.layout == "grid" else 2
+        self.channels: int = channels
         self.network = ResidualDenoiser(self.channels, width=width, depth=depth)
         self.predictor = ScorePredictor(max_steps)
         #: the kind, and the arguments that weights belong to
@@ -139,15 +137,14 @@ class LatentDenoiser(nn.Module):
             "kind": "latent_denoiser", "layout": self.layout, "width": width, "depth": depth,
             "max_steps": max_steps, "told": told,
         }  # fmt: skip
-        if hasattr(self.codec, "spec"):
+        if codec.spec is not None:
             made_by = f"{type(codec).__module__}:{type(codec).__qualname__}"
-            self.spec["codec"] = {"class": made_by, **self.codec.spec}
-        if isinstance(codec, nn.Module) and stage == 2:
+            self.spec["codec"] = {"class": made_by, **codec.spec}
+        if stage == 2:
             codec.requires_grad_(False)
         for part in (self.network, self.predictor):
             part.requires_grad_(stage > 1)
         self.walk: Trajectory | None = None  # of the latest training step
-        self.sent: Tensor | None = None  # in it, [B, 1, K]
 
     @classmethod
     def around(cls, codec: Callable[..., Receiver]) -> Callable[..., LatentDenoiser]:
@@ -184,7 +181,13 @@ class LatentDenoiser(nn.Module):
             latents.append(now.index_add(0, active, residual.to(now.dtype)))
         return latents
 
-    def forward(self, y: Tensor, csi: CSI, shape: tuple[int, ...]) -> Tensor:
+    def forward(
+        self,
+        y: Tensor,
+        csi: CSI,
+        shape: tuple[int, ...],
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
         """Return the codec's estimate [B, *shape] of the cleaned symbols; y is [B, 1, K]."""
         if csi.h is not None or y.shape[1] != 1:
             raise ValueError(
@@ -209,7 +212,7 @@ class LatentDenoiser(nn.Module):
             last = torch.stack(latents)[steps, torch.arange(len(y), device=y.device)]
             reached = scores.detach().gather(1, steps[:, None]) if self.told != "channel" else None
             y, csi = _handed_on(y, csi, last, steps > 0, reached)
-        return self.codec(y, csi, shape)
+        return self.codec(y, csi, shape, generator)
 
     def to_grid(self, symbols: Tensor, shape: tuple[int, ...]) -> Tensor:
         """Return the latent [B, C, h, w] of symbols [B, 1, K]; :func:`to_symbols` inverts it."""
@@ -223,17 +226,17 @@ class LatentDenoiser(nn.Module):
             )
         return to_latent(symbols, self.channels, height, width)
 
-    def auxiliary_loss(self, progress: float) -> Tensor:
+    def auxiliary_loss(self, progress: float, sent: Transmission) -> Tensor:
         """Return what stages 2 and 3 add to the task's loss, from the latest forward pass."""
         if self.stage == 1:
             return next(self.parameters()).new_zeros(())
-        if self.walk is None or self.sent is None:
+        if self.walk is None or sent.symbols is None:
             raise ValueError(
-                "nothing to learn the latent from; train the latent denoiser in a DenoisingLink, "
-                "which tells it what was sent, in training mode"
+                "nothing to learn the latent from; train the latent denoiser in a link that keeps "
+                "its symbols, in training mode"
             )
-        loss = latent_loss(self.walk, to_latent(self.sent, *self.walk.latents[0].shape[1:]))
-        self.walk = self.sent = None
+        loss = latent_loss(self.walk, to_latent(sent.symbols, *self.walk.latents[0].shape[1:]))
+        self.walk = None
         return LATENT_WEIGHT * loss
 
 
@@ -269,31 +272,3 @@ def latent_loss(walk: Trajectory, clean: Tensor) -> Tensor:
         true = nn.functional.cosine_similarity(guess.detach().flatten(1), clean.flatten(1))
         loss = loss + (error + (walk.scores[:, step] - true).square()).mean()
     return loss / (len(walk.latents) - 1)
-
-
-class DenoisingLink(Link):
-    """Shows a latent denoiser, in training alone, what was sent; stage 2 freezes both ends."""
-
-    receiver: Any
-
-    def __init__(self, transmitter: Any, channel: Any, receiver: Any, **parts: Any) -> None:
-        super().__init__(transmitter, channel, receiver, **parts)
-        if receiver.stage == 2 and isinstance(transmitter, nn.Module):
-            transmitter.requires_grad_(False)
-
-    def transmit(
-        self,
-        source: Tensor,
-        snr_db: float | Tensor,
-        generator: torch.Generator,
-        symbols: Tensor | WithSideInfo | None = None,
-        features: Tensor | None = None,
-    ) -> Transmission:
-        """Send one batch, as :meth:`Link.transmit`."""
-        sent = super().transmit(source, snr_db, generator, symbols, features)
-        if self.training:
-            self.receiver.sent = sent.symbols
-        return sent
-
-
-LatentDenoiser.link_class = DenoisingLink

@@ -13,79 +13,57 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from channels.base import CSI
 from semsim.codecs.envelope import Plan, best_plan
 from semsim.codecs.image_codecs import Pixels
 from semsim.codecs.layers import Codeword, Offer, offers
 from semsim.codecs.outage import arrived, separated
-from semsim.codecs.stills import each, pixels_of, sources_of
-from semsim.phy.frontend import FrontEnd
+from semsim.codecs.outlook import Outlook
+from semsim.codecs.stills import each, sources_of
+from semsim.hop import Hop
 from semsim.phy.ldpc import SoftBlocks, ldpc_modulate, segment
 from semsim.phy.mcs import mcs_by_index
 from semsim.phy.qam import qam_llr, qam_points, qam_signed_llr
 from semsim.phy.rank import Way, ways
 
 if TYPE_CHECKING:
-    from semsim.codecs.separate import SeparateLink, SeparateTransmitter
-
-
-class Steered(nn.Module):
-    """The link's front end, with the precoder that the plans ask for."""
-
-    def __init__(self, frontend: FrontEnd, passage: Passage) -> None:
-        super().__init__()
-        self.frontend = frontend
-        self.passage = passage
-
-    def num_streams(self, num_tx: int, num_rx: int) -> int:
-        """Return the streams of the front end, used or not."""
-        return self.frontend.num_streams(num_tx, num_rx)
-
-    def precoder(self, csi_tx: CSI, num_tx: int, num_rx: int) -> Tensor:
-        """Return P [B, T, S, 1 or N], zero for the streams that an item leaves out."""
-        return self.passage.steer(csi_tx)
-
-    def combine(self, y: Tensor, csi: CSI) -> tuple[Tensor, CSI]:
-        """Combine as the front end does."""
-        return self.frontend.combine(y, csi)
+    from semsim.codecs.separate import SeparateTransmitter
 
 
 class Passage:
-    """One batch on its way: both ends of the link, with the plans that they share."""
+    """One batch on its way: both ends of a hop, with the plans that they share.
 
-    uses_csi = True
-    sees_channel = True  # plans are made from h as believed, before this end is asked for symbols
+    Args:
+        transmitter: of the images.
+        hop: what carries the symbols.
+        images: of the batch.
+        total: symbols of each, K.
+        outlook: what to expect of the hop, where there is anything to choose.
+    """
 
     def __init__(
         self,
-        link: SeparateLink,
-        source: Tensor,
-        snr_db: list[float],
-        generator: torch.Generator,
+        transmitter: SeparateTransmitter,
+        hop: Hop,
+        images: list[Pixels],
+        total: int,
+        outlook: Outlook | None = None,
     ) -> None:
-        self.link = link
-        self.transmitter: SeparateTransmitter = link.transmitter  # type: ignore[assignment]
-        self.images = pixels_of(source)
-        self.snr_db = snr_db
-        self.generator = generator
-        self.total = self.num_symbols(tuple(source.shape[1:]))
-        harq = self.transmitter.harq
+        self.transmitter, self.hop, self.images, self.outlook = transmitter, hop, images, outlook
+        self.total = total
+        harq = transmitter.harq
         self.versions = (0,) if harq is None else harq.versions
-        self.uses = self.total // link.num_streams  # a last use with fewer symbols is padding
+        self.uses = total // hop.num_streams  # a last use with fewer symbols is padding
         self.plans: list[Plan] = []
-        self.symbols = torch.empty(0)
+        self.symbols = torch.empty(len(images), 1, total, dtype=torch.complex64)
         self.scrambling: list[np.ndarray] = []
         self.round = 0
         self.memory: list[list[SoftBlocks]] = []
-        self.luck: list[Tensor] = []
-        self.arrived: list[Pixels | None] = []
-        self.rounds: list[int] = []
-
-    def num_symbols(self, shape: tuple[int, ...]) -> int:
-        """Return K."""
-        return self.transmitter.num_symbols(shape)
+        self.luck: list[float] = []
+        self.arrived: list[Pixels | None] = [None] * len(images)
+        self.rounds = [0] * len(images)
 
     def notes(self) -> dict[str, Tensor]:
         """Return the choice and the success of each item."""
@@ -108,12 +86,15 @@ class Passage:
         """Whether an image was sent and has not arrived yet."""
         return self.arrived[item] is None and self.plans[item].coded is not None
 
-    def steer(self, csi_tx: CSI) -> Tensor:
-        """Return the precoder of the plans, [B, T, S, 1 or N]; the first round makes them."""
+    def steer(self, csi_tx: CSI, snrs_db: list[float]) -> Tensor:
+        """Return the precoder of the plans, [B, T, S, 1 or N]; the first round makes them.
+
+        It is zero for the streams that an item leaves out.
+        """
         precoders: dict[int, Tensor] = {}
         plans: dict[int, Plan] = dict(enumerate(self.plans))
-        for snr_db in sorted(set(self.snr_db)):
-            items = [item for item, value in enumerate(self.snr_db) if value == snr_db]
+        for snr_db in sorted(set(snrs_db)):
+            items = [item for item, value in enumerate(snrs_db) if value == snr_db]
             known = _of_items(csi_tx, items)
             choices = self._ways(known)
             if not self.plans:
@@ -135,7 +116,7 @@ class Passage:
         before = [stream for word in plan.offer.words for stream in word.streams]
         if streams == before:
             return plan
-        grid = self.symbols[item, 0, : self.uses * self.link.num_streams].view(self.uses, -1)
+        grid = self.symbols[item, 0, : self.uses * self.hop.num_streams].view(self.uses, -1)
         grid[:, streams] = grid[:, before]
         left = iter(streams)
         words = tuple(
@@ -151,12 +132,12 @@ class Passage:
 
     def _ways(self, csi_tx: CSI) -> list[tuple[int, Way]]:
         """Return the ways of sending with the rank that is asked for, and their numbers."""
-        link, rank = self.link, self.transmitter.rank
-        choices = ways(link.frontend, csi_tx, link.channel.num_tx, link.channel.num_rx)
+        hop, rank = self.hop, self.transmitter.rank
+        choices = ways(hop.frontend, csi_tx, hop.channel.num_tx, hop.channel.num_rx)
         kept = [(n, way) for n, way in enumerate(choices) if rank in ("best", way.rank)]
         if not kept:
             raise ValueError(
-                f"rank={rank}, but the front end has {link.num_streams} streams; "
+                f"rank={rank}, but the front end has {hop.num_streams} streams; "
                 "set rank to at most that many, or 'best'"
             )
         return kept
@@ -165,31 +146,32 @@ class Passage:
         self, choices: list[tuple[int, Way]], csi_tx: CSI, snr_db: float
     ) -> list[list[Offer]]:
         """Return for each item the offers it may choose from."""
-        link, rows = self.link, self.transmitter.rows()
-        if len(rows) * len(choices) == 1:  # nothing to choose
+        rows = self.transmitter.rows()
+        if self.outlook is None or len(rows) * len(choices) == 1:  # nothing to choose
             way = choices[0][1]
             cut = segment(self.uses * way.rank, mcs_by_index(rows[0]))
             return [[Offer(0, (Codeword(tuple(s), cut),), 1.0)] for s in way.streams.tolist()]
-        air_uses = -(-self.total // link.num_streams)
-        prospects = link.outlook.prospects(csi_tx, round(snr_db, 4), air_uses)
+        air_uses = -(-self.total // self.hop.num_streams)
+        prospects = self.outlook.prospects(csi_tx, round(snr_db, 4), air_uses)
         kept = [prospects[number] for number, _ in choices]
         harq = self.transmitter.harq if len(rows) > 1 else None
         return offers(kept, rows, self.uses, harq)
 
-    def __call__(self, source: Tensor, csi: CSI) -> Tensor:
-        """Return the symbols [B, 1, K] of the plans in this round."""
+    def send(self, generator: torch.Generator) -> Tensor:
+        """Return the symbols [B, 1, K] of the plans in this round, on the CPU."""
         if self.round == 0:
-            shape = (len(source), 1, self.total)
-            self.symbols = torch.empty(shape, dtype=torch.complex64)
             self.memory = [[SoftBlocks(w.cut) for w in plan.offer.words] for plan in self.plans]
-            self.arrived, self.rounds = [None] * len(source), [0] * len(source)
         if self.round == 0 or self.versions[self.round] != self.versions[self.round - 1]:
             for item, plan in enumerate(self.plans):
-                self.symbols[item, 0] = self._modulate(item, plan)
-        return self.symbols.to(source.device)
+                self.symbols[item, 0] = self._modulate(item, plan, generator)
+        return self.symbols.clone()
 
-    def receive(self, y: Tensor, csi: CSI, shape: tuple[int, ...]) -> Tensor:
+    def receive(
+        self, y: Tensor, csi: CSI, shape: tuple[int, ...], generator: torch.Generator
+    ) -> Tensor:
         """Return the images [B, C, H, W], or what stands in for those that are lost."""
+        if self.round == 0:
+            self.luck = torch.rand(len(y), generator=generator, dtype=torch.float64).tolist()
         left = separated(csi)
         read = self._look_up if self.transmitter.engine == "bler" else self._decode
         jobs = []
@@ -220,7 +202,7 @@ class Passage:
 
     def _of_word(self, symbols: Tensor, word: Codeword) -> Tensor:
         """Return what is on a codeword's streams, in order, out of all symbols [K]."""
-        grid = symbols[: self.uses * self.link.num_streams].view(self.uses, -1)
+        grid = symbols[: self.uses * self.hop.num_streams].view(self.uses, -1)
         return grid[:, list(word.streams)].reshape(-1)
 
     def _of_blocks(self, symbols: Tensor, word: Codeword) -> Tensor:
@@ -228,16 +210,16 @@ class Passage:
         grid = (word.cut.blocks, word.cut.symbols_per_block)
         return self._of_word(symbols, word)[: math.prod(grid)].view(grid)
 
-    def _modulate(self, item: int, plan: Plan) -> Tensor:
+    def _modulate(self, item: int, plan: Plan, generator: torch.Generator) -> Tensor:
         """Return [K]: coded blocks, then padding; random symbols where bits do not matter."""
         words = plan.offer.words
-        symbols = self._noise_like(words[0], self.total)
-        grid = symbols[: self.uses * self.link.num_streams].view(self.uses, -1)
+        symbols = _noise_like(words[0], self.total, generator)
+        grid = symbols[: self.uses * self.hop.num_streams].view(self.uses, -1)
         for word in words[1:]:
-            drawn = self._noise_like(word, self.uses * len(word.streams))
+            drawn = _noise_like(word, self.uses * len(word.streams), generator)
             grid[:, list(word.streams)] = drawn.view(self.uses, -1)
         if self.round == 0:
-            scrambling = torch.randint(2, (plan.offer.payload,), generator=self.generator)
+            scrambling = torch.randint(2, (plan.offer.payload,), generator=generator)
             self.scrambling.append(scrambling.numpy().astype(np.uint8))
         if self.transmitter.engine == "ldpc" and plan.coded is not None:
             message = self.transmitter.stills.pack(plan.coded, plan.image)
@@ -251,11 +233,6 @@ class Passage:
                 grid[:, list(word.streams)] = carried.view(self.uses, -1)
         return symbols
 
-    def _noise_like(self, word: Codeword, count: int) -> Tensor:
-        """Return random points of a codeword's modulation."""
-        points = qam_points(word.cut.mcs.bits_per_symbol)
-        return points[torch.randint(len(points), (count,), generator=self.generator)]
-
     def _look_up(self, item: int, plan: Plan, y: Tensor, n0: Tensor) -> bytes | None:
         """Return the message if the draw from its blocks' error rates at this noise says so."""
         sent, odds = self.symbols[item, 0], 1.0
@@ -264,8 +241,6 @@ class Passage:
             llr = qam_signed_llr(y_word, n0_word, x_word, word.cut.mcs.bits_per_symbol)
             soft.add(llr, self.versions[self.round])
             odds *= float(arrived(soft, word.cut).prod())
-        if self.round == 0:
-            self.luck.append(torch.rand((), generator=self.generator, dtype=torch.float64))
         if plan.coded is None or self.luck[item] >= odds:
             return None
         return self.transmitter.stills.pack(plan.coded, plan.image)
@@ -285,6 +260,12 @@ class Passage:
         if not complete:
             return None
         return np.packbits(np.concatenate(parts) ^ self.scrambling[item]).tobytes()
+
+
+def _noise_like(word: Codeword, count: int, generator: torch.Generator) -> Tensor:
+    """Return random points of a codeword's modulation."""
+    points = qam_points(word.cut.mcs.bits_per_symbol)
+    return points[torch.randint(len(points), (count,), generator=generator)]
 
 
 def _of_items(csi: CSI, items: list[int]) -> CSI:

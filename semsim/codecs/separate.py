@@ -15,32 +15,30 @@ channel, uncharged.
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 from fractions import Fraction
-from typing import ClassVar, Literal
+from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from channels.base import Channel
 from channels.checks import check_count
-from channels.csi import CSISource
-from semsim.codecs.harq import Combining, Harq, RoundFading, SameFading
-from semsim.codecs.image_codecs import CodecName, Headers
+from channels.streams import fork, on_cpu
+from semsim.codecs.harq import Combining, Harq, RoundFading
+from semsim.codecs.image_codecs import CodecName, Headers, Pixels
 from semsim.codecs.outlook import Outlook
-from semsim.codecs.passage import Passage, Steered
-from semsim.codecs.stills import Fallback, Stills, cbr_fraction, symbols_at
+from semsim.codecs.passage import Passage
+from semsim.codecs.stills import Fallback, Stills, cbr_fraction, pixels_of, symbols_at
+from semsim.hop import n0_of
 from semsim.link import Link
 from semsim.phy.bler import measured_mcs
-from semsim.phy.frontend import FrontEnd
 from semsim.phy.mcs import mcs_by_index
-from semsim.seeds import stream
-from semsim.types import Ledger, Transmission, WithSideInfo
+from semsim.types import Ledger, Transmission, Transmitter
 
 Engine = Literal["bler", "ldpc"]
 
 
-class SeparateTransmitter(nn.Module):
+class SeparateTransmitter(Transmitter):
     """Image codec, LDPC and QAM at the rate that fits the CBR exactly.
 
     Args:
@@ -64,8 +62,6 @@ class SeparateTransmitter(nn.Module):
             exactly; "file" charges the whole file.
     """
 
-    link_class: ClassVar[type[nn.Module]]
-    uses_csi = True
     constellation = True
 
     def __init__(
@@ -97,6 +93,7 @@ class SeparateTransmitter(nn.Module):
         self.rank = rank
         self.engine = engine
         self.stills = Stills(codec, headers, fallback)
+        self.bytes_per_pixel = self.stills.bytes_per_pixel
 
     def num_symbols(self, shape: tuple[int, ...]) -> int:
         """Return K of a round: its CBR times the number of source values, rounded down."""
@@ -116,66 +113,46 @@ class SeparateTransmitter(nn.Module):
         )
 
 
-class SeparateReceiver(nn.Module):
-    """The other end; it takes all that it needs to know from the transmitter's arguments."""
-
-
 class SeparateLink(Link):
     """A link whose two ends share the chosen plan; arguments as in :class:`semsim.link.Link`.
 
     ``Transmission.notes`` holds per item ``rank``, the streams in use, ``codewords`` on them,
     ``mcs``, the row of the first, which has the best streams, ``odds``, how likely the transmitter
-    took the image to arrive, and ``decoded``, 1 where it did. Padding and lost blocks are drawn
-    beside ``generator``, from a seed made of its state, so fading and noise are those that any
-    other scheme sees.
+    took the image to arrive, and ``decoded``, 1 where it did.
     """
 
-    def __init__(
-        self,
-        transmitter: SeparateTransmitter,
-        channel: Channel,
-        receiver: SeparateReceiver | None = None,
-        *,
-        csi_rx: CSISource | None = None,
-        csi_tx: CSISource | None = None,
-        frontend: FrontEnd | None = None,
-    ) -> None:
-        super().__init__(
-            transmitter,
-            channel,
-            receiver or SeparateReceiver(),
-            csi_rx=csi_rx,
-            csi_tx=csi_tx,
-            frontend=frontend,
-        )
+    def __init__(self, transmitter: SeparateTransmitter, channel: Channel, **parts: Any) -> None:
+        super().__init__(transmitter, channel, **parts)
         self.outlook = Outlook(channel, self.csi_rx, self.csi_tx, self.frontend)
+
+    def begin(self, source: Tensor) -> list[Pixels]:
+        """Return the images."""
+        return pixels_of(source)
 
     def transmit(
         self,
         source: Tensor,
         snr_db: float | Tensor,
         generator: torch.Generator,
-        symbols: Tensor | WithSideInfo | None = None,
-        features: Tensor | None = None,
+        begun: list[Pixels] | None = None,
     ) -> Transmission:
-        """Send one batch of images; arguments as in :meth:`semsim.link.Link.transmit`."""
-        if symbols is not None:
-            raise ValueError("a separate link chooses its symbols per SNR; leave symbols out")
-        snr = torch.as_tensor(snr_db, dtype=torch.float64).expand(len(source))
-        passage = Passage(self, source, snr.tolist(), beside(generator))
-        harq = passage.transmitter.harq
-        same = harq is not None and harq.fading == "same"
-        air = Link(
-            passage,
-            SameFading(self.channel) if same else self.channel,
-            passage.receive,
-            csi_rx=self.csi_rx,
-            csi_tx=self.csi_tx,
-            frontend=Steered(self.frontend, passage),
-        )
-        sent = [air.transmit(source, snr_db, generator)]
-        while not passage.is_over():
-            sent.append(air.transmit(source, snr_db, generator))
+        """Send one batch of images, in as many rounds as there are."""
+        images = self.begin(source) if begun is None else begun
+        total = self.transmitter.num_symbols(tuple(source.shape[1:]))
+        passage = Passage(self.transmitter, self, images, total, self.outlook)
+        snrs_db = torch.as_tensor(snr_db, dtype=torch.float64).expand(len(source)).tolist()
+        harq, sent, air = passage.transmitter.harq, list[Transmission](), None
+        while not sent or not passage.is_over():
+            at_tx, at_rx = (on_cpu(fork(generator, end)) for end in ("transmitter", "receiver"))
+            if air is None or harq is None or harq.fading == "new":
+                air = self.draw(total, n0_of(snr_db, source), generator)
+            else:
+                air = self.again(air, generator)
+            steered = dataclasses.replace(air, precoder=passage.steer(air.csi_tx, snrs_db))
+            symbols = passage.send(at_tx).to(source.device)
+            there = self.carry(symbols, steered)
+            estimate = passage.receive(there.received, there.csi, tuple(source.shape[1:]), at_rx)
+            sent.append(self.transmission(estimate, symbols, steered, there))
         return _together(sent, passage)
 
 
@@ -228,9 +205,3 @@ def _together(sent: list[Transmission], passage: Passage) -> Transmission:
         ledger=ledger,
         notes=notes,
     )
-
-
-def beside(generator: torch.Generator) -> torch.Generator:
-    """Return a generator that depends on this one's state and leaves it where it is."""
-    digest = hashlib.sha256(generator.get_state().cpu().numpy().tobytes()).hexdigest()
-    return stream(0, "separate", digest)

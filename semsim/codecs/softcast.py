@@ -21,7 +21,7 @@ from semsim.codecs.cbr import cbr_fraction
 from semsim.codecs.stills import symbols_at
 from semsim.nn.dct import dct, inverse_dct
 from semsim.ranges import clip
-from semsim.types import WithSideInfo
+from semsim.types import End, Receiver, Transmitter, WithSideInfo
 
 MEAN_BITS = 12  #: of each colour's mean; what rounding leaves travels with the first chunk
 VARIANCE_BITS = 6  #: of each chunk sent, on a ladder of 2/3 octaves; costs 0.02 dB
@@ -83,7 +83,7 @@ def layout(shape: tuple[int, ...], chunk: int, symbols: int) -> Layout:
     return Layout(down, across, sent, chunk)
 
 
-class _SoftCast(nn.Module):
+class _SoftCast(End):
     def __init__(self, cbr: float | str, chunk: int) -> None:
         super().__init__()
         cbr_fraction(cbr)
@@ -99,7 +99,7 @@ class _SoftCast(nn.Module):
         return f"cbr={self.cbr}, chunk={self.chunk}"
 
 
-class SoftCastTransmitter(_SoftCast):
+class SoftCastTransmitter(_SoftCast, Transmitter):
     """Strongest chunks of an image's DCT, sent as they are: SoftCast, without training.
 
     Coefficients of a chunk of variance v go out with gain v^(-1/4), the best of linear codes where
@@ -127,16 +127,14 @@ class SoftCastTransmitter(_SoftCast):
         """Return the symbols for an image [3, H, W]."""
         return self.layout(shape).symbols
 
-    def side_info_bits(self, shape: tuple[int, ...]) -> float:
-        """Return the bits of the side information of an image [3, H, W]."""
-        return self.layout(shape).side_info_bits
-
-    def forward(self, source: Tensor, csi: CSI) -> WithSideInfo:
+    def forward(
+        self, source: Tensor, csi: CSI, generator: torch.Generator | None = None
+    ) -> WithSideInfo:
         """Return symbols [B, 1, K] and side information for source [B, 3, H, W] in [0, 1]."""
         return send(source, self.layout(tuple(source.shape[1:])))
 
 
-class SoftCastReceiver(_SoftCast):
+class SoftCastReceiver(_SoftCast, Receiver):
     """Symbols to image: the linear MMSE estimate of each coefficient, for the noise it met.
 
     Chunks that were not sent are zero. Arguments as in :class:`SoftCastTransmitter`.
@@ -145,8 +143,15 @@ class SoftCastReceiver(_SoftCast):
     def __init__(self, cbr: float | str = "1/16", *, chunk: int = 16) -> None:
         super().__init__(cbr, chunk)
 
+    reads_side_info = True
+
     def forward(
-        self, y: Tensor, csi: CSI, shape: tuple[int, ...], side_info: Tensor | None = None
+        self,
+        y: Tensor,
+        csi: CSI,
+        shape: tuple[int, ...],
+        generator: torch.Generator | None = None,
+        side_info: Tensor | None = None,
     ) -> Tensor:
         """Return the image [B, *shape] for y [B, 1, K]; clamped to [0, 1] unless training."""
         cut = self.layout(shape)
@@ -191,7 +196,8 @@ def send(image: Tensor, cut: Layout) -> WithSideInfo:
     # the receiver undoes the normalisation, so no gradient flows through it
     symbols = symbols * torch.where(power > 0, power, 1).rsqrt()[:, None, None]
     levels = torch.zeros_like(variance, dtype=torch.int32).scatter_(1, index, rung + 1)
-    return WithSideInfo(symbols, torch.cat([levels, means, scale[:, None]], dim=1))
+    told = torch.cat([levels, means, scale[:, None]], dim=1)
+    return WithSideInfo(symbols, told, cut.side_info_bits)
 
 
 def receive(

@@ -8,7 +8,7 @@ from fractions import Fraction
 from typing import Any, Literal, get_args
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from channels.base import CSI
 from semsim.codecs.deepjscc import (
@@ -22,7 +22,7 @@ from semsim.nn.snr import SNR_RANGE_DB, SNR_SCALE_DB
 from semsim.nn.swin_codec import SwinDecoder, SwinEncoder, SwinSizes
 from semsim.phy.power import unit_power
 from semsim.ranges import clip
-from semsim.types import WithSideInfo
+from semsim.types import End, Receiver, Transmitter, WithSideInfo
 
 Preset = Literal["tiny", "cifar", "small", "base", "large"]
 Adaptive = Literal["both", "receiver", "none"]
@@ -38,8 +38,10 @@ PRESETS = {
 }
 
 
-class _Codec(nn.Module):
+class _Codec(End):
     """What both ends must agree on: the arguments, checked, and the latent's shape."""
+
+    spec: dict[str, Any]
 
     def __init__(self, spec: dict[str, Any]) -> None:
         super().__init__()
@@ -111,7 +113,7 @@ def _snr(csi: CSI) -> Tensor:
     return csi.effective_snr_db().clamp(*SNR_RANGE_DB)
 
 
-class SwinTransmitter(_Codec):
+class SwinTransmitter(_Codec, Transmitter):
     """Image to complex symbols of unit power, by a Swin transformer.
 
         image ─► pad to the stride ─► SwinEncoder ─► pair halves of the channels ─► unit power ─► x
@@ -187,37 +189,32 @@ class SwinTransmitter(_Codec):
         """Return how many channels go out: in training on several rates, all of them."""
         return self.sizes.widths[-1] if self.rates and self.training else self.channels
 
-    def side_info_bits(self, shape: tuple[int, ...]) -> float:
-        """Return the bits that say which channels of an image are sent: log2 of the choices."""
-        if not self.rates:
-            return 0.0
-        return math.log2(math.comb(self.sizes.widths[-1], self.channels))
-
-    def before_channel(self, source: Tensor) -> Tensor | None:
-        """Return what does not depend on the channel, [B, h, w, C]; None with a heatmap.
-
-        A sweep computes it once per batch and hands it to :meth:`forward` at each SNR.
-        """
+    def begin(self, source: Tensor) -> Tensor | None:
+        """Return what does not depend on the channel, [B, h, w, C]; None with a heatmap."""
         if self.heatmap:
             return None
         self.grid(tuple(source.shape[1:]))
         return self.encoder.features(pad_to_stride(source, self.stride))
 
     def forward(
-        self, source: Tensor, csi: CSI, features: Tensor | None = None
+        self,
+        source: Tensor,
+        csi: CSI,
+        generator: torch.Generator | None = None,
+        begun: Tensor | None = None,
     ) -> Tensor | WithSideInfo:
         """Return symbols [B, 1, K] for source [B, 3, H, W] in [0, 1].
 
-        With ``rates`` also which channels are sent, [B, width], bool. ``features`` are those of
-        this source, where they are there already.
+        With ``rates`` also which channels are sent, [B, width], bool; in training the generator
+        draws one of the rates.
         """
         grid = self.grid(tuple(source.shape[1:]))
         trust = self._heatmap(csi, grid) if self.heatmap else None
         image = pad_to_stride(source, self.stride)
-        latent = self.encoder(image, _snr(csi), trust, features=features)
+        latent = self.encoder(image, _snr(csi), trust, features=begun)
         if not self.rates:
             return unit_power(to_symbols(latent))
-        return self._send_some(latent)
+        return self._send_some(latent, generator)
 
     def _heatmap(self, csi: CSI, grid: tuple[int, int]) -> Tensor:
         """Return 1 / (1 + n0) of each symbol, [B, C / 2, h, w]; n0 is [B] or [B, 1, >= K]."""
@@ -225,11 +222,13 @@ class SwinTransmitter(_Codec):
         symbols = pairs * grid[0] * grid[1]
         return symbol_trust(csi.n0, symbols).reshape(batch, pairs, *grid)
 
-    def _send_some(self, latent: Tensor) -> WithSideInfo:
+    def _send_some(self, latent: Tensor, generator: torch.Generator | None) -> WithSideInfo:
         """Send the channels of latent [B, width, h, w] that weigh most at the rate at work."""
         channels = self.channels
         if self.training:
-            channels = self.rates[int(torch.randint(len(self.rates), ()))]
+            where = None if generator is None else generator.device
+            drawn = torch.randint(len(self.rates), (), generator=generator, device=where)
+            channels = self.rates[int(drawn)]
         tokens = latent.permute(0, 2, 3, 1)
         number = torch.full((len(latent),), float(channels), device=latent.device)
         gate = self.rate.gate(tokens, number)
@@ -243,10 +242,11 @@ class SwinTransmitter(_Codec):
             x = unit_power(
                 to_symbols(latent[chosen].view(len(latent), channels, *latent.shape[2:]))
             )
-        return WithSideInfo(x, chosen)
+        choices = math.comb(self.sizes.widths[-1], channels)
+        return WithSideInfo(x, chosen, max(math.log2(choices), 1.0))
 
 
-class SwinReceiver(_Codec):
+class SwinReceiver(_Codec, Receiver):
     """Received symbols to image, by a Swin transformer.
 
         y ─► · 1 / (1 + n0) ─► unpair ─► SwinDecoder ─► crop ─► image
@@ -280,8 +280,15 @@ class SwinReceiver(_Codec):
             snr_unit=None if adaptive == "none" else self.snr_unit, heatmap=self.trust_channels,
         )  # fmt: skip
 
+    reads_side_info = True
+
     def forward(
-        self, y: Tensor, csi: CSI, shape: tuple[int, ...], side_info: Tensor | None = None
+        self,
+        y: Tensor,
+        csi: CSI,
+        shape: tuple[int, ...],
+        generator: torch.Generator | None = None,
+        side_info: Tensor | None = None,
     ) -> Tensor:
         """Return the image [B, *shape] for y [B, 1, K]; clamped to [0, 1] unless training.
 

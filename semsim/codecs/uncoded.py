@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from typing import Literal
 
+import torch
 from torch import Tensor, nn
 
 from channels.base import CSI
 from semsim.phy.qam import qam_map, qam_nearest
+from semsim.types import Receiver, Transmitter
 
 
-class UncodedTransmitter(nn.Module):
+class UncodedTransmitter(Transmitter):
     """Bits to Gray-labelled QAM symbols; the last symbol is filled up with zeros.
 
     Args:
@@ -32,13 +34,13 @@ class UncodedTransmitter(nn.Module):
             )
         return -(-shape[0] // self.bits_per_symbol)
 
-    def forward(self, source: Tensor, csi: CSI) -> Tensor:
+    def forward(self, source: Tensor, csi: CSI, generator: torch.Generator | None = None) -> Tensor:
         """Return symbols [B, 1, K / m] for bits [B, K], 0 or 1; unit power in expectation."""
         missing = -source.shape[1] % self.bits_per_symbol
         return qam_map(nn.functional.pad(source, (0, missing)), self.bits_per_symbol)[:, None]
 
 
-class UncodedReceiver(nn.Module):
+class UncodedReceiver(Receiver):
     """Symbols to the bits of the nearest constellation point, the decision of the closed forms.
 
     Args:
@@ -49,6 +51,12 @@ class UncodedReceiver(nn.Module):
         super().__init__()
         self.bits_per_symbol = bits_per_symbol
 
-    def forward(self, y: Tensor, csi: CSI, shape: tuple[int, ...]) -> Tensor:
+    def forward(
+        self,
+        y: Tensor,
+        csi: CSI,
+        shape: tuple[int, ...],
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
         """Return bits [B, K], 0 or 1."""
         return qam_nearest(y[:, 0], self.bits_per_symbol)[:, : shape[0]]

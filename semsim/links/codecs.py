@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from channels.base import CSI
 from semsim.link import Link
-from semsim.types import Transmitter
+from semsim.types import AnyLink, Transmitter
 
 
 def check_open(kind: str, transmitter: Transmitter, instead: str) -> None:
@@ -15,7 +15,7 @@ def check_open(kind: str, transmitter: Transmitter, instead: str) -> None:
         transmitter: the codec's first half.
         instead: what to write for such a codec.
     """
-    own = getattr(type(transmitter), "link_class", None)
+    own = transmitter.link_class
     if own is not None:
         raise ValueError(
             f"{kind} works on a codec's symbols, which {type(transmitter).__name__} keeps to "
@@ -29,7 +29,6 @@ def check_separated(kind: str, csi: CSI) -> None:
         raise ValueError(f"{kind} needs a front end that separates streams; write frontend: lmmse")
 
 
-def class_of(transmitter: Transmitter) -> type[Link]:
+def class_of(transmitter: Transmitter) -> type[AnyLink]:
     """Return the link that a codec brings along, or the plain one."""
-    own: type[Link] = getattr(type(transmitter), "link_class", None) or Link
-    return own
+    return transmitter.link_class or Link

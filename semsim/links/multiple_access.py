@@ -21,10 +21,12 @@ from torch import Tensor, nn
 
 from channels.base import CSI, Channel
 from channels.csi import CSISource, NoCSI
+from channels.streams import fork
 from semsim.hop import Air, Hop, n0_of
+from semsim.link import begin_at, check_ends, encode_at
 from semsim.links.codecs import check_open
 from semsim.phy.frontend import IRC, LMMSE, ZF, FrontEnd, NoFrontEnd
-from semsim.types import Payload, Receiver, Transmission, Transmitter
+from semsim.types import AnyLink, End, Payload, Receiver, Transmission, Transmitter, each_user
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,7 @@ class _Heard:
         return _Heard(*(value[items] for value in vars(self).values()))
 
 
-class MultipleAccessLink(nn.Module):
+class MultipleAccessLink(AnyLink):
     """Send for several users at once, each with a codec and rows of its own.
 
     ``transmit`` returns one transmission per user.
@@ -86,7 +88,7 @@ class MultipleAccessLink(nn.Module):
         self,
         transmitter: Transmitter,
         channel: Channel,
-        receiver: Receiver,
+        receiver: Receiver | None = None,
         *,
         csi_rx: CSISource | None = None,
         csi_tx: CSISource | None = None,
@@ -100,6 +102,10 @@ class MultipleAccessLink(nn.Module):
     ) -> None:
         super().__init__()
         _check(users, channel, power_db, transmitters, payloads)
+        pairs = [(transmitter, receiver), *zip(transmitters, receivers, strict=True)]
+        for one, other in pairs:
+            check_open("multiple_access", one, "give users codecs with open symbols")
+            check_ends(one, other)
         if not isinstance(csi_tx, NoCSI | None):
             raise ValueError("users of multiple_access know their average SNR alone; csi.tx: none")
         own = frontend if frontend is not None else LMMSE()
@@ -108,49 +114,78 @@ class MultipleAccessLink(nn.Module):
         self.hop = Hop(channel, csi_rx=csi_rx, frontend=NoFrontEnd())
         self.frontend, self.detect, self.users = own, detect, users
         self.payloads = tuple(payloads)
-        alike = [(transmitter, receiver)] * (users - 1)
-        pairs = list(zip(transmitters, receivers, strict=True)) or alike
-        self.transmitters = nn.ModuleList([transmitter, *(t for t, _ in pairs)])  # type: ignore[list-item]
-        self.receivers = nn.ModuleList([receiver, *(r for _, r in pairs)])  # type: ignore[list-item]
-        for each in (transmitter, *transmitters):
-            check_open("multiple_access", each, "give users codecs with open symbols")
+        pairs = pairs if transmitters else pairs * users
+        self.transmitters = nn.ModuleList([t for t, _ in pairs])
+        self.receivers = nn.ModuleList([r for _, r in pairs if r is not None])
         powers = torch.tensor(tuple(power_db) or (0.0,) * users)
         self.register_buffer("amplitudes", 10 ** (powers / 20), persistent=False)
 
     @property
     def constellation(self) -> bool:
         """Tell whether any user sends points of a constellation."""
-        return any(getattr(t, "constellation", False) for t in self.transmitters)
+        return any(t.constellation for t in self.transmitters)
+
+    def ends(self) -> dict[str, End]:
+        """Return every end once, though users may share it."""
+        ends = {f"transmitter {u}": t for u, t in enumerate(self.transmitters, start=1)}
+        ends |= {f"receiver {u}": r for u, r in enumerate(self.receivers, start=1)}
+        return {name: end for end, name in {end: name for name, end in ends.items()}.items()}
+
+    def auxiliary_loss(
+        self, progress: float, sent: Transmission | tuple[Transmission, ...]
+    ) -> Tensor | float:
+        """Return the sum over the ends; those that users share handled the last of them last."""
+        users = each_user(sent)
+        return sum(
+            end.auxiliary_loss(progress, users[int(name.split()[1]) - 1])
+            for name, end in self.ends().items()
+        )
 
     def parts(self, user: int = 0) -> dict[str, nn.Module]:
         """Return the codec of a user, counted from 0."""
         return {"transmitter": self.transmitters[user], "receiver": self.receivers[user]}
 
+    def begin(self, source: Tensor | Sequence[Tensor]) -> Any:
+        """Return what each transmitter can do before the channel."""
+        return [*map(begin_at, self.transmitters, self._of_users(source))]
+
+    def _of_users(self, source: Tensor | Sequence[Tensor]) -> Sequence[Tensor]:
+        if isinstance(source, Tensor):
+            return [source.roll(-user, 0) for user in range(self.users)]
+        return source
+
     def transmit(
-        self, sources: Tensor | Sequence[Tensor], snr_db: float | Tensor, generator: torch.Generator
+        self,
+        source: Tensor | Sequence[Tensor],
+        snr_db: float | Tensor,
+        generator: torch.Generator,
+        begun: Any = None,
     ) -> tuple[Transmission, ...]:
         """Send one batch of each user.
 
         Args:
-            sources: [B, ...] of each user; or one batch, which the users share shifted by one item.
+            source: [B, ...] of each user; or one batch, which the users share shifted by one item.
             snr_db: of a user with ``power_db`` 0, in dB; a number, or [B].
             generator: draws fading, noise and whatever else is random.
+            begun: what :meth:`begin` returned for this source.
         """
-        if isinstance(sources, Tensor):
-            sources = [sources.roll(-user, 0) for user in range(self.users)]
+        sources = self._of_users(source)
+        begun = [None] * self.users if begun is None else begun
+        at_tx = [fork(generator, "transmitter", user) for user in range(self.users)]
+        at_rx = fork(generator, "receiver")
         shapes = [tuple(source.shape[1:]) for source in sources]
         counts = [t.num_symbols(s) for t, s in zip(self.transmitters, shapes, strict=True)]
         n0 = n0_of(snr_db, sources[0])
         air = self.hop.draw(self.users * max(counts), n0, generator)
         told = [CSI(None, n0 / a.square()) for a in self.amplitudes]
         symbols = [
-            _whole(t(source, csi))
-            for t, source, csi in zip(self.transmitters, sources, told, strict=True)
+            _whole(encode_at(*own))
+            for own in zip(self.transmitters, sources, told, at_tx, begun, strict=True)
         ]
         x = torch.cat([nn.functional.pad(s, (0, air.uses - s.shape[2])) for s in symbols], dim=1)
         y = self.hop.channel(self.amplitudes[:, None] * x, air.state, n0, air.noise)
-        heard = self._heard(y, air)
-        found = self._linear(heard, shapes) if self.detect == "linear" else self._sic(heard, shapes)
+        heard, linear = self._heard(y, air), self.detect == "linear"
+        found = self._linear(heard, shapes, at_rx) if linear else self._sic(heard, shapes, at_rx)
         ledger = self.hop.ledger(air)
         return tuple(
             Transmission(e, s, ledger, symbols=s, received=r, state=air.state, csi_rx=air.csi_rx)
@@ -170,23 +205,27 @@ class MultipleAccessLink(nn.Module):
             spread = n0[:, None, None, :] * eye[..., None]
         return _Heard(y, h, csi.n0, spread)
 
-    def _linear(self, heard: _Heard, shapes: list[tuple[int, ...]]) -> list[tuple[Tensor, Tensor]]:
+    def _linear(
+        self, heard: _Heard, shapes: list[tuple[int, ...]], generator: torch.Generator
+    ) -> list[tuple[Tensor, Tensor]]:
         """Return estimate and received symbols of each user, all separated at once."""
         csi = CSI(heard.h, heard.n0, covariance=heard.spread)
         streams, after = self.frontend.combine(heard.y, csi)
         return [
-            self._decode(user, streams[:, user : user + 1], after.n0[:, user : user + 1], shape)
+            self._decode(user, streams[:, [user]], after.n0[:, [user]], shape, generator)
             for user, shape in enumerate(shapes)
         ]
 
-    def _sic(self, heard: _Heard, shapes: list[tuple[int, ...]]) -> list[tuple[Tensor, Tensor]]:
+    def _sic(
+        self, heard: _Heard, shapes: list[tuple[int, ...]], generator: torch.Generator
+    ) -> list[tuple[Tensor, Tensor]]:
         """Return the same, one user after the other, best first; items with one order together."""
         _, after = IRC().combine(heard.y, CSI(heard.h, heard.n0, covariance=heard.spread))
         order = after.n0.mean(dim=2).argsort(dim=1)
         found: list[dict[int, tuple[Tensor, Tensor]]] = [{} for _ in shapes]
         for one in order.unique(dim=0):
             items = (order == one).all(dim=1).nonzero()[:, 0]
-            for user, pair in self._in_order(heard.of(items), one.tolist(), shapes):
+            for user, pair in self._in_order(heard.of(items), one.tolist(), shapes, generator):
                 found[user] |= {
                     int(i): (e, r) for i, e, r in zip(items.tolist(), *pair, strict=True)
                 }
@@ -197,14 +236,18 @@ class MultipleAccessLink(nn.Module):
         ]
 
     def _in_order(
-        self, heard: _Heard, order: list[int], shapes: list[tuple[int, ...]]
+        self,
+        heard: _Heard,
+        order: list[int],
+        shapes: list[tuple[int, ...]],
+        generator: torch.Generator,
     ) -> list[tuple[int, tuple[Tensor, Tensor]]]:
         found = []
         for place, user in enumerate(order):
             left = order[place:]
             csi = CSI(heard.h[:, :, left], heard.n0, covariance=heard.spread)
             streams, after = IRC().combine(heard.y, csi)
-            pair = self._decode(user, streams[:, :1], after.n0[:, :1], shapes[user])
+            pair = self._decode(user, streams[:, :1], after.n0[:, :1], shapes[user], generator)
             found.append((user, pair))
             if len(left) > 1:
                 again = _whole(self.transmitters[user](pair[0], CSI(None, csi.n0)))
@@ -214,11 +257,16 @@ class MultipleAccessLink(nn.Module):
         return found
 
     def _decode(
-        self, user: int, streams: Tensor, n0: Tensor, shape: tuple[int, ...]
+        self,
+        user: int,
+        streams: Tensor,
+        n0: Tensor,
+        shape: tuple[int, ...],
+        generator: torch.Generator,
     ) -> tuple[Tensor, Tensor]:
         count = self.transmitters[user].num_symbols(shape)
         received, csi = streams[..., :count], CSI(None, n0[..., :count])
-        return self.receivers[user](received, csi, shape), received
+        return self.receivers[user](received, csi, shape, generator), received
 
 
 def _whole(symbols: Any) -> Tensor:

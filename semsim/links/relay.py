@@ -28,7 +28,7 @@ from semsim.link import Link
 from semsim.links.codecs import check_open, check_separated, class_of
 from semsim.phy.frontend import FrontEnd
 from semsim.phy.power import unit_power
-from semsim.types import Ledger, Receiver, Transmission, Transmitter, WithSideInfo
+from semsim.types import Ledger, Receiver, Transmission, Transmitter
 
 
 @dataclass(frozen=True)
@@ -80,12 +80,17 @@ class RelayLink(Link):
         self.second = Hop(channel if second is None else second, **ends)  # type: ignore[arg-type]
         if relay == "decode":
             over = (channel, self.second.channel)
-            legs = (class_of(transmitter)(transmitter, c, receiver, **ends) for c in over)  # type: ignore[arg-type]
+            legs = (class_of(transmitter)(transmitter, c, receiver=receiver, **ends) for c in over)  # type: ignore[arg-type]
             self.legs = nn.ModuleList(legs)
             return
         check_open(f"relay: {relay}", transmitter, "write relay: decode")
         if relay == "process":
             self.process = Process(width)
+
+    def begin(self, source: Tensor) -> Any:
+        """Return what the first leg shares between SNRs."""
+        legs: Any = self.legs if self.relay == "decode" else None
+        return super().begin(source) if legs is None else legs[0].begin(source)
 
     def parts(self) -> dict[str, nn.Module]:
         """Return both ends, and the relay where it has a network."""
@@ -97,18 +102,17 @@ class RelayLink(Link):
         source: Tensor,
         snr_db: float | Tensor,
         generator: torch.Generator,
-        symbols: Tensor | WithSideInfo | None = None,
-        features: Tensor | None = None,
+        begun: Any = None,
     ) -> Transmission:
         """Send one batch over both hops; arguments as in :meth:`semsim.link.Link.transmit`.
 
         Of a relay that decodes, all but the estimate, ``x`` and the ledger is that of hop 2.
         """
         if self.relay != "decode":
-            return super().transmit(source, snr_db, generator, symbols, features)
+            return super().transmit(source, snr_db, generator, begun)
         legs: Any = self.legs
         first, second = forks(generator, "hop 1", "hop 2")
-        sent = legs[0].transmit(source, snr_db + self.first_db, first, symbols, features)
+        sent = legs[0].transmit(source, snr_db + self.first_db, first, begun)
         again = legs[1].transmit(sent.estimate, snr_db, second)
         x, ledger = _on_air(sent.x, again.x), _sum(sent.ledger, again.ledger)
         return replace(again, x=x, ledger=ledger)

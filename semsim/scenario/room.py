@@ -21,6 +21,7 @@ from semsim.evaluation import Evaluation, Stop
 from semsim.files.incoming import free_bytes
 from semsim.mistakes import SpecError
 from semsim.payloads.items import pair
+from semsim.types import AnyLink
 
 LARGE = 1 << 22  #: pixels of a batch that any machine has room for; nothing is measured below
 WHOLE = 1 << 20  #: pixels of an item that ``check`` sends whole; of a larger one its centre
@@ -103,12 +104,11 @@ class Central(torch.utils.data.Dataset):  # type: ignore[type-arg]
 
 
 def bytes_per_pixel(
-    link: nn.Module, payload: Any, task: nn.Module, metrics: Sequence[Any], snr_db: float
+    link: AnyLink, payload: Any, task: nn.Module, metrics: Sequence[Any], snr_db: float
 ) -> float:
     """Return what one more pixel in a batch costs, in bytes, from one and from two crops.
 
-    Beside tensors a link may need memory that torch does not see: a codec's own, as its
-    ``stills.bytes_per_pixel`` says.
+    Beside tensors a link may need memory that torch does not see, as its ``bytes_per_pixel`` says.
     """
     peaks, pixels = [], 0
     for count in (1, 1, 2):  # the first also pays for what is kept
@@ -119,8 +119,7 @@ def bytes_per_pixel(
             stop=Stop(1, count), batch_size=count,
         )  # fmt: skip
         peaks.append(peak_bytes(evaluation.run))
-    stills = getattr(getattr(link, "transmitter", None), "stills", None)
-    return (peaks[2] - peaks[1]) / pixels + getattr(stills, "bytes_per_pixel", 0)
+    return (peaks[2] - peaks[1]) / pixels + link.bytes_per_pixel
 
 
 def check_room(per_pixel: float, size: tuple[int, int], items: int, device: torch.device) -> None:

@@ -37,6 +37,7 @@ from semsim.scenario.loading import (
 from semsim.scenario.room import checkable
 from semsim.scenario.strict_yaml import located, read_yaml
 from semsim.seeds import MAX_SEED
+from semsim.types import AnyLink, Transmitter
 
 MAX_LINKS = 100_000  #: of one scenario
 _NOT_SWEPT = ("name", "sweep", "plots", "metrics", "stop", "device")
@@ -247,10 +248,10 @@ class Scenario(BaseModel):
         metrics = [_construct_part(m, f"metrics[{i}]") for i, m in enumerate(self.metrics)]
         return Built(link.to(device), make("payload"), task.to(device), metrics, device)
 
-    def _link(self, ends: dict[str, Any]) -> Link:
+    def _link(self, ends: dict[str, Any]) -> AnyLink:
         """Return the link of these ends: the one written, the codec's own, or the plain one."""
-        classes = [getattr(type(ends[e]), "link_class", None) for e in ("receiver", "transmitter")]
-        own: Any = next(filter(None, classes), Link)
+        transmitter = ends["transmitter"]
+        own: Any = (isinstance(transmitter, Transmitter) and transmitter.link_class) or Link
         if ends["receiver"] is None and own is Link:
             raise SpecError("receiver", f"missing; {self.transmitter.kind!r} has no other half")
         try:
@@ -330,7 +331,7 @@ class Point:
 class Built:
     """The live parts of one link."""
 
-    link: nn.Module
+    link: AnyLink
     payload: Any
     task: nn.Module
     metrics: list[Any]

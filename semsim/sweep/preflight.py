@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
-from torch import nn
 
 from semsim.evaluation import Row
 from semsim.mistakes import IN_SWEEP, SpecError
 from semsim.scenario.room import is_large
 from semsim.scenario.scenario import Point, Scenario
 from semsim.sweep.trained import learns, rehearse, trains
+from semsim.types import AnyLink
 
 QUICK_ITEMS, QUICK_STEPS = 4, 4
 MOST_CHECKED = 64  #: links of a sweep that are tried before it runs
@@ -86,14 +84,11 @@ def untrained(scenario: Scenario) -> list[str]:
     return lines
 
 
-def _is_random(link: nn.Module) -> bool:
+def _is_random(link: AnyLink) -> bool:
     """Tell whether a link has an end with parameters that came with no weights of its own."""
-    ends: list[Any] = [getattr(link, name, None) for name in ("transmitter", "receiver")]
     return any(
-        hasattr(end, "spec")
-        and not getattr(end, "brings_weights", False)
-        and any(True for _ in end.parameters())
-        for end in ends
+        end.spec is not None and not end.brings_weights and any(True for _ in end.parameters())
+        for end in link.ends().values()
     )
 
 

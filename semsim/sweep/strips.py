@@ -15,6 +15,7 @@ from semsim.files.disk import write_atomic
 from semsim.metrics.base import Outcome
 from semsim.plots.folder import file_name
 from semsim.seeds import stream
+from semsim.types import AnyLink, each_user
 
 FIRST = ("reference", "sent")  #: what a strip begins with, the first of these that is there
 CAPTION = "semsim caption"  #: key of the text inside a picture's file
@@ -81,7 +82,7 @@ def _is_file(folder: Path, name: str) -> bool:
 
 
 def take_pictures(
-    link: nn.Module,
+    link: AnyLink,
     payload: Any,
     task: nn.Module,
     metric: Any,
@@ -109,8 +110,7 @@ def take_pictures(
         aim = torch.as_tensor(target)[None].to(device)
         for snr in snrs:
             generator = stream(seed, "picture", device=device)
-            got = link.transmit(sent, snr, generator)  # type: ignore[operator]
-            got = got[0] if isinstance(got, tuple) else got  # of several users the first
+            got = each_user(link.transmit(sent, snr, generator))[0]
             output = task(got.estimate)
             picture = show(got.estimate, output)
             if picture.dim() != 4 or picture.shape[1] != 3:

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from semsim import zoo
-from semsim.link import Link
 from semsim.training.spec import TrainSpec
 from semsim.training.state import State
 
@@ -18,14 +17,14 @@ OF_MAKING = ("data", "steps", "minutes", "training", "before", "batch", "command
 
 def write_weights(state: State, folder: Path) -> Path | None:
     """Write both ends, and beside them the parts of a task that was trained too."""
-    link, task = state.nets["link"], state.nets["task"]
+    link: Any = state.nets["link"]
+    task = state.nets["task"]
     facts = making(state)
     if any(p.requires_grad for p in task.parameters()):
         zoo.export_parts(folder / zoo.OF_TASK, dict(task.named_children()), facts)
-    parts = link.parts() if isinstance(link, Link) else {}
-    if not {"transmitter", "receiver"} <= parts.keys():
+    if not link.parts():
         return None
-    return zoo.export_parts(folder / "weights.safetensors", parts, facts)
+    return zoo.export_parts(folder / "weights.safetensors", link.parts(), facts)
 
 
 def making(state: State) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from semsim.payloads.items import check_image, pair
 from semsim.seeds import stream
 from semsim.training.spec import TrainSpec
 from semsim.training.state import State
+from semsim.types import each_user
 
 
 class Batches:
@@ -159,10 +160,9 @@ def step_loss(state: State, source: Tensor, target: Tensor, step: int) -> Tensor
     link: Any = state.nets["link"]
     task: Any = state.nets["task"]
     labels = (step, *of_share(state.share))
-    ends = [getattr(link, n, None) for n in ("transmitter", "receiver")]
-    networks = [m for m in (*ends, task) if isinstance(m, nn.Module)] or [link]
+    networks = [*link.ends().values(), task] if link.ends() else [link]
     low_precision = spec.precision == "bf16"
-    # for what parts draw without a generator, such as a dropout or the rate of a Swin codec
+    # for what parts draw without a generator, such as a dropout
     torch.manual_seed(int(torch.randint(2**62, (), generator=stream(state.seed, "torch", *labels))))
     generator = stream(state.seed, "train", *labels, device=source.device)
     with networks_in_bf16(networks if low_precision else [], source.device):
@@ -171,7 +171,7 @@ def step_loss(state: State, source: Tensor, target: Tensor, step: int) -> Tensor
         source = prepared(task, source)
         snr_db = draw_snr(spec, len(source), state.seed, labels).to(source.device)
         sent = link.transmit(source, snr_db, generator)
-        outputs = [task(s.estimate) for s in (sent if isinstance(sent, tuple) else (sent,))]
+        outputs = [task(s.estimate) for s in each_user(sent)]
     losses = [  # of several users, who send the batch shifted by one item each
         task.loss(output, source.roll(-user, 0), target.roll(-user, 0))
         if user
@@ -179,7 +179,7 @@ def step_loss(state: State, source: Tensor, target: Tensor, step: int) -> Tensor
         for user, output in enumerate(outputs)
     ]
     loss = sum(losses) / len(losses)
-    return loss + auxiliary_loss(link, state.progress())
+    return loss + link.auxiliary_loss(state.progress(), sent)
 
 
 def of_share(share: tuple[int, int]) -> tuple[int, ...]:
@@ -197,15 +197,3 @@ def draw_snr(spec: TrainSpec, count: int, seed: int, labels: tuple[int, ...]) ->
     generator = stream(seed, "snr peak", *labels)
     chosen = torch.rand(count, generator=generator) < share
     return torch.where(chosen, mean + spread * torch.randn(count, generator=generator), snr_db)
-
-
-def auxiliary_loss(link: nn.Module, progress: float) -> Tensor | float:
-    """Return the sum of what the parts of a link ask of themselves, beside the task; 0 for most.
-
-    Args:
-        link: any module within it may define ``auxiliary_loss(progress)``, which returns a scalar
-            that depends on what the module kept from its latest forward pass.
-        progress: share of the training that is done, 0 to 1, for losses that come in phases.
-    """
-    asked = (getattr(module, "auxiliary_loss", None) for module in link.modules())
-    return sum(part(progress) for part in asked if part is not None)

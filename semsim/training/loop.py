@@ -29,6 +29,7 @@ from semsim.training.screen import Screen
 from semsim.training.spec import TrainSpec
 from semsim.training.state import CHECKPOINT, UNDECAYED, State, frozen
 from semsim.training.validation import curve_so_far, validation_rows, write_curve
+from semsim.types import AnyLink
 
 SAVE_SECONDS = 300.0  #: between checkpoints at most
 LOG_EVERY = 20  #: steps between rows of the log
@@ -54,7 +55,7 @@ class TrainResult:
 
 
 def train(
-    link: nn.Module,
+    link: AnyLink,
     payload: Any,
     task: nn.Module | None = None,
     spec: TrainSpec | None = None,
@@ -72,7 +73,7 @@ def train(
     goes on from there. A checkpoint that is damaged is set aside, and the one before it is taken.
 
     Args:
-        link: any module with ``transmit``; its channel and front end are trained through.
+        link: a Link, or your own ``AnyLink``; its channel and front end are trained through.
         payload: items (source, target).
         task: gives the loss; reconstruction by MSE by default.
         spec: how to train.
@@ -112,7 +113,7 @@ class Training:
 
     def __init__(
         self,
-        link: nn.Module,
+        link: AnyLink,
         payload: Any,
         task: nn.Module | None = None,
         spec: TrainSpec | None = None,

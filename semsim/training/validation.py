@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from torch import Tensor
 
 from semsim.evaluation import Stop, evaluate
 from semsim.files.disk import write_atomic
 from semsim.training.state import State
+from semsim.types import AnyLink
 
 COLUMNS = ("snr_db", "metric", "value", "ci_low", "ci_high", "n")
 CURVE = "validation.csv"
@@ -20,8 +21,9 @@ def validation_rows(state: State, payload: Any) -> list[dict[str, Any]]:
     spec = state.spec
     with state.averaged():
         rows = evaluate(
-            state.nets["link"], payload, snr_db=spec.val_snr_db, metrics=[judge(*payload[0])],
-            task=state.nets["task"], stop=Stop(1, min(spec.val_items, len(payload))),
+            cast(AnyLink, state.nets["link"]), payload, snr_db=spec.val_snr_db,
+            metrics=[judge(*payload[0])], task=state.nets["task"],
+            stop=Stop(1, min(spec.val_items, len(payload))),
             seed=state.seed,
         )  # fmt: skip
     return [{"step": state.steps, **{k: row[k] for k in COLUMNS}} for row in rows]

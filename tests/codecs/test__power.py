@@ -14,10 +14,9 @@ from semsim.seeds import stream
 from semsim.tables import TRANSMITTERS
 from semsim.types import WithSideInfo
 
-BY_LINK = {"hybrid", "separate", "no_link"}  #: their links make the symbols, or none
+BY_LINK = {"bound", "hybrid", "separate", "no_link"}  #: their links make the symbols, or none
 SETTINGS: dict[str, list[dict[str, Any]]] = {
     "analog": [{"cbr": "1/2"}, {"cbr": "1/12"}],
-    "bound": [{}],
     "deepjscc": [{"width": 8}, {"preset": "bourtsoulatze2019"}, {"preset": "adjscc", "width": 8}],
     "keras": [{"model": "semsim.codecs.keras.models:bourtsoulatze2019", "pairing": "channels"}],
     "lcfsc": [{"num_tx": 2, "num_rx": 2}],
@@ -39,13 +38,13 @@ def test_no_item_has_more_than_its_power(kind: str, part: dict[str, Any]) -> Non
     transmitter = spec.build(spec.parse("transmitter", part)).eval()
     source = images() if kind != "uncoded" else bits()
     csi = CSI(None, torch.full((len(source),), 0.1))
-    if getattr(transmitter, "sees_channel", False):
+    if transmitter.sees_channel:
         csi = CSI(torch.ones(len(source), 2, 2, 1, dtype=torch.complex64), csi.n0)
     with torch.no_grad():
         sent = transmitter(source, csi)
     symbols = sent.symbols if isinstance(sent, WithSideInfo) else sent
     power = symbols.abs().square().mean(dim=(1, 2))
-    constellation = getattr(transmitter, "constellation", False)
+    constellation = transmitter.constellation
     assert (power <= most_power(symbols.shape[-1], constellation=constellation)).all()
     if not constellation:
         assert (power[1:] > 1 - TOLERANCE).all()  # black may be silence

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from channels.awgn import AWGN
 from channels.base import CSI, Channel
@@ -33,7 +33,7 @@ from channels.tables import CHANNELS, CSI_SOURCES, example
 from channels.waveform import Waveform
 from semsim import spec
 from semsim.codecs.outage import arrived
-from semsim.link import Link
+from semsim.hop import Hop, n0_of
 from semsim.phy.frontend import LMMSE, SVD
 from semsim.phy.ldpc import Segmentation, SoftBlocks, ldpc_modulate
 from semsim.phy.mcs import mcs_by_index
@@ -77,13 +77,10 @@ CSI_KINDS: dict[str, tuple[Callable[[], CSISource], Callable[[], CSISource]]] = 
 }
 
 
-class Blocks(nn.Module):
-    """Both ends of a link that carries one LDPC block per item, in one round or several."""
-
-    uses_csi = True
+class Blocks:
+    """Both ends of a hop that carries one LDPC block per item, in one round or several."""
 
     def __init__(self, mcs: int, num_symbols: int, count: int, versions: tuple[int, ...]) -> None:
-        super().__init__()
         scheme = mcs_by_index(mcs)
         coded = num_symbols * scheme.bits_per_symbol
         self.plan = Segmentation(scheme, 1, coded, math.floor(coded * scheme.rate), 24)
@@ -94,15 +91,7 @@ class Blocks(nn.Module):
         self.sent = [ldpc_modulate(self.payload, self.plan, version) for version in versions]
         self.round = 0
 
-    def num_symbols(self, shape: tuple[int, ...]) -> int:
-        """Return the symbols of a block."""
-        return self.plan.symbols_per_block
-
-    def forward(self, source: Tensor, csi: CSI) -> Tensor:
-        """Return the symbols."""
-        return self.sent[self.round][:, None]
-
-    def receive(self, y: Tensor, csi: CSI, shape: tuple[int, ...]) -> Tensor:
+    def receive(self, y: Tensor, csi: CSI) -> None:
         """Keep the LLRs, for either engine."""
         if self.round == 0:
             self.signed, self.soft = SoftBlocks(self.plan), SoftBlocks(self.plan)
@@ -113,7 +102,6 @@ class Blocks(nn.Module):
         bits = qam_nearest(x, self.plan.mcs.bits_per_symbol)
         self.signed.add(llr * (2 * bits - 1), version)
         self.round = (self.round + 1) % len(self.versions)
-        return torch.zeros(len(y), 1)
 
     def truth(self) -> Tensor:
         """Return which blocks the decoder gets right."""
@@ -146,11 +134,14 @@ def compare_engines(
     """Return the verdict at the SNR where the quick engine says half."""
     blocks = Blocks(mcs, SYMBOLS, count, versions)
     frontend = SVD() if isinstance(csi[1], FeedbackCSI) else LMMSE()
-    link = Link(blocks, channel, blocks.receive, csi_rx=csi[0], csi_tx=csi[1], frontend=frontend)
+    hop = Hop(channel, csi_rx=csi[0], csi_tx=csi[1], frontend=frontend)
 
     def chance(snr_db: float) -> Tensor:
-        for number in range(len(versions)):
-            link.transmit(torch.zeros(count, 1), snr_db, stream(4, "engines", label, number))
+        for number, symbols in enumerate(blocks.sent):
+            n0 = n0_of(snr_db, symbols)
+            air = hop.draw(symbols.shape[1], n0, stream(4, "engines", label, number))
+            there = hop.carry(symbols[:, None], air)
+            blocks.receive(there.received, there.csi)
         return arrived(blocks.signed, blocks.plan)
 
     low, high = RANGE_DB

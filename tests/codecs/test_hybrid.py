@@ -57,7 +57,7 @@ def test_the_layers_share_power_and_channel_uses_as_stated(
 ) -> None:
     link = hybrid(share=share, power=power)
     x = link.transmit(photos(), 10.0, stream(2, "hybrid")).x[:, 0]
-    total, analog = x.shape[1], link.transmitter.analog(SHAPE).symbols
+    total, analog = x.shape[1], link.transmitter.layout(SHAPE).symbols
     assert total == link.transmitter.num_symbols(SHAPE) == 96 * 96 * 3 // 2
     assert 0 <= (1 - share) * total - analog < 8 * 8 / 2 + 1  # whole chunks
     energy = x.abs().square()
@@ -73,7 +73,7 @@ def test_above_an_intact_base_the_error_is_that_of_the_analog_layer(snr_db: floa
     assert sent.notes["decoded"].all()
     measured = (sent.estimate - source).double().square().mean(dim=(1, 2, 3))
     rest = residual(link, source, int(sent.notes["bits"][0]))
-    cut = link.transmitter.analog(SHAPE)
+    cut = link.transmitter.layout(SHAPE)
     every = send(rest, cut._replace(sent=cut.chunks)).side_info[:, : cut.chunks]
     variance = torch.exp2(LOWEST + STEP * (every - 1.0)).double()  # to half a step
     of_analog = send(rest, cut).side_info[:, : cut.chunks] > 0
@@ -88,12 +88,13 @@ def test_the_estimate_is_base_plus_softcast_of_the_residual() -> None:
     link, source = hybrid(), photos()
     sent = link.transmit(source, 120.0, stream(4, "hybrid"))
     rest = residual(link, source, int(sent.notes["bits"][0]))
-    cbr = f"{link.transmitter.analog(SHAPE).symbols}/{3 * 96 * 96}"
+    cbr = f"{link.transmitter.layout(SHAPE).symbols}/{3 * 96 * 96}"
     ends = SoftCastTransmitter(cbr, chunk=8), SoftCastReceiver(cbr, chunk=8).train()
     analog = Link(ends[0], AWGN(), ends[1])(rest, 120.0, stream(4, "analog"))
     torch.testing.assert_close(sent.estimate - source, analog - rest, rtol=0, atol=1e-4)
     assert sent.ledger.side_info > 0
-    assert link.transmitter.side_info_bits(SHAPE) == ends[0].side_info_bits(SHAPE)
+    cuts = [end.layout(SHAPE) for end in (link.transmitter, ends[0])]
+    assert cuts[0].side_info_bits == cuts[1].side_info_bits
 
 
 def test_both_engines_bring_the_same_picture() -> None:

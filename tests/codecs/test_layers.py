@@ -94,8 +94,8 @@ def capture(link: SeparateLink, source: Tensor, plans: list, snr_db: float = 6.0
     from semsim.codecs import separate
 
     class Watched(separate.Passage):
-        def steer(self, csi_tx: object) -> Tensor:
-            precoder = super().steer(csi_tx)
+        def steer(self, *args: object) -> Tensor:
+            precoder = super().steer(*args)
             plans.extend(self.plans)
             return precoder
 

@@ -15,7 +15,7 @@ from semsim.codecs.lcfsc.codec import LCFSCReceiver, LCFSCTransmitter
 from semsim.metrics.image import PSNR
 from semsim.nn import muon
 from semsim.phy.frontend import LMMSE, SVD, ZF, NoFrontEnd
-from semsim.training.learner import auxiliary_loss
+from semsim.types import Receiver, Transmitter
 
 SIZE = {"num_tx": 2, "num_rx": 2}
 MASKED = [
@@ -126,8 +126,9 @@ def test_gradients_reach_every_parameter_through_the_mimo_channel(
     link = Link(tx, Rayleigh(**SIZE), rx, csi_tx=PilotCSI(per_block=2)).train()
     source = images(2, 3, 64, 64)
     with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
-        loss = (link(source, 5.0, stream(5, "noise")).float() - source).square().mean()
-        loss = loss + auxiliary_loss(link, 1.0)
+        sent = link.transmit(source, 5.0, stream(5, "noise"))
+        loss = (sent.estimate.float() - source).square().mean()
+        loss = loss + link.auxiliary_loss(1.0, sent)
     loss.backward()
     silent = [n for n, p in link.named_parameters() if p.grad is None or not p.grad.any()]
     assert silent == []
@@ -136,7 +137,8 @@ def test_gradients_reach_every_parameter_through_the_mimo_channel(
 def test_a_link_can_be_copied_after_a_step_of_training_and_after_an_evaluation() -> None:
     link = Link(transmitter(), Rayleigh(**SIZE), receiver(), csi_tx=PerfectCSI()).train()
     source = images(2, 3, 64, 64)
-    loss = link(source, 5.0, stream(5, "noise")).square().mean() + auxiliary_loss(link, 1.0)
+    sent = link.transmit(source, 5.0, stream(5, "noise"))
+    loss = sent.estimate.square().mean() + link.auxiliary_loss(1.0, sent)
     loss.backward()
     copy.deepcopy(link)
     link(source, 5.0, stream(5, "noise"))
@@ -152,8 +154,9 @@ def test_every_weight_moves_when_the_link_is_trained() -> None:
     optimiser = muon.Muon(muon.groups(link), lr=1e-3)
     for step in range(3):
         source = images(4, 3, 64, 64)
-        loss = (link(source, 5.0, stream(5, "noise", step)) - source).square().mean()
-        (loss + auxiliary_loss(link, 1.0)).backward()
+        sent = link.transmit(source, 5.0, stream(5, "noise", step))
+        loss = (sent.estimate - source).square().mean()
+        (loss + link.auxiliary_loss(1.0, sent)).backward()
         optimiser.step()
         optimiser.zero_grad()
     still = [n for n, p in link.named_parameters() if torch.equal(p, before[n])]
@@ -188,18 +191,21 @@ def test_behind_no_front_end_the_receiver_takes_the_signal_as_it_came(beside: st
     assert (moved < 1e-5) == (beside == "trust")
 
 
-def test_mismatched_csi_is_another_draw_over_the_same_channel() -> None:
-    class Deaf(torch.nn.Module):
-        uses_csi = True
+class Real(Receiver):
+    def forward(self, y: torch.Tensor, *rest: object) -> torch.Tensor:
+        return y.real
 
+
+def test_mismatched_csi_is_another_draw_over_the_same_channel() -> None:
+    class Deaf(Transmitter):
         def num_symbols(self, shape: tuple[int, ...]) -> int:
             return 64
 
-        def forward(self, source: torch.Tensor, known: CSI) -> torch.Tensor:
+        def forward(self, source: torch.Tensor, known: CSI, *rest: object) -> torch.Tensor:
             return torch.ones(len(source), 1, 64, dtype=torch.complex64)
 
     links = [
-        Link(Deaf(), Rayleigh(**SIZE), lambda y, known, shape: y.real, csi_tx=source)
+        Link(Deaf(), Rayleigh(**SIZE), Real(), csi_tx=source)
         for source in (PerfectCSI(), MismatchedCSI())
     ]
     right, wrong = (link.transmit(images(500, 4), 10.0, stream(8, "link")) for link in links)
@@ -213,7 +219,7 @@ def test_mismatched_csi_is_another_draw_over_the_same_channel() -> None:
 
 def test_a_link_shows_the_transmitter_the_channel_that_its_end_believes_in() -> None:
     class Curious(LCFSCTransmitter):
-        def forward(self, source: torch.Tensor, known: CSI) -> torch.Tensor:
+        def forward(self, source: torch.Tensor, known: CSI, *rest: object) -> torch.Tensor:
             self.seen = known
             return super().forward(source, known)
 

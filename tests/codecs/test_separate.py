@@ -239,8 +239,6 @@ def test_what_makes_no_sense_is_refused() -> None:
         SeparateTransmitter("1/6", mcs=40)
     with pytest.raises(ValueError, match="engine is"):
         SeparateTransmitter("1/6", engine="fast")
-    with pytest.raises(ValueError, match="leave symbols out"):
-        link_of().transmit(images(1), 5.0, stream(0, "x"), symbols=torch.zeros(1))
     link = SeparateLink(SeparateTransmitter("1/6", codec="webp"), AWGN(), frontend=NoFrontEnd())
     with pytest.raises(ValueError, match="frontend none"):
         link.transmit(images(1), 5.0, stream(0, "x"))

@@ -164,7 +164,7 @@ def test_equal_gates_are_chosen_in_their_order() -> None:
     transmitter, _ = pair("1/24", **SMALL, rates=("1/24", "1/6"))
     for p in transmitter.rate.parameters():
         torch.nn.init.zeros_(p)
-    _, chosen = transmitter.eval()(images(2, 3, 32, 32), csi(2))
+    _, chosen, _ = transmitter.eval()(images(2, 3, 32, 32), csi(2))
     assert chosen.nonzero()[:, 1].tolist() == [0, 1, 2, 3] * 2
 
 
@@ -180,7 +180,7 @@ def test_the_receiver_sees_only_the_channels_that_were_sent() -> None:
 
 def test_training_on_rates_spends_the_power_of_the_channels_it_sends() -> None:
     transmitter, _ = pair("1/24", **SMALL, rates=("1/24", "1/6"))
-    x, chosen = transmitter.train()(images(2, 3, 32, 32), csi(2))
+    x, chosen, _ = transmitter.train()(images(2, 3, 32, 32), csi(2))
     share = chosen.float().mean(dim=1)
     torch.testing.assert_close(x.abs().square().mean(dim=(1, 2)), share)
 

@@ -6,17 +6,16 @@ import math
 
 import pytest
 import torch
-from torch import nn
 
 from channels import AWGN, CSI, Rayleigh
 from semsim import Link, Scenario, stream
 from semsim.codecs.analog import AnalogReceiver, AnalogTransmitter
 from semsim.codecs.separate import SeparateTransmitter
 from semsim.links.feedback import SCALE_BITS, FeedbackLink
-from semsim.types import Transmission
+from semsim.types import Receiver, Transmission, Transmitter
 
 
-class Gaussian(nn.Module):
+class Gaussian(Transmitter):
     """Complex normal symbols as they are; the closed form asks for their own power of 1."""
 
     uses_csi = False
@@ -24,12 +23,14 @@ class Gaussian(nn.Module):
     def num_symbols(self, shape: tuple[int, ...]) -> int:
         return shape[0]
 
-    def forward(self, source: torch.Tensor, csi: CSI) -> torch.Tensor:
+    def forward(self, source: torch.Tensor, csi: CSI, *rest: object) -> torch.Tensor:
         return source[:, None] / source.abs().square().mean(dim=1).sqrt()[:, None, None]
 
 
-class Keep(nn.Module):
-    def forward(self, y: torch.Tensor, csi: CSI, shape: tuple[int, ...]) -> torch.Tensor:
+class Keep(Receiver):
+    def forward(
+        self, y: torch.Tensor, csi: CSI, shape: tuple[int, ...], *rest: object
+    ) -> torch.Tensor:
         self.n0 = csi.n0.expand(y.shape)
         return y[:, 0]
 

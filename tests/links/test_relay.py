@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import nn
 
 from channels import AWGN, CSI, Rayleigh
 from semsim import Link, Scenario, evaluate, stream
@@ -18,12 +17,15 @@ from semsim.links.relay import RelayLink
 from semsim.mistakes import SpecError
 from semsim.payloads.bits import Bits
 from semsim.sweep.trained import own_weights
+from semsim.types import Receiver, Transmitter
 
 
-class Keep(nn.Module):
+class Keep(Receiver):
     """Hand out symbols as they come, and remember the noise that the receiver was told."""
 
-    def forward(self, y: torch.Tensor, csi: CSI, shape: tuple[int, ...]) -> torch.Tensor:
+    def forward(
+        self, y: torch.Tensor, csi: CSI, shape: tuple[int, ...], *rest: object
+    ) -> torch.Tensor:
         self.n0 = csi.n0.expand(y.shape)
         return torch.view_as_real(y[:, 0]).flatten(1)
 
@@ -32,13 +34,13 @@ def gaussian(batch: int, count: int) -> torch.Tensor:
     return torch.randn(batch, 2 * count, generator=stream(3, "source"))
 
 
-class Pairs(nn.Module):
+class Pairs(Transmitter):
     uses_csi = False
 
     def num_symbols(self, shape: tuple[int, ...]) -> int:
         return shape[0] // 2
 
-    def forward(self, source: torch.Tensor, csi: CSI) -> torch.Tensor:
+    def forward(self, source: torch.Tensor, csi: CSI, *rest: object) -> torch.Tensor:
         symbols = torch.view_as_complex(source.view(len(source), -1, 2)).unsqueeze(1)
         return symbols / symbols.abs().square().mean(dim=(1, 2), keepdim=True).sqrt()
 

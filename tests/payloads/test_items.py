@@ -43,7 +43,7 @@ class Scaled(AnalogReceiver):
         super().__init__()
         self.move = move
 
-    def forward(self, y: Tensor, csi: Any, shape: tuple[int, ...]) -> Tensor:
+    def forward(self, y: Tensor, csi: Any, shape: tuple[int, ...], *rest: Any) -> Tensor:
         return self.move(super().forward(y, csi, shape))
 
 

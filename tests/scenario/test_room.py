@@ -124,7 +124,7 @@ def test_a_check_of_many_megapixels_sends_one(
 class OneSize(AnalogTransmitter):
     """Takes images of 64 x 64 and no others."""
 
-    def forward(self, source: Tensor, csi: Any) -> Tensor:
+    def forward(self, source: Tensor, csi: Any, *rest: Any) -> Tensor:
         if source.shape[-2:] != (64, 64):
             raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
         return super().forward(source, csi)

@@ -213,7 +213,7 @@ def test_a_batch_beyond_the_memory_names_the_key_and_keeps_what_is_done(
 ) -> None:
     run(toy(), "whole")
 
-    def full(self: object, y: torch.Tensor, csi: object, shape: tuple[int, ...]) -> torch.Tensor:
+    def full(self: object, y: torch.Tensor, *rest: object) -> torch.Tensor:
         if len(y) > 4 and Path("out/journal/rows.jsonl").is_file():
             raise torch.OutOfMemoryError("out of memory")
         return torch.view_as_real(y[:, 0]).flatten(1)

@@ -9,7 +9,7 @@ import random
 import signal
 from collections.abc import Callable
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import pytest
 import torch
@@ -22,9 +22,10 @@ from semsim.codecs.swin_jscc import SwinReceiver, SwinTransmitter
 from semsim.files.disk import Damaged, check_seal, sealed_file
 from semsim.mistakes import sentence
 from semsim.tasks.reconstruct import Reconstruct
-from semsim.training.learner import Batches, auxiliary_loss, draw_snr, networks_in_bf16
+from semsim.training.learner import Batches, draw_snr, networks_in_bf16
 from semsim.training.loop import Training, train
 from semsim.training.spec import TrainSpec, rate
+from semsim.types import Transmission
 
 SMALL = {"cbr": "1/6", "width": 16, "depth": 1}
 
@@ -77,42 +78,35 @@ def test_training_lowers_the_loss(tmp_path: Path, optimiser: str) -> None:
     assert mse() < 0.7 * before
 
 
-class Asks(AWGN):
-    """A channel with a loss of its own: its one weight, by way of its latest forward pass."""
+class Asks(DeepJSCCReceiver):
+    """A receiver with a loss of its own: its one weight, by way of its latest forward pass."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__(**SMALL)
         self.weight = torch.nn.Parameter(torch.tensor(2.0))
         self.seen: list[float] = []
 
-    def forward(self, x: Tensor, *rest: object) -> Tensor:
+    def forward(self, y: Tensor, *rest: Any) -> Tensor:
         self.kept = self.weight.square()
-        return super().forward(x, *rest)
+        return super().forward(y, *rest)
 
-    def auxiliary_loss(self, progress: float) -> Tensor:
+    def auxiliary_loss(self, progress: float, sent: Transmission) -> Tensor:
         self.seen.append(progress)
         return self.kept
 
 
 @pytest.mark.parametrize("precision", ["32", "bf16"])
-def test_a_part_may_add_a_loss_that_knows_the_progress(tmp_path: Path, precision: str) -> None:
+def test_an_end_may_add_a_loss_that_knows_the_progress(tmp_path: Path, precision: str) -> None:
     asks = Asks()
-    train(
-        small_link(asks), Blobs(), spec=spec(precision=precision, lr=1e-2, ema=0.0), folder=tmp_path
-    )
+    link = Link(DeepJSCCTransmitter(**SMALL), AWGN(), asks)
+    settings = spec(precision=precision, lr=1e-2, ema=0.0)
+    train(link, Blobs(), spec=settings, folder=tmp_path)
     assert asks.seen == [step / 8 for step in range(8)]
     assert asks.weight < 2  # nothing else reaches it
 
 
-def test_the_losses_of_all_parts_are_summed_and_most_links_have_none() -> None:
-    one, two = Asks(), Asks()
-    one.kept, two.kept = torch.tensor(3.0), torch.tensor(4.0)
-    assert auxiliary_loss(torch.nn.ModuleList([one, torch.nn.Sequential(two)]), 0.5) == 7
-    assert auxiliary_loss(small_link(), 0.5) == 0
-
-
 def link_of_rates(channel: torch.nn.Module) -> Link:
-    """A link that draws a rate in each step, without a generator of its own."""
+    """A link that draws a rate in each step."""
     arguments = {"rates": ("1/24", "1/6"), "widths": (32,), "depths": (1,), "decoder_depths": (1,)}
     torch.manual_seed(3)
     return Link(SwinTransmitter(**arguments), channel, SwinReceiver(**arguments))

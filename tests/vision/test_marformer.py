@@ -186,13 +186,13 @@ def test_void_tasks_are_refused(weights: str) -> None:
 
 def test_training_on_jaws_lowers_the_loss_and_leaves_the_codec_out(tmp_path: Path) -> None:
     from channels import AWGN
-    from semsim.codecs.no_link import NoLink, NoLinkReceiver, NoLinkTransmitter
+    from semsim.codecs.no_link import NoLink, NoLinkTransmitter
 
     payload = MetalSlices(8, size=32, views=40, split="train")
     task = ReduceMetal(None, trainable=True, loss="log_mse")
     source, target = (torch.stack(part) for part in zip(*payload, strict=True))
     before = task.loss(task(source), source, target)
-    link = NoLink(NoLinkTransmitter(), AWGN(), NoLinkReceiver())
+    link = NoLink(NoLinkTransmitter(), AWGN())
     how = TrainSpec(steps=8, batch_size=4, lr=2e-3, optimiser="muon", ema=0.0, warmup=0.1)
     train(link, payload, task, how, folder=tmp_path)
     with torch.no_grad():

@@ -7,14 +7,16 @@ from collections.abc import Mapping
 from typing import Any, Literal, get_args
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from channels.base import CSI
 from semsim.codecs.deepjscc import to_latent, to_symbols
 from semsim.codecs.keras import models
 from semsim.codecs.keras.frameworks import Backend
-from semsim.codecs.keras.loading import End, network
+from semsim.codecs.keras.loading import End as Which
+from semsim.codecs.keras.loading import network
 from semsim.phy.power import unit_power
+from semsim.types import End, Receiver, Transmitter
 
 Pairing = Literal["halves", "interleaved", "channels"]
 LARGEST_STRIDE = 64
@@ -58,10 +60,10 @@ def unpair(symbols: Tensor, pairing: Pairing, shape: tuple[int, ...]) -> Tensor:
     return torch.cat([symbols.real, symbols.imag], dim=1).view(len(symbols), *shape)
 
 
-class _End(nn.Module):
+class _End(End):
     """What both ends agree on."""
 
-    def __init__(self, end: End, spec: dict[str, Any], backend: Backend, trainable: bool) -> None:
+    def __init__(self, end: Which, spec: dict[str, Any], backend: Backend, trainable: bool) -> None:
         super().__init__()
         if spec["pairing"] not in get_args(Pairing):
             raise ValueError(
@@ -84,7 +86,7 @@ class _End(nn.Module):
         return self.network(*inputs)
 
 
-class KerasTransmitter(_End):
+class KerasTransmitter(_End, Transmitter):
     """A Keras or TensorFlow model that turns the source into complex symbols of unit power.
 
         source [B, C, H, W] ─► channels last ─► model ─► flatten ─► pair ─► unit power ─► x
@@ -127,7 +129,7 @@ class KerasTransmitter(_End):
             self._counts[shape] = self._pair(reals).shape[-1]
         return self._counts[shape]
 
-    def forward(self, source: Tensor, csi: CSI) -> Tensor:
+    def forward(self, source: Tensor, csi: CSI, generator: torch.Generator | None = None) -> Tensor:
         """Return symbols [B, 1, K] for the source [B, ...]."""
         return unit_power(self._pair(self._encode(source, csi)))
 
@@ -146,7 +148,7 @@ class KerasTransmitter(_End):
         return self.run(source, csi)
 
 
-class KerasReceiver(_End):
+class KerasReceiver(_End, Receiver):
     """A Keras or TensorFlow model that turns received symbols into an estimate.
 
         y [B, 1, K] ─► reals ─► the model's input shape ─► model ─► channels first ─► estimate
@@ -168,7 +170,13 @@ class KerasReceiver(_End):
         spec = {"model": model, "arguments": dict(arguments or {}), "pairing": pairing}
         super().__init__("decoder", spec, backend, trainable)
 
-    def forward(self, y: Tensor, csi: CSI, shape: tuple[int, ...]) -> Tensor:
+    def forward(
+        self,
+        y: Tensor,
+        csi: CSI,
+        shape: tuple[int, ...],
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
         """Return the estimate [B, *shape], as the model gives it: images in [0, 1].
 
         Another output than an image, such as scores of classes, is handed on as it is.

@@ -28,11 +28,12 @@ from semsim.nn.swin import Attend
 from semsim.nn.swin_codec import SwinDecoder, SwinEncoder
 from semsim.phy.power import unit_power
 from semsim.ranges import clip
+from semsim.types import Receiver, Transmission, Transmitter
 
 Preset = Literal["tiny", "release"]
 
 
-class LCFSCTransmitter(Ends):
+class LCFSCTransmitter(Ends, Transmitter):
     """Image to complex symbols of unit power, by a Swin encoder with channel-dependent masks.
 
         image ─► Swin encoder ─► ModNet(average SNR) ─► pair halves of the channels ─► unit power ─► x
@@ -111,16 +112,17 @@ class LCFSCTransmitter(Ends):
         height, width = self.grid(shape)
         return self.channels // 2 * height * width
 
-    def forward(self, source: Tensor, csi: CSI) -> Tensor:
+    def forward(self, source: Tensor, csi: CSI, generator: torch.Generator | None = None) -> Tensor:
         """Return symbols [B, 1, K].
 
         Args:
             source: [B, 3, H, W] in [0, 1].
             csi: h [B, R, T, 1] and n0 [B], linear; h may be None for ``fusion="none"``.
+            generator: of the learned ratio, which draws while training.
         """
         self.grid(tuple(source.shape[1:]))
         image = pad_to_stride(source, self.stride)
-        return unit_power(to_symbols(self._latent(image, self._clean(csi))))
+        return unit_power(to_symbols(self._latent(image, self._clean(csi), generator)))
 
     def masking(self, source: Tensor, csi: CSI) -> tuple[Tensor, Tensor | None]:
         """Return the masking ratio [B] of each image, and y [B, choices] where it is learned."""
@@ -131,12 +133,16 @@ class LCFSCTransmitter(Ends):
         choice = self._choice(image, csi, self._known(csi), self.ratios)
         return self.ratios.ratio(choice), choice
 
+    def auxiliary_loss(self, progress: float, sent: Transmission) -> Tensor | float:
+        """Return what the learned ratio asks of itself."""
+        return 0.0 if self.ratios is None else self.ratios.auxiliary_loss(progress)
+
     def _clean(self, csi: CSI) -> CSI:
         if self.estimator is None or csi.h is None:
             return csi
         return replace(csi, h=self.estimator(csi.h[..., 0], csi.n0)[..., None])
 
-    def _latent(self, image: Tensor, csi: CSI) -> Tensor:
+    def _latent(self, image: Tensor, csi: CSI, generator: torch.Generator | None) -> Tensor:
         snr_db = CSI(None, csi.n0).effective_snr_db()
         if self.spec["fusion"] == "none":
             return self.encoder(image, snr_db)
@@ -149,7 +155,7 @@ class LCFSCTransmitter(Ends):
         if self.ratios is None:
             ratio = facts.new_full((len(facts),), self.spec["ratio"])
         else:
-            ratio = self.ratios.ratio(self._choice(image, csi, facts, self.ratios))
+            ratio = self.ratios.ratio(self._choice(image, csi, facts, self.ratios, generator))
         return self.encoder(image, snr_db, attend=self._attend(facts, ratio))
 
     def _known(self, csi: CSI) -> Tensor:
@@ -160,7 +166,14 @@ class LCFSCTransmitter(Ends):
             )
         return self.channel_facts(csi.h, csi.n0)
 
-    def _choice(self, image: Tensor, csi: CSI, facts: Tensor, ratios: RatioGenerator) -> Tensor:
+    def _choice(
+        self,
+        image: Tensor,
+        csi: CSI,
+        facts: Tensor,
+        ratios: RatioGenerator,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
         """Return y: what the encoder would send under the last y decides on the next."""
         snr_db = CSI(None, csi.n0).effective_snr_db()
         choice = ratios.first_choice(len(image))
@@ -168,7 +181,7 @@ class LCFSCTransmitter(Ends):
             with torch.no_grad():
                 attend = self._attend(facts, ratios.ratio(choice))
                 would_send = self.encoder(image, snr_db, attend=attend)
-            choice = ratios(would_send, facts, choice)
+            choice = ratios(would_send, facts, choice, generator)
         return choice
 
     def _attend(self, facts: Tensor, ratio: Tensor) -> Attend:
@@ -196,7 +209,7 @@ class LCFSCTransmitter(Ends):
         return self.fusions[str(block)](x, facts)
 
 
-class LCFSCReceiver(Ends):
+class LCFSCReceiver(Ends, Receiver):
     """Received symbols to image, by a Swin decoder with channel-dependent masks.
 
         y, n0 ─► · trust = 1 / (1 + n0) ─► unpair ─► Swin decoder(latent, trust, SNR) ─► crop ─► image
@@ -230,7 +243,13 @@ class LCFSCReceiver(Ends):
             self.channels, self.size.swin, snr_unit=SNR_SCALE_DB, heatmap=planes
         )
 
-    def forward(self, y: Tensor, csi: CSI, shape: tuple[int, ...]) -> Tensor:
+    def forward(
+        self,
+        y: Tensor,
+        csi: CSI,
+        shape: tuple[int, ...],
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
         """Return the image [B, *shape]; clamped to [0, 1] unless training.
 
         Args:

@@ -11,12 +11,13 @@ from fractions import Fraction
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from channels.base import CSI
 from semsim.codecs.deepjscc import latent_channels
 from semsim.nn.snr import SNR_SCALE_DB
 from semsim.nn.swin_codec import SwinSizes
+from semsim.types import End
 
 
 class Size:
@@ -57,8 +58,10 @@ PRESETS = {
 }  # fmt: skip
 
 
-class Ends(nn.Module):
+class Ends(End):
     """What both ends must agree on: the rate, the sizes, the antennas."""
+
+    spec: dict[str, Any]
 
     def __init__(self, spec: dict[str, Any]) -> None:
         super().__init__()

@@ -39,7 +39,6 @@ class RatioGenerator(nn.Module):
     """
 
     candidates: Tensor
-    draws: Tensor
 
     def __init__(
         self,
@@ -56,7 +55,6 @@ class RatioGenerator(nn.Module):
         size, choices = GRID**2 // 4 * self.columns, len(candidates)
         inputs = GRID**2 * channels + facts
         self.register_buffer("candidates", torch.tensor(candidates, dtype=torch.float32))
-        self.register_buffer("draws", torch.zeros((), dtype=torch.int64))
         self.posterior = _dense(inputs, *hidden, 2 * size)
         self.prior = _dense(choices, 32, 128, 2 * size)
         self.recognise = _dense(size, 128, 32, choices)
@@ -77,23 +75,30 @@ class RatioGenerator(nn.Module):
         """Return the masking ratio [B] of y [B, choices]."""
         return choice @ self.candidates
 
-    def forward(self, latent: Tensor, facts: Tensor, last: Tensor) -> Tensor:
+    def forward(
+        self,
+        latent: Tensor,
+        facts: Tensor,
+        last: Tensor,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
         """Return y [B, choices], weights of the candidates that sum to one.
 
-        While training u is drawn, from a seed that counts the draws and is saved with the weights,
-        so that a resumed training draws the same; otherwise u is q's mean.
+        While training u is drawn; otherwise it is q's mean.
 
         Args:
             latent: what the encoder sends, [B, C, h, w]; no gradient goes back into it.
             facts: of the channel, [B, F].
             last: y of the pass before, [B, choices].
+            generator: of u; torch's where None.
         """
         seen = functional.adaptive_avg_pool2d(latent.detach(), GRID).flatten(2).mT  # [B, 64, C]
         seen = seen / (seen.square().mean(dim=(1, 2), keepdim=True) + 1e-12).sqrt()
         q = self.posterior(torch.cat([seen.flatten(1), facts], dim=1)).chunk(2, dim=1)
         u, self._losses = q[0], None
         if self.training:
-            u = u + torch.exp(q[1] / 2) * self._noise(u)
+            noise = torch.randn(u.shape, generator=generator, device=u.device)
+            u = u + torch.exp(q[1] / 2) * noise
             p = self.prior(last).chunk(2, dim=1)
             error = functional.mse_loss(self._reconstruction(u), seen)
             per_dimension = 0.5 * seen[0].numel() / u.shape[1]  # of u, as the divergence
@@ -117,11 +122,6 @@ class RatioGenerator(nn.Module):
     def _reconstruction(self, u: Tensor) -> Tensor:
         rows = self.reconstruct(u.view(-1, 1, GRID**2 // 4, self.columns))[:, 0]
         return self.norm(rows[..., : self.channels])
-
-    def _noise(self, like: Tensor) -> Tensor:
-        generator = torch.Generator(like.device).manual_seed(int(self.draws))
-        self.draws += 1
-        return torch.randn(like.shape, generator=generator, device=like.device)
 
 
 def gaussian_kl(mean_q: Tensor, log_var_q: Tensor, mean_p: Tensor, log_var_p: Tensor) -> Tensor:
