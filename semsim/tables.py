@@ -39,6 +39,7 @@ TRANSMITTERS = {
     "softcast": "semsim.codecs.softcast:SoftCastTransmitter",
     "swin_jscc": "semsim.codecs.swin_jscc:SwinTransmitter",
     "uncoded": "semsim.codecs.uncoded:UncodedTransmitter",
+    "values": "semsim.codecs.values:ValuesTransmitter",
     "separate": "semsim.codecs.separate:SeparateTransmitter",
     "bound": "semsim.codecs.bound:BoundTransmitter",
 }
@@ -51,6 +52,7 @@ RECEIVERS = {
     "softcast": "semsim.codecs.softcast:SoftCastReceiver",
     "swin_jscc": "semsim.codecs.swin_jscc:SwinReceiver",
     "uncoded": "semsim.codecs.uncoded:UncodedReceiver",
+    "values": "semsim.codecs.values:ValuesReceiver",
     "latent_denoiser": "semsim.codecs.latent_denoiser:LatentDenoiser",
 }
 
@@ -60,6 +62,7 @@ PAYLOADS = {
     "cifar10": "semsim.payloads.cifar:CIFAR10",
     "arrays": "semsim.payloads.arrays:Arrays",
     "bits": "semsim.payloads.bits:Bits",
+    "channel_history": "semsim.payloads.channel_history:ChannelHistory",
     "synthetic": "semsim.payloads.synthetic:Synthetic",
 }
 
@@ -80,6 +83,7 @@ METRICS = {
     "throughput": "semsim.metrics.signal:Throughput",
     "evm": "semsim.metrics.signal:EVM",
     "papr": "semsim.metrics.signal:PAPR",
+    "nmse": "semsim.metrics.error:NMSE",
     "accuracy": "semsim.metrics.decision:Accuracy",
     "task_psnr": "semsim.metrics.image:TaskPSNR",
     "task_ssim": "semsim.metrics.image:TaskSSIM",

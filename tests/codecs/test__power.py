@@ -23,6 +23,7 @@ SETTINGS: dict[str, list[dict[str, Any]]] = {
     "softcast": [{"cbr": "1/2"}, {"cbr": "1/12"}],
     "swin_jscc": [{"cbr": "1/12"}, {"cbr": "1/12", "rates": ["1/24", "1/12"]}],
     "uncoded": [{"bits_per_symbol": m} for m in (2, 4, 6, 8)],
+    "values": [{}],
 }
 CASES = [(kind, {"kind": kind, **s}) for kind, settings in SETTINGS.items() for s in settings]
 

@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader
 from semsim import spec, tables
 from semsim.payloads.arrays import Arrays
 from semsim.payloads.bits import Bits
+from semsim.payloads.channel_history import ChannelHistory
 from semsim.payloads.cifar import CIFAR10
 from semsim.payloads.folder import Folder
 from semsim.payloads.photos import Photos
@@ -51,7 +52,7 @@ PAYLOADS: dict[str, Make] = {
 
 
 def test_every_row_of_the_table_is_tested_here_or_in_a_file_of_its_own(tmp_path: Path) -> None:
-    tested: set[Any] = {CIFAR10}
+    tested: set[Any] = {CIFAR10, ChannelHistory}
     for number, build in enumerate(PAYLOADS.values()):
         (tmp_path / str(number)).mkdir()
         tested.add(type(build(tmp_path / str(number))))

@@ -1,0 +1,43 @@
+"""Metrics of real values of any shape, as of channels and features."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from channels.units import linear_to_db
+from semsim.metrics.base import Outcome
+
+_LEAST = 1e-12  # -120 dB: single precision tells no more
+
+
+class NMSE:
+    """Error power over source power of each item, mean over items in dB: 0 dB is a guess of zero.
+
+    An item may be a sequence; its error is that of all its moments together.
+    """
+
+    name, unit = "nmse", "dB"
+    better: Literal["higher", "lower"] = "lower"
+    worst = 1.0
+
+    def __call__(self, outcome: Outcome) -> Tensor:
+        """Return |error|^2 over |source|^2 of each item, [B], linear."""
+        link, source = outcome.transmission, outcome.source
+        arrived = outcome.output if link is None else link.estimate
+        if arrived.shape != source.shape:
+            raise ValueError(
+                f"nmse compares what arrives with what was sent, {list(source.shape[1:])} per "
+                f"item, got {list(arrived.shape[1:])}; use a receiver of the same items"
+            )
+        power = source.detach().abs().square().flatten(1).sum(dim=1)
+        error = (arrived - source).detach().abs().square().flatten(1).sum(dim=1)
+        if not power.all():
+            raise ValueError("nmse divides by the power of an item, and an item is all zeros")
+        return error / power
+
+    def combine(self, mean: float) -> float:
+        """Return the mean in dB, at least -120 dB."""
+        return float(linear_to_db(torch.tensor(mean, dtype=torch.float64).clamp(min=_LEAST)))
