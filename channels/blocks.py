@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
-from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -20,7 +20,7 @@ def count_blocks(state: ChannelState, uses: int) -> int:
     """Return how many blocks an item of ``uses`` channel uses has."""
     if state.grid is not None:
         return state.grid.blocks(uses)[1]
-    return 1 if state.h.shape[-1] == 1 else len(_lengths(uses, state))
+    return 1 if state.h.shape[-1] == 1 else math.ceil((state.offset + uses) / state.coherence)
 
 
 def block_means(state: ChannelState) -> Tensor:
@@ -51,7 +51,7 @@ def per_use(h: Tensor, state: ChannelState) -> Tensor:
         return h[..., state.grid.blocks(uses)[0].to(h.device)]
     if uses == 1 or state.coherence == 1:
         return h
-    return h.repeat_interleave(torch.tensor(_lengths(uses, state), device=h.device), dim=-1)
+    return h.repeat_interleave(state.coherence, dim=-1)[..., state.offset : state.offset + uses]
 
 
 def block_middles(state: ChannelState) -> Tensor:
@@ -59,8 +59,9 @@ def block_middles(state: ChannelState) -> Tensor:
     h, uses = state.h, state.h.shape[-1]
     if uses == 1 or state.coherence == 1:
         return h
-    length = torch.tensor(_lengths(uses, state))
-    return h[..., (length.cumsum(0) - length + length // 2).to(h.device)]
+    start = torch.arange(-state.offset, uses, state.coherence)
+    start, end = start.clamp(min=0), (start + state.coherence).clamp(max=uses)
+    return h[..., (start + (end - start) // 2).to(h.device)]
 
 
 def middles(uses: int, coherence: int) -> Tensor:
@@ -68,9 +69,3 @@ def middles(uses: int, coherence: int) -> Tensor:
     use = torch.arange(uses)
     start = use - use % coherence
     return start + torch.clamp(uses - start, max=coherence) // 2
-
-
-def _lengths(uses: int, state: ChannelState) -> list[int]:
-    """Return the uses of each coherence block; the first and the last may be cut."""
-    ends = [*range(state.coherence - state.offset, uses, state.coherence), uses]
-    return [end - start for start, end in pairwise([0, *ends])]

@@ -6,6 +6,9 @@ of the power, and ``snr_db`` per receive antenna keeps its meaning. All share on
 They act on channel uses. For OFDM that is not what hardware does: there they act on the signal in
 time, which ``channels.waveform`` sends through them.
 
+At other times of a realisation (``ChannelState.during``) an oscillator stands as it does now: all
+antennas share its phase, which no report of the channel depends on.
+
 ``ChannelState.coherence`` of a rotation says where pilots go: over how many uses it stays nearly
 the same (correlation 0.9 from first to last), as a power of two that fits other blocks.
 """

@@ -108,9 +108,10 @@ class Hop(nn.Module):
         fading, *others = forks(generator, *_DRAWS)
         return self._known(self.channel.draw(len(n0), uses, fading), uses, n0, *others)
 
-    def again(self, air: Air, generator: torch.Generator) -> Air:
-        """Meet the same realisation once more, with new knowledge and new noise."""
-        return self._known(air.state, air.uses, air.n0, *forks(generator, *_DRAWS)[1:])
+    def again(self, air: Air, generator: torch.Generator, *, later_s: float = 0.0) -> Air:
+        """Meet the same realisation once more, some s later, with new knowledge and new noise."""
+        state = air.state.during(0, air.state.uses, later_s=later_s)
+        return self._known(state, air.uses, air.n0, *forks(generator, *_DRAWS)[1:])
 
     def _known(
         self,

@@ -11,12 +11,14 @@ additive noise channels with feedback (1966).
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from channels.base import CSI, Channel
+from channels.checks import check_range
 from channels.csi import CSISource
 from channels.streams import forks, normal_by_use
 from semsim.hop import Air, Arrival
@@ -40,17 +42,20 @@ class Rounds(Air):
 class FeedbackLink(Link):
     """Send a codec's symbols in rounds, with the receiver's estimate fed back between them.
 
-    Each round takes the channel uses of the symbols and meets the channel anew. The receiver weighs
-    what arrives as a Kalman filter does. Over AWGN of SNR g without noise on the way back, R rounds
-    have the SNR (1 + g)^R - 1; R repetitions would have R g. Feedback without noise is free, an
-    upper bound as perfect CSI is; with noise it takes one use per symbol. Each round after the
-    first tells the receiver a scale of 32 bits, which is charged.
+    Each round takes the channel uses of the symbols and meets the channel anew, or as it has moved
+    on by ``round_s``, if that is given. The receiver weighs what arrives as a Kalman filter does.
+    Over AWGN of SNR g without noise on the way back, R rounds have the SNR (1 + g)^R - 1; R
+    repetitions would have R g. Feedback without noise is free, an upper bound as perfect CSI is;
+    with noise it takes one use per symbol. Each round after the first tells the receiver a scale of
+    32 bits, which is charged.
 
     Args:
         transmitter, channel, receiver, csi_rx, csi_tx, frontend: as in :class:`Link`. Not a codec
             with a link of its own: for separate write its harq.
         rounds: 1 or more; 1 is a link without feedback.
         feedback_snr_db: SNR of the way back, in dB, of estimates of unit power; .inf has no noise.
+        round_s: time from one round to the next, in s, by which the same realisation of the channel
+            is later, as its own speed says; None draws another for each round.
     """
 
     def __init__(
@@ -64,21 +69,32 @@ class FeedbackLink(Link):
         frontend: FrontEnd | None = None,
         rounds: int = 2,
         feedback_snr_db: float = float("inf"),
+        round_s: float | None = None,
     ) -> None:
         check_open("feedback", transmitter, "separate has harq instead")
         if rounds < 1:
             raise ValueError(f"rounds is 1 or more, got {rounds}")
         if not feedback_snr_db > -200:
             raise ValueError(f"feedback_snr_db is above -200 dB, or .inf, got {feedback_snr_db}")
+        if round_s is not None:
+            check_range("round_s", round_s, low=0.0, high=math.inf, hint="a slot of 5G has 0.5e-3")
         ends = {"csi_rx": csi_rx, "csi_tx": csi_tx, "frontend": frontend}
         super().__init__(transmitter, channel, receiver, **ends)  # type: ignore[arg-type]
-        self.rounds, self.feedback_snr_db = rounds, feedback_snr_db
+        self.rounds, self.feedback_snr_db, self.round_s = rounds, feedback_snr_db, round_s
 
     def draw(self, num_symbols: int, n0: Tensor, generator: torch.Generator) -> Rounds:
         """Draw every round."""
         names = [f"round {r}" for r in range(1, self.rounds + 1)]
-        back, *forward = forks(generator, "feedback", *names)
-        first, *later = (super(FeedbackLink, self).draw(num_symbols, n0, own) for own in forward)
+        back, own, *others = forks(generator, "feedback", *names)
+        first = super().draw(num_symbols, n0, own)
+        if self.round_s is None:
+            later = [super(FeedbackLink, self).draw(num_symbols, n0, own) for own in others]
+        else:
+            times = (self.round_s * number for number in range(1, self.rounds))
+            later = [
+                self.again(first, own, later_s=time_s)
+                for own, time_s in zip(others, times, strict=True)
+            ]
         return Rounds(**vars(first), later=tuple(later), back=back)
 
     def carry(self, symbols: Tensor, air: Air) -> Arrival:

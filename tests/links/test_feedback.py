@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from channels import AWGN, CSI, Rayleigh
+from channels.doppler import clarke
 from semsim import Link, Scenario, stream
 from semsim.codecs.analog import AnalogReceiver, AnalogTransmitter
 from semsim.codecs.separate import SeparateTransmitter
@@ -122,3 +123,28 @@ def test_a_scenario_sweeps_the_rounds() -> None:
     )
     values = [point.scenario.check()[0]["value"] for point in scenario.points()]
     assert values == sorted(values) and values[2] > values[0] + 2
+
+
+@pytest.mark.parametrize("round_s", [0.0, 4e-4, 1.2e-3])
+def test_rounds_age_by_the_channel_s_own_time(round_s: float) -> None:
+    channel = Rayleigh(speed_mps=30.0)
+    link = FeedbackLink(Gaussian(), channel, Keep(), rounds=3, round_s=round_s)
+    air = link.draw(4, torch.full((20_000,), 0.1), stream(1, "air"))
+    h = torch.stack([one.state.h.flatten() for one in (air, *air.later)])
+    for number in (1, 2):
+        lag = torch.tensor(number * round_s, dtype=torch.float64)
+        product = (h[number] * h[0].conj()).real.double()
+        error = 5 * product.std() / math.sqrt(20_000)
+        assert abs(product.mean() - clarke(lag, channel.doppler_hz)) < error
+    anew = FeedbackLink(Gaussian(), channel, Keep(), rounds=3)
+    assert torch.equal(anew.draw(4, air.n0, stream(1, "air")).state.h, air.state.h)
+
+
+def test_rounds_over_one_realisation_add_up_in_it() -> None:
+    link = FeedbackLink(Gaussian(), Rayleigh(), Keep(), rounds=3, round_s=1.0)  # it stands still
+    sent, noise = sent_over(link, 6.0)
+    snr = 10**0.6 * sent.state.h.abs().square().flatten()
+    ratio = noise.abs().square().mean(dim=1) * ((1 + snr) ** 3 - 1)
+    torch.testing.assert_close(ratio, torch.ones(8), atol=5 / math.sqrt(4000), rtol=0)
+    with pytest.raises(ValueError, match="round_s lies in"):
+        FeedbackLink(Gaussian(), Rayleigh(), Keep(), round_s=-1.0)
