@@ -198,3 +198,24 @@ def test_a_mistake_at_a_user_names_its_key() -> None:
     with pytest.raises(SpecError) as caught:
         Scenario.parse({**SCENARIO, "link": link, "sweep": {}})
     assert caught.value.path == "link.transmitters[0].kind"
+
+
+def test_users_are_trained_together(tmp_path: Path) -> None:
+    from semsim import train
+    from semsim.codecs.deepjscc import DeepJSCCReceiver, DeepJSCCTransmitter
+    from semsim.payloads.synthetic import Synthetic
+    from semsim.training.spec import TrainSpec
+
+    ends = [(DeepJSCCTransmitter("1/6"), DeepJSCCReceiver("1/6")) for _ in range(2)]
+    link = MultipleAccessLink(
+        ends[0][0],
+        Rayleigh(num_tx=2, num_rx=2),
+        ends[0][1],
+        transmitters=[ends[1][0]],
+        receivers=[ends[1][1]],
+    )
+    before = [next(part.parameters()).clone() for pair in ends for part in pair]
+    spec = TrainSpec(steps=2, batch_size=4, ema=0.0)
+    train(link, Synthetic(count=8), spec=spec, folder=tmp_path)
+    after = [next(part.parameters()) for pair in ends for part in pair]
+    assert all(not torch.equal(a, b) for a, b in zip(before, after, strict=True))
