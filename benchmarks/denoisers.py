@@ -32,6 +32,7 @@ from channels import AWGN, Rayleigh
 from channels.base import CSI, complex_normal
 from semsim import Link, Stop, evaluate, stream, zoo
 from semsim.codecs.latent_denoiser import LatentDenoiser, similarity
+from semsim.metrics.base import Metric
 from semsim.metrics.image import MSSSIM, PSNR
 from semsim.types import Receiver
 
@@ -71,7 +72,7 @@ def _around(outer: Any, inner: Any, **spec: Any) -> nn.Module:
     return outer(inner(**codec), **{k: v for k, v in spec.items() if k != "kind"})
 
 
-class Recorded:
+class Recorded(Metric):
     """A metric that also keeps its values."""
 
     def __init__(self, metric: Any) -> None:

@@ -321,6 +321,9 @@ class Evaluation:
             "seconds": point.seconds,
             "unit": metric.unit,
             "better": metric.better,
+            "label": metric.words,
+            "scale": metric.scale,
+            "judges": metric.judges,
             **{f"uses_{name}": value for name, value in uses.items()},
             **{name: m.mean for name, m in point.notes.items()},
             **self.link.remarks(),
@@ -390,7 +393,7 @@ def _snrs(snr_db: Iterable[float]) -> list[float]:
 
 def _interval(metric: Metric, moments: Moments) -> tuple[float, float]:
     """Return the ends of a metric's interval as it is reported, in ascending order."""
-    ends = moments.interval(worst=getattr(metric, "worst", None))
+    ends = moments.interval(worst=metric.worst)
     low, high = sorted(map(metric.combine, ends))
     return low, high
 
@@ -408,11 +411,15 @@ def device_of(module: nn.Module) -> torch.device:
 
 
 def _metric(metric: Metric | str) -> Metric:
-    if not isinstance(metric, str):
-        return metric
     from semsim import spec
 
-    built: Metric = spec.build(spec.parse("metric", metric))
+    built = spec.build(spec.parse("metric", metric)) if isinstance(metric, str) else metric
+    if not isinstance(built, Metric):
+        name = type(built).__name__
+        raise TypeError(
+            f"a metric derives from semsim.metrics.base.Metric, which says what is asked of it, "
+            f"got {name}; write class {name}(Metric)"
+        )
     return built
 
 

@@ -14,6 +14,7 @@ from toy_parts import Error, Negative, ToyChannel, ToyPayload, ToyReceiver, ToyT
 from semsim.evaluation import Evaluation, Place, Stop, evaluate
 from semsim.intervals import Moments
 from semsim.link import Link
+from semsim.metrics.base import Metric
 from semsim.types import AnyLink, Ledger, Transmission
 
 
@@ -43,15 +44,12 @@ def test_an_snr_alone_gives_the_same_digits_as_among_others() -> None:
 
 
 def test_all_snrs_and_schemes_meet_the_same_noise() -> None:
-    class Noise:
-        name, unit, better = "noise", "", "lower"
+    class Noise(Metric):
+        name, better = "noise", "lower"
 
         def __call__(self, outcome: Any) -> Tensor:
             sent = outcome.transmission
             return (sent.received - sent.symbols).abs().square().mean(dim=(1, 2))
-
-        def combine(self, mean: float) -> float:
-            return mean
 
     rows = [
         row

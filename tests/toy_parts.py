@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from channels.base import CSI, Channel, ChannelState, complex_normal
-from semsim.metrics.base import Outcome
+from semsim.metrics.base import Metric, Outcome
 from semsim.seeds import stream
 from semsim.tasks.processing import Processing
 from semsim.types import Receiver, Transmitter
@@ -157,7 +157,7 @@ class NoAntennas(ToyChannel):
     num_tx = None  # type: ignore[assignment]
 
 
-class Error:
+class Error(Metric):
     """Mean squared error of each item, against the source at unit power."""
 
     name, unit, better = "error", "", "lower"
@@ -172,12 +172,8 @@ class Error:
                 os.kill(os.getpid(), int(os.environ.get("TOY_SIGNAL", "9")))
         return (outcome.output - outcome.source / scale).square().mean(dim=1)
 
-    def combine(self, mean: float) -> float:
-        """Return the mean."""
-        return mean
 
-
-class Negative:
+class Negative(Metric):
     """Share of items with a negative value: 0 or 1 each."""
 
     name, unit, better = "negative", "", "lower"
@@ -185,7 +181,3 @@ class Negative:
     def __call__(self, outcome: Outcome) -> Tensor:
         """Return [B]."""
         return (outcome.output < 0).any(dim=1).float()
-
-    def combine(self, mean: float) -> float:
-        """Return the mean."""
-        return mean

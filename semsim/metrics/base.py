@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import Any, Literal
 
 from torch import Tensor
 
 from semsim.types import Transmission
+
+Pair = Literal["link", "task"]  #: what a metric judges
 
 
 @dataclass(frozen=True)
@@ -31,23 +33,42 @@ class Outcome:
     kept: dict[str, Tensor] = field(default_factory=dict)
 
 
-class Metric(Protocol):
+class Metric:
     """A number per item, and how the mean of these numbers is reported.
 
-    ``better`` speaks of the reported value. ``combine`` is monotone, so it also maps the ends of an
-    interval; where it falls, the ends change places. It may declare ``worst``, the value of an item
-    that failed altogether (0.5 for ber): intervals of few items then allow for failures that were
-    not seen.
+    A metric of your own gives ``name`` and ``__call__``; the rest has defaults. What it declares
+    goes into the rows, from which figures and tables take it.
     """
 
-    name: str
-    unit: str
-    better: Literal["higher", "lower"]
+    name: str  #: of the column and in a scenario
+    label: str = ""  #: what figures call it; the name in words where empty
+    unit: str = ""
+    better: Literal["higher", "lower"] = "higher"  #: which reported value
+    scale: Literal["linear", "log"] = "linear"  #: of its axis
+    #: ``link``: what arrives against what was sent, which is perfect where there is no link;
+    #: ``task``: what the task makes of it
+    judges: Pair = "task"
+    #: value of an item that failed altogether (0.5 for ber), where there is one: intervals of few
+    #: items then allow for failures that were not seen
+    worst: float | None = None
 
     def __call__(self, outcome: Outcome) -> Tensor:
         """Return values [B]; ValueError where the metric makes no sense of this outcome."""
-        ...
+        raise NotImplementedError(f"{type(self).__name__} gives no __call__(outcome)")
 
     def combine(self, mean: float) -> float:
-        """Return the reported value for the mean over items."""
-        ...
+        """Return the reported value for the mean over items: the mean itself by default.
+
+        It is monotone, so that it also maps the ends of an interval; where it falls, the ends
+        change places.
+        """
+        return mean
+
+    def check_payload(self, payload: Any) -> None:
+        """Raise ValueError where the metric makes no sense of this payload."""
+
+    @property
+    def words(self) -> str:
+        """What figures call it."""
+        short = len(self.name) <= 4  # taken for an abbreviation
+        return self.label or (self.name.upper() if short else self.name.replace("_", " "))

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 from torch import Tensor
 
-from semsim.metrics.base import Outcome
+from semsim.metrics.base import Metric, Outcome
 
 
-class Accuracy:
+class Accuracy(Metric):
     """Share of items whose largest logit is at the right class."""
 
-    name, unit = "accuracy", ""
-    better: Literal["higher", "lower"] = "higher"
+    name, label = "accuracy", "Accuracy"
     worst = 0.0
 
     def __call__(self, outcome: Outcome) -> Tensor:
@@ -30,7 +27,3 @@ class Accuracy:
                 f"classes: true; this one's target is {target.dtype} {list(target.shape)}"
             )
         return (logits.argmax(dim=1) == target.to(logits.device)).float()
-
-    def combine(self, mean: float) -> float:
-        """Return the mean itself."""
-        return mean

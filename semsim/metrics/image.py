@@ -6,55 +6,47 @@ task makes of it with the payload's reference.
 
 from __future__ import annotations
 
-from typing import Literal
-
 import torch
 from torch import Tensor
 
 from channels.units import linear_to_db
-from semsim.metrics.base import Outcome
+from semsim.metrics.base import Metric, Outcome, Pair
 from semsim.metrics.ssim import LEAST_SIDE, TAPS, ms_ssim, ssim
 from semsim.ranges import check_follows, check_range, clip
 
 #: mean squared error of rounding to 8 bits, in units of the last bit squared: nothing smaller is
 #: told from it, so an image without any error counts as PSNR_CAP_DB
 ROUNDING_MSE = 1 / 12
-Pair = Literal["link", "task"]  # which two images a metric compares
 PSNR_CAP_DB = linear_to_db(255**2 / ROUNDING_MSE)  # 58.92 dB
 LOST_MSE = 127.5**2  #: of mid-grey against black and white: no guess need be worse
 
 
-class PSNR:
+class PSNR(Metric):
     """Mean over images of the PSNR of each, on 8-bit values after clipping.
 
     PSNR = 10 log10(255^2 / MSE), at most 58.92 dB (MSE at least that of rounding, 1/12)
     """
 
     name, unit = "psnr", "dB"
-    better: Literal["higher", "lower"] = "higher"
     worst = linear_to_db(255**2 / LOST_MSE)  # 6.02 dB
-    of: Pair = "link"
+    judges: Pair = "link"
 
     def __call__(self, outcome: Outcome) -> Tensor:
         """Return the PSNR of each image in dB, [B]."""
-        return _psnr_db(_mse(*images(outcome, self.name, of=self.of)))
-
-    def combine(self, mean: float) -> float:
-        """Return the mean itself."""
-        return mean
+        return _psnr_db(_mse(*images(outcome, self.name, of=self.judges)))
 
 
 class TaskPSNR(PSNR):
     """PSNR of what the task makes of the estimate, against the payload's reference image."""
 
-    name, of = "task_psnr", "task"
+    name, label, judges = "task_psnr", "PSNR of the task", "task"
 
 
-class PSNROfMSE:
+class PSNROfMSE(Metric):
     """PSNR of the MSE over all images: never above psnr (Jensen), ruled by the worst images."""
 
-    name, unit = "psnr_of_mse", "dB"
-    better: Literal["higher", "lower"] = "higher"
+    name, label, unit = "psnr_of_mse", "PSNR of the mean MSE", "dB"
+    judges: Pair = "link"
     worst = LOST_MSE
 
     def __call__(self, outcome: Outcome) -> Tensor:
@@ -66,43 +58,34 @@ class PSNROfMSE:
         return float(_psnr_db(torch.tensor(mean, dtype=torch.float64)))
 
 
-class SSIM:
+class SSIM(Metric):
     """Structural similarity, mean over pixels and channels."""
 
-    name, unit = "ssim", ""
-    better: Literal["higher", "lower"] = "higher"
+    name = "ssim"
     worst = 0.0
-    of: Pair = "link"
+    judges: Pair = "link"
 
     def __call__(self, outcome: Outcome) -> Tensor:
         """Return the SSIM of each image, [B]."""
-        return ssim(*images(outcome, self.name, TAPS, self.of), peak=255.0)
-
-    def combine(self, mean: float) -> float:
-        """Return the mean itself."""
-        return mean
+        return ssim(*images(outcome, self.name, TAPS, self.judges), peak=255.0)
 
 
 class TaskSSIM(SSIM):
     """SSIM of what the task makes of the estimate, against the payload's reference image."""
 
-    name, of = "task_ssim", "task"
+    name, label, judges = "task_ssim", "SSIM of the task", "task"
 
 
-class MSSSIM:
+class MSSSIM(Metric):
     """Multi-scale structural similarity, five scales."""
 
-    name, unit = "ms_ssim", ""
-    better: Literal["higher", "lower"] = "higher"
+    name, label = "ms_ssim", "MS-SSIM"
+    judges: Pair = "link"
     worst = 0.0
 
     def __call__(self, outcome: Outcome) -> Tensor:
         """Return the MS-SSIM of each image, [B]."""
         return ms_ssim(*images(outcome, self.name, LEAST_SIDE), peak=255.0)
-
-    def combine(self, mean: float) -> float:
-        """Return the mean itself."""
-        return mean
 
 
 class MSSSIMdB(MSSSIM):

@@ -3,40 +3,37 @@
 from __future__ import annotations
 
 import math
-from typing import Literal
 
 import torch
 from torch import Tensor
 
 from channels.units import linear_to_db
-from semsim.metrics.base import Outcome
+from semsim.metrics.base import Metric, Outcome
 from semsim.types import Transmission
 
 
-class BER:
+class BER(Metric):
     """Bit error rate: share of wrong bits."""
 
-    name, unit = "ber", ""
-    better: Literal["higher", "lower"] = "lower"
+    name, label = "ber", "Bit error rate"
+    judges, scale = "link", "log"
+    better = "lower"
     worst = 0.5
 
     def __call__(self, outcome: Outcome) -> Tensor:
         """Return the share of wrong bits of each item, [B]."""
         return wrong_bits(outcome, self.name).float().mean(dim=1)
 
-    def combine(self, mean: float) -> float:
-        """Return the mean itself."""
-        return mean
 
-
-class BLER:
+class BLER(Metric):
     """Block error rate: share of items with at least one wrong bit, or not decoded.
 
     Where the receiver notes per item whether it ``decoded``, that counts; else the bits do.
     """
 
-    name, unit = "bler", ""
-    better: Literal["higher", "lower"] = "lower"
+    name, label = "bler", "Block error rate"
+    judges, scale = "link", "log"
+    better = "lower"
     worst = 1.0
 
     def __call__(self, outcome: Outcome) -> Tensor:
@@ -46,28 +43,20 @@ class BLER:
             return 1 - sent.notes["decoded"].float()
         return wrong_bits(outcome, self.name).any(dim=1).float()
 
-    def combine(self, mean: float) -> float:
-        """Return the mean itself."""
-        return mean
 
-
-class Outage:
+class Outage(Metric):
     """Share of items that did not arrive at all, by what the link notes as decoded."""
 
-    name, unit = "outage", ""
-    better: Literal["higher", "lower"] = "lower"
+    name, judges = "outage", "link"
+    better = "lower"
     worst = 1.0
 
     def __call__(self, outcome: Outcome) -> Tensor:
         """Return 1 for each item that was lost, else 0, [B]."""
         return 1 - _note(outcome, "decoded", self.name).float()
 
-    def combine(self, mean: float) -> float:
-        """Return the mean itself."""
-        return mean
 
-
-class Throughput:
+class Throughput(Metric):
     """Bits that arrived per channel use, pilots and retransmissions included.
 
     Bits count without CRC, and only where the whole item was decoded. The denominator is the mean
@@ -78,8 +67,7 @@ class Throughput:
         channel (2001).
     """
 
-    name, unit = "throughput", "bit/use"
-    better: Literal["higher", "lower"] = "higher"
+    name, unit, judges = "throughput", "bit/use", "link"
     worst = 0.0
 
     def __call__(self, outcome: Outcome) -> Tensor:
@@ -87,19 +75,15 @@ class Throughput:
         bits = _note(outcome, "bits", self.name) * _note(outcome, "decoded", self.name)
         return bits.float() / _transmission(outcome, self.name).ledger.total
 
-    def combine(self, mean: float) -> float:
-        """Return the mean itself."""
-        return mean
 
-
-class EVM:
+class EVM(Metric):
     """Error vector magnitude in percent: RMS of (received - sent) over RMS of sent.
 
     In AWGN this is 100 / sqrt(SNR): 10 % at 20 dB.
     """
 
-    name, unit = "evm", "%"
-    better: Literal["higher", "lower"] = "lower"
+    name, unit, judges = "evm", "%", "link"
+    better = "lower"
 
     def __call__(self, outcome: Outcome) -> Tensor:
         """Return error power over signal power of each item, linear, [B]."""
@@ -119,14 +103,14 @@ class EVM:
         return 100 * math.sqrt(max(mean, 0.0))
 
 
-class PAPR:
+class PAPR(Metric):
     """Peak over mean power of what enters the channel, in dB, at the antenna that has most.
 
     Over OFDM that is the signal in time, four times oversampled and with its prefixes.
     """
 
-    name, unit = "papr", "dB"
-    better: Literal["higher", "lower"] = "lower"
+    name, unit, judges = "papr", "dB", "link"
+    better = "lower"
 
     def __call__(self, outcome: Outcome) -> Tensor:
         """Return the PAPR of each item in dB, [B]."""
@@ -137,10 +121,6 @@ class PAPR:
         mean = power.mean(dim=2)
         ratio = power.amax(dim=2) / mean.clamp(min=torch.finfo(mean.dtype).tiny)
         return linear_to_db(ratio.amax(dim=1).clamp(min=1))  # a silent antenna counts as 0
-
-    def combine(self, mean: float) -> float:
-        """Return the mean itself."""
-        return mean
 
 
 def wrong_bits(outcome: Outcome, name: str) -> Tensor:

@@ -59,7 +59,7 @@ def plot_rows(
         rows: results as ``semsim.results`` reads them.
         path: file to write; its suffix decides the format (.png, .pdf, .svg). None writes nothing.
         x: column along the horizontal axis.
-        y: metric along the vertical axis; error rates get a logarithmic one. Several are drawn
+        y: metric along the vertical axis; logarithmic where its rows say so. Several are drawn
             side by side, with a row of panels for each value of ``panel``.
         by: column that tells schemes apart.
         panel: column with one panel per value, or None for a single panel. A value that names a
@@ -270,11 +270,8 @@ def _published(ax: Axes, values: DataFrame | None, x: str) -> None:
 
 
 def _metric_label(rows: DataFrame, y: str) -> str:
-    y, minus, to = y.partition(DIFFERENCE)
-    word = word_of(y) + minus + to
-    units = [u for u in rows.get("unit", []) if isinstance(u, str) and u]
-    unit = units[0] if units else {"psnr": "dB", "psnr_of_mse": "dB", "ms_ssim_db": "dB"}.get(y)
-    return plain(f"{word} ({unit})" if unit else word)
+    word, units = word_of(rows, y), [u for u in rows.get("unit", []) if isinstance(u, str) and u]
+    return plain(f"{word} ({units[0]})" if units else word)
 
 
 def _scale(axes: Sequence[Axes], x: str, y: str, rows: DataFrame) -> None:
@@ -292,7 +289,7 @@ def _scale(axes: Sequence[Axes], x: str, y: str, rows: DataFrame) -> None:
             ax.axhline(0, color="#444444", linewidth=0.8, zorder=1.5)
         if x == "snr_db" and len(places) <= 9:
             ax.set_xticks(places, [f"{place:g}" for place in places])
-        if y in ("ber", "bler") and (rows["value"] > 0).any():
+        if "log" in set(rows.get("scale", ())) and (rows["value"] > 0).any():
             ax.set_yscale("log", nonpositive="clip")
             ax.set_ylim(bottom=rows["value"][rows["value"] > 0].min() / 3)
         else:

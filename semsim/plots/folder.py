@@ -16,8 +16,6 @@ from semsim.results import COLUMNS, read_rows
 if TYPE_CHECKING:
     from pandas import DataFrame
 
-OF_LINK = ("psnr", "psnr_of_mse", "ssim", "ms_ssim", "ms_ssim_db")  #: metrics of the link alone
-
 
 def draw(
     folder: Path,
@@ -94,12 +92,17 @@ def _as_metric(rows: DataFrame, beside: str) -> DataFrame:
     there = rows[rows["diff"].notna()]
     columns = {"value": "diff", "ci_low": "diff_low", "ci_high": "diff_high"}
     changed = {name: there[column] for name, column in columns.items()}
+    if "label" in there:
+        changed["label"] = there["label"] + beside
+    changed["scale"] = "linear"  # it may be negative
     return there.assign(metric=there["metric"] + beside, **changed)
 
 
 def _of_links(rows: DataFrame) -> DataFrame:
     """Leave out how well a link without any channel use delivers: perfectly, off every scale."""
-    trivial = (rows["cbr"] == 0) & rows["metric"].isin(OF_LINK)
+    if "judges" not in rows:
+        return rows
+    trivial = (rows["cbr"] == 0) & (rows["judges"] == "link")
     return rows if trivial.all() else rows[~trivial]
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+    from pandas import DataFrame
 
 #: of Okabe and Ito, Color universal design (2008), without yellow; the last is Tol's wine
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#882255")
@@ -27,19 +28,8 @@ FALLBACKS = (
     "Hiragino Sans", "Microsoft YaHei", "Yu Gothic", "Malgun Gothic", "Noto Sans",
     "Noto Sans Arabic", "Noto Sans Devanagari", "Noto Emoji",
 )  # fmt: skip
-WORDS = {
-    "snr_db": "SNR (dB)",
-    "cbr": "CBR (channel uses per source value)",
-    "psnr_of_mse": "PSNR of the mean MSE",
-    "ms_ssim": "MS-SSIM",
-    "ms_ssim_db": "MS-SSIM",
-    "bler": "Block error rate",
-    "ber": "Bit error rate",
-    "accuracy": "Accuracy",
-    "iou": "Overlap (IoU)",
-    "task_psnr": "PSNR of the task",
-    "task_ssim": "SSIM of the task",
-}
+#: what columns that are no metrics are called
+WORDS = {"snr_db": "SNR (dB)", "cbr": "CBR (channel uses per source value)"}
 DIFFERENCE = " minus "  #: between the names of a metric and of the scheme that it is compared with
 Dashes = tuple[float, ...]  # lengths of strokes and gaps; none for a solid line
 COLUMN, PAGE = 3.5, 7.16  #: inches: one and two columns of a journal page
@@ -66,9 +56,10 @@ STYLE: dict[Any, Any] = {
 }
 
 
-def word_of(column: str) -> str:
-    """Return what a metric or a column is called in figures."""
-    return WORDS.get(column, column.upper() if len(column) <= 4 else column.replace("_", " "))
+def word_of(rows: DataFrame, metric: str) -> str:
+    """Return what rows call a metric; its name where they do not say."""
+    of_metric = rows[rows["metric"] == metric]
+    return str(of_metric["label"].iloc[0]) if "label" in rows and len(of_metric) else metric
 
 
 def plain(label: object) -> str:

@@ -10,7 +10,7 @@ from semsim.comparison.differences import add_differences, scheme_column
 from semsim.evaluation import Row
 from semsim.files.disk import log, read_sums, set_aside, sum_of, write_sums
 from semsim.plots.folder import draw_all
-from semsim.plots.style import word_of
+from semsim.plots.style import WORDS, word_of
 from semsim.results import Journal
 from semsim.scenario.scenario import Built, Point, Scenario
 from semsim.sweep.strips import FIRST, draw_strips, shown_links, shown_snrs, take_pictures
@@ -74,8 +74,9 @@ def captions(files: Sequence[Path], rows: DataFrame) -> dict[Path, str]:
             words = "What was sent and what arrived at each SNR"
             found[path] = f"{words}: {where}." if where else f"{words}."
             continue
-        metrics = " and ".join(map(word_of, what.split("_and_")))
-        found[path] = f"{metrics} over {word_of(over)}; 95 % intervals over {items} per point."
+        metrics = " and ".join(word_of(rows, name) for name in what.split("_and_"))
+        along = WORDS.get(over, over.replace("_", " "))
+        found[path] = f"{metrics} over {along}; 95 % intervals over {items} per point."
     return found
 
 

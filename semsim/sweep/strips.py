@@ -126,7 +126,7 @@ def take_pictures(
 def _value(metric: Any, outcome: Outcome) -> str:
     """Return a metric's value of one item as a caption."""
     value = metric.combine(float(metric(outcome)))
-    return f"{metric.name.replace('_', ' ')} {value:.3g} {metric.unit}".strip()
+    return f"{metric.words} {value:.3g} {metric.unit}".strip()
 
 
 def save_picture(path: Path, image: Tensor, caption: str = "") -> None:

@@ -26,7 +26,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from semsim.metrics.base import Outcome
+from semsim.metrics.base import Metric, Outcome
 from semsim.metrics.image import TaskPSNR, images
 from semsim.payloads.folder import Folder
 from semsim.payloads.images import ImagePayload, check_positive, to_float, window
@@ -747,7 +747,7 @@ class MatchedPSNR(TaskPSNR):
     Plain PSNR of brightened images mostly says how far the brightness is off.
     """
 
-    name = "matched_psnr"
+    name, label = "matched_psnr", ""
 
     def __call__(self, outcome: Outcome) -> Tensor:
         """Return the PSNR of each image in dB, [B]."""
@@ -755,15 +755,15 @@ class MatchedPSNR(TaskPSNR):
         return super().__call__(replace(outcome, output=image / 255))
 
 
-class FlatNoise:
+class FlatNoise(Metric):
     """Noise where the reference is flat: standard deviation of grey, in units of the last bit.
 
     Mean over the flattest fifth of the reference's blocks of 8x8 pixels, after the gain of
     :class:`MatchedPSNR`, or a dark image would look clean.
     """
 
-    name, unit = "flat_noise", ""
-    better: Literal["higher", "lower"] = "lower"
+    name = "flat_noise"
+    better = "lower"
 
     def __call__(self, outcome: Outcome) -> Tensor:
         """Return the standard deviation of each image, [B]."""
@@ -772,12 +772,8 @@ class FlatNoise:
         fifth = flatness.argsort(dim=1)[:, : math.ceil(flatness.shape[1] / 5)]
         return spread.gather(1, fifth).mean(dim=1)
 
-    def combine(self, mean: float) -> float:
-        """Return the mean itself."""
-        return mean
 
-
-class LightnessOrder:
+class LightnessOrder(Metric):
     """Lightness order error: share of pairs of pixels whose order differs from the reference's.
 
     Lightness is max(R, G, B); the pixels are a grid of about 50 x 50.
@@ -786,17 +782,13 @@ class LightnessOrder:
     illumination images (2013), where it is counted against the dark input.
     """
 
-    name, unit = "lightness_order", ""
-    better: Literal["higher", "lower"] = "lower"
+    name = "lightness_order"
+    better = "lower"
     worst = 0.5
 
     def __call__(self, outcome: Outcome) -> Tensor:
         """Return the share for each image, [B]."""
         return lightness_order(*images(outcome, self.name, of="task"))
-
-    def combine(self, mean: float) -> float:
-        """Return the mean itself."""
-        return mean
 
 
 def matched(image: Tensor, reference: Tensor) -> tuple[Tensor, Tensor]:

@@ -11,8 +11,12 @@ from typing import Any
 import pytest
 import torch
 
-from semsim.metrics.base import Outcome
+from channels import AWGN
+from semsim import Link, evaluate
+from semsim.codecs.analog import AnalogReceiver, AnalogTransmitter
+from semsim.metrics.base import Metric, Outcome
 from semsim.metrics.image import PSNR, PSNR_CAP_DB
+from semsim.payloads.photos import Photos
 from semsim.seeds import stream
 from semsim.tables import METRICS
 from semsim.types import Ledger, Transmission
@@ -160,3 +164,35 @@ def test_throughput_is_what_arrived_over_what_was_spent() -> None:
     assert make("outage")(outcome).tolist() == [0.0, 1.0, 0.0]
     with pytest.raises(ValueError, match="throughput needs a link that notes 'bits'"):
         make("throughput")(image_outcome(side=8))
+
+
+@pytest.mark.parametrize("name", METRICS)
+def test_every_metric_says_how_it_is_drawn_and_what_it_judges(name: str) -> None:
+    module, _, cls = METRICS[name].partition(":")
+    metric = getattr(importlib.import_module(module), cls)
+    assert issubclass(metric, Metric) and metric.name == name
+    assert metric.better in ("higher", "lower") and metric.judges in ("link", "task")
+    assert metric.scale in ("linear", "log")
+
+
+def test_a_metric_of_ones_own_needs_a_name_and_values_alone() -> None:
+    class Brightness(Metric):
+        name = "mean_brightness"
+
+        def __call__(self, outcome: Outcome) -> torch.Tensor:
+            return outcome.output.flatten(1).mean(dim=1)
+
+    link = Link(AnalogTransmitter(), AWGN(), AnalogReceiver())
+    (row,) = evaluate(link, Photos(["coffee"], crop=32), snr_db=[10.0], metrics=[Brightness()])
+    said = {key: row[key] for key in ("label", "unit", "better", "scale", "judges")}
+    assert said == {
+        "label": "mean brightness", "unit": "", "better": "higher", "scale": "linear",
+        "judges": "task",
+    }  # fmt: skip
+    with pytest.raises(TypeError, match=r"write class Brightness\(Metric\)"):
+        evaluate(link, Photos(["coffee"], crop=32), snr_db=[10.0], metrics=[plain("Brightness")])
+
+
+def plain(name: str) -> Any:
+    """Return an object of a class that is no metric."""
+    return type(name, (), {"name": "mean_brightness"})()

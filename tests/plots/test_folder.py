@@ -76,7 +76,8 @@ def test_how_well_no_link_delivers_is_not_drawn(
     drawn: list[dict[str, Any]], tmp_path: Path
 ) -> None:
     free = rows().assign(transmitter="no link", cbr=0.0)
-    both = pd.concat([rows(), free, free.assign(metric="task_psnr")])
+    of_link = [part.assign(judges="link") for part in (rows(), free)]
+    both = pd.concat([*of_link, free.assign(metric="task_psnr", judges="task")])
     draw(tmp_path, (*SWEPT, "transmitter"), rows=both)
     left = drawn[0]["rows"].groupby("metric")["transmitter"].unique().map(list)
     assert left.to_dict() == {"psnr": ["deepjscc"], "task_psnr": ["no link"]}

@@ -26,6 +26,7 @@ def rows(**changes: Any) -> pd.DataFrame:
                 value = 25 + snr / 2 + number
                 row = {"transmitter": transmitter, "channel": channel, "payload": "kodak"}
                 row |= {"snr_db": snr, "metric": "psnr", "value": value, "unit": "dB"}
+                row |= {"label": "PSNR"}
                 row |= {"ci_low": value - 0.5, "ci_high": value + 1, "n": 24, "cbr": 1 / 16}
                 table.append(row | changes)
     return pd.DataFrame(table)
@@ -50,10 +51,11 @@ def test_one_panel_per_channel_one_line_per_scheme_with_units_on_the_axes() -> N
 
 
 def test_several_metrics_stand_side_by_side_each_on_its_own_scale() -> None:
-    both = pd.concat([rows(), rows(metric="task_psnr", value=10.0, ci_low=9.5, ci_high=11.0)])
+    task = rows(metric="task_psnr", label="Of the task", value=10.0, ci_low=9.5, ci_high=11.0)
+    both = pd.concat([rows(), task])
     figure = plot_rows(both, y=("task_psnr", "psnr"))
     labels = [ax.get_ylabel() for ax in figure.axes]
-    assert labels == ["PSNR of the task (dB)", "PSNR (dB)"] * 2  # a row of panels per channel
+    assert labels == ["Of the task (dB)", "PSNR (dB)"] * 2  # a row of panels per channel
     limits = [ax.get_ylim() for ax in figure.axes]
     assert limits[0] == limits[2] and limits[1] == limits[3] and limits[0] != limits[1]
     assert legend(figure) == ["deepjscc", "separate", "bound"]
@@ -73,7 +75,8 @@ def test_a_panel_that_would_be_a_bound_lies_dashed_in_all_others() -> None:
 
 @pytest.mark.parametrize("order", [("psnr", "task_psnr"), ("task_psnr", "psnr")])
 def test_a_bound_that_only_one_metric_has_lies_in_its_panels(order: tuple[str, str]) -> None:
-    both = pd.concat([rows()[rows()["transmitter"] != "bound"], rows(metric="task_psnr")])
+    of_task = rows(metric="task_psnr", label="Of the task")
+    both = pd.concat([rows()[rows()["transmitter"] != "bound"], of_task])
     for axis in ("transmitter", "channel"):
         other = "channel" if axis == "transmitter" else "transmitter"
         figure = plot_rows(both, y=order, by=axis, panel=other)
@@ -82,7 +85,7 @@ def test_a_bound_that_only_one_metric_has_lies_in_its_panels(order: tuple[str, s
             for ax in figure.axes
             if any(line.get_marker() in ("", "None") for line in drawn(ax).values())
         }
-        assert dashed == {"PSNR of the task (dB)"}
+        assert dashed == {"Of the task (dB)"}
 
 
 def test_bands_span_the_interval() -> None:
@@ -155,7 +158,7 @@ def test_what_makes_it_fair_stands_below() -> None:
 
 
 def test_error_rates_get_a_logarithmic_axis_and_zeros_do_not_break_it(tmp_path: Path) -> None:
-    table = rows(metric="ber", unit="")
+    table = rows(metric="ber", unit="", label="Bit error rate", scale="log")
     table["value"] = [0.1, 0.01, 0.0] * 6
     table["ci_low"], table["ci_high"] = 0.0, table["value"] + 0.01
     figure = plot_rows(table, tmp_path / "ber.png", y="ber")

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any
 
 from torch import Tensor
 
-from semsim.metrics.base import Outcome
+from semsim.metrics.base import Metric, Outcome
 from semsim.nn.geometry import quad_iou
 from semsim.vision.dbdh.embedders import (
     SIDE,
@@ -30,21 +30,10 @@ def _found(outcome: Outcome) -> tuple[Tensor, Tensor]:
     return output[:, :8].view(-1, 4, 2), true.to(output)
 
 
-class _Mean:
-    """A metric of hidden codes; the mean is reported as it is."""
-
-    name, unit = "", ""
-    better: Literal["higher", "lower"] = "higher"
-
-    def combine(self, mean: float) -> float:
-        """Return the mean itself."""
-        return mean
-
-
-class QuadIoU(_Mean):
+class QuadIoU(Metric):
     """Intersection over union of the region found and the true one."""
 
-    name = "iou"
+    name, label = "iou", "Overlap (IoU)"
     worst = 0.0
 
     def __call__(self, outcome: Outcome) -> Tensor:
@@ -52,7 +41,7 @@ class QuadIoU(_Mean):
         return quad_iou(*_found(outcome))
 
 
-class Localised(_Mean):
+class Localised(Metric):
     """Share of photos whose region is found with an overlap of at least 0.9 by default."""
 
     name = "localised"
@@ -67,11 +56,11 @@ class Localised(_Mean):
         return (quad_iou(*_found(outcome)) >= self.least).float()
 
 
-class VertexError(_Mean):
+class VertexError(Metric):
     """Mean distance of the four corners from the true ones, in pixels."""
 
     name, unit = "vertex_error", "px"
-    better: Literal["higher", "lower"] = "lower"
+    better = "lower"
 
     def __call__(self, outcome: Outcome) -> Tensor:
         """Return the distance in pixels, [B]."""
@@ -79,7 +68,7 @@ class VertexError(_Mean):
         return (found - true).norm(dim=-1).mean(dim=1)
 
 
-class BitAccuracy(_Mean):
+class BitAccuracy(Metric):
     """Share of the 30 bits that are read right, before correction, at the corners found."""
 
     name = "bit_accuracy"
@@ -91,7 +80,7 @@ class BitAccuracy(_Mean):
         return (outcome.output[:, 8 : 8 + BITS] == outcome.target[:, 8:]).float().mean(dim=1)
 
 
-class MessageSuccess(_Mean):
+class MessageSuccess(Metric):
     """Share of messages that pass the code check and are right."""
 
     name = "message_success"
@@ -103,7 +92,7 @@ class MessageSuccess(_Mean):
         return (right & (outcome.output[:, -1] > 0.5)).float()
 
 
-class BitAccuracyOracle(_Mean):
+class BitAccuracyOracle(Metric):
     """Share of the 30 bits that are read right at the true corners.
 
     It tells damage of the hidden bits from failure to find them. Behind a sender that localised,
