@@ -25,6 +25,7 @@ CHANNELS = {
     "clipping": "channels.impairments:Clipping",
     "cascade": "channels.cascade:Cascade",
     "waveform": "channels.waveform:Waveform",
+    "mixed": "channels.mixed:Mixed",
     "measured": "channels.dataset:Measured",
 }
 

@@ -61,6 +61,7 @@ PAYLOADS = {
     "folder": "semsim.payloads.folder:Folder",
     "cifar10": "semsim.payloads.cifar:CIFAR10",
     "arrays": "semsim.payloads.arrays:Arrays",
+    "pool": "semsim.payloads.pool:Pool",
     "bits": "semsim.payloads.bits:Bits",
     "channel_history": "semsim.payloads.channel_history:ChannelHistory",
     "synthetic": "semsim.payloads.synthetic:Synthetic",

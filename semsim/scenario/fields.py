@@ -65,7 +65,11 @@ TRAIN_KEYS = """    payload: what to train on.
         validation: what to validate on.
         seed: of start weights and all draws of the training; the scenario's by default. Swept, it
             gives several trainings of one scheme.
+        channel: what to train over, instead of the scenario's channel.
+        stages: mappings of what each stage changes, of these keys or of the parts transmitter,
+            receiver, channel and task; each begins with the weights of the one before it.
     """  #: of ``train`` beyond TrainSpec
+STAGE_PARTS = ("transmitter", "receiver", "channel", "task")  #: that a stage may change
 
 
 @functools.cache
@@ -77,6 +81,8 @@ def train_model() -> type[BaseModel]:
         "payload": (spec.nested("payload"), ...),
         "validation": (spec.nested("payload"), None),
         "seed": (Annotated[int, Field(strict=True, ge=0)] | None, None),
+        "channel": (spec.nested("channel") | None, None),
+        "stages": (tuple[dict[str, Any], ...], ()),
     }
     text = f"{TrainSpec.__doc__}{TRAIN_KEYS}"
     base = spec.settings_model(TrainSpec)
@@ -93,7 +99,24 @@ def parse_train(value: object) -> BaseModel:
         )
     train = spec.validate(train_model(), value)
     train_spec(train)
+    for number, stage in enumerate(train.stages):  # type: ignore[attr-defined]
+        own = {key: part for key, part in stage.items() if key not in STAGE_PARTS}
+        try:
+            if "stages" in own:
+                raise SpecError("stages", "a stage has no stages; write them all in one list")
+            parse_train({**value, "stages": (), **own})
+        except SpecError as error:
+            raise error.under("stages", number) from error
     return train
+
+
+def start_hashes(train: Any) -> dict[str, str]:
+    """Return the hash of all weights that a training begins with, those of its stages too."""
+    from semsim.scenario.loading import start_hash
+
+    stages = [] if train is None else [train.start, *(s.get("start") for s in train.stages)]
+    named = [[start] if isinstance(start, str) else start or () for start in stages]
+    return {name: start_hash(name) for names in named for name in names}
 
 
 def train_spec(train: Any) -> Any:

@@ -55,6 +55,18 @@ def weights_hash(name: str) -> str:
     return str(zoo.card(name)["sha256"])
 
 
+def start_hash(name: str) -> str:
+    """Return the SHA-256 of what a training begins with: weights, or a checkpoint, .pt."""
+    try:
+        if not name.endswith(".pt"):
+            return weights_hash(name)
+        return _file_hash(Path(name))
+    except FileNotFoundError:
+        raise SpecError("train.start", f"no such file: {name}") from None
+    except SpecError as error:
+        raise SpecError("train.start", error.message) from error
+
+
 def weights_of_task(task: Any) -> str | None:
     """Return the SHA-256 of the weights that a task names; None where it names none."""
     from semsim import zoo

@@ -180,8 +180,9 @@ class Scenario(BaseModel):
         content["receiver"] = receiver and spec.dump(receiver)
         weights = self.transmitter.weights
         content["weights"] = weights and weights_hash(weights)
-        if self.train is not None and not weights:
-            content["weights"] = self.training_hash()
+        if self.trains():
+            own = self.training_hash()
+            content["weights"] = [content["weights"], own] if weights else own
         if of_task := weights_of_task(self.task):
             content["task_weights"] = of_task
         if self.link is None:
@@ -202,6 +203,12 @@ class Scenario(BaseModel):
         """Return the hash at one SNR of each user."""
         return [self.uid(snr_db, user) for user in range(1, self.users + 1)]
 
+    def trains(self) -> bool:
+        """Tell whether it trains weights of its own: its link's, or those of its task alone."""
+        if self.train is None:
+            return False
+        return not self.transmitter.weights or self.train.through == "task"
+
     def training_seed(self) -> int:
         """Return the seed of start weights and of all draws of the training."""
         own = getattr(self.train, "seed", None)
@@ -219,6 +226,10 @@ class Scenario(BaseModel):
         content["receiver"] = receiver and spec.dump(receiver)
         if of_task := weights_of_task(self.task):
             content["task_weights"] = of_task
+        if self.train is not None and self.train.channel is not None:
+            content["channel"] = None  # it decides what is measured, not what is learned
+        if begun := fields.start_hashes(self.train):
+            content["start"] = begun
         return _hash({**content, "data": data_hashes(content), "version": semsim.__version__})
 
     def build(self, device: str | torch.device | None = None, weights: Path | None = None) -> Built:

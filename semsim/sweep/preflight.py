@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 
 from semsim.evaluation import Row
 from semsim.mistakes import IN_SWEEP, SpecError
 from semsim.scenario.room import is_large
 from semsim.scenario.scenario import Point, Scenario
-from semsim.sweep.trained import learns, rehearse, trains
+from semsim.sweep.trained import learns, rehearse
 from semsim.types import AnyLink
 
 QUICK_ITEMS, QUICK_STEPS = 4, 4
@@ -21,10 +23,16 @@ def quicker(scenario: Scenario) -> Scenario:
     snrs = scenario.points()[0].scenario.snr_db
     ends = sorted({snrs[0], snrs[-1]})
     if "train" in values:
-        train = {k: v for k, v in values["train"].items() if k != "minutes"}
-        values["train"] = {**train, "steps": QUICK_STEPS}
+        train = _quick(values["train"])
+        stages = {"stages": [_quick(s) for s in train["stages"]]} if train.get("stages") else {}
+        values["train"] = {**train, **stages}
     few = {"min_items": 1, "max_items": min(QUICK_ITEMS, scenario.stop.max_items or QUICK_ITEMS)}
     return Scenario.parse({**values, "name": f"{scenario.name}-quick", "snr_db": ends, "stop": few})
+
+
+def _quick(train: dict[str, Any]) -> dict[str, Any]:
+    """Return settings of a training of few steps."""
+    return {**{k: v for k, v in train.items() if k != "minutes"}, "steps": QUICK_STEPS}
 
 
 def covering(points: list[Point]) -> list[Point]:
@@ -53,7 +61,7 @@ def preflight(points: list[Point], device: torch.device) -> list[list[Row]]:
         try:
             built = scenario.build(device)
             rows.append(scenario.check(built))
-            if trains(scenario) and scenario.training_hash() not in seen:
+            if scenario.trains() and scenario.training_hash() not in seen:
                 seen.add(scenario.training_hash())
                 rehearse(scenario, built)
         except SpecError as error:
@@ -71,7 +79,7 @@ def untrained(scenario: Scenario) -> list[str]:
     """
     lines, known = [], dict[str, bool]()
     for point in covering(scenario.points()):
-        if point.scenario.transmitter.weights or trains(point.scenario):
+        if point.scenario.transmitter.weights or point.scenario.trains():
             continue
         codec = f"{point.scenario.transmitter!r} {point.scenario.receiver_spec()!r}"
         if codec not in known:
@@ -102,7 +110,7 @@ def preflight_report(scenario: Scenario, device: torch.device) -> list[str]:
         row = point.scenario.check(built)[0]  # the first item also paid for imports and caches
         uses = {n[5:]: row[n] for n in row if n.startswith("uses_") and row[n]}
         ledger = " + ".join(f"{value:g} {name}" for name, value in uses.items()) or "no link"
-        aside = trains(point.scenario) and not learns(built)
+        aside = point.scenario.trains() and not learns(built)
         items = point.scenario.stop_rule().max_items or len(built.payload)
         seconds += row["seconds"] * items * len(point.scenario.snr_db)
         lines.append(

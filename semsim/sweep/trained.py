@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from semsim.evaluation import Stop, evaluate
 from semsim.files import sources
 from semsim.files.disk import SUMS, damaged_files, locked, log, set_aside, write_sums
 from semsim.mistakes import SpecError, blame_argument, sentence, unforeseen
-from semsim.scenario.fields import train_spec
+from semsim.scenario.fields import STAGE_PARTS, train_spec
 from semsim.scenario.loading import check_files, pick_device
 from semsim.scenario.scenario import Built, Point, Scenario
 from semsim.seeds import stream
@@ -48,7 +48,7 @@ def train_all(
     done: set[Path] = set()
     sources.refresh()
     points = scenario.points()
-    if all(point.scenario.transmitter.weights for point in points):
+    if all(p.scenario.transmitter.weights for p in points) and not any(map(_trains, points)):
         raise SpecError("transmitter.weights", "is given, so there is nothing to train")
     with locked(folder):
         if fresh:
@@ -66,7 +66,7 @@ def train_all(
 def forget(points: list[Point], folder: Path) -> None:
     """Delete the trainings of these links, finished or not."""
     for point in points:
-        if trains(point.scenario) and (place := _place(point.scenario, folder)).is_dir():
+        if point.scenario.trains() and (place := _place(point.scenario, folder)).is_dir():
             shutil.rmtree(place)
 
 
@@ -74,9 +74,39 @@ def _place(scenario: Scenario, folder: Path) -> Path:
     return folder / "training" / scenario.training_hash()
 
 
-def trains(scenario: Scenario) -> bool:
-    """Tell whether a link trains weights of its own instead of loading finished ones."""
-    return scenario.train is not None and not scenario.transmitter.weights
+def _trains(point: Point) -> bool:
+    return point.scenario.trains()
+
+
+def stages_of(scenario: Scenario) -> list[Scenario]:
+    """Return a scenario for each stage of a training, with what the stage changes in its place."""
+    values = scenario.to_dict()
+    train = values["train"]
+    changes: list[dict[str, Any]] = train.pop("stages", None) or []
+    found = []
+    if channel := train.pop("channel", None):
+        values["channel"] = channel
+        changes = changes or [{}]
+    if not changes:
+        return [scenario]
+    for number, change in enumerate(changes):
+        own = {key: value for key, value in change.items() if key not in STAGE_PARTS}
+        parts = {key: value for key, value in change.items() if key in STAGE_PARTS}
+        try:
+            merged = {key: _merged(values.get(key), part) for key, part in parts.items()}
+            found.append(Scenario.parse({**values, **merged, "train": {**train, **own}}))
+        except SpecError as error:
+            raise error.under("train", "stages", number) from error
+    return found
+
+
+def _merged(part: Any, change: Any) -> Any:
+    """Return a part with some arguments changed; another kind replaces it."""
+    before = {"kind": part} if isinstance(part, str) else part or {}
+    kind = before.get("kind")
+    if not isinstance(change, Mapping) or change.get("kind", kind) != kind:
+        return change
+    return {**before, **change}
 
 
 def training_data(scenario: Scenario) -> tuple[Any, Any]:
@@ -100,36 +130,50 @@ def own_weights(
     Damaged files are set aside and written again, from the training's checkpoint where that is
     sound. None where the scenario trains nothing, names finished weights, or has no parameters.
     """
-    if not trains(scenario):
+    if not scenario.trains():
         return None
     place = _place(scenario, folder)
     if _finished(place):
         return place / WEIGHTS
+    seed, stages = scenario.training_seed(), stages_of(scenario)
+    begun: tuple[str, ...] = ()
+    for number, stage in enumerate(stages, start=1):
+        last = number == len(stages)
+        built = _fresh(stage, seed, device)
+        if not learns(built):
+            log.warning("%s has no parameters, so it is not trained", _scheme(scenario))
+            return None
+        name = scenario.transmitter.kind if len(stages) == 1 else f"stage {number}/{len(stages)}"
+        settings = train_spec(stage.train)
+        settings = dataclasses.replace(settings, start=begun or settings.start)
+        where = place if last else place / f"stage-{number}"
+        _fit(stage, built, settings, where, seed, f"training {name}" if progress else False)
+        kept = (where / WEIGHTS, where / zoo.OF_TASK)
+        begun = tuple(str(file) for file in kept if file.is_file())
+    write_sums(place, KEPT)
+    return place / WEIGHTS
+
+
+def _fresh(scenario: Scenario, seed: int, device: torch.device) -> Built:
+    """Return the parts of a link with the start weights of the scenario, not of the process."""
+    with torch.random.fork_rng():
+        torch.manual_seed(int(torch.randint(2**62, (), generator=stream(seed, "start"))))
+        return scenario.build(device)
+
+
+def _fit(
+    scenario: Scenario, built: Built, settings: Any, place: Path, seed: int, name: str | bool
+) -> None:
+    """Train one stage into its folder."""
     from semsim.training.loop import train
 
-    seed = scenario.training_seed()
-    with torch.random.fork_rng():  # so that start weights are the scenario's, not the process's
-        torch.manual_seed(int(torch.randint(2**62, (), generator=stream(seed, "start"))))
-        built = scenario.build(device)
-    if not learns(built):
-        log.warning("%s has no parameters, so it is not trained", _scheme(scenario))
-        return None
     payload, validation = training_data(scenario)
     result = train(
-        built.link,
-        payload,
-        built.task,
-        train_spec(scenario.train),
-        folder=place,
-        seed=seed,
-        validation=validation,
-        device=device,
-        progress=progress and f"training {scenario.transmitter.kind}",
-    )
+        built.link, payload, built.task, settings, folder=place, seed=seed, validation=validation,
+        device=built.device, progress=name,
+    )  # fmt: skip
     if result.weights is None:
         raise SpecError("train", f"{_scheme(scenario)} has an end that is no nn.Module to keep")
-    write_sums(place, KEPT)
-    return result.weights
 
 
 def _finished(place: Path) -> bool:
@@ -160,8 +204,20 @@ def rehearse(scenario: Scenario, built: Built) -> bool:
 
     What the training would refuse fails now. False where there is nothing to train.
     """
+    for number, stage in enumerate(stages_of(scenario)):
+        alone = not scenario.train.stages  # type: ignore[union-attr]
+        try:
+            if not _rehearse(stage, built if alone else stage.build(built.device)):
+                return False
+        except SpecError as error:
+            raise error if alone else error.under("train", "stages", number) from error
+    return True
+
+
+def _rehearse(scenario: Scenario, built: Built) -> bool:
+    """Send the first items through one stage; False where there is nothing to train."""
     from semsim.training.learner import Batches, step_loss
-    from semsim.training.state import State
+    from semsim.training.state import State, frozen
     from semsim.training.validation import judge
 
     payload, validation = training_data(scenario)
@@ -170,7 +226,11 @@ def rehearse(scenario: Scenario, built: Built) -> bool:
     settings = train_spec(scenario.train)
     few = dataclasses.replace(settings, batch_size=min(settings.batch_size, 2))
     try:
-        with torch.no_grad(), torch.random.fork_rng():
+        with (
+            torch.no_grad(),
+            torch.random.fork_rng(),
+            frozen(built.link, built.task, few.rates or {}),
+        ):
             source, target = Batches(payload, few, scenario.seed).batch(0)
             state = State(built.link, built.task, few, scenario.seed)
             step_loss(state, source.to(built.device), target.to(built.device), 0)

@@ -6,6 +6,7 @@ import contextlib
 import logging
 import warnings
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +19,14 @@ def fabric_for(device: torch.device, folder: Path | None, log: str) -> Any:
     from lightning.fabric.loggers import CSVLogger, TensorBoardLogger
     from lightning.fabric.plugins.environments import LightningEnvironment
 
-    logger = {"csv": CSVLogger, "tensorboard": TensorBoardLogger}[log]
+    loggers = {
+        "csv": partial(CSVLogger, flush_logs_every_n_steps=1),
+        "tensorboard": TensorBoardLogger,
+    }
     is_numbered = device.type == "cuda" and device.index is not None
     return Fabric(
         accelerator=device.type, devices=[device.index] if is_numbered else 1,
-        loggers=[] if folder is None else [logger(folder, name="log")],
+        loggers=[] if folder is None else [loggers[log](folder, name="log")],
         plugins=[LightningEnvironment()],  # or SLURM's variables ask for several processes
     )  # fmt: skip
 

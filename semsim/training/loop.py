@@ -225,7 +225,8 @@ class Training:
         self.losses.append(loss)
         self.screen.step(state.progress(), state.steps, loss)
         if state.steps % LOG_EVERY == 0:
-            self._fabric.log("loss", loss, state.steps)
+            recent = self.losses[-LOG_EVERY:]
+            self._fabric.log("loss", sum(recent) / len(recent), state.steps)
         due = spec.save_every is not None and state.steps % spec.save_every == 0
         if due or state.seconds - self._saved > SAVE_SECONDS:
             self.save()

@@ -19,6 +19,7 @@ from semsim.payloads.channel_history import ChannelHistory
 from semsim.payloads.cifar import CIFAR10
 from semsim.payloads.folder import Folder
 from semsim.payloads.photos import Photos
+from semsim.payloads.pool import Pool
 from semsim.payloads.synthetic import Synthetic
 
 Make = Callable[[Path], Any]
@@ -40,11 +41,21 @@ def photo_folder(folder: Path, **options: Any) -> Folder:
     return Folder(str(folder), **options)
 
 
+def pool(folder: Path, **options: Any) -> Pool:
+    rng = np.random.default_rng(1)
+    parts = {f"part{i}": rng.integers(0, 256, (300, 3, 8, 8), np.uint8) for i in range(2)}
+    weights = {"weights": np.array([1.0, 3.0]), "valid": parts["part0"][:3]}
+    np.savez(folder / "pool.npz", **parts, **weights)
+    return Pool(str(folder / "pool.npz"), **{"count": 9, **options})
+
+
 PAYLOADS: dict[str, Make] = {
     "photos": lambda _: Photos(resize=32, crop=32),
     "folder": lambda folder: photo_folder(folder, crop=16),
     "patches": lambda folder: photo_folder(folder, crop=8, shrink=(1.0, 3.0), patches=4),
     "arrays": arrays,
+    "pool": pool,
+    "held out": lambda folder: pool(folder, split="valid", count=None),
     "bits": lambda _: Bits(6, 20),
     "dead leaves": lambda _: Synthetic(4, 16),
     "pink": lambda _: Synthetic(4, 16, texture="pink"),

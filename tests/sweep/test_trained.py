@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import signal
@@ -11,17 +12,21 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
 from typer.testing import CliRunner
 
+from semsim import zoo
 from semsim.cli import app
 from semsim.mistakes import SpecError
 from semsim.scenario.loading import pick_device
 from semsim.scenario.scenario import Scenario
 from semsim.sweep.preflight import preflight, preflight_report
 from semsim.sweep.sweep import run
-from semsim.sweep.trained import KEPT, own_weights, train_all
+from semsim.sweep.trained import KEPT, own_weights, stages_of, train_all
 
+ZOO = "deepjscc-cifar-1-6"
 LEARNED = {"kind": "deepjscc", "cbr": "1/6", "width": 4, "depth": 1}
 PHOTO = {"kind": "synthetic", "count": 4, "size": 16}
 CPU = pick_device("cpu")
@@ -174,3 +179,77 @@ def test_a_full_disk_during_a_training_is_one_sentence(monkeypatch: pytest.Monke
     assert "Traceback" not in told.output
     again = CliRunner().invoke(app, ["train", "small.yaml", "--out", "out"])
     assert again.exit_code == 0, again.output
+
+
+def test_each_stage_begins_with_the_weights_of_the_one_before() -> None:
+    stages = [{"steps": 2}, {"steps": 1, "lr": 1e-9, "ema": 0, "channel": {"kind": "rayleigh"}}]
+    weights = own_weights(scenario(train={**VALUES["train"], "stages": stages}), Path("out"), CPU)
+    assert weights is not None
+    first = weights.parent / "stage-1" / "weights.safetensors"
+    before, after = zoo.tensors(str(first)), zoo.tensors(str(weights))
+    # one step of Adam moves each weight by the rate at most, far below the rounding of most
+    assert all(torch.allclose(before[key], after[key], atol=1e-6) for key in before)
+    card = json.loads(weights.with_suffix(".json").read_text())
+    assert card["steps"] == 1 and card["before"][0]["steps"] == 2
+
+
+def test_a_stage_may_change_an_argument_of_a_part() -> None:
+    denoiser = {"kind": "latent_denoiser", "width": 8, "depth": 3, "max_steps": 1}
+    stages = [{"receiver": {"stage": stage}, "steps": 1} for stage in (1, 2)]
+    small = scenario(receiver=denoiser, train={**VALUES["train"], "stages": stages})
+    one, two = stages_of(small)
+    assert (one.receiver.stage, two.receiver.stage) == (1, 2)
+    assert one.receiver.width == 8 and one.train.steps == 1
+    weights = own_weights(small, Path("out"), CPU)
+    assert weights is not None
+    codec = {k: v for k, v in zoo.tensors(str(weights)).items() if k.startswith("receiver.codec")}
+    begun = zoo.tensors(str(weights.parent / "stage-1" / "weights.safetensors"))
+    assert codec and all(torch.equal(begun[key], value) for key, value in codec.items())
+
+
+@pytest.mark.parametrize(
+    ("train", "message"),
+    [
+        ({"stages": [{"stpes": 3}]}, r"^train\.stages\[0\]\.stpes: no such key"),
+        ({"stages": [{}, {"lr": -1}]}, r"^train\.stages\[1\]\.lr: must be a finite number > 0"),
+        ({"stages": [{"stages": []}]}, r"^train\.stages\[0\]\.stages: a stage has no stages"),
+        ({"start": "swin-cifar"}, r"^train\.start: no weights are called 'swin-cifar'"),
+        ({"start": "none.pt"}, r"^train\.start: no such file: none\.pt"),
+        ({"start": "resnet-cifar10"}, r"^train\.start: 'resnet-cifar10' has no tensor whose name"),
+        ({"rates": {"transmiter": 0}}, r"^train.rates: no parameter.* did you mean 'transmitter'"),
+        ({"steps": None}, r"^train\.steps: must be an integer, got None; write steps: 20000, or"),
+    ],
+)
+def test_mistakes_in_a_training_are_told_at_their_key(train: dict[str, Any], message: str) -> None:
+    with pytest.raises(SpecError, match=message):
+        preflight(scenario(train={**VALUES["train"], **train}).points(), CPU)
+
+
+def test_channels_to_measure_over_share_a_training_over_another() -> None:
+    channels = {"channel": {"awgn": "awgn", "fading": {"kind": "rayleigh"}}}
+    small = scenario(train={**VALUES["train"], "channel": "mixed"}, sweep=channels)
+    rows = run(small, "out")
+    assert rows["value"].nunique() == 2
+    assert len(list(Path("out/training").glob("*/weights.safetensors"))) == 1
+    apart = scenario(sweep=channels)
+    assert len({point.scenario.training_hash() for point in apart.points()}) == 2
+
+
+def test_a_task_learns_alone_behind_a_link_with_weights() -> None:
+    rng = np.random.default_rng(1)
+    np.savez("a.npz", x=rng.integers(0, 256, (8, 32, 32, 3), np.uint8), y=np.arange(8))
+    data = {"kind": "arrays", "path": "a.npz"}
+    small = scenario(
+        payload=data, metrics=["accuracy"], transmitter={"kind": "deepjscc", "weights": ZOO},
+        task={"kind": "classify", "weights": None, "trainable": True},
+        train={"payload": data, "through": "task", "steps": 2, "batch_size": 4},
+    )  # fmt: skip
+    rows = run(small, "out")
+    (folder,) = [path for path in Path("out/training").iterdir() if path.is_dir()]
+    ends, shipped = zoo.tensors(str(folder / "weights.safetensors")), zoo.tensors(ZOO)
+    assert all(torch.equal(ends[key], shipped[key]) for key in ends)
+    learned = zoo.tensors(str(folder / "task.safetensors"))
+    assert any(key.startswith("network.") for key in learned)
+    longer = {**small.to_dict()["train"], "steps": 3}
+    assert scenario(**{**small.to_dict(), "train": longer}).uid() != small.uid()
+    assert list(rows["metric"]) == ["accuracy"]

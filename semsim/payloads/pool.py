@@ -1,0 +1,89 @@
+"""Patches in memory, of several sources in given shares: what codecs are trained on."""
+
+from __future__ import annotations
+
+import zipfile
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from semsim.files.incoming import check_regular, reading, shown
+from semsim.payloads.arrays import read_npz
+from semsim.payloads.images import ImagePayload, check_positive
+from semsim.seeds import stream
+
+
+class Pool(ImagePayload):
+    """An .npz file with patches part0, part1, ..., uint8 [N, 3, H, W], their weights, and valid.
+
+    Each item is drawn from the parts with probabilities as their weights are, with replacement;
+    benchmarks/make_pool.py makes such files.
+
+    Args:
+        path: the file.
+        split: ``train`` draws from the parts, ``valid`` gives what is held out, in order.
+        count: how many items to draw, or how many to take of valid; None takes all of valid.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        *,
+        split: Literal["train", "valid"] = "train",
+        count: int | None = 100_000,
+    ) -> None:
+        if split not in ("train", "valid"):
+            raise ValueError(f"split is train or valid, got {split!r}")
+        check_positive(count=count)
+        if split == "train" and count is None:
+            raise ValueError("count says how many items to draw from the parts, such as 100000")
+        check_regular(Path(path), "an .npz file with part0, part1, ... and weights", "path")
+        with reading(path, "patches in .npz", "make it with benchmarks/make_pool.py", "path"):
+            with zipfile.ZipFile(path) as archive:
+                names = sorted(Path(name).stem for name in archive.namelist())
+            wanted = ["valid"] if split == "valid" else [n for n in names if n.startswith("part")]
+            held = read_npz(Path(path), [*wanted, "weights"])
+        if not wanted or not {*wanted, "weights"} <= held.keys():
+            raise ValueError(
+                f"path {shown(path)} holds {', '.join(names)}; it must hold part0, part1, ..., "
+                "weights and valid, as benchmarks/make_pool.py writes them"
+            )
+        for name in wanted:
+            array = held[name]
+            if array.dtype.name != "uint8" or array.ndim != 4 or array.shape[1] != 3:
+                raise ValueError(
+                    f"path {shown(path)} holds {name} as {array.dtype} {list(array.shape)}; it "
+                    "must be uint8 [N, 3, H, W]"
+                )
+        self.name = shown(Path(path).stem)
+        self.parts = [torch.from_numpy(held[name]) for name in wanted]
+        weights = torch.as_tensor(held["weights"], dtype=torch.float64)
+        self.places = self._all(count) if split == "valid" else self._drawn(weights, count or 0)
+
+    def _all(self, count: int | None) -> Tensor:
+        """Return part and place of the first items of the only part, [N, 2]."""
+        total = len(self.parts[0]) if count is None else min(count, len(self.parts[0]))
+        return torch.stack([torch.zeros(total, dtype=torch.long), torch.arange(total)], dim=1)
+
+    def _drawn(self, weights: Tensor, count: int) -> Tensor:
+        """Return part and place of items drawn with replacement, [N, 2]."""
+        if len(weights) != len(self.parts) or not bool((weights >= 0).all() and weights.sum() > 0):
+            raise ValueError(
+                f"path: {len(self.parts)} parts need as many weights of at least 0, got "
+                f"{weights.tolist()}"
+            )
+        generator = stream(0, "pool", count)
+        part = torch.multinomial(weights, count, replacement=True, generator=generator)
+        sizes = torch.tensor([len(p) for p in self.parts])[part]
+        unit = torch.rand(count, generator=generator, dtype=torch.float64)
+        return torch.stack([part, (unit * sizes).long()], dim=1)
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    def pixels(self, index: int) -> Tensor:
+        """Return one patch, uint8 [3, H, W]."""
+        part, place = self.places[index].tolist()
+        return self.parts[part][place]
