@@ -24,6 +24,7 @@ FRONTENDS = {
 
 LINKS = {
     "direct": "semsim.link:Link",
+    "frames": "semsim.links.frames:FramesLink",
     "relay": "semsim.links.relay:RelayLink",
     "feedback": "semsim.links.feedback:FeedbackLink",
     "multiple_access": "semsim.links.multiple_access:MultipleAccessLink",

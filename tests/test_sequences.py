@@ -3,43 +3,33 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
-from torch import Tensor
 
 from channels.awgn import AWGN
-from channels.base import CSI
+from channels.base import CSI, Channel
 from channels.fading import Rayleigh
 from channels.ofdm import TDL
 from channels.snapshots import snapshots
 from channels.units import linear_to_db
+from semsim import Scenario, spec
+from semsim.codecs.analog import AnalogReceiver, AnalogTransmitter
+from semsim.codecs.separate import SeparateTransmitter
 from semsim.codecs.values import ValuesReceiver, ValuesTransmitter
 from semsim.evaluation import evaluate
 from semsim.link import Link
+from semsim.links.frames import FramesLink
 from semsim.metrics.base import Outcome
 from semsim.metrics.error import NMSE
+from semsim.payloads.arrays import Arrays
 from semsim.payloads.channel_history import ChannelHistory
+from semsim.payloads.synthetic import Synthetic
 from semsim.seeds import stream
 
 MOVING = {"speed_mps": 30.0, "subcarriers": 12}
-
-
-class Video(torch.utils.data.Dataset[tuple[Tensor, Tensor]]):
-    """Clips [T, 3, H, W] in [0, 1] of a gradient that moves."""
-
-    name = "video"
-
-    def __len__(self) -> int:
-        return 4
-
-    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
-        if index >= len(self):
-            raise IndexError(index)
-        place = torch.arange(8) / 8
-        frame = place + torch.arange(5)[:, None] / 10 + index / 20  # [T, W]
-        clip = (frame % 1)[:, None, None].expand(-1, 3, 8, -1).contiguous()
-        return clip, clip
 
 
 def test_an_item_is_the_channel_s_history() -> None:
@@ -79,14 +69,106 @@ def test_a_history_arrives_with_the_closed_form_s_error(snr_db: float) -> None:
     assert row["cbr"] == pytest.approx((8 * 12 + 64) / (8 * 2 * 12))
 
 
+CLIPS = Synthetic(6, 16, frames=4)
+
+
 def test_a_video_is_one_item() -> None:
     link = Link(ValuesTransmitter(), AWGN(), ValuesReceiver())
-    (row,) = evaluate(link, Video(), snr_db=[60.0], metrics=["nmse"])
-    assert row["n"] == 4
-    assert row["value"] < -35  # what the scale's ladder leaves
-    sent = link.transmit(torch.stack([Video()[0][0]]), 60.0, stream(1, "link"))
-    assert sent.estimate.shape == (1, 5, 3, 8, 8)
-    torch.testing.assert_close(sent.estimate[0], Video()[0][0], atol=0.05, rtol=0)
+    nmse, psnr = evaluate(link, CLIPS, snr_db=[60.0], metrics=["nmse", "psnr"])
+    assert nmse["n"] == 6
+    assert nmse["value"] < -35  # what the scale's ladder leaves
+    source = torch.stack([CLIPS[0][0]])
+    estimate = link.transmit(source, 60.0, stream(1, "link")).estimate
+    assert estimate.shape == (1, 4, 3, 16, 16)
+    torch.testing.assert_close(estimate, source, atol=0.05, rtol=0)
+    assert psnr["value"] > 30
+
+
+@pytest.mark.parametrize("name", ["psnr", "psnr_of_mse", "ssim"])
+def test_a_clip_s_quality_is_that_of_its_frames_together(name: str) -> None:
+    metric = spec.build(spec.parse("metric", name))
+    source = torch.stack([item for item, _ in CLIPS])
+    noisy = (source + 0.1 * torch.randn(source.shape, generator=stream(1, "x"))).clamp(0, 1)
+    together = metric(Outcome(noisy, source, source))
+    frames = metric(Outcome(noisy.flatten(0, 1), source.flatten(0, 1), source.flatten(0, 1)))
+    frames = frames.view(6, 4)
+    if name == "psnr":  # of the mean error
+        expected = -10 * torch.log10((10 ** (-frames / 10)).mean(dim=1))
+    else:
+        expected = frames.mean(dim=1)
+    torch.testing.assert_close(together, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_a_camera_moves_a_pixel_per_frame() -> None:
+    clip = CLIPS[2][0]
+    assert clip.shape == (4, 3, 16, 16)
+    assert torch.equal(clip[1:, :, :-1, :-1], clip[:-1, :, 1:, 1:])
+    assert not torch.equal(clip[0], clip[1])
+
+
+def test_a_file_may_hold_clips(tmp_path: Path) -> None:
+    clips = np.random.default_rng(1).integers(0, 256, (3, 5, 6, 7, 3), np.uint8)
+    np.savez(tmp_path / "clips.npz", x=clips)
+    item, _ = Arrays(str(tmp_path / "clips.npz"))[2]
+    assert item.shape == (5, 3, 6, 7)
+    expected = torch.from_numpy(clips[2]).permute(0, 3, 1, 2)
+    assert torch.equal((item * 255).round().byte(), expected)
+
+
+def analog(channel: Channel, *, frames: bool = True) -> Link:
+    kind = FramesLink if frames else Link
+    return kind(AnalogTransmitter("1/2", block=8), channel, AnalogReceiver("1/2", block=8))
+
+
+def test_a_clip_of_one_frame_is_that_image() -> None:
+    image = Synthetic(3, 16)[1][0][None]
+    one = analog(Rayleigh()).transmit(image[:, None], 10.0, stream(1, "link"))
+    alone = analog(Rayleigh(), frames=False).transmit(image, 10.0, stream(1, "link"))
+    assert torch.equal(one.estimate[:, 0], alone.estimate)
+    assert one.ledger == alone.ledger
+
+
+def test_a_frame_meets_its_own_stretch_of_the_channel() -> None:
+    link = analog(Rayleigh(coherence=32, symbol_rate_hz=1e5, speed_mps=30.0))
+    source = torch.stack([CLIPS[0][0], CLIPS[1][0]])
+    told = []
+    decode = link.receiver.codec.forward
+    link.receiver.codec.forward = lambda y, csi, *rest: told.append(csi) or decode(y, csi, *rest)
+    sent = link.transmit(source, 10.0, stream(1, "link"))
+    each = link.transmitter.num_symbols((4, 3, 16, 16)) // 4
+    assert sent.estimate.shape == source.shape
+    for frame in range(4):
+        part = sent.state.during(frame * each, (frame + 1) * each)
+        expected = 0.1 / part.h[:, 0, 0].abs().square()
+        noise = told[0].n0.view(2, 4, each)[:, frame]
+        torch.testing.assert_close(noise, expected, rtol=1e-3, atol=1e-6)
+
+
+def test_weights_of_images_carry_clips(tmp_path: Path) -> None:
+    built = []
+    for place, sizes in enumerate(({"frames": "", "link": ""}, CLIP)):
+        path = tmp_path / f"{place}.yaml"
+        path.write_text(LEARNED.format(**sizes))
+        built.append(Scenario.load(path).build("cpu"))
+    image, clip = built
+    weights = {name: part.state_dict() for name, part in image.link.parts().items()}
+    for name, part in clip.link.parts().items():
+        part.load_state_dict(weights[name])
+    source = torch.stack([clip.payload[0][0]])
+    frames = clip.link.eval().transmit(source, 200.0, stream(1, "link")).estimate
+    alone = image.link.eval().transmit(source[0], 200.0, stream(1, "link")).estimate
+    torch.testing.assert_close(frames[0], alone, atol=1e-4, rtol=0)
+
+
+CLIP = {"frames": ", frames: 4", "link": "link: frames"}
+LEARNED = """
+payload: {{kind: synthetic, count: 4, size: 16{frames}}}
+transmitter: {{kind: deepjscc, width: 8, cbr: 1/6}}
+channel: awgn
+snr_db: [10]
+metrics: [psnr]
+{link}
+"""
 
 
 def test_an_odd_number_of_values_goes_as_well() -> None:
@@ -96,6 +178,13 @@ def test_an_odd_number_of_values_goes_as_well() -> None:
     assert symbols.shape == (3, 1, sender.num_symbols((5,)))
     csi = CSI(None, torch.full((3, 1, symbols.shape[-1]), 1e-9))
     torch.testing.assert_close(receiver(symbols, csi, (5,)), source, rtol=0.02, atol=1e-6)
+
+
+def test_a_link_of_frames_refuses_what_it_cannot_carry() -> None:
+    with pytest.raises(ValueError, match="keeps to SeparateLink; use an open codec"):
+        FramesLink(SeparateTransmitter(), AWGN())
+    with pytest.raises(ValueError, match=r"got \[20\] per item; leave link out"):
+        analog(AWGN()).transmit(torch.zeros(1, 20), 10.0, stream(1, "link"))
 
 
 def test_what_cannot_be_sent_or_judged_is_refused() -> None:

@@ -112,7 +112,8 @@ def images(outcome: Outcome, name: str, side: int = 1, of: Pair = "link") -> tup
     target. The second is rounded once for all metrics and SNRs; the first is new each time.
 
     Both must be images in [0, 1], which is looked at here, and an estimate that noise has carried
-    beyond is clipped.
+    beyond is clipped. The frames of a clip [B, T, C, H, W] count as channels: a metric is then of
+    all of them together.
 
     Args:
         outcome: the batch.
@@ -127,6 +128,7 @@ def images(outcome: Outcome, name: str, side: int = 1, of: Pair = "link") -> tup
         link = outcome.transmission
         image, reference = outcome.output if link is None else link.estimate, outcome.source
         _check_link(image, reference, name)
+    image, reference = (x.flatten(1, 2) if x.dim() == 5 else x for x in (image, reference))
     if min(reference.shape[-2:]) < side:
         raise ValueError(
             f"{name} needs images of at least {side}x{side} pixels, got "
@@ -143,7 +145,7 @@ def images(outcome: Outcome, name: str, side: int = 1, of: Pair = "link") -> tup
 
 
 def _check_link(arrived: Tensor, source: Tensor, name: str) -> None:
-    if source.dim() != 4:
+    if source.dim() not in (4, 5):
         raise ValueError(
             f"{name} compares images [B, C, H, W], but the payload's items are "
             f"{list(source.shape[1:])}; for bits use ber or bler"
@@ -156,7 +158,7 @@ def _check_link(arrived: Tensor, source: Tensor, name: str) -> None:
 
 
 def _check_task(output: Tensor, target: Tensor, name: str) -> None:
-    if target.dim() != 4 or output.shape != target.shape:
+    if target.dim() not in (4, 5) or output.shape != target.shape:
         raise ValueError(
             f"{name} compares the image that the task makes, {list(output.shape[1:])} per item, "
             f"with the payload's reference, got {list(target.shape[1:])}; use a payload with "

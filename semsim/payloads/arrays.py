@@ -1,4 +1,4 @@
-"""Images in one NumPy file."""
+"""Images, or clips of them, in one NumPy file."""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ from semsim.payloads.images import StackedImages, window
 class Arrays(StackedImages):
     """An .npz file with images x, uint8 [N, H, W, 3], and optionally classes y, integers [N].
 
+    Where x is [N, T, H, W, 3], an item is a clip [T, 3, H, W].
+
     Args:
         path: the file, as ``numpy.savez`` writes it; pickled objects in it are refused.
         start: first image to take; negative counts from the end.
@@ -31,10 +33,11 @@ class Arrays(StackedImages):
         if "x" not in held:
             raise ValueError(f"path {shown(path)} holds no x; write numpy.savez(path, x=images)")
         x = held["x"]
-        if x.dtype != np.uint8 or x.ndim != 4 or x.shape[3] != 3 or not len(x):
+        if x.dtype != np.uint8 or x.ndim not in (4, 5) or x.shape[-1] != 3 or not x.size:
             raise ValueError(
                 f"path {shown(path)} holds x as {x.dtype} {list(x.shape)}; it must be uint8 "
-                "[N, H, W, 3], of images in [0, 1] (255 * x).round().astype('uint8')"
+                "[N, H, W, 3], or [N, T, H, W, 3], of images in [0, 1] "
+                "(255 * x).round().astype('uint8')"
             )
         y = held.get("y")
         if y is not None and (y.shape != x.shape[:1] or y.dtype.kind not in "iu"):
@@ -43,7 +46,7 @@ class Arrays(StackedImages):
             )
         chosen = window(len(x), start, count, path)
         part = slice(chosen.start, chosen.stop)
-        images = torch.from_numpy(x[part]).permute(0, 3, 1, 2).contiguous()
+        images = torch.from_numpy(x[part]).movedim(-1, -3).contiguous()
         super().__init__(shown(Path(path).stem), images, None if y is None else y[part].tolist())
 
 

@@ -14,7 +14,7 @@ LEAVES = 300  # cover the image about ten times over
 
 
 class Synthetic(ImagePayload):
-    """Dead leaves or 1/f noise, each image decided by its index and the seed.
+    """Dead leaves or 1/f noise, each image or clip decided by its index and the seed.
 
     Good for tests and first training steps, not for results: numbers on it say nothing of photos.
 
@@ -24,6 +24,8 @@ class Synthetic(ImagePayload):
         texture: ``dead_leaves``, opaque discs with a power law of radii, whose edges and flat areas
             resemble photos; or ``pink``, Gaussian noise with the 1/f amplitude spectrum of photos.
         seed: decides the images, together with the index.
+        frames: T, for items that are clips [T, 3, size, size] of a camera that moves across the
+            image, a pixel down and right per frame; images where None.
 
     Source: Lee, Mumford, Huang, Occlusion models for natural images (2001).
     """
@@ -37,11 +39,13 @@ class Synthetic(ImagePayload):
         *,
         texture: Literal["dead_leaves", "pink"] = "dead_leaves",
         seed: int = 0,
+        frames: int | None = None,
     ) -> None:
-        check_positive(count=count, size=size)
+        check_positive(count=count, size=size, frames=frames)
         if texture not in ("dead_leaves", "pink"):
             raise ValueError(f"texture is dead_leaves or pink, got {texture!r}")
         self.count, self.size, self.seed, self.texture = count, size, seed, texture
+        self.frames = frames
         self._draw = _dead_leaves if texture == "dead_leaves" else _pink
         self._kept: dict[int, Tensor] = {}
 
@@ -49,11 +53,16 @@ class Synthetic(ImagePayload):
         return self.count
 
     def pixels(self, index: int) -> Tensor:
-        """Return one image, uint8 [3, size, size]."""
+        """Return one image, uint8 [3, size, size], or one clip [T, 3, size, size]."""
         if index not in self._kept:
-            image = self._draw(self.size, stream(self.seed, self.texture, index))
+            side = self.size + (self.frames or 1) - 1
+            image = self._draw(side, stream(self.seed, self.texture, index))
             self._kept[index] = (image.clamp(0, 1) * 255).round().to(torch.uint8)
-        return self._kept[index]
+        image = self._kept[index]
+        if self.frames is None:
+            return image
+        seen = (image[:, t : t + self.size, t : t + self.size] for t in range(self.frames))
+        return torch.stack(list(seen))
 
 
 def _dead_leaves(size: int, generator: torch.Generator) -> Tensor:
