@@ -8,12 +8,12 @@ import torch
 from torch import Tensor
 
 from channels.units import linear_to_db
-from semsim.metrics.base import Outcome
+from semsim.metrics.base import Metric, Outcome, Pair
 
 _LEAST = 1e-12  # -120 dB: single precision tells no more
 
 
-class NMSE:
+class NMSE(Metric):
     """Error power over source power of each item, mean over items in dB: 0 dB is a guess of zero.
 
     An item may be a sequence; its error is that of all its moments together.
@@ -21,6 +21,7 @@ class NMSE:
 
     name, unit = "nmse", "dB"
     better: Literal["higher", "lower"] = "lower"
+    judges: Pair = "link"
     worst = 1.0
 
     def __call__(self, outcome: Outcome) -> Tensor:
