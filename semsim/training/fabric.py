@@ -19,7 +19,7 @@ def fabric_for(device: torch.device, folder: Path | None, log: str) -> Any:
     from lightning.fabric.loggers import CSVLogger, TensorBoardLogger
     from lightning.fabric.plugins.environments import LightningEnvironment
 
-    loggers = {
+    loggers: dict[str, Any] = {
         "csv": partial(CSVLogger, flush_logs_every_n_steps=1),
         "tensorboard": TensorBoardLogger,
     }
