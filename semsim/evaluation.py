@@ -26,8 +26,9 @@ from semsim.metrics.base import Metric, Outcome
 from semsim.payloads.items import check_finite, pair
 from semsim.phy.power import TOLERANCE, most_power
 from semsim.seeds import MAX_SEED, stream
+from semsim.tasks.base import Task
 from semsim.tasks.reconstruct import Reconstruct
-from semsim.types import AnyLink, Transmission, each_user
+from semsim.types import AnyLink, Transmission
 
 Row = dict[str, Any]
 
@@ -97,7 +98,7 @@ class Evaluation:
         *,
         snr_db: Iterable[float],
         metrics: Sequence[Metric | str],
-        task: nn.Module | None = None,
+        task: Task | None = None,
         stop: Stop | None = None,
         seed: int = 0,
         batch_size: int = 64,
@@ -114,10 +115,15 @@ class Evaluation:
             raise ValueError(f"seed is a whole number from 0 to 2^63 - 1, got {seed!r}")
         self.link, self.payload, self.metrics = link, payload, [_metric(m) for m in metrics]
         self.task = Reconstruct() if task is None else task
+        if not isinstance(self.task, Task):
+            name = type(task).__name__
+            raise TypeError(
+                f"a task derives from semsim.tasks.base.Task, got {name}; write class {name}(Task)"
+            )
         self.stop, self.seed, self.batch_size = stop or Stop(), seed, batch_size
-        for part in (self.task, *self.metrics):
-            if accepts := getattr(part, "check_payload", None):
-                accepts(payload)
+        self.task.check_payload(payload)
+        for metric in self.metrics:
+            metric.check_payload(payload)
         self.max_items = self.stop.max_items or len(payload)
         self.device = device or device_of(link)
         self.snr_db, self.users = _snrs(snr_db), link.users
@@ -199,23 +205,22 @@ class Evaluation:
         """Send one batch at several SNRs; one transfer to the CPU for all of them."""
         batches = [self._batch(numbers, own) for own in (items, *self._of_others(numbers))]
         start, gathered, most = time.perf_counter(), list[Tensor](), list[float]()
-        sources = [prepared(self.task, batch.source) for batch in batches]
-        several = self.users > 1
-        begun = self.link.begin(sources if several else sources[0])
+        begun = self.task.begin(self.link, [batch.source for batch in batches])
         shared = (time.perf_counter() - start) / len(snrs)
         sent: tuple[Transmission, ...] = ()
         for snr in snrs:
             start = time.perf_counter()
             if not sent or not self.link.ignores_channel:
                 generator = stream(self.seed, "link", index, device=self.device)
-                given = sources if several else sources[0]
-                sent = each_user(self.link.transmit(given, snr, generator, begun))
+                sent, outputs = self.task.send(self.link, begun, snr, generator)
                 measured = [
-                    self._measure(Outcome(self.task(s.estimate), source, b.target, s, b.kept), s)
-                    for s, source, b in zip(sent, sources, batches, strict=True)
+                    self._measure(Outcome(output, source, b.target, s, b.kept), s)
+                    for s, output, source, b in zip(
+                        sent, outputs, begun.sources, batches, strict=True
+                    )
                 ]
             gathered += measured
-            for user, (own, source) in enumerate(zip(sent, sources, strict=True), start=1):
+            for user, (own, source) in enumerate(zip(sent, begun.sources, strict=True), start=1):
                 most.append(most_power(own.x.shape[-1], constellation=self.link.constellation))
                 self._count(self.points[Place(snr, user)], own, source)
             seconds = (time.perf_counter() - start + shared) / self.users
@@ -336,7 +341,7 @@ def evaluate(
     *,
     snr_db: Iterable[float],
     metrics: Sequence[Metric | str],
-    task: nn.Module | None = None,
+    task: Task | None = None,
     stop: Stop | None = None,
     seed: int = 0,
     batch_size: int = 64,
@@ -350,8 +355,8 @@ def evaluate(
         payload: items (source, target), deterministic by index.
         snr_db: average received Es/N0 per receive antenna, in dB: a list, an array, a tensor.
         metrics: what to measure, objects or kinds such as "psnr"; the stop rule looks at the first.
-        task: what the estimate is good for; reconstruction by default. It, and a metric, may have
-            ``check_payload(payload)``, which raises ValueError where the two do not go together.
+        task: what the estimate is good for; reconstruction by default. It, and a metric, may
+            refuse the payload by ``check_payload``.
         stop: how many items; the payload once by default.
         seed: decides fading and noise; the payload and the weights have seeds of their own.
         batch_size: items per batch at most. Part of the experiment: it decides which random
@@ -396,12 +401,6 @@ def _interval(metric: Metric, moments: Moments) -> tuple[float, float]:
     ends = moments.interval(worst=metric.worst)
     low, high = sorted(map(metric.combine, ends))
     return low, high
-
-
-def prepared(task: nn.Module, source: Tensor) -> Tensor:
-    """Return what is sent for a source: what ``task.prepare`` makes of it, where there is one."""
-    prepare = getattr(task, "prepare", None)
-    return source if prepare is None else prepare(source)
 
 
 def device_of(module: nn.Module) -> torch.device:

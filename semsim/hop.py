@@ -154,14 +154,11 @@ class Hop(nn.Module):
         at_rx = self.csi_rx.overhead(air.state, air.uses, self.channel.num_tx)
         at_tx = self.csi_tx.overhead(air.state, air.uses, self.channel.num_tx)
         feedback_bits = at_rx.feedback_bits + at_tx.feedback_bits
-        bits_per_use = 1.0
-        if side_info_bits or feedback_bits:
-            bits_per_use = float(torch.log1p(1 / air.n0).mean()) / math.log(2)  # > 0 at any SNR
         return Ledger(
             payload=air.uses,
             pilots=at_rx.pilot_uses + at_tx.pilot_uses,
-            feedback=feedback_bits / bits_per_use,
-            side_info=side_info_bits / bits_per_use,
+            feedback=uses_at_capacity(feedback_bits, air.n0),
+            side_info=uses_at_capacity(side_info_bits, air.n0),
         )
 
     def transmission(
@@ -192,6 +189,33 @@ def n0_of(snr_db: float | Tensor, source: Tensor) -> Tensor:
     """Return n0 [B], linear, for a batch [B, ...] and an SNR in dB, a number or [B]."""
     snr = torch.as_tensor(snr_db, device=source.device, dtype=torch.float32)
     return snr_db_to_n0(snr).expand(len(source))
+
+
+def uses_at_capacity(bits: float, n0: Tensor) -> float:
+    """Return the channel uses that bits take at capacity, mean over n0 [B]."""
+    return bits / (float(torch.log1p(1 / n0).mean()) / math.log(2)) if bits else 0.0
+
+
+def charged(side_info: Tensor, bits: float | Tensor, sender: str) -> float:
+    """Return the bits per item that side information takes, mean over items.
+
+    Raises:
+        ValueError: it costs nothing, or its floats less than they carry.
+    """
+    mean = float(torch.as_tensor(bits, dtype=torch.float64).mean())
+    if not 0 < mean < math.inf:
+        raise ValueError(
+            f"{sender} sends side information and declares {mean:g} bits for it; what a receiver "
+            "is told is charged: say beside it the bits that an item's side information takes"
+        )
+    values = side_info[0].numel() if len(side_info) else 0
+    carried = values * side_info.element_size() * 8
+    if side_info.is_floating_point() and mean < carried:
+        raise ValueError(
+            f"{sender} declares {mean:g} bits for side information of {values} values of "
+            f"{side_info.dtype}, which carry {carried}; quantise them to integers, or charge all"
+        )
+    return mean
 
 
 def _split(symbols: Tensor, streams: int) -> Tensor:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import torch
@@ -11,7 +10,7 @@ from torch import Tensor
 from channels.base import CSI, Channel
 from channels.csi import CSISource
 from channels.streams import fork
-from semsim.hop import Air, Hop, n0_of
+from semsim.hop import Air, Hop, charged, n0_of
 from semsim.phy.frontend import FrontEnd
 from semsim.types import (
     AnyLink,
@@ -87,7 +86,8 @@ class Link(Hop, AnyLink):
         )
         bits, told = 0.0, dict[str, Tensor]()
         if isinstance(symbols, WithSideInfo):
-            bits = check_charged(symbols, self.sender, self.receiver)
+            bits = charged(symbols.side_info, symbols.bits, self.sender)
+            _check_reads_side_info(self.receiver)
             symbols, told = symbols.symbols, {"side_info": symbols.side_info}
         _check_symbols(symbols, len(source), count)
         there = self.carry(symbols, air)
@@ -159,34 +159,13 @@ def _check_symbols(symbols: Tensor, batch: int, num_symbols: int) -> None:
         )
 
 
-def check_charged(sent: WithSideInfo, sender: str, receiver: Receiver) -> float:
-    """Return the bits per item that side information takes, mean over items.
-
-    Raises:
-        ValueError: it costs nothing, or its floats less than they carry, or nobody reads it.
-    """
-    bits = float(torch.as_tensor(sent.bits, dtype=torch.float64).mean())
-    if not 0 < bits < math.inf:
-        raise ValueError(
-            f"{sender} sends side information and declares {bits:g} bits for it; what a receiver "
-            "is told is charged: return WithSideInfo(symbols, side_info, bits) with the bits that "
-            "an item's side information takes"
-        )
-    values = sent.side_info[0].numel() if len(sent.side_info) else 0
-    carried = values * sent.side_info.element_size() * 8
-    if sent.side_info.is_floating_point() and bits < carried:
-        raise ValueError(
-            f"{sender} declares {bits:g} bits for side information of {values} values of "
-            f"{sent.side_info.dtype}, which carry {carried}; quantise them to integers, or charge "
-            "all"
-        )
+def _check_reads_side_info(receiver: Receiver) -> None:
     if not receiver.reads_side_info:
         raise ValueError(
             f"the transmitter sends side information, which {type(receiver).__name__} does not "
             "take; its own receiver does. One of yours says reads_side_info = True and takes "
             "side_info in forward"
         )
-    return bits
 
 
 def check_ends(transmitter: Transmitter, receiver: Receiver | None) -> None:

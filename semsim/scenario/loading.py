@@ -14,9 +14,11 @@ from typing import Any
 import torch
 from torch import nn
 
+from semsim import spec
 from semsim.files import outside
 from semsim.files.weightfile import read_header, sha256_of
 from semsim.mistakes import SpecError, known
+from semsim.tasks.base import Task
 
 _seen: ContextVar[dict[Path, str] | None] = ContextVar("folders looked through", default=None)
 
@@ -68,10 +70,17 @@ def start_hash(name: str) -> str:
 
 
 def weights_of_task(task: Any) -> str | None:
-    """Return the SHA-256 of the weights that a task names; None where it names none."""
+    """Return the SHA-256 of the weights that a task loads; None where it loads none.
+
+    Args:
+        task: as a scenario has it, with all its arguments.
+    """
     from semsim import zoo
 
-    name = getattr(task, "weights", None)
+    part: Any = spec.resolve("task", task.kind)
+    if not (isinstance(part, type) and issubclass(part, Task)):
+        return None
+    name = part.weights_named(**{key: getattr(task, key) for key in type(task).model_fields})
     if not isinstance(name, str):
         return None
     path = Path(name)

@@ -14,13 +14,14 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from semsim.evaluation import Evaluation, Stop
 from semsim.files.incoming import free_bytes
 from semsim.mistakes import SpecError
 from semsim.payloads.items import pair
+from semsim.tasks.base import Task
 from semsim.types import AnyLink
 
 LARGE = 1 << 22  #: pixels of a batch that any machine has room for; nothing is measured below
@@ -104,7 +105,7 @@ class Central(torch.utils.data.Dataset):  # type: ignore[type-arg]
 
 
 def bytes_per_pixel(
-    link: AnyLink, payload: Any, task: nn.Module, metrics: Sequence[Any], snr_db: float
+    link: AnyLink, payload: Any, task: Task, metrics: Sequence[Any], snr_db: float
 ) -> float:
     """Return what one more pixel in a batch costs, in bytes, from one and from two crops.
 

@@ -15,7 +15,6 @@ from typing import Annotated, Any
 
 import torch
 from pydantic import BaseModel, Field, PlainValidator, WithJsonSchema
-from torch import nn
 
 import semsim
 from semsim import spec, zoo
@@ -37,6 +36,7 @@ from semsim.scenario.loading import (
 from semsim.scenario.room import checkable
 from semsim.scenario.strict_yaml import located, read_yaml
 from semsim.seeds import MAX_SEED
+from semsim.tasks.base import Task
 from semsim.types import AnyLink, Transmitter
 
 MAX_LINKS = 100_000  #: of one scenario
@@ -344,7 +344,7 @@ class Built:
 
     link: AnyLink
     payload: Any
-    task: nn.Module
+    task: Task
     metrics: list[Any]
     device: torch.device
 

@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from semsim.evaluation import prepared
 from semsim.files.disk import write_atomic
 from semsim.metrics.base import Outcome
 from semsim.plots.folder import file_name
 from semsim.seeds import stream
-from semsim.types import AnyLink, each_user
+from semsim.tasks.base import Task
+from semsim.types import AnyLink
 
 FIRST = ("reference", "sent")  #: what a strip begins with, the first of these that is there
 CAPTION = "semsim caption"  #: key of the text inside a picture's file
@@ -84,7 +84,7 @@ def _is_file(folder: Path, name: str) -> bool:
 def take_pictures(
     link: AnyLink,
     payload: Any,
-    task: nn.Module,
+    task: Task,
     metric: Any,
     snrs: Sequence[float],
     *,
@@ -103,16 +103,16 @@ def take_pictures(
     aims = isinstance(target, Tensor) and target is not source and target.shape == source.shape
     save_picture(folder / f"{'reference' if aims else 'sent'}.png", target if aims else source)
     link.eval(), task.eval()
-    show = getattr(task, "picture", lambda estimate, output: estimate)
     with torch.inference_mode():
         batch = source[None].to(device)
-        sent = prepared(task, batch)
+        begun = task.begin(link, [batch] * link.users)
+        sent = begun.sources[0]
         aim = torch.as_tensor(target)[None].to(device)
         for snr in snrs:
             generator = stream(seed, "picture", device=device)
-            got = each_user(link.transmit(sent, snr, generator))[0]
-            output = task(got.estimate)
-            picture = show(got.estimate, output)
+            every, outputs = task.send(link, begun, snr, generator)
+            got, output = every[0], outputs[0]
+            picture = task.picture(got.estimate, output)
             if picture.dim() != 4 or picture.shape[1] != 3:
                 continue
             judged = picture is output if aims else picture is got.estimate and sent is batch

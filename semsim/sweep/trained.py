@@ -218,7 +218,6 @@ def _rehearse(scenario: Scenario, built: Built) -> bool:
     """Send the first items through one stage; False where there is nothing to train."""
     from semsim.training.learner import Batches, step_loss
     from semsim.training.state import State, frozen
-    from semsim.training.validation import judge
 
     payload, validation = training_data(scenario)
     if not learns(built):
@@ -237,7 +236,7 @@ def _rehearse(scenario: Scenario, built: Built) -> bool:
         if validation is not None:
             evaluate(
                 built.link, validation, snr_db=settings.val_snr_db[:1], task=built.task,
-                metrics=[judge(*validation[0])], stop=Stop(1, 1), device=built.device,
+                metrics=[built.task.metric], stop=Stop(1, 1), device=built.device,
             )  # fmt: skip
     except ValueError as error:
         names = type(scenario.train).model_fields

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Self
-
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -22,6 +20,8 @@ class Classify(Task):
         classes: number of classes.
     """
 
+    metric = "accuracy"
+
     def __init__(
         self,
         weights: str | None = "resnet-cifar10",
@@ -29,26 +29,12 @@ class Classify(Task):
         trainable: bool = False,
         classes: int = 10,
     ) -> None:
-        from semsim import zoo
         from semsim.nn.resnet import ResNet
 
         super().__init__()
         if classes < 2:
             raise ValueError(f"classes is at least 2, got {classes}")
-        if weights is None and not trainable:
-            raise ValueError("weights null is a fresh network; train it with trainable: true")
-        self.network = ResNet(classes)
-        self.trainable = trainable
-        if weights is not None:
-            zoo.load_parts(weights, {"network": self.network})
-        self.network.requires_grad_(trainable)
-        self.train(self.training)
-
-    def train(self, mode: bool = True) -> Self:
-        """Set training mode; a frozen network stays in evaluation mode."""
-        super().train(mode)
-        self.network.train(mode and self.trainable)
-        return self
+        self.use(ResNet(classes), weights, trainable=trainable)
 
     def forward(self, estimate: Tensor) -> Tensor:
         """Return logits [B, classes] of images [B, 3, H, W] in [0, 1]."""

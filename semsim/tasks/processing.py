@@ -23,6 +23,8 @@ class Processing(Task):
         at: where the image is processed.
     """
 
+    metric = "task_psnr"
+
     def __init__(self, at: Place = "receiver") -> None:
         super().__init__()
         if at not in get_args(Place):

@@ -11,13 +11,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from semsim.evaluation import prepared
 from semsim.files.disk import write_atomic
 from semsim.payloads.items import check_image, pair
 from semsim.seeds import stream
 from semsim.training.spec import TrainSpec
 from semsim.training.state import State
-from semsim.types import each_user
 
 
 class Batches:
@@ -168,18 +166,18 @@ def step_loss(state: State, source: Tensor, target: Tensor, step: int) -> Tensor
     with networks_in_bf16(networks if low_precision else [], source.device):
         if spec.through == "task":
             return task.own_loss(source, target, state.progress(), generator)
-        source = prepared(task, source)
         snr_db = draw_snr(spec, len(source), state.seed, labels).to(source.device)
-        sent = link.transmit(source, snr_db, generator)
-        outputs = [task(s.estimate) for s in each_user(sent)]
-    losses = [  # of several users, who send the batch shifted by one item each
-        task.loss(output, source.roll(-user, 0), target.roll(-user, 0))
-        if user
-        else task.loss(output, source, target)
-        for user, output in enumerate(outputs)
-    ]
+        sources, targets = (_of_users(part, link.users) for part in (source, target))
+        begun = task.begin(link, sources, once=False)
+        sent, outputs = task.send(link, begun, snr_db, generator)
+    losses = [*map(task.loss, outputs, begun.sources, targets)]
     loss = sum(losses) / len(losses)
     return loss + link.auxiliary_loss(state.progress(), sent)
+
+
+def _of_users(part: Tensor, users: int) -> list[Tensor]:
+    """Return the batch of each user: the same, shifted by one item each."""
+    return [part, *(part.roll(-user, 0) for user in range(1, users))]
 
 
 def of_share(share: tuple[int, int]) -> tuple[int, ...]:

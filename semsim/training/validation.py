@@ -5,10 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, cast
 
-from torch import Tensor
-
 from semsim.evaluation import Stop, evaluate
 from semsim.files.disk import write_atomic
+from semsim.tasks.base import Task
 from semsim.training.state import State
 from semsim.types import AnyLink
 
@@ -18,11 +17,11 @@ CURVE = "validation.csv"
 
 def validation_rows(state: State, payload: Any) -> list[dict[str, Any]]:
     """Return what the averaged weights reach at this step, a row per SNR."""
-    spec = state.spec
+    spec, task = state.spec, cast(Task, state.nets["task"])
     with state.averaged():
         rows = evaluate(
             cast(AnyLink, state.nets["link"]), payload, snr_db=spec.val_snr_db,
-            metrics=[judge(*payload[0])], task=state.nets["task"],
+            metrics=[task.metric], task=task,
             stop=Stop(1, min(spec.val_items, len(payload))),
             seed=state.seed,
         )  # fmt: skip
@@ -34,13 +33,6 @@ def write_curve(folder: Path, curve: list[dict[str, Any]]) -> None:
     import pandas
 
     write_atomic(folder / CURVE, pandas.DataFrame(curve).to_csv(index=False))
-
-
-def judge(source: Tensor, target: Any) -> str:
-    """Return the kind of metric that a validation shows for such items."""
-    if not isinstance(target, Tensor):
-        return "accuracy"
-    return "task_psnr" if target is not source and target.shape == source.shape else "psnr"
 
 
 def curve_so_far(folder: Path, steps: int) -> list[dict[str, Any]]:

@@ -786,21 +786,14 @@ class ReduceMetal(Processing):
         kernel: int = 7,
         loss: Literal["charbonnier", "log_mse"] = "charbonnier",
     ) -> None:
-        from semsim import zoo
-
         super().__init__(at)
         if size not in SIZES or loss not in ("charbonnier", "log_mse"):
             raise ValueError(
                 f"size is T or L and loss charbonnier or log_mse, got {size!r} and {loss!r}"
             )
-        if weights is None and not trainable and at != "none":
-            raise ValueError("weights null is a fresh network; train it with trainable: true")
-        self.network = MARformer(**SIZES[size], reduction=reduction, kernel=kernel)
-        self.trainable, self._loss = trainable, loss
-        if weights is not None:
-            zoo.load_parts(weights, {"network": self.network})
-        self.network.requires_grad_(trainable)
-        self.network.eval()
+        self._loss = loss
+        network = MARformer(**SIZES[size], reduction=reduction, kernel=kernel)
+        self.use(network, weights, trainable=trainable, asked=at != "none")
 
     def process(self, image: Tensor) -> Tensor:
         """Return slices [B, 3, H, W], not clipped, of slices in [0, 1]."""

@@ -155,7 +155,7 @@ def test_a_picture_without_reference_is_captioned_where_psnr_would_mislead(
         link, photo, Invert(at), PSNR(), [5.0, 9.0], seed=1, folder=tmp_path, device=cpu
     )  # fmt: skip
     kept = [Image.open(tmp_path / f"{snr}.png").info for snr in (5, 9)]
-    assert sum("psnr" in info.get(CAPTION, "") for info in kept) == captions
+    assert sum("PSNR" in info.get(CAPTION, "") for info in kept) == captions
     assert (tmp_path / "sent.png").is_file()
 
 

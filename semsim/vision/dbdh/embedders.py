@@ -244,7 +244,9 @@ def make_embedder(kind: str, key: int = 0) -> Spread | Pimog:
 def check_embedding(payload: Any, embedder: str, key: int, who: str) -> None:
     """Raise ValueError where a payload's codes are not those that ``who`` reads."""
     mine = (embedder, key if embedder == "spread" else 0)
-    theirs = getattr(payload, "embedding", None)
+    from semsim.vision.dbdh.photos import MarkedPhotos
+
+    theirs = payload.embedding if isinstance(payload, MarkedPhotos) else None
     if theirs is not None and theirs != mine:
         raise ValueError(
             f"{who}.embedder is {mine[0]} with key {mine[1]}, payload.embedder {theirs[0]} with "
