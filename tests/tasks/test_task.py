@@ -1,4 +1,4 @@
-"""What a task asks of a link: prepare, transmit, forward, and what it tells beside, in one place."""
+"""What a task asks of a link, prepare, transmit, forward, and what it tells beside."""
 
 from __future__ import annotations
 
