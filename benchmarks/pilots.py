@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from channels import CDL, TDL, Channel, DmrsCSI, Rayleigh, Rician
-from channels.doppler import clarke, doppler_hz
+from channels.doppler import doppler_hz
+from channels.spectrum import spectrum_of
 from channels.units import db_to_linear
 from semsim.seeds import stream
 
@@ -66,6 +67,9 @@ def ageing() -> list[list[str]]:
     channels: dict[str, tuple[Channel, float]] = {
         "rayleigh": (Rayleigh(**FAST), 1.0),
         "rayleigh, tx_correlation 0.9": (Rayleigh(2, tx_correlation=0.9, **FAST), 1.0),
+        "rayleigh, flat": (Rayleigh(spectrum="flat", **FAST), 1.0),
+        "rayleigh, gaussian": (Rayleigh(spectrum="gaussian", **FAST), 1.0),
+        "rayleigh, triangle": (Rayleigh(spectrum=[(-1, 0), (0, 1), (1, 0)], **FAST), 1.0),
         "rician, 10 dB": (Rician(10.0, **FAST), 1 / (1 + db_to_linear(10.0))),
         "tdl A": (TDL("A", subcarriers=1, **FAST), 1.0),
     }
@@ -75,7 +79,8 @@ def ageing() -> list[list[str]]:
         for delay_s in (5e-4, 1.09e-3, 5e-3):
             then = state.earlier(delay_s).h
             error = (then - state.h).abs().square().mean(dim=(1, 2, 3))
-            rho = clarke(torch.tensor(delay_s), doppler_hz(**FAST))
+            spectrum = spectrum_of(getattr(channel, "spectrum", "clarke"))
+            rho = spectrum.correlation(torch.tensor(delay_s), doppler_hz(**FAST)).real
             pair = then[:, 0, 0, 0] * then[:, 0, -1, 0].conj()
             alike = mean(pair.real) if channel.num_tx > 1 else ""
             expected = f"{float(2 * fading * (1 - rho)):.4g}"
