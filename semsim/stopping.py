@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import FrameType
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -32,10 +32,15 @@ def sigterm_like_ctrl_c() -> Iterator[None]:
 
 
 class Postponed:
-    """Notes both signals while it is entered; :meth:`obey` then does what they ask for."""
+    """Notes both signals while it is entered; :meth:`obey` then does what they ask for.
 
-    def __init__(self) -> None:
+    Args:
+        then: is told the number of each signal that is noted.
+    """
+
+    def __init__(self, then: Callable[[int], None] | None = None) -> None:
         self.received: int | None = None
+        self.then = then
 
     @contextlib.contextmanager
     def noting(self) -> Iterator[None]:
@@ -45,6 +50,8 @@ class Postponed:
 
     def _note(self, number: int, _frame: FrameType | None) -> None:
         self.received = number
+        if self.then is not None:
+            self.then(number)
 
     def obey(self) -> None:
         """Do what the signal would have done: KeyboardInterrupt for Ctrl-C, or the end."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,19 +13,20 @@ from typing import Any
 import torch
 
 
-def fabric_for(device: torch.device, folder: Path | None, log: str) -> Any:
-    """Return Lightning Fabric for one device, with a log where there is a folder for it."""
+def fabric_for(device: torch.device, folder: Path | None, log: str, processes: int = 1) -> Any:
+    """Return Lightning Fabric for a device, or for several processes, with a log in a folder."""
     from lightning.fabric import Fabric
     from lightning.fabric.loggers import CSVLogger, TensorBoardLogger
     from lightning.fabric.plugins.environments import LightningEnvironment
+    from lightning.fabric.strategies import DDPStrategy
 
-    loggers: dict[str, Any] = {
-        "csv": partial(CSVLogger, flush_logs_every_n_steps=1),
-        "tensorboard": TensorBoardLogger,
-    }
-    is_numbered = device.type == "cuda" and device.index is not None
+    csv = partial(CSVLogger, flush_logs_every_n_steps=1)
+    loggers: dict[str, Callable[..., Any]] = {"csv": csv, "tensorboard": TensorBoardLogger}
+    is_numbered = device.type == "cuda" and device.index is not None and processes == 1
+    several = DDPStrategy(start_method="spawn", find_unused_parameters=True)
     return Fabric(
-        accelerator=device.type, devices=[device.index] if is_numbered else 1,
+        accelerator=device.type, devices=[device.index] if is_numbered else processes,
+        strategy=several if processes > 1 else "auto",
         loggers=[] if folder is None else [loggers[log](folder, name="log")],
         plugins=[LightningEnvironment()],  # or SLURM's variables ask for several processes
     )  # fmt: skip

@@ -33,10 +33,6 @@ class Batches:
     ) -> None:
         if not len(payload):
             raise ValueError("the payload is empty; there is nothing to train on")
-        if spec.batch_size % share[1]:
-            raise ValueError(
-                f"batch_size {spec.batch_size} does not split evenly over {share[1]} processes"
-            )
         self.payload, self.spec, self.seed, self.share = payload, spec, seed, share
         self._order = functools.lru_cache(2)(self._shuffle)
         self._looked = False
@@ -195,3 +191,17 @@ def draw_snr(spec: TrainSpec, count: int, seed: int, labels: tuple[int, ...]) ->
     generator = stream(seed, "snr peak", *labels)
     chosen = torch.rand(count, generator=generator) < share
     return torch.where(chosen, mean + spread * torch.randn(count, generator=generator), snr_db)
+
+
+class Step(nn.Module):
+    """The loss of a step as a module, so that Fabric may wrap it."""
+
+    def __init__(self, state: State, batches: Batches) -> None:
+        super().__init__()
+        self.nets = state.nets
+        self.state, self.batches = state, batches
+
+    def forward(self, step: int) -> Tensor:
+        device = next(self.nets.parameters()).device
+        source, target = (part.to(device) for part in self.batches.batch(step))
+        return step_loss(self.state, source, target, step)

@@ -13,6 +13,7 @@ import math
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
@@ -24,7 +25,8 @@ from semsim.stopping import Postponed
 from semsim.tasks.reconstruct import Reconstruct
 from semsim.training.card import write_weights
 from semsim.training.fabric import alone, fabric_for
-from semsim.training.learner import Batches, low_memory_if, step_loss
+from semsim.training.learner import Batches, Step, low_memory_if
+from semsim.training.processes import agreed, in_processes
 from semsim.training.screen import Screen
 from semsim.training.spec import TrainSpec
 from semsim.training.state import CHECKPOINT, UNDECAYED, State, frozen
@@ -85,11 +87,15 @@ def train(
         device: where to train.
         progress: say on the screen how far it is; a word is what it calls the training.
     """
-    training = Training(
-        link, payload, task, spec, folder=folder, seed=seed, validation=validation, resume=resume,
-        device=device, progress=progress,
+    make = partial(
+        Training, link, payload, task, spec, folder=folder, seed=seed, validation=validation,
+        device=device,
     )  # fmt: skip
-    with training:
+    if spec is not None and spec.processes > 1:
+        fabric = fabric_for(torch.device(device), Path(folder), spec.log, spec.processes)
+        in_processes(fabric, partial(make, resume=resume, progress=progress))
+        resume = True  # from what they have saved
+    with make(resume=resume, progress=progress) as training:
         training.advance()
         return training.finish()
 
@@ -103,12 +109,14 @@ class Training:
                 client.advance(5)
                 send(client.weights())
 
-    Pieces of any length give what one piece gives, bit for bit.
+    Pieces of any length give what one piece gives, bit for bit; in several processes up to how
+    their sums of gradients are rounded.
 
     Args:
         link, payload, task, spec, seed, validation, device, progress: as for :func:`train`.
         folder: where checkpoint, log, validation curve and weights go; None keeps nothing.
         resume: go on from the folder's checkpoint where there is one.
+        fabric: Lightning Fabric of this process where several train together.
     """
 
     def __init__(
@@ -124,6 +132,7 @@ class Training:
         resume: bool = True,
         device: str | torch.device = "cpu",
         progress: bool | str = False,
+        fabric: Any = None,
     ) -> None:
         self.task, self.spec = task or Reconstruct(), spec or TrainSpec()
         if any(parameter.requires_grad for parameter in self.task.parameters(recurse=False)):
@@ -134,29 +143,33 @@ class Training:
         self.link, self.payload, self.validation = link, payload, validation
         self.folder = None if folder is None else Path(folder)
         self.seed, self.resume, self.device = seed, resume, torch.device(device)
-        self.screen = Screen(progress)
+        self.share = (0, 1) if fabric is None else (fabric.global_rank, fabric.world_size)
+        self.first = self.share[0] == 0  # only it writes and speaks
+        self.screen = Screen(progress if self.first else False)
         self.losses: list[float] = []
         self.curve: list[dict[str, Any]] = []
         self.state: State
+        self._fabric = fabric
         self._held, self._changed = contextlib.ExitStack(), contextlib.ExitStack()
 
     def __enter__(self) -> Self:
         with contextlib.ExitStack() as held, contextlib.ExitStack() as changed:
             spec, folder = self.spec, self.folder
-            if folder is not None:
+            if folder is not None and self.first:
                 held.enter_context(locked(folder))
+            self._fabric = self._fabric or fabric_for(self.device, folder, spec.log)
+            self.device = self._fabric.device
             self.link.to(self.device), self.task.to(self.device)
             wants_less = spec.memory == "low"
             changed.enter_context(low_memory_if(wants_less, self.link, self.task, folder))
             changed.enter_context(frozen(self.link, self.task, spec.rates or {}))
-            self.state = State(self.link, self.task, spec, self.seed)
+            self.state = State(self.link, self.task, spec, self.seed, self.share)
             if folder is not None and self.resume:
                 self.state.resume(folder)
                 self.curve = curve_so_far(folder, self.state.steps)
-            self._batches = Batches(self.payload, spec, self.seed)
-            self._saved = self.state.seconds
-            self._fabric = fabric_for(self.device, folder, spec.log)
-            step = _Step(self.state, self._batches)
+            self._batches = Batches(self.payload, spec, self.seed, self.share)
+            self._saved, self._kept = self.state.seconds, self.state.steps
+            step = Step(self.state, self._batches)
             self._step, self._optimiser = self._fabric.setup(step, self.state.optimiser)
             self._held, self._changed = held.pop_all(), changed.pop_all()
         return self
@@ -172,7 +185,14 @@ class Training:
 
         A signal finishes the step at hand and saves; then it is obeyed.
         """
-        state, begun, signals = self.state, self.state.steps, Postponed()
+        signals = Postponed()
+        mean = self.advance_until(signals, steps)
+        signals.obey()
+        return mean
+
+    def advance_until(self, signals: Postponed, steps: int | None = None) -> float:
+        """Advance, at most until a signal is noted, which is left for the caller to obey."""
+        state, begun = self.state, self.state.steps
         until = math.inf if steps is None else begun + steps
         self.screen.begin(self.spec, begun, self.folder)
         with alone(self.seed), signals.noting():
@@ -181,10 +201,13 @@ class Training:
                 loss = self._one_step()
                 now = time.perf_counter()
                 state.seconds += now - clock
+                if self.share[1] > 1:
+                    state.seconds, signals.received = agreed(
+                        self._fabric, state.seconds, signals.received
+                    )
                 self._after_step(loss)
                 clock = time.perf_counter()  # validations and checkpoints do not count
         self.save()
-        signals.obey()
         recent = self.losses[len(self.losses) - (state.steps - begun) :]
         mean = sum(recent) / len(recent) if recent else math.nan
         self.screen.end(state.progress(), state.steps, mean)
@@ -209,7 +232,7 @@ class Training:
     def _keep_undecayed(self) -> None:
         """Keep the state before the decay begins, from which another training can go on."""
         spec, folder = self.spec, self.folder
-        if folder is None or not spec.decay or (folder / UNDECAYED).is_file():
+        if folder is None or not self.first or not spec.decay or (folder / UNDECAYED).is_file():
             return
         if self.state.progress() >= 1 - spec.decay:
             self.state.save(folder / UNDECAYED)
@@ -231,17 +254,20 @@ class Training:
         if due or state.seconds - self._saved > SAVE_SECONDS:
             self.save()
         done = state.progress() >= 1
-        if self.validation is not None and (done or state.steps % spec.val_every == 0):
+        if self.first and (done or state.steps % spec.val_every == 0):
             self.validate()
 
     def save(self) -> None:
-        """Write a checkpoint, where the training has a folder."""
-        if self.folder is not None:
-            self.state.save(self.folder / CHECKPOINT)
-            self._saved = self.state.seconds
+        """Write a checkpoint, where the training has a folder and went on since the last one."""
+        state, path = self.state, None if self.folder is None else self.folder / CHECKPOINT
+        if path is not None and self.first and (state.steps > self._kept or not path.is_file()):
+            state.save(path)
+            self._saved, self._kept = state.seconds, state.steps
 
     def validate(self) -> None:
-        """Measure the averaged weights and append to ``validation.csv``."""
+        """Measure the averaged weights and append to ``validation.csv``, where that is asked."""
+        if self.validation is None:
+            return
         self.curve += validation_rows(self.state, self.validation)
         if self.folder is not None:
             write_curve(self.folder, self.curve)
@@ -272,17 +298,3 @@ class Training:
         recent = self.losses[-100:]
         loss = sum(recent) / len(recent) if recent else math.nan
         return TrainResult(state.steps, state.seconds / 60, loss, self.curve, weights)
-
-
-class _Step(nn.Module):
-    """The loss of a step as a module, so that Fabric may wrap it."""
-
-    def __init__(self, state: State, batches: Batches) -> None:
-        super().__init__()
-        self.nets = state.nets
-        self.state, self.batches = state, batches
-
-    def forward(self, step: int) -> Tensor:
-        device = next(self.nets.parameters()).device
-        source, target = (part.to(device) for part in self.batches.batch(step))
-        return step_loss(self.state, source, target, step)

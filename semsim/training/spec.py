@@ -36,6 +36,8 @@ class TrainSpec:
         precision: ``32``, or ``bf16``: the networks under autocast, the channel always in fp32.
         memory: ``low`` keeps less for the backward pass, see :mod:`semsim.nn.lowmem`; outputs are
             the same, gradients of GELU and SiLU approximate. ``low_memory.txt`` says what changed.
+        processes: train in so many processes, each on its share of every batch and, with device
+            cuda, on a GPU of its own; their gradients are averaged in each step.
         ema: decay of the average of the weights that is kept in the end; 0 keeps the last.
         clip: largest norm of the gradient.
         val_every: steps between validations, where there is a payload for them.
@@ -64,6 +66,7 @@ class TrainSpec:
     turn: bool = False
     precision: Literal["32", "bf16"] = "32"
     memory: Literal["normal", "low"] = "normal"
+    processes: int = 1
     ema: float = 0.999
     clip: float = 1.0
     val_every: int = 1000
@@ -73,7 +76,7 @@ class TrainSpec:
     log: Literal["csv", "tensorboard"] = "csv"
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch_size", "val_every", "val_items", "save_every"):
+        for name in ("steps", "batch_size", "processes", "val_every", "val_items", "save_every"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"{name} must be at least 1, got {value}")
@@ -85,6 +88,10 @@ class TrainSpec:
             raise ValueError(f"clip must be > 0, got {self.clip}")
         if not 0 <= self.ema < 1:
             raise ValueError(f"ema must be in [0, 1), got {self.ema}")
+        if self.batch_size % self.processes:
+            raise ValueError(
+                f"processes must split batch_size {self.batch_size} evenly, got {self.processes}"
+            )
         self._check_schedule()
         self._check_snrs()
 

@@ -280,17 +280,17 @@ def test_a_damaged_checkpoint_costs_the_steps_since_the_one_before_it(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     whole, resumed = small_link(), small_link()
-    train(whole, Blobs(), spec=spec(save_every=3), folder=tmp_path)  # saved at 3, 6 and 8
+    train(whole, Blobs(), spec=spec(save_every=2), folder=tmp_path)  # at 8 once, not twice
     path, older = tmp_path / "checkpoint.pt", tmp_path / "checkpoint.old.pt"
     assert torch.load(older, weights_only=True)["steps"] == 6
     path.write_bytes(path.read_bytes()[:-100])
-    result = train(resumed, Blobs(), spec=spec(save_every=3), folder=tmp_path)
+    result = train(resumed, Blobs(), spec=spec(save_every=2), folder=tmp_path)
     assert "the one before it" in caplog.text
     assert result.steps == 8
     assert same(whole.state_dict(), resumed.state_dict())
     path.write_bytes(b"no checkpoint")
     older.write_bytes(b"none either")
-    train(resumed := small_link(), Blobs(), spec=spec(save_every=3), folder=tmp_path)
+    train(resumed := small_link(), Blobs(), spec=spec(save_every=2), folder=tmp_path)
     assert "starts anew" in caplog.text
     assert same(whole.state_dict(), resumed.state_dict())
 
@@ -481,3 +481,26 @@ def test_a_full_disk_says_so_and_leaves_the_last_checkpoint(
         assert sentence(caught.value).startswith(f"the disk is full at {tmp_path}/checkpoint.pt")
     assert (tmp_path / "checkpoint.pt").read_bytes() == before
     assert not list(tmp_path.glob(".semsim*"))
+
+
+@pytest.mark.slow
+def test_two_processes_share_every_batch_and_can_be_resumed(tmp_path: Path) -> None:
+    link, resumed = small_link(), small_link()
+    settings = {"processes": 2, "save_every": 6}
+    result = train(link, Blobs(), spec=spec(**settings), folder=tmp_path)
+    assert result.steps == 8 and result.weights is not None
+    assert not same(link.state_dict(), small_link().state_dict())
+    (tmp_path / "checkpoint.pt").unlink()
+    assert torch.load(tmp_path / "checkpoint.old.pt", weights_only=True)["steps"] == 6
+    assert train(resumed, Blobs(), spec=spec(**settings), folder=tmp_path).steps == 8
+    for one, other in zip(link.parameters(), resumed.parameters(), strict=True):
+        assert torch.allclose(one, other, atol=1e-5)  # two steps, whose sums may round otherwise
+
+
+def test_shares_of_a_batch_make_the_batch() -> None:
+    settings = spec(flip=False, batch_size=6)
+    whole = Batches(Blobs(), settings, seed=5).batch(1)[0]
+    parts = [Batches(Blobs(), settings, seed=5, share=(rank, 3)).batch(1)[0] for rank in range(3)]
+    assert torch.equal(torch.cat(parts), whole)
+    with pytest.raises(ValueError, match="processes must split batch_size 4 evenly, got 3"):
+        spec(processes=3)

@@ -1,0 +1,47 @@
+"""A training in several processes: each takes its share of every batch, gradients are averaged."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from semsim.stopping import Postponed
+
+
+def in_processes(fabric: Any, make: Callable[..., Any]) -> None:
+    """Train in the processes of a Fabric; what they have done is in the folder's checkpoint.
+
+    Ctrl-C and SIGTERM reach all of them, which finish the step at hand and save.
+
+    Args:
+        fabric: for several processes.
+        make: returns the training of one process, given ``fabric``.
+    """
+    signals = Postponed(_pass_on)
+    with signals.noting():
+        fabric.launch(_work, make)
+    signals.obey()
+
+
+def _pass_on(number: int) -> None:
+    """Send a signal to the processes that this one has started."""
+    for process in multiprocessing.active_children():
+        if process.pid is not None:
+            os.kill(process.pid, number)
+
+
+def _work(fabric: Any, make: Callable[..., Any]) -> None:
+    """Train in one process; a signal is obeyed by the one that started it."""
+    with make(fabric=fabric) as training:
+        training.advance_until(Postponed())
+
+
+def agreed(fabric: Any, seconds: float, signal: int | None) -> tuple[float, int | None]:
+    """Return one clock and one signal for all processes, so that they stop after the same step."""
+    mine = torch.tensor([seconds, float(signal or 0)], dtype=torch.float64, device=fabric.device)
+    seconds, number = fabric.all_reduce(mine, reduce_op="max").tolist()
+    return seconds, int(number) or None
