@@ -269,7 +269,7 @@ def _of_chunks(chunks: Tensor, index: Tensor) -> Tensor:
 
 def _colours(like: Tensor) -> Tensor:
     """Return luminance and two opponent colours as orthonormal rows."""
-    rows = torch.tensor(_COLOURS, dtype=torch.float64)
+    rows = torch.tensor(_COLOURS, dtype=torch.float64, device=like.device)
     return (rows / rows.norm(dim=1, keepdim=True)).to(like)
 
 
