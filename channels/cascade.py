@@ -54,7 +54,7 @@ class Cascade(nn.Module):
     def draw(self, batch: int, uses: int, generator: torch.Generator) -> ChannelState:
         """Draw every stage; h is their product, [B, R, T, 1] or [B, R, T, N]."""
         stages = cast(list[Channel], list(self.stages))
-        own = stage_generators(generator, len(stages))
+        own = _generators(generator, len(stages))
         states = tuple(
             stage.draw(batch, uses, each) for stage, each in zip(stages, own, strict=True)
         )
@@ -77,7 +77,7 @@ class Cascade(nn.Module):
         """Send x [B, T, N], receive y [B, R, N]."""
         stages = cast(list[Channel], list(self.stages))
         check_generator(x, generator)
-        first, *others = stage_generators(generator, len(stages))
+        first, *others = _generators(generator, len(stages))
         y = stages[0](x, state.stages[0], None, first)
         for stage, of_stage, own in zip(stages[1:], state.stages[1:], others, strict=True):
             y = stage(y / math.sqrt(stage.num_tx), of_stage, None, own)
@@ -109,7 +109,7 @@ def _check_domain(stages: list[Channel]) -> None:
         )
 
 
-def stage_generators(generator: torch.Generator, stages: int) -> list[torch.Generator]:
+def _generators(generator: torch.Generator, stages: int) -> list[torch.Generator]:
     """Return one for each stage, so that none shifts what another draws."""
     if stages == 1:
         return [generator]

@@ -13,11 +13,12 @@ from torch import Tensor, nn
 
 from channels.awgn import add_noise
 from channels.base import Channel, ChannelState, acts_on_samples, check_symbols
-from channels.cascade import known_grid, stage_generators, through
+from channels.cascade import known_grid, through
 from channels.checks import check_count, check_draw, check_positive
 from channels.ofdm import GridChannel
 from channels.samples import LOOKS, PathState, SampleState
 from channels.signal import OFDMSignal
+from channels.streams import fork
 from channels.tr38901 import Impulse, Moments
 
 
@@ -69,7 +70,7 @@ class Waveform(nn.Module):
         """Draw every stage; h [B, R, T, N], one gain per resource element."""
         check_draw(batch, uses)
         samples = self.signal.symbols(uses) * self.signal.length
-        own = stage_generators(generator, len(self.stages))
+        own = self._generators(generator)
         states = tuple(
             self._draw_stage(stage, batch, uses, samples, each)
             for stage, each in zip(self.stages, own, strict=True)
@@ -103,6 +104,15 @@ class Waveform(nn.Module):
             else:
                 signal = stage(signal, of_stage, None, generator)
         return add_noise(self.signal.demodulate(signal, x.shape[-1]), n0, generator)
+
+    def _generators(self, generator: torch.Generator) -> list[torch.Generator]:
+        """Return one for each stage; paths have the given one, whatever is beside them."""
+        fading = [isinstance(stage, GridChannel) for stage in self.stages]
+        first = fading.index(True) if any(fading) else 0
+        return [
+            generator if place == first else fork(generator, f"stage {place}")
+            for place in range(len(fading))
+        ]
 
     def _draw_stage(
         self, stage: nn.Module, batch: int, uses: int, samples: int, generator: torch.Generator

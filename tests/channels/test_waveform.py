@@ -188,6 +188,13 @@ def test_more_symbols_leave_the_first_ones_as_they_were(stages: list[Channel]) -
     torch.testing.assert_close(found[1], found[0], rtol=0, atol=1e-5)  # single precision
 
 
+def test_hardware_leaves_the_fading_as_it_is() -> None:
+    alone = Waveform([PATHS]).draw(3, USES, stream(6, "draw"))
+    behind = Waveform([Clipping(3.0), PhaseNoise(1e3, tracked=False), PATHS])
+    beside = behind.draw(3, USES, stream(6, "draw"))
+    torch.testing.assert_close(beside.h, alone.h, rtol=0, atol=1e-6)
+
+
 def test_gradients_are_those_of_finite_differences() -> None:
     stages: list[Channel] = [Clipping(0.0), TDL("A", subcarriers=3, speed_mps=30.0)]
     channel = Waveform(stages)
