@@ -16,25 +16,41 @@ import argparse
 import time
 from pathlib import Path
 
-import numpy as np
 import pandas
 import torch
 from attention import SEEDS, STUDENT_T
-from timing import interleaved, machine, ratio
+from make_pool import classes
+from timing import interleaved, machine, multiply_adds, ratio
 from torch import Tensor, nn
-from train_resnet import LR, WARMUP, accuracy, augment, load, zoo_multiply_adds
 from zoo_psnr import ends
 
 from channels import AWGN
 from semsim import Link, stream
-from semsim.nn import muon
 from semsim.nn.attention import ATTENTION
 from semsim.nn.resnet import ResNet
-from semsim.training.spec import rate
+from semsim.payloads.images import StackedImages
+from semsim.tasks.classify import Classify
+from semsim.training.loop import Training
+from semsim.training.spec import TrainSpec
 
 RESULTS = Path(__file__).parent / "results"
 CODEC = "deepjscc-cifar-1-6"
-SNRS, BATCH = (1.0, 10.0), 64
+SNRS, BATCH, LR, WARMUP = (1.0, 10.0), 64, 3e-3, 0.05
+
+
+def load(data: Path) -> tuple[StackedImages, Tensor, Tensor]:
+    """Training images with their classes, test images uint8 [N, 3, 32, 32] and their classes."""
+    held = classes(data)
+    x, y = torch.from_numpy(held["x"]).permute(0, 3, 1, 2).contiguous(), torch.from_numpy(held["y"])
+    return StackedImages("cifar10", x[:-1000], y[:-1000].tolist()), x[-1000:], y[-1000:]
+
+
+def accuracy(network: nn.Module, images: Tensor, labels: Tensor) -> float:
+    """Share of images whose class the network names."""
+    network.eval()
+    with torch.no_grad():
+        scores = torch.cat([network(chunk.float() / 255) for chunk in images.split(250)])
+    return float((scores.argmax(dim=1) == labels).float().mean())
 
 
 def network_of(kind: str, seed: int) -> ResNet:
@@ -60,20 +76,19 @@ def behind_link(images: Tensor) -> dict[str, Tensor]:
     return seen
 
 
-def one_run(kind: str, seed: int, steps: int, x: Tensor, y: Tensor) -> tuple[ResNet, float]:
+def one_run(kind: str, seed: int, steps: int, data: StackedImages) -> tuple[ResNet, float]:
     """Train one classifier; return it and its CPU seconds."""
     network = network_of(kind, seed)
-    optimiser = muon.Muon(muon.groups(network), lr=LR)
-    rng = np.random.default_rng([seed])
+    task = Classify(None, trainable=True)
+    task.network = network
+    spec = TrainSpec(
+        steps=steps, batch_size=BATCH, lr=LR, optimiser="muon", warmup=WARMUP, shift=4, ema=0.0,
+        through="task",
+    )  # fmt: skip
     start = time.process_time()
-    for step in range(steps):
-        picks = torch.from_numpy(rng.choice(len(x), BATCH, replace=False))
-        loss = nn.functional.cross_entropy(network(augment(x[picks], rng)), y[picks])
-        loss.backward()
-        for group in optimiser.param_groups:
-            group["lr"] = LR * rate(step / steps, WARMUP)
-        optimiser.step()
-        optimiser.zero_grad()
+    with Training(nn.Module(), data, task, spec, seed=seed) as training:
+        training.advance()
+        training.finish()
     return network, time.process_time() - start
 
 
@@ -134,19 +149,19 @@ def main() -> None:
     torch.set_flush_denormal(True)
     path = RESULTS / "attention_classifier.csv"
     rows = pandas.read_csv(path) if path.is_file() else pandas.DataFrame(columns=["attention"])
-    x, y, test_x, test_y = load(args.data)
+    data, test_x, test_y = load(args.data)
     seen = behind_link(test_x)
     for seed in SEEDS:
         for kind in ATTENTION:
             if len(rows) and ((rows["attention"] == kind) & (rows["seed"] == seed)).any():
                 continue
-            network, seconds = one_run(kind, seed, args.steps, x, y)
+            network, seconds = one_run(kind, seed, args.steps, data)
             facts = {
                 "attention": kind,
                 "seed": seed,
                 "steps": args.steps,
                 "parameters": sum(p.numel() for p in network.parameters()),
-                "multiply_adds": zoo_multiply_adds(network),
+                "multiply_adds": multiply_adds(network, torch.rand(1, 3, 32, 32)),
                 "cpu_seconds": round(seconds, 1),
             }
             new = pandas.DataFrame(

@@ -3,10 +3,13 @@
     python benchmarks/make_pool.py cifar --data DATA --out POOL.npz
     python benchmarks/make_pool.py photo --data DATA --out POOL.npz
     python benchmarks/make_pool.py photo-large --data DATA --out POOL.npz
+    python benchmarks/make_pool.py cifar-classes --data DATA --out POOL.npz
 
 DATA holds image packs: NAME.npz with ``blob`` (concatenated image files), ``off`` (their ends) and
 arrays such as ``split`` and ``name``. Read are bsds500 (folders train and test; val validates),
-photos883_128 and, for cifar, the first 2,000 images of cifar10_lossless3000. Photos are shrunk with
+photos883_128 and, for cifar, the first 2,000 images of cifar10_lossless3000. cifar-classes are the
+images x and classes y of CIFAR-10: 46,000 of cifar10_jpeg56000, then cifar10_lossless3000, of which
+the last 1,000 test. Photos are shrunk with
 antialiasing by random factors, because a shrunk photo is free of compression artefacts.
 """
 
@@ -66,12 +69,25 @@ def centres(images: list[Image.Image]) -> np.ndarray:
     return np.stack(crops).transpose(0, 3, 1, 2)
 
 
+def classes(data: Path) -> dict[str, np.ndarray]:
+    """Return CIFAR-10 images uint8 [N, 32, 32, 3] and their classes [N]."""
+    images, meta = read_pack(data / "cifar10_jpeg56000.npz")
+    chosen = meta["is_train"].astype(bool)
+    sheets, clean = read_pack(data / "cifar10_lossless3000.npz")
+    lossless = np.concatenate([np.asarray(s).reshape(1000, 32, 32, 3) for s in sheets])
+    x = np.concatenate([np.stack([np.asarray(i) for i in images])[chosen], lossless])
+    return {"x": x, "y": np.concatenate([meta["label"][chosen], clean["label"]]).astype(np.int64)}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("kind", choices=("cifar", "photo", "photo-large"))
+    parser.add_argument("kind", choices=("cifar", "photo", "photo-large", "cifar-classes"))
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
+    if args.kind == "cifar-classes":
+        np.savez(args.out, **classes(args.data))
+        return
     rng = np.random.default_rng(0)
     bsds, meta = read_pack(args.data / "bsds500.npz")
     split = meta["split"]

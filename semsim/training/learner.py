@@ -81,6 +81,7 @@ class Batches:
         quarters = int(torch.randint(4, (), generator=generator)) if self.spec.turn else 0
 
         def changed(image: Tensor) -> Tensor:
+            image = _widened(image, self.spec.shift)
             image = image[cut].flip(-1) if mirror else image[cut]
             return image.rot90(quarters, (-2, -1)) if quarters else image
 
@@ -91,6 +92,9 @@ class Batches:
 
     def _window(self, source: Tensor, generator: torch.Generator) -> tuple[Any, ...]:
         """Return the place of a random square crop, or of the whole image."""
+        if shift := self.spec.shift:
+            moved = [int(torch.randint(2 * shift + 1, (), generator=generator)) for _ in range(2)]
+            return (..., *(slice(m, m + n) for m, n in zip(moved, source.shape[1:], strict=True)))
         if (side := self.spec.crop) is None:
             return (...,)
         if min(source.shape[1:]) < side:
@@ -102,6 +106,18 @@ class Batches:
             int(torch.randint(n - side + 1, (), generator=generator)) for n in source.shape[1:]
         )
         return (..., slice(top, top + side), slice(left, left + side))
+
+
+def _widened(image: Tensor, pixels: int) -> Tensor:
+    """Return an image [C, H, W] with so many pixels more at each side, mirrored."""
+    if not pixels:
+        return image
+    if min(image.shape[1:]) <= pixels:
+        raise ValueError(
+            f"shift {pixels} is too far for an image of {list(image.shape)}; write at most "
+            f"{min(image.shape[1:]) - 1}"
+        )
+    return nn.functional.pad(image[None], (pixels,) * 4, mode="reflect")[0]
 
 
 @contextlib.contextmanager

@@ -31,6 +31,7 @@ class TrainSpec:
             around that mean instead.
         through: ``link``, or ``task`` for a loss of the task alone, on items that nothing sent.
         crop: side of random square crops of images; null for whole items.
+        shift: move images by up to so many pixels in each direction; what comes in is mirrored.
         flip: mirror half of the images.
         turn: turn each image, and its reference alike, by a random number of quarters.
         precision: ``32``, or ``bf16``: the networks under autocast, the channel always in fp32.
@@ -62,6 +63,7 @@ class TrainSpec:
     snr_peak: tuple[float, float, float] | None = None
     through: Literal["link", "task"] = "link"
     crop: int | None = None
+    shift: int = 0
     flip: bool = True
     turn: bool = False
     precision: Literal["32", "bf16"] = "32"
@@ -88,6 +90,11 @@ class TrainSpec:
             raise ValueError(f"clip must be > 0, got {self.clip}")
         if not 0 <= self.ema < 1:
             raise ValueError(f"ema must be in [0, 1), got {self.ema}")
+        if self.shift < 0 or (self.shift and self.crop is not None):
+            raise ValueError(
+                f"shift moves whole images by 0 or more pixels, got {self.shift} and crop "
+                f"{self.crop}; leave one of them out"
+            )
         if self.batch_size % self.processes:
             raise ValueError(
                 f"processes must split batch_size {self.batch_size} evenly, got {self.processes}"

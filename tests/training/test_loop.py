@@ -210,6 +210,20 @@ def test_a_turn_moves_a_square_by_quarters_and_its_reference_alike() -> None:
     assert not all(quarters)
 
 
+def test_a_shift_moves_an_image_and_mirrors_what_comes_in() -> None:
+    settings = spec(shift=3, flip=False, batch_size=24)
+    moved = Batches(Blobs(), settings, seed=5).batch(0)[0]
+    still = Batches(Blobs(), spec(flip=False, batch_size=24), seed=5).batch(0)[0]
+    wide = torch.nn.functional.pad(still, (3, 3, 3, 3), mode="reflect")
+    places = [
+        [(a, b) for a in range(7) for b in range(7) if torch.equal(w[:, a:, b:][:, :12, :16], m)]
+        for w, m in zip(wide, moved, strict=True)
+    ]
+    assert all(places) and len({found[0] for found in places}) > 10
+    with pytest.raises(ValueError, match=r"too far .* write at most 11"):
+        Batches(Blobs(), spec(shift=12), seed=5).batch(0)
+
+
 def test_rate_rises_and_falls_to_zero() -> None:
     rates = [rate(p / 100, 0.1) for p in range(101)]
     assert rates[0] == 0
@@ -236,6 +250,7 @@ def test_rate_rises_and_falls_to_zero() -> None:
         ({"warmup": -0.1}, "warmup must be a share below 1, or steps"),
         ({"rates": {"transmitter": -1.0}}, "rates must be finite numbers of at least 0"),
         ({"cut": True}, "name weights in start"),
+        ({"shift": 2, "crop": 8}, "leave one of them out"),
         ({"snr_peak": (10.0, 2.0, 30.0)}, "such as .10, 2, 0.3."),
     ],
 )
