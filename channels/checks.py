@@ -35,10 +35,10 @@ def check_positive(name: str, value: float, hint: str) -> None:
         raise ValueError(f"{name} is finite and above 0, got {value!r}; {hint}")
 
 
-def check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
+def check_choice(name: str, value: object, choices: tuple[object, ...]) -> None:
     """Raise ValueError unless ``value`` is one of ``choices``."""
     if value not in choices:
-        raise ValueError(f"{name} is one of {', '.join(choices)}, got {value!r}")
+        raise ValueError(f"{name} is one of {', '.join(map(str, choices))}, got {value!r}")
 
 
 def check_draw(batch: int, uses: int) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 import time
 from collections.abc import Iterator
@@ -56,6 +57,8 @@ def main(
     ] = False,
 ) -> None:
     """Compose, train, sweep and fairly compare semantic-communication links."""
+    if os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())  # where a user's own parts lie
     log = logging.getLogger("semsim")
     if not log.handlers:
         log.addHandler(_Told())

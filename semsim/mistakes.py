@@ -46,11 +46,16 @@ def join_path(*parts: str | int) -> str:
     return path
 
 
+def closest(names: Iterable[str], given: object) -> str | None:
+    """Return the name that a mistyped one may stand for; None where none is like it."""
+    return next(iter(difflib.get_close_matches(str(given), list(names), n=1)), None)
+
+
 def known(names: Iterable[str], given: object) -> str:
     """Return "did you mean 'x'? Known: x, y." for a name that is not among ``names``."""
     names = list(names)
-    close = difflib.get_close_matches(str(given), names, n=1)
-    hint = f"did you mean {close[0]!r}? " if close else ""
+    close = closest(names, given)
+    hint = f"did you mean {close!r}? " if close else ""
     shown = [f"{name!r}" if ", " in str(name) else str(name) for name in names]
     return f"{hint}Known: {', '.join(shown) or 'none'}."
 

@@ -22,8 +22,12 @@ from typing import Annotated, Any, Literal, TypeVar, Union
 
 import pydantic
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainValidator, WithJsonSchema
+from torch import nn
 
+from channels.base import Channel
+from channels.csi import CSISource
 from semsim.files import outside
+from semsim.metrics.base import Metric
 from semsim.mistakes import (
     SpecError,
     blame_argument,
@@ -33,7 +37,10 @@ from semsim.mistakes import (
     sentence,
     unforeseen,
 )
+from semsim.phy.frontend import FrontEnd
 from semsim.tables import FAMILIES
+from semsim.tasks.base import Task
+from semsim.types import Payload, Receiver, Transmitter
 
 Model = TypeVar("Model", bound=BaseModel)
 #: of every mapping in a scenario; .inf stays what it is
@@ -43,15 +50,16 @@ CLOSED = ConfigDict(
 #: what a link gets from the other keys of a scenario, and not from its own
 LINK_ENDS = ("transmitter", "channel", "receiver", "csi_rx", "csi_tx", "frontend", "receivers")
 _FRACTION = re.compile(r"\s*([+-]?\d{1,15}(?:\.\d{1,15})?)\s*/\s*(\d{1,15}(?:\.\d{1,15})?)\s*")
-_NESTED = {
-    "Channel": "channel",
-    "Transmitter": "transmitter",
-    "Receiver": "receiver",
-    "FrontEnd": "frontend",
-    "CSISource": "csi",
-    "Payload": "payload",
-    "Task": "task",
-    "Metric": "metric",
+#: what stands in a constructor for a part of a family
+_NESTED: dict[Any, str] = {
+    Channel: "channel",
+    Transmitter: "transmitter",
+    Receiver: "receiver",
+    FrontEnd: "frontend",
+    CSISource: "csi",
+    Payload: "payload",
+    Task: "task",
+    Metric: "metric",
 }
 
 
@@ -286,10 +294,10 @@ def _field_type(annotation: Any, family: str) -> Any:
         return tuple[_field_type(arguments[0], family), ...]  # type: ignore[misc]
     if origin in (dict, collections.abc.Mapping):
         return dict[tuple(_field_type(a, family) for a in arguments)]  # type: ignore[misc]
-    if inspect.isclass(annotation) and (
-        annotation.__name__ in _NESTED or annotation.__name__ == "Module"
-    ):
-        return nested(_NESTED.get(annotation.__name__, family))
+    if annotation in _NESTED:
+        return nested(_NESTED[annotation])
+    if annotation is nn.Module:
+        return nested(family)
     raise TypeError(f"has a type that no YAML can express: {annotation}")
 
 

@@ -8,7 +8,6 @@ Nothing here reads a pickle. Tensors of a codec are named ``transmitter.…`` an
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import importlib
 import json
@@ -20,6 +19,7 @@ from torch import Tensor, nn
 
 from semsim.files.disk import write_atomic
 from semsim.files.weightfile import check_fit, read_header, read_tensors, sha256_of
+from semsim.mistakes import known
 
 T = TypeVar("T", bound=nn.Module)
 R = TypeVar("R", bound=nn.Module)
@@ -188,9 +188,7 @@ def _shipped(name: str) -> Path:
     path = WEIGHTS / f"{name}.safetensors"
     if name in names():
         return path
-    close = difflib.get_close_matches(name, names(), n=1)
-    hint = f"did you mean {close[0]!r}? " if close else ""
-    raise ValueError(f"no weights are called {name!r}; {hint}Known: {', '.join(names())}")
+    raise ValueError(f"no weights are called {name!r}; {known(names(), name)}")
 
 
 def _check_hash(path: Path, sha256: str | None) -> None:

@@ -26,6 +26,7 @@ import torch
 from torch import Tensor
 
 from channels.base import CSI, Channel, complex_normal
+from channels.checks import check_choice
 from channels.csi import MismatchedCSI
 from channels.streams import fork, on_cpu
 from semsim.codecs.image_codecs import CodecName, Headers, Pixels, psnr_of_mse
@@ -79,10 +80,8 @@ class BoundTransmitter(Transmitter):
     ) -> None:
         super().__init__()
         cbr_fraction(cbr)
-        if rate not in ("matched", "per_draw", "one", "ergodic"):
-            raise ValueError(f"rate is 'matched', 'per_draw', 'one' or 'ergodic', got {rate!r}")
-        if code not in ("endless", "shell", "gaussian"):
-            raise ValueError(f"code is 'endless', 'shell' or 'gaussian', got {code!r}")
+        check_choice("rate", rate, ("matched", "per_draw", "one", "ergodic"))
+        check_choice("code", code, ("endless", "shell", "gaussian"))
         if rate == "ergodic" and code != "endless":
             raise ValueError(
                 f"rate 'ergodic' is of a code over very many items, got code {code!r}, one as long "

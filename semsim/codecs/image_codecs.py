@@ -56,6 +56,10 @@ class ImageCodec:
     save: Callable[[Image.Image, int], bytes]
     containers: int
 
+    def __reduce__(self) -> tuple[Callable[[CodecName], ImageCodec], tuple[str]]:
+        """Travel to another process by name."""
+        return image_codec, (self.name,)
+
     def encode(self, image: Pixels, step: int) -> bytes:
         """Return the file of an image [H, W, 3] at a quality step."""
         from PIL import Image

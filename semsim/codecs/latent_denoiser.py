@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from channels.base import CSI
+from channels.checks import check_choice
 from semsim.codecs.deepjscc import to_latent, to_symbols
 from semsim.nn.denoise import ResidualDenoiser, ScorePredictor
 from semsim.types import Receiver, Transmission
@@ -116,8 +117,7 @@ class LatentDenoiser(Receiver):
             raise ValueError(f"steps is 0 to max_steps, {max_steps}, or null, got {steps}")
         if told not in get_args(Told):
             raise ValueError(f"told is channel or equivalent, got {told!r}")
-        if stage not in (1, 2, 3):
-            raise ValueError(f"stage is 1, 2 or 3, got {stage}")
+        check_choice("stage", stage, (1, 2, 3))
         self.codec: Any = codec
         self.freezes_transmitter = stage == 2
         self.delta, self.steps, self.told, self.stage = delta, steps, told, stage

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from channels.base import Channel
-from channels.checks import check_count
+from channels.checks import check_choice, check_count
 from channels.streams import fork, on_cpu
 from semsim.codecs.harq import Combining, Harq, RoundFading
 from semsim.codecs.image_codecs import CodecName, Headers, Pixels
@@ -85,8 +85,7 @@ class SeparateTransmitter(Transmitter):
             mcs_by_index(mcs)
         if rank != "best" and (isinstance(rank, bool) or not isinstance(rank, int) or rank < 1):
             raise ValueError(f"rank is 'best' or a number of streams from 1, got {rank!r}")
-        if engine not in ("bler", "ldpc"):
-            raise ValueError(f"engine is 'bler' or 'ldpc', got {engine!r}")
+        check_choice("engine", engine, ("bler", "ldpc"))
         self.cbr = cbr
         self.harq = _harq(harq, rounds, round_fading, cbr, round_cbr)
         self.mcs = mcs

@@ -10,8 +10,6 @@ import contextlib
 import contextvars
 import importlib
 import inspect
-import os
-import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -46,7 +44,8 @@ def only_tables() -> Iterator[None]:
 def load(path: str) -> Any:
     """Return what ``module:name`` names, importing its module now.
 
-    The module is found on the Python path or in the folder from which semsim runs.
+    The module is found on the Python path, to which the command line adds the folder from which it
+    runs.
 
     Raises:
         ValueError: it is not there, cannot be imported, or code from outside is refused.
@@ -57,8 +56,6 @@ def load(path: str) -> Any:
             f"{path!r} is code from outside, which --closed refuses; name a kind that `semsim "
             "list` shows, or leave --closed out if you trust the file"
         )
-    if os.getcwd() not in sys.path:
-        sys.path.append(os.getcwd())
     with sources.noted(module_name):
         module = imported(module_name, path)
     if not hasattr(module, name):

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from semsim.payloads.images import check_positive
+from semsim.payloads.images import check_counts
 from semsim.seeds import stream
 
 
@@ -24,7 +24,7 @@ class Bits(Dataset[tuple[Tensor, Tensor]]):
     name = "bits"
 
     def __init__(self, count: int = 1000, length: int = 1024, *, seed: int = 0) -> None:
-        check_positive(count=count, length=length)
+        check_counts(count=count, length=length)
         self.count, self.length, self.seed = count, length, seed
 
     def __len__(self) -> int:

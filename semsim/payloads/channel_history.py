@@ -10,7 +10,7 @@ from torch.utils.data import Dataset
 
 from channels.base import Channel
 from channels.snapshots import snapshots
-from semsim.payloads.images import check_positive
+from semsim.payloads.images import check_counts
 from semsim.seeds import stream
 
 
@@ -40,7 +40,7 @@ class ChannelHistory(Dataset[tuple[Tensor, Tensor]]):
         interval_s: float = 1e-3,
         seed: int = 0,
     ) -> None:
-        check_positive(count=count, moments=moments)
+        check_counts(count=count, moments=moments)
         self.channel, self.count, self.seed = channel, count, seed
         self.moments, self.interval_s = moments, interval_s
         self._kept: dict[int, Tensor] = {}

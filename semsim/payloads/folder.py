@@ -12,8 +12,8 @@ from semsim.files.incoming import shown
 from semsim.payloads.imagefile import SUFFIXES, look, open_image
 from semsim.payloads.images import (
     ImagePayload,
+    check_counts,
     check_crop,
-    check_positive,
     fit,
     to_tensor,
     window,
@@ -58,7 +58,7 @@ class Folder(ImagePayload):
         patches: int = 1,
         seed: int = 0,
     ) -> None:
-        check_positive(resize=resize, crop=crop, patches=patches)
+        check_counts(resize=resize, crop=crop, patches=patches)
         _check_shrink(shrink, crop, patches)
         files = _files(Path(path), recursive or classes)
         self.name = shown(Path(path).resolve().name)

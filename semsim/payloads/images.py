@@ -114,7 +114,7 @@ def check_crop(size: tuple[int, int], crop: int | None, what: str) -> None:
         )
 
 
-def check_positive(**values: float | None) -> None:
+def check_counts(**values: float | None) -> None:
     """Raise ValueError unless each of the named values is None or at least 1."""
     for name, value in values.items():
         if value is not None and value < 1:
@@ -130,7 +130,7 @@ def window(total: int, start: int, count: int | None, what: str) -> range:
         count: how many, or None for all that follow.
         what: what is chosen from, for the error message.
     """
-    check_positive(count=count)
+    check_counts(count=count)
     first = start + total if start < 0 else start
     last = total if count is None else first + count
     if not 0 <= first < last <= total:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from semsim.payloads.images import ImagePayload, check_positive, fit, to_tensor
+from semsim.payloads.images import ImagePayload, check_counts, fit, to_tensor
 
 #: all are colour photos inside the wheel; the first five are everyday scenes
 PHOTOS = ("astronaut", "coffee", "chelsea", "rocket", "motorcycle", "hubble", "retina")
@@ -31,7 +31,7 @@ class Photos(ImagePayload):
         resize: int | None = None,
         crop: int | None = None,
     ) -> None:
-        check_positive(resize=resize, crop=crop)
+        check_counts(resize=resize, crop=crop)
         unknown = [name for name in names if name not in PHOTOS]
         if unknown or not names:
             raise ValueError(f"names are out of {', '.join(PHOTOS)}; got {list(names)}")

@@ -9,9 +9,10 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from channels.checks import check_choice
 from semsim.files.incoming import check_regular, reading, shown
 from semsim.payloads.arrays import read_npz
-from semsim.payloads.images import ImagePayload, check_positive
+from semsim.payloads.images import ImagePayload, check_counts
 from semsim.seeds import stream
 
 
@@ -34,9 +35,8 @@ class Pool(ImagePayload):
         split: Literal["train", "valid"] = "train",
         count: int | None = 100_000,
     ) -> None:
-        if split not in ("train", "valid"):
-            raise ValueError(f"split is train or valid, got {split!r}")
-        check_positive(count=count)
+        check_choice("split", split, ("train", "valid"))
+        check_counts(count=count)
         if split == "train" and count is None:
             raise ValueError("count says how many items to draw from the parts, such as 100000")
         check_regular(Path(path), "an .npz file with part0, part1, ... and weights", "path")

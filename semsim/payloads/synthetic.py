@@ -7,7 +7,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from semsim.payloads.images import ImagePayload, check_positive
+from channels.checks import check_choice
+from semsim.payloads.images import ImagePayload, check_counts
 from semsim.seeds import stream
 
 LEAVES = 300  # cover the image about ten times over
@@ -41,9 +42,8 @@ class Synthetic(ImagePayload):
         seed: int = 0,
         frames: int | None = None,
     ) -> None:
-        check_positive(count=count, size=size, frames=frames)
-        if texture not in ("dead_leaves", "pink"):
-            raise ValueError(f"texture is dead_leaves or pink, got {texture!r}")
+        check_counts(count=count, size=size, frames=frames)
+        check_choice("texture", texture, ("dead_leaves", "pink"))
         self.count, self.size, self.seed, self.texture = count, size, seed, texture
         self.frames = frames
         self._draw = _dead_leaves if texture == "dead_leaves" else _pink

@@ -16,6 +16,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from channels.checks import check_choice
 from channels.units import db_to_linear
 
 Code = Literal["shell", "gaussian"]
@@ -62,8 +63,7 @@ def normal_approximation(
         raise ValueError(f"uses is a whole number of 1 or more, got {uses!r}")
     if not 0 < error < 1:
         raise ValueError(f"error lies between 0 and 1, got {error}; one block in 1000 is 1e-3")
-    if code not in ("shell", "gaussian"):
-        raise ValueError(f"code is 'shell' or 'gaussian', got {code!r}")
+    check_choice("code", code, ("shell", "gaussian"))
     snr = torch.tensor(db_to_linear(snr_db), dtype=torch.float64)
     tail = -float(torch.special.ndtri(torch.tensor(error, dtype=torch.float64)))
     back_off = math.sqrt(float(dispersion(snr, code)) / uses) * tail

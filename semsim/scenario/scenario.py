@@ -130,6 +130,10 @@ class Scenario(BaseModel):
         """Return the plain mapping of what was set; :meth:`parse` makes an equal scenario of it."""
         return self.model_dump(mode="json", exclude_unset=True)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Travel to another process as the plain mapping."""
+        return spec.validate, (Scenario, self.to_dict())
+
     def points(self) -> list[Point]:
         """Return one point for each combination of swept values, in the order written."""
         base = {k: v for k, v in self.to_dict().items() if k != "sweep"}

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from semsim.mistakes import IN_SWEEP, SpecError
+from semsim.mistakes import IN_SWEEP, SpecError, closest
 
 MAX_BYTES = 1 << 20
 MAX_VALUES = 100_000  #: after aliases are followed: a few lines of nested aliases can mean billions
@@ -220,8 +220,6 @@ def _shown(value: int) -> str:
 
 
 def _close(path: Path) -> str:
-    import difflib
-
     names = [p.name for p in path.parent.glob("*.y*ml")] if path.parent.is_dir() else []
-    close = difflib.get_close_matches(path.name, names, n=1)
-    return f"; did you mean {path.parent / close[0]}?" if close else ""
+    close = closest(names, path.name)
+    return f"; did you mean {path.parent / close}?" if close else ""

@@ -6,6 +6,7 @@ from typing import Literal
 
 from torch import Tensor
 
+from channels.checks import check_choice
 from semsim.tasks.base import Task
 
 LEAST_MSE = 1e-6  # 60 dB: keeps the logarithm's gradient finite
@@ -21,8 +22,7 @@ class Reconstruct(Task):
 
     def __init__(self, loss: Literal["mse", "log_mse"] = "mse") -> None:
         super().__init__()
-        if loss not in ("mse", "log_mse"):
-            raise ValueError(f"loss is mse or log_mse, got {loss!r}")
+        check_choice("loss", loss, ("mse", "log_mse"))
         self._log = loss == "log_mse"
 
     def loss(self, output: Tensor, source: Tensor, target: Tensor) -> Tensor:

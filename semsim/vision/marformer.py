@@ -42,7 +42,7 @@ from semsim.payloads.ct import (
     open_slices,
     to_mu,
 )
-from semsim.payloads.images import check_positive
+from semsim.payloads.images import check_counts
 from semsim.seeds import stream
 from semsim.tasks.processing import Place, Processing
 from semsim.tasks.reconstruct import Reconstruct
@@ -155,7 +155,7 @@ class MARformer(nn.Module):
         kernel: int = 7,
     ) -> None:
         super().__init__()
-        check_positive(width=width, reduction=reduction, kernel=kernel)
+        check_counts(width=width, reduction=reduction, kernel=kernel)
         if len(depths) != 4 or min(depths) < 0:
             raise ValueError(f"depths are four numbers of blocks, got {list(depths)}")
         if kernel % 2 == 0:
@@ -621,7 +621,7 @@ class MetalSlices(torch.utils.data.Dataset[tuple[Tensor, Tensor]]):
         photons: float | None = None,
         seed: int = 0,
     ) -> None:
-        check_positive(count=count, size=size, views=views)
+        check_counts(count=count, size=size, views=views)
         if views is not None and views % 2:
             raise ValueError(f"views is even, got {views}; write {views + 1}")
         if photons is not None and not photons > 0:

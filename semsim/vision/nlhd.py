@@ -29,7 +29,7 @@ from torch.nn import functional as F
 from semsim.metrics.base import Metric, Outcome
 from semsim.metrics.image import TaskPSNR, images
 from semsim.payloads.folder import Folder
-from semsim.payloads.images import ImagePayload, check_positive, to_float, window
+from semsim.payloads.images import ImagePayload, check_counts, to_float, window
 from semsim.payloads.photos import Photos
 from semsim.seeds import stream
 from semsim.tasks.processing import Place, Processing
@@ -644,7 +644,7 @@ class LowLight(ImagePayload):
         count: int | None = None,
         seed: int = 0,
     ) -> None:
-        check_positive(count=count)
+        check_counts(count=count)
         self._darkens = path is None or darkness is not None
         if self._darkens and split is not None:
             raise ValueError(f"split {split} is of a copy of LOL, whose photos are dark already")

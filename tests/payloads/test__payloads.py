@@ -129,7 +129,7 @@ def test_bits_are_fair_and_independent_between_seeds() -> None:
         (lambda: Photos(crop=0), "crop is at least 1"),
         (lambda: Photos(crop=400), "crop 400 does not fit"),
         (lambda: Bits(0), "count is at least 1"),
-        (lambda: Synthetic(texture="plaid"), "dead_leaves or pink"),  # type: ignore[arg-type]
+        (lambda: Synthetic(texture="plaid"), "one of dead_leaves, pink"),  # type: ignore[arg-type]
     ],
 )
 def test_a_wrong_argument_is_named(call: Callable[[], Any], words: str) -> None:

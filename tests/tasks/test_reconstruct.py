@@ -55,7 +55,7 @@ def test_the_loss_falls_along_its_gradient_even_at_the_source(loss: str) -> None
 
 
 def test_an_unknown_loss_is_refused() -> None:
-    with pytest.raises(ValueError, match="mse or log_mse, got 'l1'"):
+    with pytest.raises(ValueError, match="one of mse, log_mse, got 'l1'"):
         Reconstruct("l1")  # type: ignore[arg-type]
 
 

@@ -123,7 +123,7 @@ def test_four_views_turn_corners_along() -> None:
 def test_odd_sizes_and_presets_are_refused() -> None:
     with pytest.raises(ValueError, match="multiples of 32"):
         dbdh.DBDH()(torch.rand(1, 3, 40, 64))
-    with pytest.raises(ValueError, match="filters is all, srm or gabor, got 'smr'"):
+    with pytest.raises(ValueError, match="filters is one of all, srm, gabor, got 'smr'"):
         dbdh.DBDH(filters="smr")
     with pytest.raises(ValueError, match="preset is one of"):
         dbdh.DBDH("huge")
@@ -381,7 +381,7 @@ def test_void_tasks_and_foreign_targets_are_refused() -> None:
         dbdh.Localise(weights=None)
     with pytest.raises(ValueError, match="at is sender"):
         dbdh.Localise("both", weights=None, trainable=True)
-    with pytest.raises(ValueError, match="spread or pimog, got 'ink'"):
+    with pytest.raises(ValueError, match="one of spread, pimog, got 'ink'"):
         dbdh.Localise(embedder="ink")
     with pytest.raises(ValueError, match="views is 1 or 4"):
         dbdh.Localise(weights=None, trainable=True, views=2)

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from channels.base import CSI
+from channels.checks import check_choice
 from semsim.codecs.deepjscc import pad_to_stride, to_latent, to_symbols
 from semsim.codecs.lcfsc.arguments import MASKS, Fusion, check
 from semsim.codecs.lcfsc.ends import Ends
@@ -236,8 +237,7 @@ class LCFSCReceiver(Ends, Receiver):
         super().__init__(
             {"cbr": cbr, "preset": preset, "num_tx": num_tx, "num_rx": num_rx, "beside": beside}
         )
-        if beside not in ("trust", "channel"):
-            raise ValueError(f"beside is trust or channel, got {beside!r}")
+        check_choice("beside", beside, ("trust", "channel"))
         planes = self.channels // 2 + (self.facts if beside == "channel" else 0)
         self.decoder = SwinDecoder(
             self.channels, self.size.swin, snr_unit=SNR_SCALE_DB, heatmap=planes

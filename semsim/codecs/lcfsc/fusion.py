@@ -28,6 +28,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from channels.checks import check_choice
 from channels.streams import seeded
 
 Sources = Literal["both", "source", "csi"]
@@ -87,8 +88,7 @@ class CSIFusion(nn.Module):
         sources: Sources = "both",
     ) -> None:
         super().__init__()
-        if sources not in ("both", "source", "csi"):
-            raise ValueError(f"sources is both, source or csi, got {sources!r}")
+        check_choice("sources", sources, ("both", "source", "csi"))
         self.positions = window**2
         self.tokens = GatedResidual(width) if sources != "csi" else None
         self.source_map = _convolutions(1, 2, 4) if sources != "csi" else None

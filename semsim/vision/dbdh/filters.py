@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from channels.checks import check_choice
+
 AROUND = ((-1, -1), (-1, 0), (-1, 1), (0, 1), (1, 1), (1, 0), (1, -1), (0, -1))
 SQUARE3 = ((-1, 2, -1), (2, -4, 2), (-1, 2, -1))
 SQUARE5 = (
@@ -89,8 +91,7 @@ class FilterBank(nn.Module):
         trunc: float | None = None,
     ) -> None:
         super().__init__()
-        if filters not in ("all", "srm", "gabor"):
-            raise ValueError(f"filters is all, srm or gabor, got {filters!r}")
+        check_choice("filters", filters, ("all", "srm", "gabor"))
         srm, gabor = srm_bank(), gabor_bank(zero_dc_gabor)
         bank = {"all": torch.cat([srm, gabor]), "srm": srm, "gabor": gabor}[filters]
         self.register_buffer("bank", bank, persistent=False)  # a constant: not in the weights

@@ -12,11 +12,12 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.data import Dataset
 
+from channels.checks import check_choice
 from semsim.files.incoming import reading
 from semsim.nn.geometry import homography, order_corners, square
 from semsim.payloads.folder import Folder
 from semsim.payloads.imagefile import look, open_image
-from semsim.payloads.images import check_positive, to_float, to_tensor
+from semsim.payloads.images import check_counts, to_float, to_tensor
 from semsim.payloads.photos import Photos
 from semsim.seeds import stream
 from semsim.vision.dbdh.camera import Capture, photograph, uniform
@@ -66,7 +67,7 @@ class MarkedPhotos(Dataset[tuple[Tensor, Tensor]]):
         turns: bool = True,
         seed: int = 0,
     ) -> None:
-        check_positive(count=count, size=size)
+        check_counts(count=count, size=size)
         _check_photos(size, split, capture, strength, side)
         self.size, self.split, self.seed = size, split, seed
         self.options: dict[str, Any] = {
@@ -147,10 +148,8 @@ def _check_photos(
 ) -> None:
     if size % 32:
         raise ValueError(f"size is a multiple of 32, got {size}; write {max(32, size // 32 * 32)}")
-    if split not in ("all", "train", "val", "test"):
-        raise ValueError(f"split is all, train, val or test, got {split!r}")
-    if capture not in ("none", "print", "screen"):
-        raise ValueError(f"capture is none, print or screen, got {capture!r}")
+    check_choice("split", split, ("all", "train", "val", "test"))
+    check_choice("capture", capture, ("none", "print", "screen"))
     if not 0 <= strength <= 64:
         raise ValueError(f"strength is an rms between 0 and 64 on the scale to 255, got {strength}")
     if len(side) != 2 or not 0.1 <= side[0] <= side[1] <= 0.7:

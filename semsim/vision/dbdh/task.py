@@ -9,6 +9,7 @@ from typing import Any, Literal, Self
 import torch
 from torch import Tensor
 
+from channels.checks import check_choice
 from semsim.nn.geometry import rectify, square
 from semsim.tasks.base import Prepared, Task
 from semsim.vision.dbdh.embedders import (
@@ -60,12 +61,10 @@ class Localise(Task):
         key: int = 0,
     ) -> None:
         super().__init__()
-        if at not in ("sender", "receiver", "none"):
-            raise ValueError(f"at is sender, receiver or none, got {at!r}")
+        check_choice("at", at, ("sender", "receiver", "none"))
         if trainable and at != "receiver":
             raise ValueError(f"a trainable localiser is at: receiver, got at: {at}")
-        if views not in (1, 4):
-            raise ValueError(f"views is 1 or 4, got {views}")
+        check_choice("views", views, (1, 4))
         self.at, self.views = at, views
         self.method, self._embedding = make_embedder(embedder, key), (embedder, key)
         network = DBDH(preset, segmentation=False)
