@@ -227,7 +227,7 @@ def test_codes_as_long_as_the_item_carry_less() -> None:
 def test_a_finite_code_has_no_ergodic_capacity() -> None:
     with pytest.raises(ValueError, match="write rate: one"):
         BoundTransmitter(rate="ergodic", code="shell")
-    with pytest.raises(ValueError, match="rate is 'matched', 'per_draw', 'one' or 'ergodic'"):
+    with pytest.raises(ValueError, match="rate is one of matched, per_draw, one, ergodic"):
         BoundTransmitter(rate="outage")
 
 

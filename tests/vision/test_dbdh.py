@@ -311,7 +311,7 @@ def test_a_prepared_set_is_read_as_it_was_written(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("options", "message"),
-    [({"size": 100}, "multiple of 32"), ({"capture": "film"}, "none, print or screen"),
+    [({"size": 100}, "multiple of 32"), ({"capture": "film"}, "one of none, print, screen"),
      ({"strength": 99}, "strength is"), ({"side": (0.6, 0.3)}, "least, largest"),
      ({"split": "dev"}, "split is"), ({"embedder": "ink"}, "spread or pimog")],
 )  # fmt: skip
@@ -379,7 +379,7 @@ def test_the_task_trains_the_network() -> None:
 def test_void_tasks_and_foreign_targets_are_refused() -> None:
     with pytest.raises(ValueError, match="trainable: true"):
         dbdh.Localise(weights=None)
-    with pytest.raises(ValueError, match="at is sender"):
+    with pytest.raises(ValueError, match="at is one of sender"):
         dbdh.Localise("both", weights=None, trainable=True)
     with pytest.raises(ValueError, match="one of spread, pimog, got 'ink'"):
         dbdh.Localise(embedder="ink")
