@@ -381,7 +381,7 @@ def test_void_tasks_and_foreign_targets_are_refused() -> None:
         dbdh.Localise(weights=None)
     with pytest.raises(ValueError, match="at is one of sender"):
         dbdh.Localise("both", weights=None, trainable=True)
-    with pytest.raises(ValueError, match="one of spread, pimog, got 'ink'"):
+    with pytest.raises(ValueError, match="spread or pimog, got 'ink'"):
         dbdh.Localise(embedder="ink")
     with pytest.raises(ValueError, match="views is 1 or 4"):
         dbdh.Localise(weights=None, trainable=True, views=2)
