@@ -383,7 +383,7 @@ def test_void_tasks_and_foreign_targets_are_refused() -> None:
         dbdh.Localise("both", weights=None, trainable=True)
     with pytest.raises(ValueError, match="spread or pimog, got 'ink'"):
         dbdh.Localise(embedder="ink")
-    with pytest.raises(ValueError, match="views is 1 or 4"):
+    with pytest.raises(ValueError, match="views is one of 1, 4"):
         dbdh.Localise(weights=None, trainable=True, views=2)
     with pytest.raises(ValueError, match="at: receiver"):
         dbdh.Localise("sender", weights=None, trainable=True)
