@@ -32,6 +32,7 @@ from semsim.payloads.images import StackedImages
 from semsim.tasks.classify import Classify
 from semsim.training.loop import Training
 from semsim.training.spec import TrainSpec
+from semsim.types import AnyLink
 
 RESULTS = Path(__file__).parent / "results"
 CODEC = "deepjscc-cifar-1-6"
@@ -86,7 +87,7 @@ def one_run(kind: str, seed: int, steps: int, data: StackedImages) -> tuple[ResN
         through="task",
     )  # fmt: skip
     start = time.process_time()
-    with Training(nn.Module(), data, task, spec, seed=seed) as training:
+    with Training(AnyLink(), data, task, spec, seed=seed) as training:
         training.advance()
         training.finish()
     return network, time.process_time() - start

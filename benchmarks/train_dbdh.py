@@ -14,8 +14,7 @@ switches are ablations. Weights and card for the zoo are written to RUN in the e
 from __future__ import annotations
 
 import argparse
-import os
-import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -26,17 +25,19 @@ from timing import multiply_adds
 from torch import Tensor, nn
 
 from semsim import stream, zoo
-from semsim.nn import muon
 from semsim.nn.geometry import order_corners, quad_iou, rectify, square
-from semsim.payloads.images import to_float
-from semsim.training.spec import rate
+from semsim.payloads.images import StackedImages, to_float
+from semsim.tasks.base import Task
+from semsim.training.loop import Training, TrainResult
+from semsim.training.spec import TrainSpec
+from semsim.types import AnyLink
 from semsim.vision import dbdh
 
 SIZE, BATCH, LR, WARMUP = 128, 16, 3e-3, 0.03
 RING, FRESH = 4096, 6  # photos kept, and made anew per step
 SIDES = (0.3, 0.6)
 STRENGTHS = (3.0, 24.0, 5.0)  # least, and largest at first and in the end
-EMBED_BATCH, SAVE_SECONDS = 32, 300
+EMBED_BATCH, LOOK_EVERY = 32, 200
 
 
 def covers(data: Path, split: str) -> Tensor:
@@ -70,70 +71,33 @@ def method(kind: str, weights: str | None) -> Any:
     return dbdh.make_embedder(kind)
 
 
-def follow(mean: Tensor, value: Tensor, number: Tensor | int) -> Tensor:
-    """Return the new mean; it forgets the start first and has a memory of 300 steps later on."""
-    decay = min(1 - 1 / 300, (1 + float(number)) / (10 + float(number)))
-    return mean.lerp(value, 1 - decay) if mean.is_floating_point() else value
-
-
-class Clock:
-    """Networks, their mean, the optimiser and the time that they have had; on disk and back."""
-
-    def __init__(self, network: nn.Module, args: argparse.Namespace) -> None:
-        args.out.mkdir(parents=True, exist_ok=True)
-        self.network, self.file = network, args.out / "last.pt"
-        self.minutes, self.limit = args.minutes, args.steps
-        self.mean = torch.optim.swa_utils.AveragedModel(network, avg_fn=follow, use_buffers=True)
-        self.optimiser = muon.Muon(muon.groups(network), lr=LR)
-        self.steps, self.seconds, self.saved = 0, 0.0, 0.0
-        if self.file.exists():
-            state = torch.load(self.file, weights_only=True)
-            network.load_state_dict(state["network"])
-            self.mean.load_state_dict(state["mean"])
-            self.optimiser.load_state_dict(state["optimiser"])
-            self.steps, self.seconds = state["steps"], state["seconds"]
-            self.saved = self.seconds
-        self.last = time.perf_counter()
-
-    @property
-    def share(self) -> float:
-        """Share of the time, or of the steps where they are given, that is over."""
-        if self.limit:
-            return self.steps / self.limit
-        return self.seconds / (60 * self.minutes)
-
-    def step(self, loss: Tensor) -> bool:
-        """Take a step down the loss; tell whether it is time to look and save."""
-        loss.backward()
-        nn.utils.clip_grad_norm_(self.network.parameters(), 5.0)
-        for group in self.optimiser.param_groups:
-            group["lr"] = LR * rate(self.share, WARMUP)
-        self.optimiser.step()
-        self.optimiser.zero_grad()
-        self.mean.update_parameters(self.network)
-        self.steps += 1
-        now = time.perf_counter()
-        self.seconds, self.last = self.seconds + now - self.last, now
-        return self.seconds - self.saved > SAVE_SECONDS
-
-    def save(self) -> None:
-        """Write the checkpoint in one go; what this takes does not count."""
-        state = {
-            "network": self.network.state_dict(), "mean": self.mean.state_dict(),
-            "optimiser": self.optimiser.state_dict(), "steps": self.steps, "seconds": self.seconds,
-        }  # fmt: skip
-        half = self.file.with_suffix(".tmp")
-        torch.save(state, half)
-        os.replace(half, self.file)
-        self.last, self.saved = time.perf_counter(), self.seconds
+def train_task(
+    task: Task, pictures: Tensor, batch: int, args: argparse.Namespace, look: Callable[[], object]
+) -> TrainResult:
+    """Train a task alone on covers, in pieces; say after each what the average reaches."""
+    spec = TrainSpec(
+        steps=args.steps or 1, minutes=None if args.steps else args.minutes, batch_size=batch,
+        lr=LR, optimiser="muon", warmup=WARMUP, ema=1 - 1 / 300, clip=5.0, flip=False,
+        through="task",
+    )  # fmt: skip
+    covers = StackedImages("covers", pictures)
+    with Training(AnyLink(), covers, task, spec, folder=args.out, seed=args.seed) as training:
+        state = training.state
+        while state.progress() < 1:
+            loss = training.advance(LOOK_EVERY)
+            with state.averaged():
+                print(f"{state.seconds / 60:5.1f} min, {state.steps} steps, loss {loss:.3f}, "
+                      f"reached {look()}", flush=True)  # fmt: skip
+            task.train()
+        return training.finish()
 
 
 class Ring:
     """Photos of hidden codes, made while they are used."""
 
-    def __init__(self, pictures: Tensor, methods: list[Any], seed: int, steps: int) -> None:
+    def __init__(self, pictures: Tensor, methods: list[Any]) -> None:
         self.pictures, self.methods = pictures, methods
-        self.g = stream(seed, "ring", steps)
+        self.g = stream(0, "ring")
         self.photos = torch.empty(RING, 3, SIZE, SIZE, dtype=torch.uint8)
         self.corners = torch.empty(RING, 4, 2)
         self.filled = self.place = self.turn = 0
@@ -193,6 +157,27 @@ def held_out(network: Any, pictures: Tensor, methods: list[Any]) -> dict[str, fl
     return found
 
 
+class Locating(Task):
+    """A network that finds hidden codes in photos, which are made while it learns."""
+
+    def __init__(self, network: dbdh.DBDH, ring: Ring, strengths: tuple[float, ...]) -> None:
+        super().__init__()
+        self.network, self.ring, self.strengths = network, ring, strengths
+
+    def own_loss(
+        self, source: Tensor, target: Tensor, progress: float, generator: torch.Generator
+    ) -> Tensor:
+        """Return the loss on photos of the ring, after some new ones came in."""
+        weakest, first, last = self.strengths
+        strongest = max(last, first * (last / first) ** (progress / 0.8))
+        self.ring.g = generator
+        while self.ring.filled < RING // 4:
+            self.ring.add(32, weakest, strongest)
+        self.ring.add(FRESH, weakest, strongest)
+        photos, corners = self.ring.batch(len(source))
+        return dbdh.localisation_loss(self.network(photos), corners)
+
+
 def train_localiser(args: argparse.Namespace) -> None:
     torch.manual_seed(args.seed)
     network = dbdh.DBDH(
@@ -200,34 +185,13 @@ def train_localiser(args: argparse.Namespace) -> None:
         luma=not args.no_luma, segmentation=not args.no_mask,
     ).to(memory_format=torch.channels_last)  # fmt: skip
     methods = [method(kind, args.pimog) for kind in args.embedders]
-    clock = Clock(network, args)
     pictures, held = pools(args)
-    ring = Ring(pictures, methods, args.seed, clock.steps)
-    weakest, first, last = args.strengths
-
-    def strongest() -> float:
-        return max(last, first * (last / first) ** (clock.share / 0.8))
-
-    while ring.filled < RING // 4:
-        ring.add(32, weakest, strongest())
-    clock.last, losses = time.perf_counter(), []
-    while clock.share < 1:
-        ring.add(FRESH, weakest, strongest())
-        photos, corners = ring.batch(BATCH)
-        loss = dbdh.localisation_loss(network(photos), corners)
-        losses.append(loss.item())
-        if clock.step(loss):
-            print(f"{clock.seconds / 60:5.1f} min, {clock.steps} steps, loss "
-                  f"{np.mean(losses):.3f}, strongest {strongest():.1f}, overlap "
-                  f"{held_out(clock.mean.module, held, methods)}", flush=True)  # fmt: skip
-            network.train()
-            losses.clear()
-            clock.save()
-    clock.save()
-    measured = held_out(clock.mean.module, held, methods)
-    print("overlap", measured, "after", clock.steps, "steps")
-    final = clock.mean.module.deployed()
-    card = about(args, clock, BATCH, "Photos of hidden codes made from photos883_128 and bsds500 "
+    task = Locating(network, Ring(pictures, methods), tuple(args.strengths))
+    result = train_task(task, pictures, BATCH, args, lambda: held_out(network, held, methods))
+    measured = held_out(network, held, methods)
+    print("overlap", measured, "after", result.steps, "steps")
+    final = network.deployed()
+    card = about(args, result, BATCH, "Photos of hidden codes made from photos883_128 and bsds500 "
                  "(train, test), 128 x 128") | {
         "multiply_adds": multiply_adds(final, torch.rand(1, 3, SIZE, SIZE)),
         "measured": {"on": "64 photos per row, bsds500 val, strength 4, mean overlap"} | measured,
@@ -237,7 +201,7 @@ def train_localiser(args: argparse.Namespace) -> None:
     zoo.export_parts(args.out / name, {"network": final.half()}, card)
 
 
-def about(args: argparse.Namespace, clock: Clock, batch: int, data: str) -> dict[str, Any]:
+def about(args: argparse.Namespace, result: TrainResult, batch: int, data: str) -> dict[str, Any]:
     """Return what both cards say of the making."""
     command = f"python benchmarks/train_dbdh.py {args.what} --data DATA --out RUN"
     command += f" --steps {args.steps}" if args.steps else f" --minutes {args.minutes:g}"
@@ -247,8 +211,8 @@ def about(args: argparse.Namespace, clock: Clock, batch: int, data: str) -> dict
         switches = ("no_cross", "no_ase", "no_luma", "no_mask")
         command += "".join(f" --{s.replace('_', '-')}" for s in switches if getattr(args, s))
     return {
-        "data": data, "steps": clock.steps, "batch": batch,
-        "minutes": round(clock.seconds / 60, 1), "machine": "1 of 2 shared CPU cores",
+        "data": data, "steps": result.steps, "batch": batch,
+        "minutes": round(result.minutes, 1), "machine": "1 of 2 shared CPU cores",
         "command": command,
     }  # fmt: skip
 
@@ -276,22 +240,25 @@ def accuracy(kind: Any, pictures: Tensor, strength: float) -> float:
     return float(torch.stack(right).mean())
 
 
-def train_embedder(args: argparse.Namespace) -> None:
-    torch.manual_seed(args.seed)
-    kind: Any = dbdh.Pimog(None).to(memory_format=torch.channels_last)
-    clock = Clock(kind, args)
-    pictures, held = pools(args)
-    g, losses = stream(args.seed, "pimog", clock.steps), []
-    while clock.share < 1:
-        strength = max(4.0, 24.0 * (4 / 24) ** (clock.share / 0.6))
-        cover = to_float(pictures[torch.randint(len(pictures), (EMBED_BATCH,), generator=g)])
-        box = dbdh.draw_box(EMBED_BATCH, SIZE, (0.3, 0.6), g)
-        region = rectify(cover, box, dbdh.SIDE).contiguous(memory_format=torch.channels_last)
-        bits = torch.randint(2, (EMBED_BATCH, dbdh.BITS), generator=g).float()
-        residual = kind.residual(region, bits)
-        seen = shot((region + strength / 255 * residual).clamp(0, 1), g, clock.steps)
-        loss = nn.functional.binary_cross_entropy_with_logits(kind.read(seen), bits)
-        losses.append(loss.item())
+class Marking(Task):
+    """An embedder and its decoder, which read what a camera made of upright regions."""
+
+    def __init__(self, kind: Any) -> None:
+        super().__init__()
+        self.network, self.turn = kind, 0
+
+    def own_loss(
+        self, source: Tensor, target: Tensor, progress: float, generator: torch.Generator
+    ) -> Tensor:
+        """Return the loss of the bits, and what is seen of the mark where the cover is flat."""
+        strength = max(4.0, 24.0 * (4 / 24) ** (progress / 0.6))
+        box = dbdh.draw_box(len(source), SIZE, (0.3, 0.6), generator)
+        region = rectify(source, box, dbdh.SIDE).contiguous(memory_format=torch.channels_last)
+        bits = torch.randint(2, (len(source), dbdh.BITS), generator=generator).float()
+        residual = self.network.residual(region, bits)
+        self.turn += 1
+        seen = shot((region + strength / 255 * residual).clamp(0, 1), generator, self.turn)
+        loss = nn.functional.binary_cross_entropy_with_logits(self.network.read(seen), bits)
         # change what is busy rather than what is flat: errors weigh less where the picture changes
         grey = region.mean(dim=1, keepdim=True)
         busy = nn.functional.avg_pool2d(
@@ -299,20 +266,22 @@ def train_embedder(args: argparse.Namespace) -> None:
         )
         weight = 1 / (busy.sqrt() * 255 + 4)
         visible = (residual.square() * weight / weight.mean(dim=(1, 2, 3), keepdim=True)).mean()
-        if clock.step(loss + 0.02 * visible * min(1, 2 * clock.share)):
-            print(f"{clock.seconds / 60:5.1f} min, {clock.steps} steps, loss "
-                  f"{np.mean(losses[-200:]):.3f}, strength {strength:.1f}, bits "
-                  f"{accuracy(clock.mean.module, held, 4.0):.3f}", flush=True)  # fmt: skip
-            kind.train()
-            clock.save()
-    clock.save()
-    final = clock.mean.module.eval()
-    share = accuracy(final, held, 4.0)
-    print(f"bits {share:.4f} after {clock.steps} steps")
+        return loss + 0.02 * visible * min(1, 2 * progress)
+
+
+def train_embedder(args: argparse.Namespace) -> None:
+    torch.manual_seed(args.seed)
+    final: Any = dbdh.Pimog(None).to(memory_format=torch.channels_last)
+    pictures, held = pools(args)
+    result = train_task(
+        Marking(final), pictures, EMBED_BATCH, args, lambda: accuracy(final, held, 4.0)
+    )
+    share = accuracy(final.eval(), held, 4.0)
+    print(f"bits {share:.4f} after {result.steps} steps")
     adds = multiply_adds(final.encoder, torch.rand(1, 3, 64, 64), torch.zeros(1, dbdh.BITS))
     adds += multiply_adds(final.decoder, torch.rand(1, 3, 64, 64))
     data = "Regions of photos883_128 and bsds500 (train, test), 64 x 64"
-    card = about(args, clock, EMBED_BATCH, data) | {
+    card = about(args, result, EMBED_BATCH, data) | {
         "multiply_adds": adds,
         "measured": {"on": f"{len(held)} regions of bsds500 val, strength 4, corners off by up to "
                      "2 pixels, both cameras", "bit_accuracy": round(share, 4)},

@@ -23,7 +23,6 @@ from __future__ import annotations
 import argparse
 import functools
 import json
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -35,14 +34,14 @@ from torch import Tensor, nn
 
 from channels import AWGN
 from channels.base import CSI, ChannelState, complex_normal
-from semsim import Link, spec, stream, zoo
+from semsim import Link, spec, zoo
 from semsim.codecs.deepjscc import DeepJSCCReceiver, DeepJSCCTransmitter, to_latent
 from semsim.codecs.latent_denoiser import LatentDenoiser
-from semsim.nn.muon import Muon, groups
+from semsim.tasks.base import Task
 from semsim.tasks.reconstruct import Reconstruct
-from semsim.training.learner import Batches
-from semsim.training.loop import TrainResult, train
-from semsim.training.spec import TrainSpec, rate
+from semsim.training.loop import Training, TrainResult, train
+from semsim.training.spec import TrainSpec
+from semsim.types import AnyLink
 
 SNR_DB = (-10.0, 15.0)
 FRESH_LR = 3e-3  # of a denoiser before a frozen codec
@@ -194,28 +193,36 @@ def diffusion(name: str, patches: Patches, runs: Path, out: Path) -> None:
         print("stage2", facts, flush=True)
 
 
+class Noise(Task):
+    """What a diffusion model makes of the noise in the latents that a frozen codec sends."""
+
+    def __init__(self, transmitter: Any, rival: DiffusionReceiver) -> None:
+        super().__init__()
+        self.transmitter, self.rival = transmitter.requires_grad_(False), rival
+
+    def own_loss(
+        self, source: Tensor, target: Tensor, progress: float, generator: torch.Generator
+    ) -> Tensor:
+        """Return the error of the noise, at random SNRs and steps of the diffusion."""
+        snr_db = torch.empty(len(source)).uniform_(*SNR_DB, generator=generator)
+        with torch.no_grad():
+            symbols = self.transmitter(source, CSI(None, 10 ** (-snr_db / 10)))
+        grid = self.transmitter.grid(tuple(source.shape[1:]))
+        latent = to_latent(symbols, self.transmitter.channels, *grid)
+        return self.rival.noise_loss(latent, generator)
+
+
 def fit_noise(transmitter: Any, rival: DiffusionReceiver, patches: Patches, steps: int) -> float:
     """Train the U-Net with the settings of :func:`fit`; return the minutes."""
-    settings = TrainSpec(batch_size=32, snr_db=SNR_DB, steps=steps, lr=FRESH_LR)
-    optimiser = Muon(groups(rival.network), lr=settings.lr)
-    generator, start = stream(0, "noise"), time.perf_counter()
-    batches = Batches(patches, settings, 0)
-    for step in range(settings.steps):
-        images, _ = batches.batch(step)
-        snr_db = torch.empty(len(images)).uniform_(*SNR_DB, generator=generator)
-        with torch.no_grad():
-            symbols = transmitter(images, CSI(None, 10 ** (-snr_db / 10)))
-        grid = transmitter.grid(tuple(images.shape[1:]))
-        loss = rival.noise_loss(to_latent(symbols, transmitter.channels, *grid), generator)
-        loss.backward()
-        nn.utils.clip_grad_norm_(rival.network.parameters(), settings.clip)
-        for group in optimiser.param_groups:
-            group["lr"] = settings.lr * rate((step + 1) / settings.steps, 0.05)
-        optimiser.step()
-        optimiser.zero_grad()
-        if step % 100 == 99:
-            print("diffusion", step + 1, round(loss.item(), 4), flush=True)
-    return (time.perf_counter() - start) / 60
+    settings = TrainSpec(
+        steps=steps, batch_size=32, lr=FRESH_LR, optimiser="muon", warmup=0.05, ema=0.0,
+        through="task",
+    )  # fmt: skip
+    with Training(
+        AnyLink(), patches, Noise(transmitter, rival), settings, progress="diffusion"
+    ) as training:
+        training.advance()
+        return training.finish().minutes
 
 
 def export(name: str, out: Path, folder: Path) -> None:

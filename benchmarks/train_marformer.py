@@ -13,7 +13,6 @@ the memory from going back to the system after each layer.
 from __future__ import annotations
 
 import argparse
-import os
 import time
 from pathlib import Path
 
@@ -23,14 +22,17 @@ from timing import multiply_adds
 from torch import Tensor, nn
 
 from semsim import zoo
-from semsim.nn import muon
+from semsim.tasks.base import Task
 from semsim.tasks.reconstruct import Reconstruct
-from semsim.training.spec import rate
+from semsim.training.loop import Training
+from semsim.training.spec import TrainSpec
+from semsim.types import AnyLink
 from semsim.vision.marformer import SIZES, MARformer, MetalSlices
 
 POOL = {"jaws": 5000, "ct128": 2025, "ct256": 972}
 SHARE = {"jaws": 0.7, "ct128": 0.15, "ct256": 0.15}  # of the items of a step
 BATCH, SIDE, LR, WARMUP, EMA = 4, 128, 2e-3, 0.03, 0.999
+LOOK_EVERY = 500  # steps
 
 
 def payload(kind: str, count: int, data: Path, split: str, seed: int = 0) -> MetalSlices:
@@ -55,17 +57,42 @@ def simulate(kind: str, data: Path, out: Path) -> np.ndarray:
     return np.load(file, mmap_mode="r")
 
 
-def batch(pool: dict[str, np.ndarray], rng: np.random.Generator) -> tuple[Tensor, Tensor]:
-    """Sources and targets [B, 1, 128, 128], each turned and mirrored at random."""
-    items = []
-    for kind in rng.choice(list(SHARE), BATCH, p=list(SHARE.values())):
-        pairs = pool[kind]
+class Crops(torch.utils.data.Dataset):
+    """Sources and targets [1, 128, 128], each turned and mirrored at random, as its index says."""
+
+    name = "crops"
+
+    def __init__(self, pool: dict[str, np.ndarray], count: int = 1_000_000) -> None:
+        self.pool, self.count = pool, count
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        rng = np.random.default_rng([0, index])
+        pairs = self.pool[rng.choice(list(SHARE), p=list(SHARE.values()))]
         top, left = rng.integers(0, pairs.shape[-1] - SIDE + 1, 2)
         pair = pairs[rng.integers(len(pairs)), :, top : top + SIDE, left : left + SIDE]
         pair = np.rot90(pair, rng.integers(4), (1, 2))
-        items.append(pair[..., ::-1] if rng.random() < 0.5 else pair)
-    both = torch.from_numpy(np.stack(items).astype(np.float32) / 65535)
-    return both[:, :1], both[:, 1:]
+        pair = pair[..., ::-1] if rng.random() < 0.5 else pair
+        both = torch.from_numpy(pair.astype(np.float32) / 65535)
+        return both[:1], both[1:]
+
+
+class Clean(Task):
+    """A network that takes artefacts out of a slice [B, 1, H, W], by the mean log MSE."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network, self.judge = network, Reconstruct("log_mse")
+
+    def forward(self, estimate: Tensor) -> Tensor:
+        """Return the slice without artefacts."""
+        return self.network(estimate)
+
+    def loss(self, output: Tensor, source: Tensor, target: Tensor) -> Tensor:
+        """Return the mean log MSE to the clean slice."""
+        return self.judge.loss(output, target, target)
 
 
 @torch.no_grad()
@@ -84,48 +111,20 @@ def run(data: Path, size: str, minutes: float, out: Path) -> None:
     seen = torch.stack([torch.cat([s.corrupted, s.clean]) for s in scans])
     torch.manual_seed(0)
     network = MARformer(**SIZES[size])
-    mean = torch.optim.swa_utils.AveragedModel(
-        network, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(EMA)
-    )
-    optimiser, task = muon.Muon(muon.groups(network), lr=LR), Reconstruct("log_mse")
-    steps, seconds = 0, 0.0
-    if (out / "last.pt").exists():
-        state = torch.load(out / "last.pt", weights_only=True)
-        network.load_state_dict(state["network"])
-        mean.load_state_dict(state["mean"])
-        optimiser.load_state_dict(state["optimiser"])
-        steps, seconds = state["steps"], state["seconds"]
-    rng = np.random.default_rng([0, steps])
-    last, saved, losses = time.perf_counter(), seconds, []
-    while seconds < 60 * minutes:
-        source, target = batch(pool, rng)
-        loss = task.loss(network(source), target, target)
-        loss.backward()
-        nn.utils.clip_grad_norm_(network.parameters(), 10.0)
-        for group in optimiser.param_groups:
-            group["lr"] = LR * rate(seconds / (60 * minutes), WARMUP)
-        optimiser.step()
-        optimiser.zero_grad()
-        mean.update_parameters(network)
-        steps += 1
-        losses.append(-10 / np.log(10) * loss.item())
-        now = time.perf_counter()
-        seconds, last = seconds + now - last, now
-        if seconds - saved > 240:
-            state = {
-                "network": network.state_dict(),
-                "mean": mean.state_dict(),
-                "optimiser": optimiser.state_dict(),
-                "steps": steps,
-                "seconds": seconds,
-            }
-            torch.save(state, out / "last.tmp")
-            os.replace(out / "last.tmp", out / "last.pt")
-            before, after = psnr_db(mean.module, seen).tolist()
-            print(f"{seconds / 60:5.1f} min, {steps} steps, training {np.mean(losses):.2f} dB, "
-                  f"new jaws {before:.2f} -> {after:.2f} dB", flush=True)  # fmt: skip
-            last, saved, losses = time.perf_counter(), seconds, []
-    export(mean.module.eval(), size, steps, seconds / 60, minutes, out)
+    spec = TrainSpec(
+        minutes=minutes, batch_size=BATCH, lr=LR, optimiser="muon", warmup=WARMUP, ema=EMA,
+        clip=10.0, flip=False, through="task",
+    )  # fmt: skip
+    with Training(AnyLink(), Crops(pool), Clean(network), spec, folder=out) as training:
+        while training.state.progress() < 1:
+            loss = training.advance(LOOK_EVERY)
+            with training.state.averaged():
+                before, after = psnr_db(network, seen).tolist()
+            print(f"{training.state.seconds / 60:5.1f} min, {training.state.steps} steps, training "
+                  f"{-10 / np.log(10) * loss:.2f} dB, new jaws {before:.2f} -> {after:.2f} dB",
+                  flush=True)  # fmt: skip
+        result = training.finish()
+    export(network, size, result.steps, result.minutes, minutes, out)
 
 
 def export(

@@ -170,13 +170,14 @@ def step_loss(state: State, source: Tensor, target: Tensor, step: int) -> Tensor
     link: Any = state.nets["link"]
     task: Any = state.nets["task"]
     labels = (step, *of_share(state.share))
-    networks = [*link.ends().values(), task] if link.ends() else [link]
+    alone = spec.through == "task"
+    networks = [*link.ends().values(), task] if alone or link.ends() else [link]
     low_precision = spec.precision == "bf16"
     # for what parts draw without a generator, such as a dropout
     torch.manual_seed(int(torch.randint(2**62, (), generator=stream(state.seed, "torch", *labels))))
     generator = stream(state.seed, "train", *labels, device=source.device)
     with networks_in_bf16(networks if low_precision else [], source.device):
-        if spec.through == "task":
+        if alone:
             return task.own_loss(source, target, state.progress(), generator)
         snr_db = draw_snr(spec, len(source), state.seed, labels).to(source.device)
         sources, targets = (_of_users(part, link.users) for part in (source, target))

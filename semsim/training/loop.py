@@ -75,7 +75,8 @@ def train(
     goes on from there. A checkpoint that is damaged is set aside, and the one before it is taken.
 
     Args:
-        link: a Link, or your own ``AnyLink``; its channel and front end are trained through.
+        link: a Link, or your own ``AnyLink``; its channel and front end are trained through. A task
+            that is trained alone needs none: ``AnyLink()``.
         payload: items (source, target).
         task: gives the loss; reconstruction by MSE by default.
         spec: how to train.
