@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from channels.base import CSI
-from semsim.codecs.deepjscc import to_latent, to_symbols
 from semsim.codecs.latent_denoiser import LATENT_WEIGHT, similarity
+from semsim.codecs.symbols import to_latent, to_symbols
 from semsim.phy.power import unit_power
 from semsim.types import Receiver, Transmission
 

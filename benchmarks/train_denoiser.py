@@ -35,8 +35,9 @@ from torch import Tensor, nn
 from channels import AWGN
 from channels.base import CSI, ChannelState, complex_normal
 from semsim import Link, spec, zoo
-from semsim.codecs.deepjscc import DeepJSCCReceiver, DeepJSCCTransmitter, to_latent
+from semsim.codecs.deepjscc import DeepJSCCReceiver, DeepJSCCTransmitter
 from semsim.codecs.latent_denoiser import LatentDenoiser
+from semsim.codecs.symbols import to_latent
 from semsim.tasks.base import Task
 from semsim.tasks.reconstruct import Reconstruct
 from semsim.training.loop import Training, TrainResult, train

@@ -8,17 +8,22 @@ form. What unit power hides, the image's scale, travels in a header that is paid
 
 from __future__ import annotations
 
-from fractions import Fraction
-
 import torch
 from torch import Tensor, nn
 
 from channels.base import CSI
-from semsim.codecs.deepjscc import latent_channels, pad_to_stride, to_latent, to_symbols
+from semsim.codecs.symbols import (
+    LatentCodec,
+    check_equalised,
+    latent_channels,
+    pad_to_stride,
+    shown,
+    to_latent,
+    to_symbols,
+)
 from semsim.nn.conv import transform_basis
 from semsim.phy.power import unit_power
-from semsim.ranges import clip
-from semsim.types import End, Receiver, Transmitter
+from semsim.types import Receiver, Transmitter
 
 BITS = 8  # of the scale
 REPEATS = 16  # of each header symbol: one bit in 10^5 wrong at 0 dB
@@ -27,32 +32,27 @@ SCALE_RANGE = (1e-3, 10.0)  # of the root mean square before normalisation, on a
 MIDDLE = 0.5  # of the pixel range, taken off before sending
 
 
-class _Analog(End):
+class _Analog(LatentCodec):
     """Block transform, gains and header that both ends share."""
 
+    kind = "analog"
     basis: Tensor
     gain: Tensor
     share: Tensor
 
-    def __init__(self, cbr: float | str, block: int) -> None:
+    def __init__(self, cbr: float | str = "1/2", *, block: int = 8) -> None:
         super().__init__()
         if block < 1:
             raise ValueError(f"block must be at least 1 pixel, got {block}")
-        self.block = block
+        self.block = self.stride = block
         self.channels = latent_channels(cbr, block)
-        self.spec = {"cbr": str(Fraction(self.channels, 6 * block**2)), "block": block}
+        self.spec = {"cbr": str(self.cbr), "block": block}
         basis, variance = torch.eye(3 * block**2), torch.ones(3 * block**2)
         if self.channels < 3 * block**2:
             basis, variance = transform_basis(block, self.channels)
         self.register_buffer("basis", basis, persistent=False)
         self.register_buffer("gain", variance**-0.25, persistent=False)
         self.register_buffer("share", variance.sqrt() / variance.sqrt().mean(), persistent=False)
-
-    def grid(self, shape: tuple[int, ...]) -> tuple[int, int]:
-        """Return how many blocks an image of this shape [3, H, W] has down and across."""
-        if len(shape) != 3 or shape[0] != 3:
-            raise ValueError(f"analog carries images of shape [3, H, W], got {list(shape)}")
-        return -(-shape[1] // self.block), -(-shape[2] // self.block)
 
 
 class AnalogTransmitter(_Analog, Transmitter):
@@ -71,13 +71,9 @@ class AnalogTransmitter(_Analog, Transmitter):
 
     uses_csi = False
 
-    def __init__(self, cbr: float | str = "1/2", *, block: int = 8) -> None:
-        super().__init__(cbr, block)
-
     def num_symbols(self, shape: tuple[int, ...]) -> int:
         """Return the symbols for an image [3, H, W], with the header."""
-        down, across = self.grid(shape)
-        return HEADER + self.channels // 2 * down * across
+        return HEADER + self.symbols_on_grid(shape)
 
     def forward(self, source: Tensor, csi: CSI, generator: torch.Generator | None = None) -> Tensor:
         """Return symbols [B, 1, K] for source [B, 3, H, W] in [0, 1]."""
@@ -98,9 +94,6 @@ class AnalogReceiver(_Analog, Receiver):
     Arguments as in :class:`AnalogTransmitter`.
     """
 
-    def __init__(self, cbr: float | str = "1/2", *, block: int = 8) -> None:
-        super().__init__(cbr, block)
-
     def forward(
         self,
         y: Tensor,
@@ -110,13 +103,8 @@ class AnalogReceiver(_Analog, Receiver):
     ) -> Tensor:
         """Return the image [B, *shape] for y [B, 1, K]; clamped to [0, 1] unless training."""
         grid = self.grid(shape)
-        expected = HEADER + self.channels // 2 * grid[0] * grid[1]
-        if csi.h is not None or y.shape[1:] != (1, expected):
-            raise ValueError(
-                f"the analog receiver takes equalised symbols [B, 1, {expected}] for an image "
-                f"{list(shape)}, got {list(y.shape)}; "
-                "give both ends the same codec and cbr, and use a front end such as lmmse"
-            )
+        expected = HEADER + self.symbols_on_grid(shape)
+        check_equalised(self.kind, y, csi, expected, shape)
         n0 = csi.n0.reshape(len(y), -1).expand(-1, expected)
         scale = read_header(y[:, 0, :HEADER], n0[:, :HEADER])
         received = to_latent(y[:, 0, HEADER:], self.channels, *grid)
@@ -125,8 +113,7 @@ class AnalogReceiver(_Analog, Receiver):
         latent = received * scale[:, None, None, None] * share / (share + noise)
         blocks = torch.einsum("cp,bchw->bphw", self.basis / self.gain[:, None], latent)
         image = nn.functional.pixel_shuffle(blocks, self.block) + MIDDLE
-        image = image[..., : shape[1], : shape[2]]
-        return image if self.training else clip(image)
+        return shown(image, shape, training=self.training)
 
 
 def ladder(device: torch.device) -> Tensor:

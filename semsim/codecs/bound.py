@@ -79,7 +79,6 @@ class BoundTransmitter(Transmitter):
         headers: Headers = "minimal",
     ) -> None:
         super().__init__()
-        cbr_fraction(cbr)
         check_choice("rate", rate, ("matched", "per_draw", "one", "ergodic"))
         check_choice("code", code, ("endless", "shell", "gaussian"))
         if rate == "ergodic" and code != "endless":
@@ -87,7 +86,7 @@ class BoundTransmitter(Transmitter):
                 f"rate 'ergodic' is of a code over very many items, got code {code!r}, one as long "
                 "as an item; write rate: one"
             )
-        self.cbr = cbr
+        self.cbr = cbr_fraction(cbr)
         self.rate = rate
         self.code = code
         self.stills = Stills(codec, headers, fallback)

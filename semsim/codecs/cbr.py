@@ -8,7 +8,7 @@ from fractions import Fraction
 _WRITTEN = re.compile(r"\s*\d{1,9}(\.\d{1,12})?(e[-+]?\d{1,2})?\s*(/\s*\d{1,9}\s*)?", re.IGNORECASE)
 
 
-def cbr_fraction(cbr: float | str) -> Fraction:
+def cbr_fraction(cbr: float | str | Fraction) -> Fraction:
     """Return a CBR as a fraction, its denominator at most 100,000.
 
     Raises:

@@ -2,79 +2,60 @@
 
 from __future__ import annotations
 
-from fractions import Fraction
 from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
 from channels.base import CSI
-from semsim.codecs.cbr import cbr_fraction
+from semsim.codecs.symbols import (
+    LatentCodec,
+    check_equalised,
+    latent_channels,
+    pad_to_stride,
+    shown,
+    symbol_trust,
+    to_latent,
+    to_symbols,
+)
 from semsim.nn.adjscc import WIDTH, DecoderADJSCC, EncoderADJSCC
 from semsim.nn.attention import ATTENTION
 from semsim.nn.codec import Decoder2019, Encoder2019, ResidualDecoder, ResidualEncoder, scale_widths
 from semsim.nn.same import Padding
 from semsim.phy.power import unit_power
-from semsim.ranges import clip
-from semsim.types import End, Receiver, Transmitter
+from semsim.types import Receiver, Transmitter
 
 Preset = Literal["residual", "bourtsoulatze2019", "adjscc"]
 Attention = Literal["none", "se", "eca", "simam", "pfca"]
 Adaptive = Literal["both", "receiver", "none"]
 
 
-def latent_channels(cbr: float | str, stride: int) -> int:
-    """Return how many real latent channels a CBR takes at one position per stride x stride pixels.
-
-    Two reals make one complex symbol, so the CBR is ``channels / 2`` over ``3 * stride**2``.
-    """
-    ratio = cbr_fraction(cbr)
-    whole = 3 * stride**2  # source values at one position
-    pairs, most = ratio * whole, whole // 2
-    if pairs.denominator == 1 and 0 < pairs <= most:
-        return 2 * int(pairs)
-    below = min(max(int(pairs), 1), most)
-    near = sorted({Fraction(n, whole) for n in (below, min(below + 1, most))})
-    raise ValueError(
-        f"cbr {cbr} is not possible with {stride} x {stride} pixels per position: it must be "
-        f"n/{whole} with n from 1 to {most}; the nearest are {' and '.join(map(str, near))}"
-    )
-
-
-def pad_to_stride(image: Tensor, stride: int) -> Tensor:
-    """Repeat the last row and column until both sides of image [B, C, H, W] fit the stride."""
-    down, right = -image.shape[-2] % stride, -image.shape[-1] % stride
-    return nn.functional.pad(image, (0, right, 0, down), mode="replicate")
-
-
-def to_symbols(latent: Tensor) -> Tensor:
-    """Pair the first half of the channels (real) with the second (imaginary): [B, 1, K] complex."""
-    real, imaginary = latent.float().flatten(2).chunk(2, dim=1)
-    return torch.complex(real, imaginary).flatten(1)[:, None]
-
-
-def to_latent(symbols: Tensor, channels: int, height: int, width: int) -> Tensor:
-    """Invert :func:`to_symbols`: [B, channels, height, width] real."""
-    pairs = symbols.reshape(symbols.shape[0], channels // 2, height, width)
-    return torch.cat([pairs.real, pairs.imag], dim=1)
-
-
-def symbol_trust(n0: Tensor, symbols: int) -> Tensor:
-    """Return 1 / (1 + n0) of each symbol, [B, symbols], for n0 [B] or [B, 1, >= symbols].
-
-    A symbol of unit power times this is its LMMSE estimate.
-    """
-    n0 = n0.reshape(len(n0), -1)[:, :symbols]
-    return (1 / (1 + n0)).expand(-1, symbols)
-
-
-class _Codec(End):
+class _Codec(LatentCodec):
     """What both ends must agree on: the arguments, checked, and the latent's shape."""
 
+    kind = "deepjscc"
     spec: dict[str, Any]
 
-    def __init__(self, spec: dict[str, Any]) -> None:
+    def __init__(
+        self,
+        cbr: float | str = "1/6",
+        *,
+        preset: Preset = "residual",
+        attention: Attention = "none",
+        adaptive: Adaptive | None = None,
+        stride: int = 4,
+        patch: int = 4,
+        width: int | None = None,
+        depth: int = 2,
+        reach: int = 0,
+        padding: Padding = "symmetric",
+    ) -> None:
         super().__init__()
+        spec: dict[str, Any] = (
+            {"cbr": cbr, "preset": preset, "attention": attention, "adaptive": adaptive,
+             "stride": stride, "patch": patch, "width": width, "depth": depth, "reach": reach,
+             "padding": padding}
+        )  # fmt: skip
         _choose(spec)
         for name, least in (("depth", 1), ("reach", 0)):
             if spec[name] < least:
@@ -84,13 +65,12 @@ class _Codec(End):
         self.stride = spec["stride"]
         self.channels = latent_channels(spec["cbr"], self.stride)
         #: the arguments, as kept with weights
-        self.spec = {**spec, "cbr": str(Fraction(self.channels, 6 * self.stride**2))}
+        self.spec = {**spec, "cbr": str(self.cbr)}
+        self._make()
 
-    def grid(self, shape: tuple[int, ...]) -> tuple[int, int]:
-        """Return the latent's height and width for an image of this shape [3, H, W]."""
-        if len(shape) != 3 or shape[0] != 3:
-            raise ValueError(f"deepjscc carries images of shape [3, H, W], got {list(shape)}")
-        return -(-shape[1] // self.stride), -(-shape[2] // self.stride)
+    def _make(self) -> None:
+        """Make the networks of this end."""
+        raise NotImplementedError
 
     def sizes(self) -> dict[str, Any]:
         """Return the arguments that go on to the residual networks."""
@@ -161,25 +141,7 @@ class DeepJSCCTransmitter(_Codec, Transmitter):
             "keras" for weights from Keras (:mod:`semsim.codecs.keras.convert`).
     """
 
-    def __init__(
-        self,
-        cbr: float | str = "1/6",
-        *,
-        preset: Preset = "residual",
-        attention: Attention = "none",
-        adaptive: Adaptive | None = None,
-        stride: int = 4,
-        patch: int = 4,
-        width: int | None = None,
-        depth: int = 2,
-        reach: int = 0,
-        padding: Padding = "symmetric",
-    ) -> None:
-        super().__init__(
-            {"cbr": cbr, "preset": preset, "attention": attention, "adaptive": adaptive,
-             "stride": stride, "patch": patch, "width": width, "depth": depth, "reach": reach,
-             "padding": padding}
-        )  # fmt: skip
+    def _make(self) -> None:
         self.uses_csi = self.spec["adaptive"] == "both"
         self.encoder = self._encoder()
         # convolutions are faster in this order, on CPU and GPU
@@ -196,8 +158,7 @@ class DeepJSCCTransmitter(_Codec, Transmitter):
 
     def num_symbols(self, shape: tuple[int, ...]) -> int:
         """Return the symbols for an image [3, H, W]; its sides are padded to the stride."""
-        height, width = self.grid(shape)
-        return self.channels // 2 * height * width
+        return self.symbols_on_grid(shape)
 
     def forward(self, source: Tensor, csi: CSI, generator: torch.Generator | None = None) -> Tensor:
         """Return symbols [B, 1, K] for source [B, 3, H, W] in [0, 1]."""
@@ -219,25 +180,7 @@ class DeepJSCCReceiver(_Codec, Receiver):
     :class:`DeepJSCCTransmitter`.
     """
 
-    def __init__(
-        self,
-        cbr: float | str = "1/6",
-        *,
-        preset: Preset = "residual",
-        attention: Attention = "none",
-        adaptive: Adaptive | None = None,
-        stride: int = 4,
-        patch: int = 4,
-        width: int | None = None,
-        depth: int = 2,
-        reach: int = 0,
-        padding: Padding = "symmetric",
-    ) -> None:
-        super().__init__(
-            {"cbr": cbr, "preset": preset, "attention": attention, "adaptive": adaptive,
-             "stride": stride, "patch": patch, "width": width, "depth": depth, "reach": reach,
-             "padding": padding}
-        )  # fmt: skip
+    def _make(self) -> None:
         self.decoder = self._decoder()
         self.decoder.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
@@ -258,14 +201,8 @@ class DeepJSCCReceiver(_Codec, Receiver):
         generator: torch.Generator | None = None,
     ) -> Tensor:
         """Return the image [B, *shape] for y [B, 1, K]; clamped to [0, 1] unless training."""
-        grid = self.grid(shape)
-        expected = self.channels // 2 * grid[0] * grid[1]
-        if csi.h is not None or y.shape[1:] != (1, expected):
-            raise ValueError(
-                f"the deepjscc receiver takes equalised symbols [B, 1, {expected}] for an image "
-                f"{list(shape)}, got {list(y.shape)}; "
-                "give both ends the same codec and cbr, and use a front end such as lmmse"
-            )
+        grid, expected = self.grid(shape), self.symbols_on_grid(shape)
+        check_equalised(self.kind, y, csi, expected, shape)
         if self.spec["preset"] == "residual":
             trust = symbol_trust(csi.n0, expected)
             latent = to_latent(y[:, 0] * trust, self.channels, *grid)
@@ -275,5 +212,4 @@ class DeepJSCCReceiver(_Codec, Receiver):
             latent = to_latent(y[:, 0], self.channels, *grid)
             seen = (csi.effective_snr_db(),) if self.spec["preset"] == "adjscc" else ()
             image = self.decoder(latent, *seen)
-        image = image[..., : shape[1], : shape[2]]
-        return image if self.training else clip(image)
+        return shown(image, shape, training=self.training)

@@ -84,7 +84,7 @@ class HybridTransmitter(Transmitter):
             cbr, codec=codec, mcs=mcs, engine=engine, fallback=fallback, headers=headers
         )
         self.bytes_per_pixel = self.base.bytes_per_pixel
-        self.cbr, self.share, self.power, self.chunk = cbr, share, power, chunk
+        self.cbr, self.share, self.power, self.chunk = self.base.cbr, share, power, chunk
         self.constellation = mcs_by_index(mcs).bits_per_symbol > 2  # QPSK is exact in each item
 
     @property

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from channels.base import CSI
 from channels.checks import check_choice
-from semsim.codecs.deepjscc import to_latent, to_symbols
+from semsim.codecs.symbols import LatentCodec, to_latent, to_symbols
 from semsim.nn.denoise import ResidualDenoiser, ScorePredictor
 from semsim.types import Receiver, Transmission
 
@@ -81,8 +81,8 @@ class LatentDenoiser(Receiver):
 
     Args:
         codec: the receiver to wrap; in a scenario the other half of the transmitter by default.
-        layout: ``grid`` where the codec has ``channels`` and ``grid(shape)`` and pairs halves of
-            the channels, as deepjscc and swin_jscc do; ``line`` takes the symbols of any codec as
+        layout: ``grid`` where the codec is a ``LatentCodec``, whose symbols pair halves of channels
+            on a grid, as deepjscc and swin_jscc; ``line`` takes the symbols of any codec as
             one row of pairs. By default grid where the codec offers one.
         width: features of the denoiser.
         depth: convolutions of the denoiser.
@@ -121,8 +121,7 @@ class LatentDenoiser(Receiver):
         self.codec: Any = codec
         self.freezes_transmitter = stage == 2
         self.delta, self.steps, self.told, self.stage = delta, steps, told, stage
-        has_grid = hasattr(self.codec, "grid") and hasattr(self.codec, "channels")
-        offered = "grid" if has_grid else "line"
+        offered = "grid" if isinstance(codec, LatentCodec) else "line"
         self.layout = layout or offered
         if self.layout not in get_args(Layout) or (self.layout, offered) == ("grid", "line"):
             raise ValueError(

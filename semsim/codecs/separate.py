@@ -80,14 +80,13 @@ class SeparateTransmitter(Transmitter):
         headers: Headers = "minimal",
     ) -> None:
         super().__init__()
-        cbr_fraction(cbr)
         if mcs != "best":
             mcs_by_index(mcs)
         if rank != "best" and (isinstance(rank, bool) or not isinstance(rank, int) or rank < 1):
             raise ValueError(f"rank is 'best' or a number of streams from 1, got {rank!r}")
         check_choice("engine", engine, ("bler", "ldpc"))
-        self.cbr = cbr
-        self.harq = _harq(harq, rounds, round_fading, cbr, round_cbr)
+        self.cbr = cbr_fraction(cbr)
+        self.harq = _harq(harq, rounds, round_fading, self.cbr, round_cbr)
         self.mcs = mcs
         self.rank = rank
         self.engine = engine
@@ -97,7 +96,7 @@ class SeparateTransmitter(Transmitter):
     def num_symbols(self, shape: tuple[int, ...]) -> int:
         """Return K of a round: its CBR times the number of source values, rounded down."""
         share = Fraction(1) if self.harq is None else self.harq.share
-        return symbols_at(str(cbr_fraction(self.cbr) * share), shape)
+        return symbols_at(self.cbr * share, shape)
 
     def rows(self) -> tuple[int, ...]:
         """Return the MCS rows to choose from."""
@@ -162,7 +161,7 @@ def _harq(
     combining: Combining,
     rounds: int,
     fading: RoundFading,
-    cbr: float | str,
+    cbr: Fraction,
     round_cbr: float | str | None,
 ) -> Harq | None:
     """Return what is sent again; None where nothing is."""
@@ -177,7 +176,7 @@ def _harq(
         if round_cbr is not None:
             raise ValueError("round_cbr is the CBR of one round of harq; set harq: ir, or drop it")
         return None
-    share = Fraction(1, 2) if round_cbr is None else cbr_fraction(round_cbr) / cbr_fraction(cbr)
+    share = Fraction(1, 2) if round_cbr is None else cbr_fraction(round_cbr) / cbr
     if share > 1:
         raise ValueError(f"round_cbr={round_cbr} is more than the whole budget, cbr={cbr}")
     return Harq(combining, rounds, fading, share)

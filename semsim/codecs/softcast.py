@@ -19,8 +19,8 @@ from torch import Tensor, nn
 from channels.base import CSI
 from semsim.codecs.cbr import cbr_fraction
 from semsim.codecs.stills import symbols_at
+from semsim.codecs.symbols import check_equalised, check_image_shape, shown
 from semsim.nn.dct import dct, inverse_dct
-from semsim.ranges import clip
 from semsim.types import End, Receiver, Transmitter, WithSideInfo
 
 MEAN_BITS = 12  #: of each colour's mean; what rounding leaves travels with the first chunk
@@ -71,8 +71,7 @@ def check_chunk(chunk: int) -> None:
 
 def layout(shape: tuple[int, ...], chunk: int, symbols: int) -> Layout:
     """Return the layout of an image [3, H, W] within so many complex symbols."""
-    if len(shape) != 3 or shape[0] != 3:
-        raise ValueError(f"softcast carries images of shape [3, H, W], got {list(shape)}")
+    check_image_shape("softcast", shape)
     down, across = -(-shape[1] // chunk), -(-shape[2] // chunk)
     sent = min(2 * symbols // chunk**2, 3 * down * across)
     if sent < 1:
@@ -84,11 +83,10 @@ def layout(shape: tuple[int, ...], chunk: int, symbols: int) -> Layout:
 
 
 class _SoftCast(End):
-    def __init__(self, cbr: float | str, chunk: int) -> None:
+    def __init__(self, cbr: float | str = "1/16", *, chunk: int = 16) -> None:
         super().__init__()
-        cbr_fraction(cbr)
         check_chunk(chunk)
-        self.cbr, self.chunk = cbr, chunk
+        self.cbr, self.chunk = cbr_fraction(cbr), chunk
 
     def layout(self, shape: tuple[int, ...]) -> Layout:
         """Return how an image [3, H, W] is cut."""
@@ -120,9 +118,6 @@ class SoftCastTransmitter(_SoftCast, Transmitter):
 
     uses_csi = False
 
-    def __init__(self, cbr: float | str = "1/16", *, chunk: int = 16) -> None:
-        super().__init__(cbr, chunk)
-
     def num_symbols(self, shape: tuple[int, ...]) -> int:
         """Return the symbols for an image [3, H, W]."""
         return self.layout(shape).symbols
@@ -139,9 +134,6 @@ class SoftCastReceiver(_SoftCast, Receiver):
 
     Chunks that were not sent are zero. Arguments as in :class:`SoftCastTransmitter`.
     """
-
-    def __init__(self, cbr: float | str = "1/16", *, chunk: int = 16) -> None:
-        super().__init__(cbr, chunk)
 
     reads_side_info = True
 
@@ -160,15 +152,10 @@ class SoftCastReceiver(_SoftCast, Receiver):
                 "the softcast receiver reads the side information of the softcast transmitter, "
                 "with the same cbr and chunk"
             )
-        if csi.h is not None or y.shape[1:] != (1, cut.symbols):
-            raise ValueError(
-                f"the softcast receiver takes equalised symbols [B, 1, {cut.symbols}] for an image "
-                f"{list(shape)}, got {list(y.shape)}; "
-                "give both ends the same codec and cbr, and use a front end such as lmmse"
-            )
+        check_equalised("softcast", y, csi, cut.symbols, shape)
         n0 = csi.n0.reshape(len(y), -1).expand(-1, cut.symbols)
         image = receive(y[:, 0], n0, side_info, cut, shape)
-        return image if self.training else clip(image)
+        return shown(image, shape, training=self.training)
 
 
 def send(image: Tensor, cut: Layout) -> WithSideInfo:

@@ -6,6 +6,7 @@ import math
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from fractions import Fraction
 from functools import cache
 from pathlib import Path
 from typing import Literal, TypeVar
@@ -107,7 +108,7 @@ def _rates(codec: str, folder: Path) -> RateDistortion:
     return RateDistortion(image_codec(codec), folder)
 
 
-def symbols_at(cbr: float | str, shape: Sequence[int]) -> int:
+def symbols_at(cbr: float | str | Fraction, shape: Sequence[int]) -> int:
     """Return K, the complex symbols that a CBR gives to a source of this shape without batch."""
     values = math.prod(shape)
     symbols = math.floor(cbr_fraction(cbr) * values)

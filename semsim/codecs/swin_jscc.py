@@ -11,9 +11,12 @@ import torch
 from torch import Tensor
 
 from channels.base import CSI
-from semsim.codecs.deepjscc import (
+from semsim.codecs.symbols import (
+    LatentCodec,
+    check_equalised,
     latent_channels,
     pad_to_stride,
+    shown,
     symbol_trust,
     to_latent,
     to_symbols,
@@ -21,8 +24,7 @@ from semsim.codecs.deepjscc import (
 from semsim.nn.snr import SNR_RANGE_DB, SNR_SCALE_DB
 from semsim.nn.swin_codec import SwinDecoder, SwinEncoder, SwinSizes
 from semsim.phy.power import unit_power
-from semsim.ranges import clip
-from semsim.types import End, Receiver, Transmitter, WithSideInfo
+from semsim.types import Receiver, Transmitter, WithSideInfo
 
 Preset = Literal["tiny", "cifar", "small", "base", "large"]
 Adaptive = Literal["both", "receiver", "none"]
@@ -38,21 +40,41 @@ PRESETS = {
 }
 
 
-class _Codec(End):
+class _Codec(LatentCodec):
     """What both ends must agree on: the arguments, checked, and the latent's shape."""
 
+    kind = "swin_jscc"
     spec: dict[str, Any]
 
-    def __init__(self, spec: dict[str, Any]) -> None:
+    def __init__(
+        self,
+        cbr: float | str | None = None,
+        *,
+        preset: Preset = "tiny",
+        adaptive: Adaptive = "both",
+        heatmap: bool | None = None,
+        patch: int | None = None,
+        widths: tuple[int, ...] | None = None,
+        depths: tuple[int, ...] | None = None,
+        decoder_depths: tuple[int, ...] | None = None,
+        window: int | None = None,
+        linear: int | None = None,
+        rates: tuple[float | str, ...] = (),
+    ) -> None:
         super().__init__()
+        spec: dict[str, Any] = (
+            {"cbr": cbr, "preset": preset, "adaptive": adaptive, "heatmap": heatmap, "patch": patch,
+             "widths": widths, "depths": depths, "decoder_depths": decoder_depths,
+             "window": window, "linear": linear, "rates": rates}
+        )  # fmt: skip
         for name, choices in (("preset", Preset), ("adaptive", Adaptive)):
             if spec[name] not in get_args(choices):
                 known = ", ".join(get_args(choices))
                 raise ValueError(f"{name} is one of {known}, got {spec[name]!r}")
-        preset = PRESETS[spec["preset"]]
+        usual = PRESETS[spec["preset"]]
         own = {k: spec[k] for k in _SIZES if spec[k] is not None}
         own |= {k: tuple(v) for k, v in own.items() if isinstance(v, list | tuple)}
-        self.sizes = dataclasses.replace(preset, **own)
+        self.sizes = dataclasses.replace(usual, **own)
         self.stride = self.sizes.stride
         #: latent channels of each rate that one network serves, rising; none where it serves one
         self.rates = self._channels_of(spec["rates"])
@@ -68,6 +90,11 @@ class _Codec(End):
         self.spec = self._kept(spec, own)
         self.trust_channels = self.channels // 2 if self.heatmap else 0
         self.snr_unit = SNR_SCALE_DB if is_tiny else 1.0
+        self._make()
+
+    def _make(self) -> None:
+        """Make the networks of this end."""
+        raise NotImplementedError
 
     def _channels_of(self, rates: tuple[float | str, ...]) -> list[int]:
         try:
@@ -92,18 +119,12 @@ class _Codec(End):
     def _kept(self, spec: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
         """Return the arguments as kept with weights; one file serves all of ``rates``."""
         whole = 6 * self.stride**2
-        kept = {**spec, "cbr": str(Fraction(self.channels, whole))}
+        kept = {**spec, "cbr": str(self.cbr)}
         kept |= {k: list(v) for k, v in own.items() if isinstance(v, tuple)}
         kept["rates"] = [str(Fraction(c, whole)) for c in self.rates]
         if self.rates:
             del kept["cbr"]
         return kept
-
-    def grid(self, shape: tuple[int, ...]) -> tuple[int, int]:
-        """Return the latent's height and width for an image of this shape [3, H, W]."""
-        if len(shape) != 3 or shape[0] != 3:
-            raise ValueError(f"swin_jscc carries images of shape [3, H, W], got {list(shape)}")
-        return -(-shape[1] // self.stride), -(-shape[2] // self.stride)
 
 
 _SIZES = ("patch", "widths", "depths", "decoder_depths", "window", "linear")
@@ -150,34 +171,15 @@ class SwinTransmitter(_Codec, Transmitter):
     1 / (1 + n0) at the receiver, an SNR clamped to -20 to 40 dB, the heatmap at the coarsest scale.
     """  # noqa: E501
 
-    def __init__(
-        self,
-        cbr: float | str | None = None,
-        *,
-        preset: Preset = "tiny",
-        adaptive: Adaptive = "both",
-        heatmap: bool | None = None,
-        patch: int | None = None,
-        widths: tuple[int, ...] | None = None,
-        depths: tuple[int, ...] | None = None,
-        decoder_depths: tuple[int, ...] | None = None,
-        window: int | None = None,
-        linear: int | None = None,
-        rates: tuple[float | str, ...] = (),
-    ) -> None:
-        super().__init__(
-            {"cbr": cbr, "preset": preset, "adaptive": adaptive, "heatmap": heatmap, "patch": patch,
-             "widths": widths, "depths": depths, "decoder_depths": decoder_depths,
-             "window": window, "linear": linear, "rates": rates}
-        )  # fmt: skip
-        sees_snr = adaptive == "both"
+    def _make(self) -> None:
+        sees_snr = self.spec["adaptive"] == "both"
         self.uses_csi = sees_snr or self.heatmap
         self.encoder = SwinEncoder(
             None if self.rates else self.channels, self.sizes,
             snr_unit=self.snr_unit if sees_snr else None, heatmap=self.trust_channels,
         )  # fmt: skip
         if self.rates:
-            unit = self.sizes.widths[-1] if preset == "tiny" else 1.0
+            unit = self.sizes.widths[-1] if self.spec["preset"] == "tiny" else 1.0
             self.rate = self.sizes.mod_net(unit)
 
     def num_symbols(self, shape: tuple[int, ...]) -> int:
@@ -255,29 +257,11 @@ class SwinReceiver(_Codec, Receiver):
     :class:`SwinTransmitter`.
     """
 
-    def __init__(
-        self,
-        cbr: float | str | None = None,
-        *,
-        preset: Preset = "tiny",
-        adaptive: Adaptive = "both",
-        heatmap: bool | None = None,
-        patch: int | None = None,
-        widths: tuple[int, ...] | None = None,
-        depths: tuple[int, ...] | None = None,
-        decoder_depths: tuple[int, ...] | None = None,
-        window: int | None = None,
-        linear: int | None = None,
-        rates: tuple[float | str, ...] = (),
-    ) -> None:
-        super().__init__(
-            {"cbr": cbr, "preset": preset, "adaptive": adaptive, "heatmap": heatmap, "patch": patch,
-             "widths": widths, "depths": depths, "decoder_depths": decoder_depths,
-             "window": window, "linear": linear, "rates": rates}
-        )  # fmt: skip
+    def _make(self) -> None:
         self.decoder = SwinDecoder(
             None if self.rates else self.channels, self.sizes,
-            snr_unit=None if adaptive == "none" else self.snr_unit, heatmap=self.trust_channels,
+            snr_unit=None if self.spec["adaptive"] == "none" else self.snr_unit,
+            heatmap=self.trust_channels,
         )  # fmt: skip
 
     reads_side_info = True
@@ -301,19 +285,14 @@ class SwinReceiver(_Codec, Receiver):
         if self.rates and self.training:
             channels = self.sizes.widths[-1]
         expected = channels // 2 * grid[0] * grid[1]
-        if csi.h is not None or y.shape[1:] != (1, expected):
-            raise ValueError(
-                f"the swin_jscc receiver takes equalised symbols [B, 1, {expected}] for an image "
-                f"{list(shape)}, got {list(y.shape)}; "
-                "give both ends the same codec and cbr, and use a front end such as lmmse"
-            )
+        check_equalised(self.kind, y, csi, expected, shape)
         trust = symbol_trust(csi.n0, expected)
         latent = to_latent(y[:, 0] * trust, channels, *grid)
         if side_info is not None:
             latent = self._place(latent, side_info)
         heatmap = trust.reshape(len(y), channels // 2, *grid) if self.heatmap else None
-        image = self.decoder(latent, _snr(csi), heatmap)[..., : shape[1], : shape[2]]
-        return image if self.training else clip(image)
+        image = self.decoder(latent, _snr(csi), heatmap)
+        return shown(image, shape, training=self.training)
 
     def _place(self, latent: Tensor, chosen: Tensor) -> Tensor:
         """Put the channels of latent [B, C, h, w] where ``chosen`` [B, width] says, else zero."""

@@ -9,10 +9,16 @@ from torch import Tensor, nn
 
 from channels.base import CSI
 from semsim.phy.qam import qam_map, qam_nearest
-from semsim.types import Receiver, Transmitter
+from semsim.types import End, Receiver, Transmitter
 
 
-class UncodedTransmitter(Transmitter):
+class _Uncoded(End):
+    def __init__(self, bits_per_symbol: Literal[2, 4, 6, 8] = 2) -> None:
+        super().__init__()
+        self.bits_per_symbol = bits_per_symbol
+
+
+class UncodedTransmitter(_Uncoded, Transmitter):
     """Bits to Gray-labelled QAM symbols; the last symbol is filled up with zeros.
 
     Args:
@@ -21,10 +27,6 @@ class UncodedTransmitter(Transmitter):
 
     uses_csi = False
     constellation = True
-
-    def __init__(self, bits_per_symbol: Literal[2, 4, 6, 8] = 2) -> None:
-        super().__init__()
-        self.bits_per_symbol = bits_per_symbol
 
     def num_symbols(self, shape: tuple[int, ...]) -> int:
         """Return the symbols for an item of this many bits."""
@@ -40,16 +42,12 @@ class UncodedTransmitter(Transmitter):
         return qam_map(nn.functional.pad(source, (0, missing)), self.bits_per_symbol)[:, None]
 
 
-class UncodedReceiver(Receiver):
+class UncodedReceiver(_Uncoded, Receiver):
     """Symbols to the bits of the nearest constellation point, the decision of the closed forms.
 
     Args:
         bits_per_symbol: as sent.
     """
-
-    def __init__(self, bits_per_symbol: Literal[2, 4, 6, 8] = 2) -> None:
-        super().__init__()
-        self.bits_per_symbol = bits_per_symbol
 
     def forward(
         self,

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from channels.base import CSI
 from semsim.codecs.analog import HEADER, header, read_header
+from semsim.codecs.symbols import check_equalised
 from semsim.phy.power import unit_power
 from semsim.types import Receiver, Transmitter
 
@@ -65,12 +66,7 @@ class ValuesReceiver(Receiver):
         generator: torch.Generator | None = None,
     ) -> Tensor:
         """Return the item [B, *shape] for y [B, 1, K]."""
-        if csi.h is not None or y.shape[1:] != (1, _symbols(shape)):
-            raise ValueError(
-                f"the values receiver takes equalised symbols [B, 1, {_symbols(shape)}] for an "
-                f"item {list(shape)}, got {list(y.shape)}; give both ends the codec values, and "
-                "use a front end such as lmmse"
-            )
+        check_equalised("values", y, csi, _symbols(shape), shape)
         n0 = csi.n0.reshape(len(y), -1).expand(-1, y.shape[2])
         first = _is_header(y)
         scale = read_header(y[:, 0, first], n0[:, first])

@@ -9,14 +9,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from channels import AWGN, PerfectCSI, Rayleigh
+from channels import AWGN, CSI, PerfectCSI, Rayleigh
 from semsim import spec
 from semsim.link import Link
 from semsim.phy.power import TOLERANCE, most_power
 from semsim.scenario import fields
 from semsim.seeds import stream
 from semsim.tables import TRANSMITTERS
-from semsim.types import Receiver, Transmission, Transmitter
+from semsim.types import Receiver, Transmission, Transmitter, WithSideInfo
 
 #: further settings of a kind, beside its defaults; the first of those that cannot do without
 SETTINGS: dict[str, list[dict[str, Any]]] = {
@@ -79,6 +79,20 @@ class Case:
         sent: Transmission = self.link.transmit(source, 20.0, stream(1, "link"))
         return sent
 
+    def calls(self) -> dict[Any, tuple[tuple[Any, ...], dict[str, Any]]]:
+        """Send a batch, and return what each end was called with."""
+        calls: dict[Any, tuple[tuple[Any, ...], dict[str, Any]]] = {}
+        hooks = [
+            end.register_forward_pre_hook(
+                lambda end, given, named: calls.update({end: (given, named)}), with_kwargs=True
+            )
+            for end in self.link.ends().values()
+        ]
+        self.send(self.source())
+        for hook in hooks:
+            hook.remove()
+        return calls
+
 
 @pytest.fixture(params=CASES)
 def case(request: pytest.FixtureRequest) -> Case:
@@ -108,12 +122,19 @@ def test_an_item_costs_as_many_symbols_as_promised(case: Case) -> None:
         assert sent.symbols.shape == (3, 1, promised)
 
 
-def test_one_item_alone_is_sent_as_within_a_batch(case: Case) -> None:
-    source = case.source()
-    together, alone = case.link.begin(source), case.link.begin(source[1:2])
-    if case.transmitter.link_class is not None or not isinstance(together, Tensor):
-        pytest.skip("its symbols are drawn, or depend on the channel")
-    torch.testing.assert_close(together[1:2], alone, rtol=1e-4, atol=1e-4)
+def test_one_item_alone_is_sent_and_received_as_within_a_batch(case: Case) -> None:
+    if case.transmitter.link_class is not None:
+        pytest.skip("its ends are one; what is lost is drawn for a batch")
+    calls = case.calls()
+    for end in case.link.ends().values():
+        (source, csi, *rest), named = calls[end]
+        own = CSI(csi.h if csi.h is None else csi.h[1:2], csi.n0[1:2])
+        told = {key: value[1:2] for key, value in named.items()}
+        together, alone = end(source, csi, *rest, **named), end(source[1:2], own, *rest, **told)
+        if isinstance(together, WithSideInfo):
+            assert torch.equal(together.side_info[1:2], alone.side_info)
+            together, alone = together.symbols, alone.symbols
+        torch.testing.assert_close(together[1:2], alone, rtol=1e-4, atol=1e-4)
 
 
 def test_the_same_generator_sends_and_receives_the_same(case: Case) -> None:
@@ -155,15 +176,12 @@ def test_gradients_reach_every_parameter(case: Case) -> None:
 def test_ends_make_nothing_on_another_device(case: Case) -> None:
     if case.transmitter.link_class is not None or case.kind in NEEDS_SETTINGS:
         pytest.skip("image codecs, and models of other frameworks, compute on the CPU")
-    source, heard = case.source(), []
-    case.link.receiver.register_forward_pre_hook(
-        lambda _, args, named: heard.append((args, named)), with_kwargs=True
-    )
-    sent = case.send(source)
-    with torch.device("meta"):  # where a tensor lands that does not say its device
-        begun = case.link.begin(source)
-        args, named = heard[0]
-        again = case.link.receiver(*args, **named)
-    if isinstance(begun, Tensor) and not case.transmitter.uses_csi:
-        assert torch.equal(begun, sent.symbols)
-    assert torch.equal(again, sent.estimate)
+    calls = case.calls()
+    for end in case.link.ends().values():
+        given, named = calls[end]
+        expected = end(*given, **named)
+        with torch.device("meta"):  # where a tensor lands that does not say its device
+            again = end(*given, **named)
+        if isinstance(expected, WithSideInfo):
+            expected, again = expected.symbols, again.symbols
+        assert torch.equal(again, expected)

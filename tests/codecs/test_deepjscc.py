@@ -8,12 +8,8 @@ import torch
 from channels import AWGN, Rayleigh
 from channels.base import CSI
 from semsim import Link, stream
-from semsim.codecs.deepjscc import (
-    DeepJSCCReceiver,
-    DeepJSCCTransmitter,
-    to_latent,
-    to_symbols,
-)
+from semsim.codecs.deepjscc import DeepJSCCReceiver, DeepJSCCTransmitter
+from semsim.codecs.symbols import to_latent, to_symbols
 
 SMALL = {"width": 16, "depth": 1}
 PRESETS = [

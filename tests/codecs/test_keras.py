@@ -16,7 +16,7 @@ from torch import Tensor
 
 from channels import AWGN, CSI, Rayleigh
 from semsim import Link, evaluate, stream
-from semsim.codecs.deepjscc import DeepJSCCReceiver, DeepJSCCTransmitter, to_symbols
+from semsim.codecs.deepjscc import DeepJSCCReceiver, DeepJSCCTransmitter
 from semsim.codecs.keras.codec import (
     KerasReceiver,
     KerasTransmitter,
@@ -24,6 +24,7 @@ from semsim.codecs.keras.codec import (
     pair,
     unpair,
 )
+from semsim.codecs.symbols import to_symbols
 from semsim.payloads.photos import Photos
 
 HERE = Path(__file__).parent

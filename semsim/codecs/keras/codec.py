@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 
 from channels.base import CSI
-from semsim.codecs.deepjscc import to_latent, to_symbols
 from semsim.codecs.keras import models
 from semsim.codecs.keras.frameworks import Backend
 from semsim.codecs.keras.loading import End as Which
 from semsim.codecs.keras.loading import network
+from semsim.codecs.symbols import to_latent, to_symbols
 from semsim.phy.power import unit_power
 from semsim.types import End, Receiver, Transmitter
 

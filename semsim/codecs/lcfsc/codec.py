@@ -18,17 +18,16 @@ from torch import Tensor, nn
 
 from channels.base import CSI
 from channels.checks import check_choice
-from semsim.codecs.deepjscc import pad_to_stride, to_latent, to_symbols
 from semsim.codecs.lcfsc.arguments import MASKS, Fusion, check
 from semsim.codecs.lcfsc.ends import Ends
 from semsim.codecs.lcfsc.estimator import NoisePurifier
 from semsim.codecs.lcfsc.fusion import CSIFusion, Sources, mask_logits, random_scores
 from semsim.codecs.lcfsc.ratio import RELEASE_RATIOS, RatioGenerator
+from semsim.codecs.symbols import pad_to_stride, shown, symbol_trust, to_latent, to_symbols
 from semsim.nn.snr import SNR_SCALE_DB
 from semsim.nn.swin import Attend
 from semsim.nn.swin_codec import SwinDecoder, SwinEncoder
 from semsim.phy.power import unit_power
-from semsim.ranges import clip
 from semsim.types import Receiver, Transmission, Transmitter
 
 Preset = Literal["tiny", "release"]
@@ -110,8 +109,7 @@ class LCFSCTransmitter(Ends, Transmitter):
 
     def num_symbols(self, shape: tuple[int, ...]) -> int:
         """Return the symbols for an image [3, H, W]; its sides are padded to the stride."""
-        height, width = self.grid(shape)
-        return self.channels // 2 * height * width
+        return self.symbols_on_grid(shape)
 
     def forward(self, source: Tensor, csi: CSI, generator: torch.Generator | None = None) -> Tensor:
         """Return symbols [B, 1, K].
@@ -258,9 +256,9 @@ class LCFSCReceiver(Ends, Receiver):
             shape: the image's, [3, H, W].
         """
         height, width = self.grid(shape)
-        symbols = self.channels // 2 * height * width
+        symbols = self.symbols_on_grid(shape)
         streams = self._symbols(y, csi, symbols)
-        trust = (1 / (1 + csi.n0.reshape(len(y), -1))).expand(-1, symbols)
+        trust = symbol_trust(csi.n0, symbols)
         latent = to_latent(streams * trust, self.channels, height, width)
         trust = trust.reshape(len(y), self.channels // 2, height, width)
         if self.spec["beside"] == "channel":
@@ -272,8 +270,7 @@ class LCFSCReceiver(Ends, Receiver):
             facts = self.channel_facts(csi.h, csi.n0)[:, :, None, None]
             trust = torch.cat([trust, facts.expand(-1, -1, height, width)], dim=1)
         image = self.decoder(latent, csi.effective_snr_db(), trust)
-        image = image[..., : shape[1], : shape[2]]
-        return image if self.training else clip(image)
+        return shown(image, shape, training=self.training)
 
     def _symbols(self, y: Tensor, csi: CSI, symbols: int) -> Tensor:
         """Return [B, K], symbol k from stream k mod R."""

@@ -7,17 +7,15 @@ Source: Xie and others (2024), see ``fusion``. Found in the public release: the 
 
 from __future__ import annotations
 
-from fractions import Fraction
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from channels.base import CSI
-from semsim.codecs.deepjscc import latent_channels
+from semsim.codecs.symbols import LatentCodec, latent_channels
 from semsim.nn.snr import SNR_SCALE_DB
 from semsim.nn.swin_codec import SwinSizes
-from semsim.types import End
 
 
 class Size:
@@ -58,9 +56,10 @@ PRESETS = {
 }  # fmt: skip
 
 
-class Ends(End):
+class Ends(LatentCodec):
     """What both ends must agree on: the rate, the sizes, the antennas."""
 
+    kind = "lcfsc"
     spec: dict[str, Any]
 
     def __init__(self, spec: dict[str, Any]) -> None:
@@ -76,13 +75,7 @@ class Ends(End):
         self.antennas = (spec["num_rx"], spec["num_tx"])
         self.facts = 2 * spec["num_rx"] * spec["num_tx"] + 1  #: numbers that describe a channel
         #: the arguments, as kept with weights
-        self.spec = {**spec, "cbr": str(Fraction(self.channels, 6 * self.stride**2))}
-
-    def grid(self, shape: tuple[int, ...]) -> tuple[int, int]:
-        """Return the latent's height and width for an image of this shape [3, H, W]."""
-        if len(shape) != 3 or shape[0] != 3:
-            raise ValueError(f"lcfsc carries images of shape [3, H, W], got {list(shape)}")
-        return -(-shape[1] // self.stride), -(-shape[2] // self.stride)
+        self.spec = {**spec, "cbr": str(self.cbr)}
 
     def channel_facts(self, h: Tensor, n0: Tensor) -> Tensor:
         """Return [Re H, Im H, SNR / 20 dB], [B, facts], for h [B, R, T, 1] and n0 [B], linear."""
