@@ -177,6 +177,15 @@ def parse_transmitter(value: object) -> BaseModel:
     return spec.parse("transmitter", {**specs["transmitter"], **value})
 
 
+def parse_receiver(value: object) -> BaseModel | None:
+    """Return the receiver; a transmitter that brings both ends has none in the table."""
+    kind = value.get("kind") if isinstance(value, Mapping) else value
+    transmitters, receivers = spec.FAMILIES["transmitter"], spec.FAMILIES["receiver"]
+    if isinstance(kind, str) and kind in transmitters and kind not in receivers:
+        raise SpecError("kind", f"transmitter {kind!r} brings both ends; leave receiver out")
+    return None if value is None else spec.parse("receiver", value)
+
+
 def parse_link(value: object) -> BaseModel | None:
     """Return the link where it is more than transmitter, channel and receiver in a row."""
     if isinstance(value, Mapping) and isinstance(value.get("transmitters"), list):

@@ -81,7 +81,9 @@ class Scenario(BaseModel):
     transmitter: Annotated[
         Any, PlainValidator(fields.parse_transmitter), WithJsonSchema({"x-part": "transmitter"})
     ] = None
-    receiver: spec.nested("receiver") = None  # type: ignore[valid-type]
+    receiver: Annotated[
+        Any, PlainValidator(fields.parse_receiver), WithJsonSchema({"x-part": "receiver"})
+    ] = None
     channel: spec.nested("channel") = None  # type: ignore[valid-type]
     csi: Annotated[Any, PlainValidator(fields.parse_ends)] = Field(default_factory=fields.Ends)
     frontend: spec.nested("frontend") = fields.part_of_kind("frontend", "lmmse")  # type: ignore[valid-type]

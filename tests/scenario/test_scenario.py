@@ -617,3 +617,16 @@ def test_feedback_at_the_lowest_snr_has_a_price() -> None:
     source = torch.rand(2, 8)
     sent = link.transmit(source, -200.0, stream(0, "low"))
     assert 0 < sent.ledger.feedback < math.inf
+
+
+@pytest.mark.parametrize("kind", ["separate", "hybrid", "bound", "no_link"])
+def test_a_transmitter_that_brings_both_ends_takes_no_receiver(kind: str) -> None:
+    from semsim.mistakes import SpecError
+    from semsim.scenario.scenario import Scenario
+
+    written = {
+        "payload": "photos", "transmitter": {"kind": kind}, "receiver": {"kind": kind},
+        "channel": "awgn", "metrics": ["psnr"], "snr_db": [10],
+    }  # fmt: skip
+    with pytest.raises(SpecError, match=f"receiver.kind: .*{kind}' brings both ends; leave rec"):
+        Scenario.parse(written)
