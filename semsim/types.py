@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, NamedTuple, Protocol
@@ -167,8 +168,20 @@ class End(nn.Module):
 
     #: the arguments that weights belong to, kept with them; None where an end needs no weights
     spec: Mapping[str, Any] | None = None
+    takes: ClassVar[tuple[str, ...]] = ()  #: what a link calls ``forward`` with, in order
     brings_weights: bool = False  #: True where a trained network came with the arguments
     bytes_per_pixel: float = 0.0  #: memory that a pixel takes beside what torch sees
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        """Refuse an end whose ``forward`` a link could not call."""
+        super().__init_subclass__(**options)
+        try:
+            inspect.signature(cls.forward).bind(cls, *cls.takes)
+        except TypeError as error:
+            raise TypeError(
+                f"{cls.__name__}.forward is called with {', '.join(cls.takes)}, got a signature "
+                f"with {error}; write forward(self, {', '.join(cls.takes)}=None)"
+            ) from None
 
     def auxiliary_loss(self, progress: float, sent: Transmission) -> Tensor | float:
         """Return what this end asks of itself in training, beside the task, a scalar.
@@ -183,6 +196,7 @@ class End(nn.Module):
 class Transmitter(End):
     """Source in, complex symbols of unit mean power per item out (see ``semsim.phy.power``)."""
 
+    takes = ("source", "csi", "generator")
     uses_csi: bool = True  #: False where x depends on the source alone: a sweep then encodes once
     #: True for CSI with h as this end believes it, and n0 [B], also in front of a linear front
     #: end; without, the noise that the front end will leave on each symbol
@@ -215,6 +229,7 @@ class Transmitter(End):
 class Receiver(End):
     """Received symbols in, an estimate of the source out."""
 
+    takes = ("y", "csi", "shape", "generator")
     reads_side_info: bool = False  #: True where ``forward`` takes ``side_info`` as well
     freezes_transmitter: bool = False  #: True where a link's training leaves the transmitter alone
 

@@ -356,3 +356,11 @@ def test_double_precision_is_refused_at_networks() -> None:
         link(unit_source().double(), 0.0, stream(1, "link"))
     with pytest.raises(ValueError, match=r"has float64 weights; write \.float"):
         link.double()(unit_source(), 0.0, stream(1, "link"))
+
+
+def test_an_end_that_a_link_could_not_call_is_refused_where_it_is_written() -> None:
+    with pytest.raises(TypeError, match=r"write forward\(self, source, csi, generator=None\)"):
+
+        class Old(Transmitter):
+            def forward(self, source: Tensor, csi: CSI) -> Tensor:
+                return source

@@ -621,9 +621,6 @@ def test_feedback_at_the_lowest_snr_has_a_price() -> None:
 
 @pytest.mark.parametrize("kind", ["separate", "hybrid", "bound", "no_link"])
 def test_a_transmitter_that_brings_both_ends_takes_no_receiver(kind: str) -> None:
-    from semsim.mistakes import SpecError
-    from semsim.scenario.scenario import Scenario
-
     written = {
         "payload": "photos", "transmitter": {"kind": kind}, "receiver": {"kind": kind},
         "channel": "awgn", "metrics": ["psnr"], "snr_db": [10],
