@@ -205,12 +205,13 @@ def rehearse(scenario: Scenario, built: Built) -> bool:
     What the training would refuse fails now. False where there is nothing to train.
     """
     for number, stage in enumerate(stages_of(scenario)):
-        alone = not scenario.train.stages  # type: ignore[union-attr]
         try:
-            if not _rehearse(stage, built if alone else stage.build(built.device)):
+            if not _rehearse(stage, built if stage is scenario else stage.build(built.device)):
                 return False
         except SpecError as error:
-            raise error if alone else error.under("train", "stages", number) from error
+            if not scenario.train.stages:  # type: ignore[union-attr]
+                raise
+            raise error.under("train", "stages", number) from error
     return True
 
 

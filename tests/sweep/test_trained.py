@@ -216,6 +216,7 @@ def test_a_stage_may_change_an_argument_of_a_part() -> None:
         ({"start": "swin-cifar"}, r"^train\.start: no weights are called 'swin-cifar'"),
         ({"start": "none.pt"}, r"^train\.start: no such file: none\.pt"),
         ({"start": "resnet-cifar10"}, r"^train\.start: 'resnet-cifar10' has no tensor whose name"),
+        ({"channel": {"kind": "rayleigh", "num_tx": 2}}, r"2"),
         ({"rates": {"transmiter": 0}}, r"^train.rates: no parameter.* did you mean 'transmitter'"),
         ({"steps": None}, r"^train\.steps: must be an integer, got None; write steps: 20000, or"),
     ],
