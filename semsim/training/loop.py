@@ -195,7 +195,8 @@ class Training:
         """Advance, at most until a signal is noted, which is left for the caller to obey."""
         state, begun = self.state, self.state.steps
         until = math.inf if steps is None else begun + steps
-        self.screen.begin(self.spec, begun, self.folder)
+        if state.progress() < 1:
+            self.screen.begin(self.spec, begun, self.folder)
         with alone(self.seed), signals.noting():
             clock = time.perf_counter()
             while state.progress() < 1 and state.steps < until and signals.received is None:
@@ -211,7 +212,8 @@ class Training:
         self.save()
         recent = self.losses[len(self.losses) - (state.steps - begun) :]
         mean = sum(recent) / len(recent) if recent else math.nan
-        self.screen.end(state.progress(), state.steps, mean)
+        if state.steps > begun:
+            self.screen.end(state.progress(), state.steps, mean)
         return mean
 
     def _one_step(self) -> float:

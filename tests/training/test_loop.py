@@ -459,6 +459,8 @@ def test_off_a_terminal_a_line_says_that_a_training_begins_and_ends(
     begin, end = capsys.readouterr().err.splitlines()
     assert begin == f"training blobs: 8 steps of 4 items, kept in {tmp_path}"
     assert end.startswith("training blobs: 100%, step 8, loss 0.")
+    train(small_link(), Blobs(), spec=spec(), folder=tmp_path, progress="training blobs")
+    assert capsys.readouterr().err == ""  # nothing is left to do
 
 
 def test_two_trainings_at_once_do_not_share_a_folder(tmp_path: Path) -> None:
