@@ -289,10 +289,7 @@ class Training:
             self.state.average[name].copy_(value)
 
     def finish(self) -> TrainResult:
-        """Leave the averaged weights in link and task, write them, and say what was done.
-
-        The training is over then.
-        """
+        """End: leave the averaged weights in link and task, write them, say what was done."""
         state = self.state
         state.nets.load_state_dict(state.average)
         self._changed.close()  # files hold the ordinary layout, and what was frozen too
