@@ -101,7 +101,8 @@ class Central(torch.utils.data.Dataset):  # type: ignore[type-arg]
         if image.dim() < 2 or image.shape[-1] * image.shape[-2] <= self.side**2:
             return image
         top, left = (max(n - self.side, 0) // 2 for n in image.shape[-2:])
-        return image[..., top : top + self.side, left : left + self.side]
+        cut = image[..., top : top + self.side, left : left + self.side]
+        return cut.clone()  # a view would keep the whole image alive, and count as it
 
 
 def bytes_per_pixel(
