@@ -22,7 +22,7 @@ from channels.checks import check_range
 from channels.csi import CSISource
 from channels.streams import forks, normal_by_use
 from semsim.hop import Air, Arrival
-from semsim.link import Link
+from semsim.link import Link, check_ends
 from semsim.links.codecs import check_open, check_separated
 from semsim.phy.frontend import FrontEnd
 from semsim.phy.power import unit_power
@@ -46,8 +46,10 @@ class FeedbackLink(Link):
     on by ``round_s``, if that is given. The receiver weighs what arrives as a Kalman filter does.
     Over AWGN of SNR g without noise on the way back, R rounds have the SNR (1 + g)^R - 1; R
     repetitions would have R g. Feedback without noise is free, an upper bound as perfect CSI is;
-    with noise it takes one use per symbol. Each round after the first tells the receiver a scale of
-    32 bits, which is charged.
+    with noise it takes one use per symbol, however many streams go forth. Each round after the
+    first tells the receiver a scale of 32 bits, which is charged. The transmitter encodes once,
+    before the first round: of later rounds it foresees what it knows of the first where ``round_s``
+    is given, else the average SNR.
 
     Args:
         transmitter, channel, receiver, csi_rx, csi_tx, frontend: as in :class:`Link`. Not a codec
@@ -71,7 +73,8 @@ class FeedbackLink(Link):
         feedback_snr_db: float = float("inf"),
         round_s: float | None = None,
     ) -> None:
-        check_open("feedback", transmitter, "separate has harq instead")
+        check_ends(transmitter, receiver)
+        check_open("feedback", transmitter, "use an open codec; separate has harq of its own")
         if rounds < 1:
             raise ValueError(f"rounds is 1 or more, got {rounds}")
         if not feedback_snr_db > -200:
@@ -121,9 +124,11 @@ class FeedbackLink(Link):
         assert isinstance(air, Rounds)
         back_n0, n0 = 10 ** (-self.feedback_snr_db / 10), super().foreseen(air).n0
         left = n0 / (1 + n0)
-        for own in air.later:
-            power = left + back_n0
-            _, left = _update(left, power * super().foreseen(own).n0, back_n0)
+        if self.round_s is None:  # fading of later rounds is not there yet
+            average = air.n0 + air.state.interference
+            n0 = average.view(-1, *[1] * (n0.dim() - 1))
+        for _ in air.later:
+            _, left = _update(left, (left + back_n0) * n0, back_n0)
         return CSI(None, left / (1 - left))
 
     def ledger(self, air: Air, side_info_bits: float = 0.0) -> Ledger:
@@ -137,7 +142,7 @@ class FeedbackLink(Link):
                 total,
                 payload=total.payload + more.payload,
                 pilots=total.pilots + more.pilots,
-                feedback=total.feedback + more.feedback + noisy * more.payload,
+                feedback=total.feedback + more.feedback + noisy * own.uses * self.num_streams,
                 side_info=total.side_info + more.side_info,
             )
         return total

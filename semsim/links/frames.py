@@ -14,7 +14,7 @@ from torch import Tensor
 
 from channels.base import CSI, Channel
 from channels.csi import CSISource
-from semsim.link import Link
+from semsim.link import Link, check_ends
 from semsim.links.codecs import check_open, check_separated
 from semsim.phy.frontend import FrontEnd
 from semsim.types import End, Receiver, Transmitter, WithNotes, WithSideInfo
@@ -41,6 +41,7 @@ class FramesLink(Link):
         csi_tx: CSISource | None = None,
         frontend: FrontEnd | None = None,
     ) -> None:
+        check_ends(transmitter, receiver)
         check_open("frames", transmitter, "use an open codec such as deepjscc or analog")
         if transmitter.sees_channel:
             raise ValueError(

@@ -8,11 +8,13 @@ import pytest
 import torch
 
 from channels import AWGN, CSI, Rayleigh
+from channels.csi import PerfectCSI
 from channels.doppler import clarke
 from semsim import Link, Scenario, stream
 from semsim.codecs.analog import AnalogReceiver, AnalogTransmitter
 from semsim.codecs.separate import SeparateTransmitter
 from semsim.links.feedback import SCALE_BITS, FeedbackLink
+from semsim.links.frames import FramesLink
 from semsim.types import Receiver, Transmission, Transmitter
 
 
@@ -148,3 +150,28 @@ def test_rounds_over_one_realisation_add_up_in_it() -> None:
     torch.testing.assert_close(ratio, torch.ones(8), atol=5 / math.sqrt(4000), rtol=0)
     with pytest.raises(ValueError, match="round_s lies in"):
         FeedbackLink(Gaussian(), Rayleigh(), Keep(), round_s=-1.0)
+
+
+def test_noise_on_the_way_back_is_charged_for_each_symbol_of_all_streams() -> None:
+    link = FeedbackLink(
+        Gaussian(), Rayleigh(num_tx=2, num_rx=2), Keep(), rounds=3, feedback_snr_db=10.0
+    )
+    sent, _ = sent_over(link, 0.0)
+    assert sent.ledger.payload == 3 * 2000 and sent.ledger.feedback == 2 * 4000
+
+
+def test_the_transmitter_does_not_foresee_fading_of_later_rounds() -> None:
+    link = FeedbackLink(Gaussian(), Rayleigh(), Keep(), csi_tx=PerfectCSI(), rounds=2)
+    air = link.draw(4, torch.full((100,), 0.5), stream(1, "air"))
+    first = 1 / (1 + air.state.h.abs().square().flatten() / 0.5)
+    wanted = first / 3  # (1 + average SNR) = 3
+    torch.testing.assert_close(link.foreseen(air).n0[:, 0, 0], wanted / (1 - wanted))
+    still = FeedbackLink(Gaussian(), Rayleigh(), Keep(), csi_tx=PerfectCSI(), rounds=2, round_s=1.0)
+    air = still.draw(4, torch.full((100,), 0.5), stream(1, "air"))
+    torch.testing.assert_close(still.foreseen(air).n0[:, 0, 0], first**2 / (1 - first**2))
+
+
+@pytest.mark.parametrize("link", [FeedbackLink, FramesLink])
+def test_ends_of_another_class_are_refused(link: type[Link]) -> None:
+    with pytest.raises(TypeError, match="derives from"):
+        link(torch.nn.Identity(), AWGN(), Keep())
