@@ -43,8 +43,9 @@ class RelayLink(Link):
 
     Source and relay each have a mean power of 1 per channel use. ``snr_db`` is that of the hop
     from the relay to the receiver. Behind ``amplify`` and ``process`` the receiver knows what the
-    relay knows of the first hop and how far it amplifies; with perfect CSI and one antenna the SNR
-    of symbol k is g1 g2 / (g1 + g2 + 1) for SNRs g1 and g2 of the hops.
+    relay knows of the first hop and how far it amplifies, both for free; with perfect CSI and one
+    antenna the SNR of symbol k is g1 g2 / (g1 + g2 + 1) for SNRs g1 and g2 of the hops. What
+    ``csi_tx`` says of hop 2 the source knows as well as the relay.
 
     Args:
         transmitter, channel, receiver, csi_rx, csi_tx, frontend: as in :class:`Link`; knowledge and
