@@ -247,7 +247,15 @@ class Evaluation:
             payload, shift = (own[user - 1], 0) if own else (self.payload, user)
             indices = [(n + shift) % len(payload) for n in numbers]
             items = _load(payload, indices)
-            yield [pair(item, index) for item, index in zip(items, indices, strict=True)]
+            pairs = [pair(item, index) for item, index in zip(items, indices, strict=True)]
+            shapes = {tuple(source.shape) for source, _ in pairs}
+            if len(shapes) > 1:
+                first, second, *_ = (list(shape) for shape in sorted(shapes))
+                raise ValueError(
+                    f"users send at the same time what has one shape each, but items of user "
+                    f"{user + 1} have {first} and {second}; write crop in its payload"
+                )
+            yield pairs
 
     def _measure(self, outcome: Outcome, sent: Transmission) -> Tensor:
         """Return float64 [2 + metrics + notes, B]: finite, power, metrics, notes of each item."""

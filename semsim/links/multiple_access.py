@@ -20,13 +20,23 @@ import torch
 from torch import Tensor, nn
 
 from channels.base import CSI, Channel
-from channels.csi import CSISource, NoCSI
+from channels.csi import CSISource, NoCSI, PerfectCSI
 from channels.streams import fork
 from semsim.hop import Air, Hop, n0_of
 from semsim.link import begin_at, check_ends, encode_at
 from semsim.links.codecs import check_open
+from semsim.links.user_csi import UserCSI
 from semsim.phy.frontend import IRC, LMMSE, ZF, FrontEnd, NoFrontEnd
-from semsim.types import AnyLink, End, Payload, Receiver, Transmission, Transmitter, each_user
+from semsim.types import (
+    AnyLink,
+    End,
+    Payload,
+    Receiver,
+    Transmission,
+    Transmitter,
+    WithNotes,
+    each_user,
+)
 
 
 @dataclass(frozen=True)
@@ -36,13 +46,15 @@ class _Heard:
     Args:
         y: received, less what was cancelled, [B, R, N].
         h: gain of each user, amplitude included, [B, R, U, 1 or N].
-        n0: noise power, linear, [B].
+        n0: noise power, linear, [B] or [B, 1, N].
+        told: average noise of each user as its transmitter knows it, linear, [B, U].
         spread: covariance of noise and interference, [B, R, R, 1 or N].
     """
 
     y: Tensor
     h: Tensor
     n0: Tensor
+    told: Tensor
     spread: Tensor
 
     def of(self, items: Tensor) -> _Heard:
@@ -58,7 +70,8 @@ class MultipleAccessLink(AnyLink):
     User u has transmit antenna u of the channel, unit power, and all channel uses: each row's CBR
     counts the uses that all share. ``snr_db`` is that of a user whose ``power_db`` is 0, per
     receive antenna and without the others. The base station knows the users' channels as
-    ``csi_rx`` says; a user knows its average SNR alone.
+    ``csi_rx`` says, from pilots as strong as each user's symbols; a user knows its average SNR
+    alone.
 
     ``detect: linear`` separates users with the front end (lmmse, irc or zf). ``detect: sic``
     decodes the user with the best SINR, sends its estimate through its transmitter again, subtracts
@@ -104,20 +117,28 @@ class MultipleAccessLink(AnyLink):
         _check(users, channel, power_db, transmitters, payloads)
         pairs = [(transmitter, receiver), *zip(transmitters, receivers, strict=True)]
         for one, other in pairs:
-            check_open("multiple_access", one, "give users codecs with open symbols")
             check_ends(one, other)
+            check_open("multiple_access", one, "give users codecs with open symbols")
+            if one.sees_channel:
+                raise ValueError(
+                    f"multiple_access tells users their average SNR alone, and {_kind(one)} reads "
+                    "the channel's gains; give users codecs such as deepjscc"
+                )
         if not isinstance(csi_tx, NoCSI | None):
-            raise ValueError("users of multiple_access know their average SNR alone; csi.tx: none")
+            raise ValueError("multiple_access tells users their average SNR alone; csi.tx: none")
         own = frontend if frontend is not None else LMMSE()
         if not isinstance(own, LMMSE | ZF):
             raise ValueError(f"multiple_access separates by lmmse, irc or zf, not {_kind(own)}")
+        power_db = tuple(power_db) or (0.0,) * users
+        if not isinstance(csi_rx, PerfectCSI | None):
+            csi_rx = UserCSI(csi_rx, power_db)
         self.hop = Hop(channel, csi_rx=csi_rx, frontend=NoFrontEnd())
         self.frontend, self.detect, self.users = own, detect, users
         self.payloads = tuple(payloads)
         pairs = pairs if transmitters else pairs * users
         self.transmitters = nn.ModuleList([t for t, _ in pairs])
         self.receivers = nn.ModuleList([r for _, r in pairs if r is not None])
-        powers = torch.tensor(tuple(power_db) or (0.0,) * users)
+        powers = torch.tensor(power_db)
         self.register_buffer("amplitudes", 10 ** (powers / 20), persistent=False)
 
     @property
@@ -177,14 +198,15 @@ class MultipleAccessLink(AnyLink):
         counts = [t.num_symbols(s) for t, s in zip(self.transmitters, shapes, strict=True)]
         n0 = n0_of(snr_db, sources[0])
         air = self.hop.draw(self.users * max(counts), n0, generator)
-        told = [CSI(None, n0 / a.square()) for a in self.amplitudes]
+        told = air.csi_tx.n0[:, None] / self.amplitudes.square()
+        knowing = [CSI(None, told[:, user]) for user in range(self.users)]
         symbols = [
             _whole(encode_at(*own))
-            for own in zip(self.transmitters, sources, told, at_tx, begun, strict=True)
+            for own in zip(self.transmitters, sources, knowing, at_tx, begun, strict=True)
         ]
         x = torch.cat([nn.functional.pad(s, (0, air.uses - s.shape[2])) for s in symbols], dim=1)
         y = self.hop.channel(self.amplitudes[:, None] * x, air.state, n0, air.noise)
-        heard, linear = self._heard(y, air), self.detect == "linear"
+        heard, linear = self._heard(y, air, told), self.detect == "linear"
         found = self._linear(heard, shapes, at_rx) if linear else self._sic(heard, shapes, at_rx)
         ledger = self.hop.ledger(air)
         return tuple(
@@ -192,7 +214,7 @@ class MultipleAccessLink(AnyLink):
             for (e, r), s in zip(found, symbols, strict=True)
         )
 
-    def _heard(self, y: Tensor, air: Air) -> _Heard:
+    def _heard(self, y: Tensor, air: Air, told: Tensor) -> _Heard:
         csi = air.csi_rx
         if csi.h is None:
             raise ValueError("multiple_access needs csi.rx that knows h, such as perfect or pilots")
@@ -203,7 +225,7 @@ class MultipleAccessLink(AnyLink):
             eye = torch.eye(y.shape[1], dtype=torch.complex128, device=y.device)
             n0 = csi.n0[:, None] if csi.n0.dim() == 1 else csi.n0[:, 0]
             spread = n0[:, None, None, :] * eye[..., None]
-        return _Heard(y, h, csi.n0, spread)
+        return _Heard(y, h, csi.n0, told, spread)
 
     def _linear(
         self, heard: _Heard, shapes: list[tuple[int, ...]], generator: torch.Generator
@@ -250,7 +272,8 @@ class MultipleAccessLink(AnyLink):
             pair = self._decode(user, streams[:, :1], after.n0[:, :1], shapes[user], generator)
             found.append((user, pair))
             if len(left) > 1:
-                again = _whole(self.transmitters[user](pair[0], CSI(None, csi.n0)))
+                told = CSI(None, heard.told[:, user])  # as the user has it
+                again = _whole(self.transmitters[user](pair[0], told))
                 missing = heard.y.shape[2] - again.shape[2]
                 sent = heard.h[:, :, user] * nn.functional.pad(again, (0, missing))
                 heard = replace(heard, y=heard.y - sent)
@@ -266,7 +289,11 @@ class MultipleAccessLink(AnyLink):
     ) -> tuple[Tensor, Tensor]:
         count = self.transmitters[user].num_symbols(shape)
         received, csi = streams[..., :count], CSI(None, n0[..., :count])
-        return self.receivers[user](received, csi, shape, generator), received
+        estimate = self.receivers[user](received, csi, shape, generator)
+        if isinstance(estimate, WithNotes):
+            name = _kind(self.receivers[user])
+            raise ValueError(f"multiple_access takes estimates without notes, {name} gives notes")
+        return estimate, received
 
 
 def _whole(symbols: Any) -> Tensor:

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import cmath
 import math
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import nn
 
-from channels import AWGN, Rayleigh
+from channels import AWGN, CSI, Rayleigh
 from channels.base import ChannelState
-from semsim import Scenario, run, stream
+from channels.csi import PerfectCSI, PilotCSI
+from semsim import Scenario, evaluate, run, stream
+from semsim.codecs.analog import AnalogReceiver, AnalogTransmitter
 from semsim.codecs.separate import SeparateTransmitter
 from semsim.codecs.uncoded import UncodedReceiver, UncodedTransmitter
 from semsim.links.multiple_access import MultipleAccessLink
+from semsim.links.user_csi import UserCSI
 from semsim.mistakes import SpecError
 from semsim.phy.frontend import SVD
 
@@ -119,6 +126,7 @@ def test_each_user_has_unit_power_and_all_uses() -> None:
         ({"users": 1}, "users is 2 or more"),
         ({"power_db": [0.0]}, "power_db has 1 values"),
         ({"frontend": SVD()}, "not SVD"),
+        ({"csi_tx": PilotCSI()}, "csi.tx: none"),
     ],
 )
 def test_what_cannot_be_shared_is_refused(arguments: dict[str, object], message: str) -> None:
@@ -219,3 +227,103 @@ def test_users_are_trained_together(tmp_path: Path) -> None:
     train(link, Synthetic(count=8), spec=spec, folder=tmp_path)
     after = [next(part.parameters()) for pair in ends for part in pair]
     assert all(not torch.equal(a, b) for a, b in zip(before, after, strict=True))
+
+
+class TellsNoise(UncodedTransmitter):
+    """Sends QPSK turned by the noise that it was told, so that another noise cancels nothing."""
+
+    uses_csi = True
+
+    def forward(self, source: torch.Tensor, csi: CSI, *rest: object, **begun: object) -> Any:
+        return super().forward(source, csi) * torch.exp(1j * csi.n0[:, None, None])
+
+
+class Turned(UncodedReceiver):
+    """Turns symbols back that a user told of this noise turned."""
+
+    def __init__(self, n0: float) -> None:
+        super().__init__()
+        self.n0 = n0
+
+    def forward(self, y: torch.Tensor, csi: CSI, *rest: Any) -> Any:
+        return super().forward(y * cmath.exp(-1j * self.n0), csi, *rest)
+
+
+def test_what_is_cancelled_was_encoded_as_the_user_encoded_it() -> None:
+    n0, strong_db = 0.1, 12.0
+    link = MultipleAccessLink(
+        TellsNoise(),
+        Fixed([[1.0, 1.0]]),
+        Turned(n0 / 10 ** (strong_db / 10)),
+        power_db=[strong_db, 0.0],
+        transmitters=[TellsNoise()],
+        receivers=[Turned(n0)],
+        detect="sic",
+    )
+    _, weak = noise_of(link, 10.0)
+    # 2.8 per real part, at most 1.0 of the other and noise of 0.22: no symbol is wrong
+    assert weak == pytest.approx(n0, rel=5 / math.sqrt(8 * BITS / 2))
+
+
+def test_pilots_of_a_user_are_as_strong_as_its_symbols() -> None:
+    power_db, per_block = [0.0, -10.0], 4
+    n0 = torch.full((20_000,), 0.1)
+    link = qpsk(Rayleigh(num_tx=2, num_rx=1), csi_rx=PilotCSI(per_block), power_db=power_db)
+    air = link.hop.draw(2 * 4, n0, stream(4, "pilots"))
+    error = (air.csi_rx.h - air.state.h).abs().square().mean(dim=(0, 1, 3))
+    for got, gain_db in zip(error, power_db, strict=True):
+        wanted = 0.1 / per_block / 10 ** (gain_db / 10)  # each sends in all pilots of the block
+        assert got / wanted == pytest.approx(1, abs=5 / math.sqrt(20_000))
+    left = 0.1 + 0.1 / per_block * link.users  # each user's error meets a symbol of its power
+    torch.testing.assert_close(air.csi_rx.n0, torch.full_like(n0, left))
+
+
+def test_perfect_knowledge_is_the_same_through_the_view_of_users() -> None:
+    state = Rayleigh(num_tx=2, num_rx=2).draw(4, 8, stream(0, "h"))
+    state = replace(state, interference=0.3)
+    n0 = torch.full((4,), 0.2)
+    plain = PerfectCSI()(state, n0, stream(0, "csi"))
+    seen = UserCSI(PerfectCSI(), [0.0, -7.0])(state, n0, stream(0, "csi"))
+    torch.testing.assert_close(seen.h, plain.h)
+    torch.testing.assert_close(seen.n0, plain.n0)
+
+
+def test_a_codec_that_reads_gains_is_refused() -> None:
+    transmitter = UncodedTransmitter()
+    transmitter.sees_channel = True
+    with pytest.raises(ValueError, match="average SNR alone"):
+        MultipleAccessLink(transmitter, Rayleigh(num_tx=2, num_rx=2), UncodedReceiver())
+
+
+def test_weights_of_other_users_decide_the_results(tmp_path: Path) -> None:
+    file = tmp_path / "w.safetensors"
+    other = {"kind": "deepjscc", "cbr": "1/6", "weights": str(file)}
+    link = {"kind": "multiple_access", "transmitters": [other]}
+    uids = set()
+    for value in (1.0, 2.0):
+        save_file({"a": torch.tensor(value)}, file)
+        uids.add(Scenario.parse({**SCENARIO, "link": link, "sweep": {}, "plots": []}).uid(0.0))
+    assert len(uids) == 2
+
+
+def test_missing_weights_of_a_user_name_its_key() -> None:
+    link = {"kind": "multiple_access", "transmitters": [{"kind": "deepjscc", "weights": "none"}]}
+    scenario = Scenario.parse({**SCENARIO, "link": link, "sweep": {}, "plots": []})
+    with pytest.raises(SpecError) as caught:
+        scenario.uid(0.0)
+    assert caught.value.path == "link.transmitters[0].weights"
+    with pytest.raises(SpecError) as caught:
+        scenario.build()
+    assert caught.value.path == "link.transmitters[0].weights"
+
+
+def test_items_of_other_users_have_one_shape() -> None:
+    with pytest.raises(ValueError, match="items of user 2 have"):
+        evaluate(
+            MultipleAccessLink(
+                AnalogTransmitter("1/6"), Rayleigh(num_tx=2, num_rx=2), AnalogReceiver("1/6")
+            ),
+            [(torch.zeros(3, s, 16), 0) for s in (16, 16, 32)],
+            snr_db=[10.0],
+            metrics=["psnr"],
+        )
