@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import itertools
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -186,6 +187,8 @@ class Scenario(BaseModel):
         content["receiver"] = receiver and spec.dump(receiver)
         weights = self.transmitter.weights
         content["weights"] = weights and weights_hash(weights)
+        if of_users := self._weights_of_users():
+            content["weights_of_users"] = of_users
         if self.trains():
             own = self.training_hash()
             content["weights"] = [content["weights"], own] if weights else own
@@ -234,6 +237,8 @@ class Scenario(BaseModel):
             content["task_weights"] = of_task
         if self.train is not None and self.train.channel is not None:
             content["channel"] = None  # it decides what is measured, not what is learned
+        if of_users := self._weights_of_users():
+            content["weights_of_users"] = of_users
         if begun := fields.start_hashes(self.train):
             content["start"] = begun
         return _hash({**content, "data": data_hashes(content), "version": semsim.__version__})
@@ -276,23 +281,25 @@ class Scenario(BaseModel):
                 return own(**ends)  # type: ignore[no-any-return]
             others = getattr(self.link, "transmitters", ())
             if others:
-                ends["receivers"] = [self._receiver_of(other) for other in others]
+                ends["receivers"] = [_receiver_of(*own) for own in enumerate(others)]
             link: Link = spec.build(self.link, **ends)
-            for place, other in enumerate(others, start=1):
+            for place, other in enumerate(others):
                 if other.weights:
-                    load_weights(other.weights, link.parts(place))  # type: ignore[call-arg]
+                    with _weights_of(place):
+                        load_weights(other.weights, link.parts(place + 1))  # type: ignore[call-arg]
             return link
         except SpecError as error:
             raise error.under("link") from error
         except (ValueError, TypeError) as error:
             raise blame_argument(ends, sentence(error)) from error
 
-    def _receiver_of(self, transmitter: BaseModel) -> Any:
-        """Return the live other half of the codec of a user."""
-        other = fields.receiver_of(transmitter, None)
-        if other is None:
-            raise SpecError("transmitters", f"{transmitter.kind!r} has no other half")  # type: ignore[attr-defined]
-        return spec.build(other)
+    def _weights_of_users(self) -> list[str | None]:
+        """Return the hash of the weights of each user from the second on, where any has some."""
+        found = []
+        for place, other in enumerate(getattr(self.link, "transmitters", ())):
+            with _weights_of(place, "link"):
+                found.append(other.weights and weights_hash(other.weights))
+        return found if any(found) else []
 
     def stop_rule(self) -> Stop:
         """Return the live stop rule."""
@@ -364,6 +371,27 @@ def _construct_part(part: BaseModel, path: str) -> Any:
         return spec.build(part)
     except SpecError as error:
         raise error.under(path) from error
+
+
+def _receiver_of(place: int, transmitter: Any) -> Any:
+    """Return the live other half of the codec of a user from the second on."""
+    other = fields.receiver_of(transmitter, None)
+    if other is None:
+        path = f"transmitters[{place}]"
+        raise SpecError(
+            path, f"{transmitter.kind!r} has no receiver in the table; use a codec such as deepjscc"
+        )
+    return spec.build(other)
+
+
+@contextlib.contextmanager
+def _weights_of(place: int, *above: str) -> Iterator[None]:
+    """Tell a mistake in weights at the user whose they are."""
+    try:
+        yield
+    except SpecError as error:
+        path = ".".join([*above, f"transmitters[{place}]", "weights"])
+        raise SpecError(path, error.message) from error
 
 
 def _hash(content: Any) -> str:
