@@ -76,7 +76,7 @@ class Link(Hop, AnyLink):
         Fading, noise and each end draw from a stream of their own out of ``generator``, so that
         noise and fading of a use do not depend on K, the front end or what the ends know.
         """
-        self._check_precision(source)
+        check_precision(self, source)
         shape = tuple(source.shape[1:])
         count = self.transmitter.num_symbols(shape)
         at_tx, at_rx = fork(generator, "transmitter"), fork(generator, "receiver")
@@ -115,14 +115,6 @@ class Link(Hop, AnyLink):
         """As the transmitter says."""
         return float(self.transmitter.bytes_per_pixel)
 
-    def _check_precision(self, source: Tensor) -> None:
-        """Refuse double precision at networks, which would end in an error of torch's."""
-        weights = {p.dtype for p in self.parameters() if p.is_floating_point()}
-        if torch.float64 in weights:
-            raise ValueError("a link computes in float32, but has float64 weights; write .float()")
-        if weights and source.dtype == torch.float64:
-            raise ValueError("a link takes sources of float32, got float64; write source.float()")
-
     def _seen_by_transmitter(self, air: Air) -> CSI:
         """Return what the transmitter may know, the noise that the front end will leave.
 
@@ -149,6 +141,15 @@ def encode_at(
     if not transmitter.uses_csi:
         return begun
     return transmitter(source, csi, generator, begun=begun)
+
+
+def check_precision(link: AnyLink, source: Tensor) -> None:
+    """Refuse double precision at networks, which would end in an error of torch's."""
+    weights = {p.dtype for p in link.parameters() if p.is_floating_point()}
+    if torch.float64 in weights:
+        raise ValueError("a link computes in float32, but has float64 weights; write .float()")
+    if weights and source.dtype == torch.float64:
+        raise ValueError("a link takes sources of float32, got float64; write source.float()")
 
 
 def _check_symbols(symbols: Tensor, batch: int, num_symbols: int) -> None:

@@ -20,10 +20,11 @@ import torch
 from torch import Tensor, nn
 
 from channels.base import CSI, Channel
+from channels.checks import check_choice, check_count
 from channels.csi import CSISource, NoCSI, PerfectCSI
 from channels.streams import fork
 from semsim.hop import Air, Hop, n0_of
-from semsim.link import begin_at, check_ends, encode_at
+from semsim.link import begin_at, check_ends, check_precision, encode_at
 from semsim.links.codecs import check_open
 from semsim.links.user_csi import UserCSI
 from semsim.phy.frontend import IRC, LMMSE, ZF, FrontEnd, NoFrontEnd
@@ -114,16 +115,11 @@ class MultipleAccessLink(AnyLink):
         payloads: Sequence[Payload] = (),
     ) -> None:
         super().__init__()
-        _check(users, channel, power_db, transmitters, payloads)
+        check_choice("detect", detect, ("linear", "sic"))
+        given = {"transmitters": transmitters, "receivers": receivers, "payloads": payloads}
+        _check(users, channel, power_db, given)
         pairs = [(transmitter, receiver), *zip(transmitters, receivers, strict=True)]
-        for one, other in pairs:
-            check_ends(one, other)
-            check_open("multiple_access", one, "give users codecs with open symbols")
-            if one.sees_channel:
-                raise ValueError(
-                    f"multiple_access tells users their average SNR alone, and {_kind(one)} reads "
-                    "the channel's gains; give users codecs such as deepjscc"
-                )
+        _check_codecs(pairs)
         if not isinstance(csi_tx, NoCSI | None):
             raise ValueError("multiple_access tells users their average SNR alone; csi.tx: none")
         own = frontend if frontend is not None else LMMSE()
@@ -191,6 +187,8 @@ class MultipleAccessLink(AnyLink):
             begun: what :meth:`begin` returned for this source.
         """
         sources = self._of_users(source)
+        for own in sources:
+            check_precision(self, own)
         begun = [None] * self.users if begun is None else begun
         at_tx = [fork(generator, "transmitter", user) for user in range(self.users)]
         at_rx = fork(generator, "receiver")
@@ -306,9 +304,9 @@ def _check(
     users: int,
     channel: Channel,
     power_db: Sequence[float],
-    transmitters: Sequence[Transmitter],
-    payloads: Sequence[Payload],
+    others: dict[str, Sequence[Any]],
 ) -> None:
+    check_count("users", users, "two or more share a channel")
     if users < 2:
         raise ValueError(f"users is 2 or more, got {users}; for one write link: direct")
     if channel.num_tx != users:
@@ -316,15 +314,28 @@ def _check(
             f"multiple_access of {users} users needs a channel of {users} transmit antennas, one "
             f"for each, got num_tx {channel.num_tx}"
         )
-    counts = {"power_db": (users, power_db), "transmitters": (users - 1, transmitters)}
-    counts["payloads"] = (users - 1, payloads)
+    counts = {name: (users - 1, values) for name, values in others.items()}
+    counts["power_db"] = (users, power_db)
     for name, (wanted, given) in counts.items():
         if given and len(given) != wanted:
             raise ValueError(
                 f"{name} has {len(given)} values, but {users} users need {wanted}, or none at all"
             )
+    if len(others["transmitters"]) != len(others["receivers"]):
+        raise ValueError("transmitters and receivers are the codecs of other users: give both")
     if not all(math.isfinite(p) for p in power_db):
         raise ValueError(f"power_db holds finite numbers of dB, got {list(power_db)}")
+
+
+def _check_codecs(pairs: Sequence[tuple[Transmitter, Receiver | None]]) -> None:
+    for transmitter, receiver in pairs:
+        check_ends(transmitter, receiver)
+        check_open("multiple_access", transmitter, "give users codecs with open symbols")
+        if transmitter.sees_channel:
+            raise ValueError(
+                f"multiple_access tells users their average SNR alone, and {_kind(transmitter)} "
+                "reads the channel's gains; give users codecs such as deepjscc"
+            )
 
 
 def _kind(part: object) -> str:

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from channels.base import CSI, Channel
+from channels.checks import check_choice
 from channels.csi import CSISource
 from channels.streams import forks
 from semsim.hop import Air, Arrival, Hop
@@ -77,6 +78,7 @@ class RelayLink(Link):
         super().__init__(transmitter, channel, receiver, **ends)  # type: ignore[arg-type]
         if not math.isfinite(first_db):
             raise ValueError(f"first_db is a finite number of dB, got {first_db}")
+        check_choice("relay", relay, ("amplify", "process", "decode"))
         self.relay, self.first_db = relay, first_db
         self.second = Hop(channel if second is None else second, **ends)  # type: ignore[arg-type]
         if relay == "decode":

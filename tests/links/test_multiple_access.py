@@ -18,6 +18,7 @@ from channels.base import ChannelState
 from channels.csi import PerfectCSI, PilotCSI
 from semsim import Scenario, evaluate, run, stream
 from semsim.codecs.analog import AnalogReceiver, AnalogTransmitter
+from semsim.codecs.deepjscc import DeepJSCCReceiver, DeepJSCCTransmitter
 from semsim.codecs.separate import SeparateTransmitter
 from semsim.codecs.uncoded import UncodedReceiver, UncodedTransmitter
 from semsim.links.multiple_access import MultipleAccessLink
@@ -124,6 +125,9 @@ def test_each_user_has_unit_power_and_all_uses() -> None:
     [
         ({"users": 3}, "3 transmit antennas"),
         ({"users": 1}, "users is 2 or more"),
+        ({"users": 2.0}, "users is a whole number"),
+        ({"detect": "mmse"}, "detect is one of linear, sic"),
+        ({"receivers": [UncodedReceiver()]}, "give both"),
         ({"power_db": [0.0]}, "power_db has 1 values"),
         ({"frontend": SVD()}, "not SVD"),
         ({"csi_tx": PilotCSI()}, "csi.tx: none"),
@@ -210,7 +214,6 @@ def test_a_mistake_at_a_user_names_its_key() -> None:
 
 def test_users_are_trained_together(tmp_path: Path) -> None:
     from semsim import train
-    from semsim.codecs.deepjscc import DeepJSCCReceiver, DeepJSCCTransmitter
     from semsim.payloads.synthetic import Synthetic
     from semsim.training.spec import TrainSpec
 
@@ -327,3 +330,10 @@ def test_items_of_other_users_have_one_shape() -> None:
             snr_db=[10.0],
             metrics=["psnr"],
         )
+
+
+def test_double_precision_at_networks_is_refused() -> None:
+    ends = DeepJSCCTransmitter("1/6", width=16, depth=1), DeepJSCCReceiver("1/6", width=16, depth=1)
+    link = MultipleAccessLink(ends[0], Rayleigh(num_tx=2, num_rx=2), ends[1])
+    with pytest.raises(ValueError, match=r"source\.float"):
+        link.transmit(torch.zeros(2, 3, 32, 32).double(), 10.0, stream(0, "link"))

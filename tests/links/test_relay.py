@@ -129,6 +129,11 @@ def test_a_codec_that_keeps_its_symbols_is_relayed_by_decoding_alone() -> None:
     assert sent.estimate.shape == image.shape and sent.ledger.payload == 2 * 512
 
 
+def test_a_relay_of_another_name_is_refused() -> None:
+    with pytest.raises(ValueError, match="relay is one of amplify, process, decode, got 'decod'"):
+        RelayLink(UncodedTransmitter(), AWGN(), UncodedReceiver(), relay="decod")
+
+
 SCENARIO = {
     "payload": "photos",
     "transmitter": {"kind": "analog", "cbr": "1/6"},
