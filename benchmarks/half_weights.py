@@ -4,8 +4,9 @@
     python benchmarks/half_weights.py --data DATA --write swin-cifar-1-12   # replace the file
 
 Both precisions send the same images over the same fading and noise: held-out CIFAR-10 images for
-codecs of 32 x 32, the photos that semsim carries for the others; AWGN and block Rayleigh, every SNR
-of the cards. Computation stays in single precision; only the file is half as large.
+codecs of 32 x 32, the photos that semsim carries, at 128 px, for the others; AWGN and block
+Rayleigh, every SNR of the cards. Computation stays in single precision; only the file is half as
+large.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ def largest_move(name: str, data: Path) -> float:
         for tensor in (*part.parameters(), *part.buffers()):
             if tensor.is_floating_point():
                 tensor.data = tensor.data.half().float()
-    payload = cifar(data)[0] if "cifar" in name else Photos(resize=256, crop=256)
+    payload = cifar(data)[0] if "cifar" in name else Photos(resize=128, crop=128)
     moves = [values(half, c, payload) - values(single, c, payload) for c in list(CHANNELS)[:2]]
     return float(np.abs(moves).max())
 
