@@ -328,7 +328,7 @@ def test_symbols_of_any_codec_pass_as_a_line() -> None:
     [
         ({"max_steps": 0}, "max_steps must be at least 1, got 0"),
         ({"steps": 7}, "0 to max_steps, 6, or null, got 7"),
-        ({"stage": 4}, "1, 2 or 3, got 4"),
+        ({"stage": 4}, "one of 1, 2, 3, got 4"),
         ({"told": "both"}, "channel or equivalent, got 'both'"),
         ({"width": 0}, "at least 1 feature, got 0"),
         ({"depth": 2}, "at least 3"),

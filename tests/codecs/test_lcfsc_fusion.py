@@ -119,5 +119,5 @@ def test_scores_and_token_weights_stay_apart_under_bfloat16() -> None:
 
 
 def test_unknown_sources_are_refused() -> None:
-    with pytest.raises(ValueError, match="both, source or csi"):
+    with pytest.raises(ValueError, match="one of both, source, csi"):
         fusion(sources="channel")
