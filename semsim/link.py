@@ -31,8 +31,9 @@ class Link(Hop, AnyLink):
                        └──────────── csi_tx ────────────────┘           └─ csi_rx ──┴────────────────────┘
 
     The ends are a ``Transmitter`` and a ``Receiver`` (``semsim.types``); the other parts may be any
-    ``nn.Module`` that keeps the protocol of its place (``channels.base``). K symbols go over S streams in ceil(K / S) channel uses, symbol k on stream
-    k mod S; the streams share the transmit power equally unless the front end decides otherwise.
+    ``nn.Module`` that keeps the protocol of its place (``channels.base``). K symbols go over S
+    streams in ceil(K / S) channel uses, symbol k on stream k mod S; the streams share the transmit
+    power equally unless the front end decides otherwise.
 
     Args:
         transmitter: source [B, ...] to symbols [B, 1, K] of unit mean power per item.

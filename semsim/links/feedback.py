@@ -86,10 +86,10 @@ class FeedbackLink(Link):
         self.rounds, self.feedback_snr_db, self.round_s = rounds, feedback_snr_db, round_s
 
     def draw(self, num_symbols: int, n0: Tensor, generator: torch.Generator) -> Rounds:
-        """Draw every round."""
-        names = [f"round {r}" for r in range(1, self.rounds + 1)]
-        back, own, *others = forks(generator, "feedback", *names)
-        first = super().draw(num_symbols, n0, own)
+        """Draw every round, the first as a link without feedback would."""
+        first = super().draw(num_symbols, n0, generator)
+        names = [f"round {r}" for r in range(2, self.rounds + 1)]
+        back, *others = forks(generator, "feedback", *names)
         if self.round_s is None:
             later = [super(FeedbackLink, self).draw(num_symbols, n0, own) for own in others]
         else:

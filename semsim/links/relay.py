@@ -23,7 +23,6 @@ from torch import Tensor, nn
 from channels.base import CSI, Channel
 from channels.checks import check_choice
 from channels.csi import CSISource
-from channels.streams import forks
 from semsim.hop import Air, Arrival, Hop
 from semsim.link import Link
 from semsim.links.codecs import check_open, check_separated, class_of
@@ -114,17 +113,15 @@ class RelayLink(Link):
         if self.relay != "decode":
             return super().transmit(source, snr_db, generator, begun)
         legs: Any = self.legs
-        first, second = forks(generator, "hop 1", "hop 2")
-        sent = legs[0].transmit(source, snr_db + self.first_db, first, begun)
-        again = legs[1].transmit(sent.estimate, snr_db, second)
+        sent = legs[0].transmit(source, snr_db + self.first_db, generator, begun)
+        again = legs[1].transmit(sent.estimate, snr_db, generator)
         x, ledger = _on_air(sent.x, again.x), _sum(sent.ledger, again.ledger)
         return replace(again, x=x, ledger=ledger)
 
     def draw(self, num_symbols: int, n0: Tensor, generator: torch.Generator) -> TwoAirs:
-        """Draw both hops; ``n0`` is that of the second."""
-        first, second = forks(generator, "hop 1", "hop 2")
-        air = super().draw(num_symbols, n0 * 10 ** (-self.first_db / 10), first)
-        return TwoAirs(**vars(air), onward=self.second.draw(num_symbols, n0, second))
+        """Draw both hops, the first as a direct link would; ``n0`` is that of the second."""
+        air = super().draw(num_symbols, n0 * 10 ** (-self.first_db / 10), generator)
+        return TwoAirs(**vars(air), onward=self.second.draw(num_symbols, n0, generator))
 
     def carry(self, symbols: Tensor, air: Air) -> Arrival:
         """Send symbols [B, 1, K] over the relay."""
