@@ -33,6 +33,7 @@ LINKS = {
 TRANSMITTERS = {
     "analog": "semsim.codecs.analog:AnalogTransmitter",
     "deepjscc": "semsim.codecs.deepjscc:DeepJSCCTransmitter",
+    "flsc": "semsim.codecs.flsc.codec:FLSCTransmitter",
     "hybrid": "semsim.codecs.hybrid:HybridTransmitter",
     "keras": "semsim.codecs.keras.codec:KerasTransmitter",
     "lcfsc": "semsim.codecs.lcfsc.codec:LCFSCTransmitter",
@@ -48,6 +49,7 @@ TRANSMITTERS = {
 RECEIVERS = {
     "analog": "semsim.codecs.analog:AnalogReceiver",
     "deepjscc": "semsim.codecs.deepjscc:DeepJSCCReceiver",
+    "flsc": "semsim.codecs.flsc.codec:FLSCReceiver",
     "keras": "semsim.codecs.keras.codec:KerasReceiver",
     "lcfsc": "semsim.codecs.lcfsc.codec:LCFSCReceiver",
     "softcast": "semsim.codecs.softcast:SoftCastReceiver",
@@ -71,6 +73,8 @@ PAYLOADS = {
 TASKS = {
     "reconstruct": "semsim.tasks.reconstruct:Reconstruct",
     "classify": "semsim.tasks.classify:Classify",
+    "recognise": "semsim.tasks.meaning:Recognise",
+    "retrieve": "semsim.tasks.meaning:Retrieve",
 }
 
 METRICS = {

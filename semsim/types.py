@@ -171,6 +171,8 @@ class End(nn.Module):
     takes: ClassVar[tuple[str, ...]] = ()  #: what a link calls ``forward`` with, in order
     brings_weights: bool = False  #: True where a trained network came with the arguments
     bytes_per_pixel: float = 0.0  #: memory that a pixel takes beside what torch sees
+    #: submodules that belong to the task; federated training averages them among its clients only
+    of_task: ClassVar[tuple[str, ...]] = ()
 
     def __init_subclass__(cls, **options: Any) -> None:
         """Refuse an end whose ``forward`` a link could not call."""

@@ -67,4 +67,4 @@ def test_semsim_works_without_its_vision_folder(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path
     )
-    assert done.stdout.split() == ["2", "False"], done.stderr
+    assert done.stdout.split() == ["4", "False"], done.stderr

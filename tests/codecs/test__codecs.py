@@ -22,6 +22,7 @@ from semsim.types import Receiver, Transmission, Transmitter, WithSideInfo
 SETTINGS: dict[str, list[dict[str, Any]]] = {
     "analog": [{"cbr": "1/12"}],
     "deepjscc": [{"preset": "bourtsoulatze2019"}, {"preset": "adjscc", "width": 8}],
+    "flsc": [{"cbr": "1/96", "fine": None, "num_streams": 2}],
     "keras": [{"model": "semsim.codecs.keras.models:bourtsoulatze2019", "pairing": "channels"}],
     "lcfsc": [{"num_tx": 2, "num_rx": 2}],
     "softcast": [{"cbr": "1/2"}],
