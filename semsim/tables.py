@@ -97,7 +97,7 @@ METRICS = {
 
 
 class Paper(NamedTuple):
-    """A vision paper: one module that holds a payload, a task, and metrics of its own.
+    """A vision paper: one package that holds a payload, a task, and metrics of its own.
 
     Payload and task go by the paper's kind; metrics have kinds of their own.
     """

@@ -38,6 +38,8 @@ def _work(fabric: Any, make: Callable[..., Any]) -> None:
     """Train in one process; a signal is obeyed by the one that started it."""
     with make(fabric=fabric) as training:
         training.advance_until(Postponed())
+    fabric.barrier()
+    torch.distributed.destroy_process_group()  # or its threads may abort a process that ends
 
 
 def agreed(fabric: Any, seconds: float, signal: int | None) -> tuple[float, int | None]:

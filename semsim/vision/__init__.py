@@ -1,1 +1,1 @@
-"""One vision paper, one file; the core works with this folder removed."""
+"""One vision paper, one folder; the core works with this folder removed."""

@@ -220,7 +220,7 @@ def test_a_batch_gives_what_its_images_give_alone(device: str, colour: Any) -> N
 def test_groups_do_not_depend_on_the_chunk(monkeypatch: pytest.MonkeyPatch) -> None:
     image = grey(48, 0.3)
     whole = decompose(image, Groups(image, FAST))[0]
-    monkeypatch.setattr("semsim.vision.nlhd.CHUNK", 7)
+    monkeypatch.setattr("semsim.vision.nlhd.groups.CHUNK", 7)
     assert torch.allclose(decompose(image, Groups(image, FAST))[0], whole, atol=1e-6)
 
 
