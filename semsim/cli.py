@@ -136,13 +136,14 @@ def check(file: File, device: Device = None, closed: Closed = False) -> None:
     with _plain_errors(file, closed=closed):
         from semsim.scenario.loading import pick_device
         from semsim.scenario.scenario import Scenario
-        from semsim.sweep.preflight import preflight_report, untrained
+        from semsim.sweep.preflight import preflight_report
 
         scenario = Scenario.load(file)
         where = pick_device(device or scenario.device)
-        for line in preflight_report(scenario, where):
+        lines, warnings = preflight_report(scenario, where)
+        for line in lines:
             typer.echo(line)
-        _warn(untrained(scenario))
+        _warn(warnings)
 
 
 @app.command()

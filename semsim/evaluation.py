@@ -12,18 +12,16 @@ from __future__ import annotations
 
 import math
 import time
-import zlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
+from semsim.batches import Batches
 from semsim.intervals import FEW, LEDGER, Moments, Tally
 from semsim.metrics.base import Metric, Outcome
-from semsim.payloads.items import check_finite, pair
 from semsim.phy.power import TOLERANCE, most_power
 from semsim.seeds import MAX_SEED, stream
 from semsim.tasks.base import Task
@@ -70,16 +68,6 @@ class Stop:
                 raise ValueError(f"{name} must be at least 1, got {value}")
         if self.ci95 is not None and not self.ci95 > 0:
             raise ValueError(f"ci95 must be > 0, half the width of an interval, got {self.ci95}")
-
-
-@dataclass(frozen=True)
-class _Batch:
-    """The items of one user: sources and targets, which they are, and what metrics keep of them."""
-
-    source: Tensor
-    target: Tensor
-    which: Any
-    kept: dict[str, Tensor] = field(default_factory=dict)
 
 
 class Evaluation:
@@ -132,6 +120,10 @@ class Evaluation:
             for snr in self.snr_db
             for user in range(1, self.users + 1)
         }
+        self._batches = Batches(
+            payload, link.payloads, users=self.users, max_items=self.max_items,
+            batch_size=batch_size, device=self.device,
+        )  # fmt: skip
         self.keep: Keep | None = None
 
     def items(self, snr_db: float) -> int:
@@ -160,7 +152,7 @@ class Evaluation:
         self.link.eval(), self.task.eval()
         try:
             with torch.inference_mode():
-                for index, numbers, items in self._batches():
+                for index, numbers, items in self._batches.plan():
                     active = [s for s in self.snr_db if not self.is_done(s)]
                     if not active:
                         break
@@ -184,26 +176,9 @@ class Evaluation:
             for metric, moments in zip(self.metrics, point.values, strict=True)
         ]
 
-    def _batches(self) -> Iterator[tuple[int, list[int], list[Any]]]:
-        """Yield (batch index, numbers, items); a batch holds consecutive items of one shape.
-
-        The plan depends on the payload, ``max_items`` and ``batch_size`` alone.
-        """
-        index, size = 0, len(self.payload)
-        for start in range(0, self.max_items, self.batch_size):
-            stop = min(start + self.batch_size, self.max_items)
-            groups: dict[tuple[int, ...], dict[int, Any]] = {}
-            items = _load(self.payload, [i % size for i in range(start, stop)])
-            for number, item in enumerate(items, start):
-                source, target = pair(item, number % size)
-                groups.setdefault(tuple(source.shape), {})[number] = source, target
-            for group in groups.values():
-                yield index, list(group), list(group.values())
-                index += 1
-
     def _send(self, index: int, numbers: list[int], items: list[Any], snrs: list[float]) -> None:
         """Send one batch at several SNRs; one transfer to the CPU for all of them."""
-        batches = [self._batch(numbers, own) for own in (items, *self._of_others(numbers))]
+        batches = self._batches.of_users(numbers, items, which=self.keep is not None)
         start, gathered, most = time.perf_counter(), list[Tensor](), list[float]()
         begun = self.task.begin(self.link, [batch.source for batch in batches])
         shared = (time.perf_counter() - start) / len(snrs)
@@ -234,28 +209,6 @@ class Evaluation:
             if self.keep:
                 which = batches[place.user - 1].which
                 self.keep(place, which, values[2 : 2 + len(self.metrics)])
-
-    def _batch(self, numbers: list[int], items: list[Any]) -> _Batch:
-        source, target = _collate(items, [n % len(self.payload) for n in numbers], self.device)
-        which = self.keep and np.array([numbers, [_checksum(item[0]) for item in items]])
-        return _Batch(source, target, which)
-
-    def _of_others(self, numbers: list[int]) -> Iterator[list[Any]]:
-        """Yield the items of the users from the second on: of their own payloads, or further on."""
-        own = self.link.payloads
-        for user in range(1, self.users):
-            payload, shift = (own[user - 1], 0) if own else (self.payload, user)
-            indices = [(n + shift) % len(payload) for n in numbers]
-            items = _load(payload, indices)
-            pairs = [pair(item, index) for item, index in zip(items, indices, strict=True)]
-            shapes = {tuple(source.shape) for source, _ in pairs}
-            if len(shapes) > 1:
-                first, second, *_ = (list(shape) for shape in sorted(shapes))
-                raise ValueError(
-                    f"users send at the same time what has one shape each, but items of user "
-                    f"{user + 1} have {first} and {second}; write crop in its payload"
-                )
-            yield pairs
 
     def _measure(self, outcome: Outcome, sent: Transmission) -> Tensor:
         """Return float64 [2 + metrics + notes, B]: finite, power, metrics, notes of each item."""
@@ -428,30 +381,6 @@ def _metric(metric: Metric | str) -> Metric:
             f"got {name}; write class {name}(Metric)"
         )
     return built
-
-
-def _load(payload: Any, indices: list[int]) -> list[Any]:
-    if hasattr(payload, "__getitems__"):
-        return payload.__getitems__(indices)
-    return [payload[i] for i in indices]
-
-
-def _collate(items: list[Any], numbers: list[int], device: torch.device) -> tuple[Tensor, Tensor]:
-    """Stack (source, target) pairs; a target that is the source is stacked once."""
-    source = torch.stack([item[0] for item in items])
-    check_finite(source, numbers)
-    source = source.to(device)
-    targets = [item[1] for item in items]
-    if all(target is item[0] for target, item in zip(targets, items, strict=True)):
-        return source, source
-    if isinstance(targets[0], Tensor):
-        return source, torch.stack(targets).to(device)
-    return source, torch.tensor(targets, device=device)
-
-
-def _checksum(source: Tensor) -> int:
-    """Return the CRC-32 of an item's source."""
-    return zlib.crc32(source.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
 
 
 def _power(x: Tensor) -> Tensor:

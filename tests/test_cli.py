@@ -102,6 +102,21 @@ def test_check_says_what_would_run_and_writes_nothing() -> None:
     assert [path.name for path in Path().iterdir()] == ["toy.yaml"]
 
 
+def test_check_builds_each_part_of_a_link_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    from semsim import spec
+
+    built, build = list[str](), spec.build
+
+    def counted(part: Any, **given: Any) -> Any:
+        built.append(type(part).family)
+        return build(part, **given)
+
+    monkeypatch.setattr(spec, "build", counted)
+    call("check", "toy.yaml")  # two links
+    families = ("payload", "transmitter", "receiver", "channel", "task", "metric")
+    assert {family: built.count(family) for family in families} == dict.fromkeys(families, 2)
+
+
 def test_check_says_where_nothing_is_sent() -> None:
     image = "{kind: synthetic, count: 1, size: 16}"
     text = f"payload: {image}\nchannel: awgn\nmetrics: [psnr]\nsnr_db: 10\ntransmitter: no_link"

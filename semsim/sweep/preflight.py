@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, NamedTuple
 
 import torch
 
 from semsim.evaluation import Row
 from semsim.mistakes import IN_SWEEP, SpecError
 from semsim.scenario.room import is_large
-from semsim.scenario.scenario import Point, Scenario
+from semsim.scenario.scenario import Built, Point, Scenario
 from semsim.sweep.trained import learns, rehearse
 from semsim.types import AnyLink
 
@@ -53,14 +54,22 @@ def covering(points: list[Point]) -> list[Point]:
     return [chosen[int(i * step)] for i in range(min(len(chosen), MOST_CHECKED))]
 
 
-def preflight(points: list[Point], device: torch.device) -> list[list[Row]]:
-    """Build links and send one item through each, before anything is written."""
-    rows, seen = [], set()
+class Tried(NamedTuple):
+    """A link that one item went through."""
+
+    point: Point
+    built: Built
+    rows: list[Row]
+
+
+def tried(points: list[Point], device: torch.device) -> Iterator[Tried]:
+    """Build links one after the other, send one item through each, and rehearse trainings once."""
+    seen = set()
     for point in covering(points):
         scenario = point.scenario
         try:
             built = scenario.build(device)
-            rows.append(scenario.check(built))
+            rows = scenario.check(built)
             if scenario.trains() and scenario.training_hash() not in seen:
                 seen.add(scenario.training_hash())
                 rehearse(scenario, built)
@@ -69,7 +78,13 @@ def preflight(points: list[Point], device: torch.device) -> list[list[Row]]:
                 raise
             at = ", ".join(f"{path} = {label}" for path, label in point.swept.items())
             raise SpecError(error.path, f"{error.message} ({IN_SWEEP} {at})") from error
-    return rows
+        yield Tried(point, built, rows)
+
+
+def preflight(points: list[Point], device: torch.device) -> None:
+    """Raise SpecError where a link cannot run, before anything is written."""
+    for _ in tried(points, device):
+        pass
 
 
 def untrained(scenario: Scenario) -> list[str]:
@@ -79,17 +94,23 @@ def untrained(scenario: Scenario) -> list[str]:
     """
     lines, known = [], dict[str, bool]()
     for point in covering(scenario.points()):
-        if point.scenario.transmitter.weights or point.scenario.trains():
-            continue
         codec = f"{point.scenario.transmitter!r} {point.scenario.receiver_spec()!r}"
-        if codec not in known:
+        if _could_have_weights(point) and codec not in known:
             known[codec] = _is_random(point.scenario.build("cpu").link)
-        if known[codec]:
-            lines.append(
-                f"{point.name}: the {point.scenario.transmitter.kind} codec is not trained; name "
-                "weights (see semsim list weights) or add train, or its networks stay random"
-            )
+        if known.get(codec) and _could_have_weights(point):
+            lines.append(_is_untrained(point))
     return lines
+
+
+def _could_have_weights(point: Point) -> bool:
+    return not (point.scenario.transmitter.weights or point.scenario.trains())
+
+
+def _is_untrained(point: Point) -> str:
+    return (
+        f"{point.name}: the {point.scenario.transmitter.kind} codec is not trained; name weights "
+        "(see semsim list weights) or add train, or its networks stay random"
+    )
 
 
 def _is_random(link: AnyLink) -> bool:
@@ -100,30 +121,35 @@ def _is_random(link: AnyLink) -> bool:
     )
 
 
-def preflight_report(scenario: Scenario, device: torch.device) -> list[str]:
-    """Return what a run would do, link by link, after sending one item through each."""
-    points, seconds, lines = scenario.points(), 0.0, []
-    tried = covering(points)
-    preflight(tried, device)
-    for point in tried:
-        built = point.scenario.build(device)
+def preflight_report(scenario: Scenario, device: torch.device) -> tuple[list[str], list[str]]:
+    """Return what a run would do, link by link, and warnings, after sending items through each."""
+    points, seconds, lines, warnings = scenario.points(), 0.0, list[str](), list[str]()
+    for point, built, _ in tried(points, device):
         row = point.scenario.check(built)[0]  # the first item also paid for imports and caches
-        uses = {n[5:]: row[n] for n in row if n.startswith("uses_") and row[n]}
-        ledger = " + ".join(f"{value:g} {name}" for name, value in uses.items()) or "no link"
-        aside = point.scenario.trains() and not learns(built)
         items = point.scenario.stop_rule().max_items or len(built.payload)
         seconds += row["seconds"] * items * len(point.scenario.snr_db)
-        lines.append(
-            f"  {point.name}: {sum(uses.values()):g} channel uses per item ({ledger}), "
-            f"CBR {row['cbr']:.4g}, power {row['power']:.4g}, at most {items} items per SNR"
-            + (", nothing to train" if aside else "")
-            + (", tried on the centre of a large image" if is_large(built.payload) else "")
-        )
+        lines.append(_line(point, built, row, items))
+        if _could_have_weights(point) and _is_random(built.link):
+            warnings.append(_is_untrained(point))
     snrs = ", ".join(f"{snr:g}" for snr in points[0].scenario.snr_db)
-    if len(tried) < len(points):
+    if len(lines) < len(points):
+        seconds *= len(points) / len(lines)
         lines.append(
-            f"  ... {len(tried)} of {len(points)} links were tried, the others as they run"
+            f"  ... {len(lines)} of {len(points)} links were tried, the others as they run"
         )
-        seconds *= len(points) / len(tried)
     head = f"{scenario.name}: {len(points)} link(s) at snr_db {snrs} on {device}"
-    return [head, *lines, f"  item by item this would take {seconds:.0f} s; batches may be faster"]
+    tail = f"  item by item this would take {seconds:.0f} s; batches may be faster"
+    return [head, *lines, tail], warnings
+
+
+def _line(point: Point, built: Built, row: Row, items: int) -> str:
+    """Return what is to be said of one link."""
+    uses = {n[5:]: row[n] for n in row if n.startswith("uses_") and row[n]}
+    ledger = " + ".join(f"{value:g} {name}" for name, value in uses.items()) or "no link"
+    aside = point.scenario.trains() and not learns(built)
+    return (
+        f"  {point.name}: {sum(uses.values()):g} channel uses per item ({ledger}), "
+        f"CBR {row['cbr']:.4g}, power {row['power']:.4g}, at most {items} items per SNR"
+        + (", nothing to train" if aside else "")
+        + (", tried on the centre of a large image" if is_large(built.payload) else "")
+    )

@@ -510,8 +510,11 @@ def test_two_processes_share_every_batch_and_can_be_resumed(tmp_path: Path) -> N
     (tmp_path / "checkpoint.pt").unlink()
     assert torch.load(tmp_path / "checkpoint.old.pt", weights_only=True)["steps"] == 6
     assert train(resumed, Blobs(), spec=spec(**settings), folder=tmp_path).steps == 8
-    for one, other in zip(link.parameters(), resumed.parameters(), strict=True):
-        assert torch.allclose(one, other, atol=1e-5)  # two steps, whose sums may round otherwise
+    pairs = zip(link.parameters(), resumed.parameters(), strict=True)
+    apart = torch.cat([(one - other).abs().flatten() for one, other in pairs])
+    # lost moments or other draws move most weights by about lr; sums that round otherwise only
+    # those whose gradient is next to nothing, which Adam's step makes as large as any other
+    assert (apart > 0.01 * spec().lr).float().mean() < 0.01
 
 
 def test_shares_of_a_batch_make_the_batch() -> None:
