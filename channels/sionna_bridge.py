@@ -32,6 +32,14 @@ def sionna_phy() -> ModuleType:
     return sionna.phy
 
 
+def sionna_version() -> str:
+    """Return the version of Sionna that draws here."""
+    sionna_phy()
+    import sionna
+
+    return str(sionna.__version__)
+
+
 def device_key(device: torch.device) -> str:
     """Return the name Sionna knows a device by: ``"cuda:0"``, never ``"cuda"``."""
     if device.type != "cuda":

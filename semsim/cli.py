@@ -205,6 +205,26 @@ def train(
 
 
 @app.command()
+def channels(
+    file: File,
+    out: Annotated[Path | None, typer.Option(help="Folder; data/NAME by default.")] = None,
+    processes: Annotated[int, typer.Option(help="How many draw at once.")] = 1,
+) -> None:
+    """Write a data set of channels in shards; what is already there is not drawn again.
+
+    FILE says which, such as scenarios/train/channels-urban.yaml.
+    """
+    with _plain_errors(file):
+        from semsim.scenario.channel_data import write_data
+
+        folder, shards = write_data(file, out, processes)
+        with _told_how_to_go_on(folder):
+            for line in shards:
+                typer.echo(line)
+        typer.echo(folder)
+
+
+@app.command()
 def plot(
     folder: Annotated[Path, typer.Argument(metavar="DIR")],
     x: Annotated[str | None, typer.Option(help="Column along the horizontal axis.")] = None,

@@ -38,6 +38,7 @@ TRANSMITTERS = {
     "keras": "semsim.codecs.keras.codec:KerasTransmitter",
     "lcfsc": "semsim.codecs.lcfsc.codec:LCFSCTransmitter",
     "no_link": "semsim.codecs.no_link:NoLinkTransmitter",
+    "observed": "semsim.codecs.observed:ObservedTransmitter",
     "softcast": "semsim.codecs.softcast:SoftCastTransmitter",
     "swin_jscc": "semsim.codecs.swin_jscc:SwinTransmitter",
     "uncoded": "semsim.codecs.uncoded:UncodedTransmitter",
@@ -67,6 +68,9 @@ PAYLOADS = {
     "pool": "semsim.payloads.pool:Pool",
     "bits": "semsim.payloads.bits:Bits",
     "channel_history": "semsim.payloads.channel_history:ChannelHistory",
+    "channels": "semsim.payloads.channels:Channels",
+    "channel_mix": "semsim.payloads.channels:ChannelMix",
+    "channel_files": "semsim.payloads.channel_files:ChannelFiles",
     "synthetic": "semsim.payloads.synthetic:Synthetic",
 }
 
@@ -75,6 +79,7 @@ TASKS = {
     "classify": "semsim.tasks.classify:Classify",
     "recognise": "semsim.tasks.meaning:Recognise",
     "retrieve": "semsim.tasks.meaning:Retrieve",
+    "fill_in": "semsim.csi.pretrain:FillIn",
 }
 
 METRICS = {
@@ -90,6 +95,7 @@ METRICS = {
     "evm": "semsim.metrics.signal:EVM",
     "papr": "semsim.metrics.signal:PAPR",
     "nmse": "semsim.metrics.error:NMSE",
+    "channel_nmse": "semsim.metrics.error:ChannelNMSE",
     "accuracy": "semsim.metrics.decision:Accuracy",
     "task_psnr": "semsim.metrics.image:TaskPSNR",
     "task_ssim": "semsim.metrics.image:TaskSSIM",

@@ -42,3 +42,30 @@ class NMSE(Metric):
     def combine(self, mean: float) -> float:
         """Return the mean in dB, at least -120 dB."""
         return float(linear_to_db(torch.tensor(mean, dtype=torch.float64).clamp(min=_LEAST)))
+
+
+class ChannelNMSE(NMSE):
+    """Error power over power of the channel that a task tells, against the true one, in dB.
+
+    Where a task tells fewer slots than there are, such as a prediction, they are the last ones.
+    """
+
+    name = "channel_nmse"
+    label = "NMSE"
+    judges: Pair = "task"
+
+    def __call__(self, outcome: Outcome) -> Tensor:
+        """Return |error|^2 over |truth|^2 of each item, [B], linear."""
+        truth, told = outcome.target, outcome.output
+        if truth.dim() != 5 or told.shape[2:] != truth.shape[2:] or told.shape[1] > truth.shape[1]:
+            raise ValueError(
+                f"channel_nmse compares channels [T, 2, S, F], the task's with the payload's, got "
+                f"{list(told.shape[1:])} and {list(truth.shape[1:])}; use a payload of channels, "
+                "target: channel, and a task that tells channels"
+            )
+        wanted = truth[:, -told.shape[1] :].detach()
+        power = wanted.square().flatten(1).sum(dim=1)
+        error = (told.detach() - wanted).square().flatten(1).sum(dim=1)
+        if not power.all():
+            raise ValueError("channel_nmse divides by the power of an item, and one is all zeros")
+        return error / power

@@ -57,6 +57,12 @@ def transmission(estimate: torch.Tensor) -> Transmission:
     return Transmission(estimate, symbols.expand(-1, 2, -1), Ledger(40), symbols, received)
 
 
+def channel_outcome() -> Outcome:
+    truth = torch.randn(BATCH, 6, 2, 3, 4, generator=stream(5, "channels"))
+    told = truth[:, -2:] + 0.1
+    return Outcome(told, truth, truth, transmission(truth))
+
+
 def noted_outcome() -> Outcome:
     outcome = image_outcome(side=8)
     notes = {"decoded": torch.tensor([1.0, 0.0, 1.0]), "bits": torch.tensor([80, 80, 40])}
@@ -68,6 +74,7 @@ OUTCOMES = {
     "ber": bit_outcome,
     "bler": bit_outcome,
     "accuracy": logit_outcome,
+    "channel_nmse": channel_outcome,
     "outage": noted_outcome,
     "throughput": noted_outcome,
 }

@@ -15,7 +15,9 @@ from torch.utils.data import DataLoader
 from semsim import spec, tables
 from semsim.payloads.arrays import Arrays
 from semsim.payloads.bits import Bits
+from semsim.payloads.channel_files import ChannelFiles
 from semsim.payloads.channel_history import ChannelHistory
+from semsim.payloads.channels import ChannelMix, Channels
 from semsim.payloads.cifar import CIFAR10
 from semsim.payloads.folder import Folder
 from semsim.payloads.photos import Photos
@@ -63,7 +65,7 @@ PAYLOADS: dict[str, Make] = {
 
 
 def test_every_row_of_the_table_is_tested_here_or_in_a_file_of_its_own(tmp_path: Path) -> None:
-    tested: set[Any] = {CIFAR10, ChannelHistory}
+    tested: set[Any] = {CIFAR10, ChannelHistory, Channels, ChannelFiles, ChannelMix}
     for number, build in enumerate(PAYLOADS.values()):
         (tmp_path / str(number)).mkdir()
         tested.add(type(build(tmp_path / str(number))))

@@ -1,0 +1,118 @@
+"""Pre-training: WirelessGPT fills in what it does not see of a channel, without any label."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from channels.base import complex_normal
+from semsim.csi.model import WirelessGPT
+from semsim.csi.patches import hide, patchify
+from semsim.payloads.channels import joined, parts
+from semsim.tasks.base import Task
+
+
+def check_channels(source: Tensor, task: str) -> None:
+    """Raise ValueError unless a source is a batch of channels, real [B, T, 2, S, F]."""
+    if source.dim() != 5 or source.shape[2] != 2 or source.is_complex():
+        raise ValueError(
+            f"task {task} needs a payload of channels, float [T, 2, S, F] per item (real and "
+            f"imaginary part), got {list(source.shape[1:])}; use payload: {{kind: channels}}"
+        )
+
+
+def noisy(h: Tensor, snr_db: Tensor, generator: torch.Generator) -> Tensor:
+    """Return h [B, ...] with noise at an SNR over each item's own power, in dB, [B]."""
+    shape = (-1, *[1] * (h.dim() - 1))
+    power = h.abs().square().flatten(1).mean(dim=1)
+    n0 = power * 10 ** (-snr_db.to(h.device) / 10)
+    return h + n0.sqrt().view(shape) * complex_normal(tuple(h.shape), generator)
+
+
+def uniform(low: float, high: float, count: int, generator: torch.Generator) -> Tensor:
+    """Return numbers between low and high, [count], on the generator's device."""
+    draw = torch.rand(count, generator=generator, device=generator.device)
+    return low + (high - low) * draw
+
+
+class FillIn(Task):
+    """Fill in the hidden part of a channel that is seen through noise.
+
+    In training a part is hidden, of four kinds in turn by chance: random patches, the last slots,
+    the upper subcarriers, or antenna pairs; the loss is the error power on the hidden patches over
+    the power of the channel. Otherwise the last slots are predicted from those before.
+
+    Args:
+        size: of the model: tiny, lwm, small or base80.
+        patch: slots, antenna pairs and subcarriers of a patch.
+        mode, attention, time_causal, temporal_pe, whole: as for WirelessGPT.
+        weights: name of shipped weights or a .safetensors file; None for a fresh model.
+        trainable: whether the model is trained.
+        share: of random patches that are hidden.
+        noise_db: lowest and highest SNR of what is seen in training.
+        horizon: slots that are predicted.
+    """
+
+    metric = "channel_nmse"
+
+    def __init__(
+        self,
+        size: str = "small",
+        *,
+        patch: tuple[int, int, int] = (4, 4, 4),
+        mode: Literal["bert", "mae"] = "bert",
+        attention: Literal["joint", "factorised"] = "joint",
+        time_causal: bool = False,
+        temporal_pe: bool = True,
+        whole: bool = False,
+        weights: str | None = None,
+        trainable: bool = True,
+        share: float = 0.4,
+        noise_db: tuple[float, float] = (5.0, 25.0),
+        horizon: int = 4,
+    ) -> None:
+        super().__init__()
+        if not 0 < share < 1:
+            raise ValueError(f"share is between 0 and 1, got {share}; LWM hides 0.4")
+        if noise_db[0] > noise_db[1]:
+            raise ValueError(f"noise_db goes from low to high, got {list(noise_db)}; swap them")
+        if horizon < 1:
+            raise ValueError(f"horizon is at least 1 slot, got {horizon}")
+        self.share, self.noise_db, self.horizon = share, noise_db, horizon
+        model = WirelessGPT.preset(
+            size, patch=tuple(patch), mode=mode, attention=attention, time_causal=time_causal,
+            temporal_pe=temporal_pe, whole=whole,
+        )  # fmt: skip
+        self.use(model, weights, trainable=trainable)
+
+    def forward(self, estimate: Tensor, hidden: Tensor | None = None) -> Tensor:
+        """Return the last slots as predicted, [B, horizon, 2, S, F]; all slots where hidden is."""
+        check_channels(estimate, "fill_in")
+        model: Any = self.network
+        h = joined(estimate)
+        if hidden is not None:
+            return parts(model(h, hidden))
+        return parts(model(h, model.hidden_slots(h, self.horizon))[:, -self.horizon :])
+
+    def own_loss(
+        self, source: Tensor, target: Tensor, progress: float, generator: torch.Generator
+    ) -> Tensor:
+        """Return the error power on hidden patches over the power of the channel, a scalar."""
+        check_channels(source, "fill_in")
+        model: Any = self.network
+        h = joined(source)
+        hidden = hide(model.grid(h), len(h), generator, share=self.share)
+        seen = noisy(h, uniform(*self.noise_db, len(h), generator), generator)
+        believed = joined(self(parts(seen), hidden=hidden))
+        power = h.abs().square().mean(dim=(1, 2, 3))
+        error = patchify(believed - h, model.patch).square().sum(dim=2) / power[:, None]
+        values = patchify(torch.ones_like(h), model.patch).sum(dim=2)  # of patches over the edge
+        return (error * hidden).sum() / (values * hidden).sum()
+
+    def loss(self, output: Tensor, source: Tensor, target: Tensor) -> Tensor:
+        """Return the error power of the prediction over the power of what came, a scalar."""
+        wanted = target[:, -output.shape[1] :]
+        power = wanted.square().flatten(1).sum(dim=1)
+        return ((output - wanted).square().flatten(1).sum(dim=1) / power).mean()
