@@ -56,17 +56,20 @@ class Batches:
 
     def plan(self) -> Iterator[tuple[int, list[int], list[Any]]]:
         """Yield (batch index, numbers, items) of the first user."""
-        index, size = 0, len(self.payload)
+        index = 0
         for start in range(0, self.max_items, self.batch_size):
             stop = min(start + self.batch_size, self.max_items)
             groups: dict[tuple[int, ...], dict[int, Any]] = {}
-            items = _load(self.payload, [i % size for i in range(start, stop)])
-            for number, item in enumerate(items, start):
-                source, target = pair(item, number % size)
-                groups.setdefault(tuple(source.shape), {})[number] = source, target
+            numbers = range(start, stop)
+            for number, item in zip(numbers, self.items(numbers), strict=True):
+                groups.setdefault(tuple(item[0].shape), {})[number] = item
             for group in groups.values():
                 yield index, list(group), list(group.values())
                 index += 1
+
+    def items(self, numbers: Sequence[int]) -> list[Any]:
+        """Return the first user's items of these numbers."""
+        return _pairs(self.payload, [number % len(self.payload) for number in numbers])
 
     def of_users(self, numbers: list[int], items: list[Any], *, which: bool = False) -> list[Batch]:
         """Return a batch of each user.
@@ -86,9 +89,7 @@ class Batches:
     def _of_others(self, numbers: list[int]) -> Iterator[list[Any]]:
         """Yield the items of the users from the second on: of their own payloads, or further on."""
         for user, (payload, shift) in enumerate(self._others, start=2):
-            indices = [(n + shift) % len(payload) for n in numbers]
-            items = _load(payload, indices)
-            pairs = [pair(item, index) for item, index in zip(items, indices, strict=True)]
+            pairs = _pairs(payload, [(n + shift) % len(payload) for n in numbers])
             shapes = {tuple(source.shape) for source, _ in pairs}
             if len(shapes) > 1:
                 first, second, *_ = (list(shape) for shape in sorted(shapes))
@@ -99,10 +100,11 @@ class Batches:
             yield pairs
 
 
-def _load(payload: Any, indices: list[int]) -> list[Any]:
-    if hasattr(payload, "__getitems__"):
-        return payload.__getitems__(indices)
-    return [payload[i] for i in indices]
+def _pairs(payload: Any, indices: list[int]) -> list[Any]:
+    """Return source and target of some items."""
+    many = hasattr(payload, "__getitems__")
+    items = payload.__getitems__(indices) if many else [payload[i] for i in indices]
+    return [pair(item, index) for item, index in zip(items, indices, strict=True)]
 
 
 def _collate(items: list[Any], numbers: list[int], device: torch.device) -> tuple[Tensor, Tensor]:

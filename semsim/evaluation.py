@@ -10,16 +10,17 @@ later or after a resume gives the same digits.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from semsim.batches import Batches
+from semsim.batches import Batch, Batches
 from semsim.intervals import FEW, LEDGER, Moments, Tally
 from semsim.metrics.base import Metric, Outcome
 from semsim.phy.power import TOLERANCE, most_power
@@ -68,6 +69,33 @@ class Stop:
                 raise ValueError(f"{name} must be at least 1, got {value}")
         if self.ci95 is not None and not self.ci95 > 0:
             raise ValueError(f"ci95 must be > 0, half the width of an interval, got {self.ci95}")
+
+
+@dataclass(frozen=True)
+class Part:
+    """What one batch gave at one place; it travels between processes.
+
+    Args:
+        place: SNR and user.
+        index: of the batch.
+        values: float64 [2 + metrics + notes, B]: finite, power, metrics, notes of each item.
+        notes: names of the notes.
+        most: the power that each item may have.
+        uses: channel uses over all items, by name.
+        source_values: of all items.
+        seconds: that it took.
+        which: numbers and CRC-32 of the sources, [2, B], where that is asked for.
+    """
+
+    place: Place
+    index: int
+    values: Any
+    notes: list[str]
+    most: float
+    uses: dict[str, float]
+    source_values: int
+    seconds: float
+    which: Any = None
 
 
 class Evaluation:
@@ -120,7 +148,7 @@ class Evaluation:
             for snr in self.snr_db
             for user in range(1, self.users + 1)
         }
-        self._batches = Batches(
+        self.batches = Batches(
             payload, link.payloads, users=self.users, max_items=self.max_items,
             batch_size=batch_size, device=self.device,
         )  # fmt: skip
@@ -148,24 +176,40 @@ class Evaluation:
 
     def run(self, after_batch: Callable[[Evaluation], None] | None = None) -> None:
         """Send batches until all SNRs are done; ``after_batch`` sees the state after each."""
+        with self.measuring():
+            for index, numbers, items in self.batches.plan():
+                if self.all_done():
+                    break
+                if active := self.waiting_for(index):
+                    which = self.keep is not None
+                    self.add(index, self.measure(index, numbers, items, active, which=which))
+                    if after_batch:
+                        after_batch(self)
+        self.check_power()
+
+    @contextlib.contextmanager
+    def measuring(self) -> Iterator[None]:
+        """Keep link and task in evaluation mode, and gradients off, for a while."""
         modes = {m: m.training for m in (self.link, self.task)}
         self.link.eval(), self.task.eval()
         try:
             with torch.inference_mode():
-                for index, numbers, items in self._batches.plan():
-                    active = [s for s in self.snr_db if not self.is_done(s)]
-                    if not active:
-                        break
-                    active = [s for s in active if self.points[Place(s)].batches == index]
-                    if active:
-                        self._send(index, numbers, items, active)
-                        if after_batch:
-                            after_batch(self)
+                yield
         finally:
             for module, training in modes.items():
                 module.train(training)
-        for place in self.points:
-            self._check_power(place)
+
+    def all_done(self) -> bool:
+        """Tell whether the stop rule holds at every SNR."""
+        return all(map(self.is_done, self.snr_db))
+
+    def waiting_for(self, index: int) -> list[float]:
+        """Return the SNRs that go on with a batch."""
+        return [
+            snr
+            for snr in self.snr_db
+            if self.points[Place(snr)].batches == index and not self.is_done(snr)
+        ]
 
     def rows(self) -> list[Row]:
         """Return one row per SNR and metric for all SNRs that are done."""
@@ -176,10 +220,28 @@ class Evaluation:
             for metric, moments in zip(self.metrics, point.values, strict=True)
         ]
 
-    def _send(self, index: int, numbers: list[int], items: list[Any], snrs: list[float]) -> None:
-        """Send one batch at several SNRs; one transfer to the CPU for all of them."""
-        batches = self._batches.of_users(numbers, items, which=self.keep is not None)
-        start, gathered, most = time.perf_counter(), list[Tensor](), list[float]()
+    def measure(
+        self,
+        index: int,
+        numbers: list[int],
+        items: list[Any],
+        snrs: Sequence[float],
+        *,
+        which: bool = False,
+    ) -> list[Part]:
+        """Send one batch at several SNRs; one transfer to the CPU for all of them.
+
+        Nothing is accumulated, so that it may be done in any order, and in any process.
+
+        Args:
+            index: of the batch, which decides its random numbers.
+            numbers: of its items.
+            items: these.
+            snrs: in dB.
+            which: also say which items these are.
+        """
+        batches = self.batches.of_users(numbers, items, which=which)
+        start, gathered, facts = time.perf_counter(), list[Tensor](), list[dict[str, Any]]()
         begun = self.task.begin(self.link, [batch.source for batch in batches])
         shared = (time.perf_counter() - start) / len(snrs)
         sent: tuple[Transmission, ...] = ()
@@ -195,20 +257,25 @@ class Evaluation:
                     )
                 ]
             gathered += measured
-            for user, (own, source) in enumerate(zip(sent, begun.sources, strict=True), start=1):
-                most.append(most_power(own.x.shape[-1], constellation=self.link.constellation))
-                self._count(self.points[Place(snr, user)], own, source)
+            own = [self._facts(*one) for one in zip(sent, begun.sources, batches, strict=True)]
             seconds = (time.perf_counter() - start + shared) / self.users
-            for user in range(1, self.users + 1):
-                self.points[Place(snr, user)].seconds += seconds
-        places = [Place(snr, user) for snr in snrs for user in range(1, self.users + 1)]
-        rows = torch.stack(gathered).cpu().numpy()
-        for place, values, limit in zip(places, rows, most, strict=True):
-            self._check_items_power(place, values[1], limit)
-            self._add(place, values, list(sent[place.user - 1].notes))
+            facts += [
+                {"place": Place(snr, user), "index": index, "seconds": seconds, **fact}
+                for user, fact in enumerate(own, start=1)
+            ]
+        values = torch.stack(gathered).cpu().numpy()
+        return [Part(values=v, **fact) for v, fact in zip(values, facts, strict=True)]
+
+    def add(self, index: int, parts: Sequence[Part]) -> None:
+        """Accumulate one batch, where its SNRs still wait for it; batches come in their order."""
+        wanted = set(self.waiting_for(index))
+        for part in parts:
+            if part.place.snr_db not in wanted:
+                continue
+            self._check_items_power(part.place, part.values[1], part.most)
+            self._add(part)
             if self.keep:
-                which = batches[place.user - 1].which
-                self.keep(place, which, values[2 : 2 + len(self.metrics)])
+                self.keep(part.place, part.which, part.values[2 : 2 + len(self.metrics)])
 
     def _measure(self, outcome: Outcome, sent: Transmission) -> Tensor:
         """Return float64 [2 + metrics + notes, B]: finite, power, metrics, notes of each item."""
@@ -221,15 +288,17 @@ class Evaluation:
         ]
         return torch.stack([row.double() for row in rows])
 
-    @staticmethod
-    def _count(point: Tally, sent: Transmission, source: Tensor) -> None:
-        """Add up channel uses and source values."""
-        for name in LEDGER:
-            point.uses[name] += float(getattr(sent.ledger, name)) * len(source)
-        point.source_values += source.numel()
+    def _facts(self, sent: Transmission, source: Tensor, batch: Batch) -> dict[str, Any]:
+        """Return what is told of one user's batch beside its values."""
+        uses = {name: float(getattr(sent.ledger, name)) * len(source) for name in LEDGER}
+        most = most_power(sent.x.shape[-1], constellation=self.link.constellation)
+        return {
+            "uses": uses, "source_values": source.numel(), "most": most, "which": batch.which,
+            "notes": list(sent.notes),
+        }  # fmt: skip
 
-    def _add(self, place: Place, values: Any, notes: list[str]) -> None:
-        point, snr = self.points[place], place.snr_db
+    def _add(self, part: Part) -> None:
+        point, values, snr = self.points[part.place], part.values, part.place.snr_db
         if not values[0].all():
             raise ValueError(
                 f"the receiver's estimate holds NaN or infinity at snr_db = {snr:g} (items "
@@ -241,8 +310,12 @@ class Evaluation:
         point.power.add(values[1])
         for moments, row in zip(point.values, values[2:], strict=False):
             moments.add(row)
-        for name, row in zip(notes, values[2 + len(self.metrics) :], strict=True):
+        for name, row in zip(part.notes, values[2 + len(self.metrics) :], strict=True):
             point.notes.setdefault(name, Moments()).add(row)
+        for name, uses in part.uses.items():
+            point.uses[name] += uses
+        point.source_values += part.source_values
+        point.seconds += part.seconds
         point.batches += 1
 
     def _check_items_power(self, place: Place, power: Any, limit: float) -> None:
@@ -257,15 +330,16 @@ class Evaluation:
             "semsim.phy.power.unit_power"
         )
 
-    def _check_power(self, place: Place) -> None:
+    def check_power(self) -> None:
         """Refuse a constellation whose mean power is above 1 by more than chance."""
-        power = self.points[place].power
-        if power.mean - 1 > max(TOLERANCE, min(0.5, power.five_sigma())):
-            raise ValueError(
-                f"{self.link.sender} sends a mean power of {power.mean:.4g} at "
-                f"snr_db = {place.snr_db:g} over {power.n} items, but a link may send 1 per "
-                "channel use (summed over transmit antennas); scale its constellation to unit power"
-            )
+        for place, point in self.points.items():
+            power = point.power
+            if power.mean - 1 > max(TOLERANCE, min(0.5, power.five_sigma())):
+                raise ValueError(
+                    f"{self.link.sender} sends a mean power of {power.mean:.4g} at snr_db = "
+                    f"{place.snr_db:g} over {power.n} items, but a link may send 1 per channel use "
+                    "(summed over transmit antennas); scale its constellation to unit power"
+                )
 
     def _row(self, place: Place, metric: Metric, moments: Moments) -> Row:
         point, n = self.points[place], moments.n

@@ -26,6 +26,10 @@ class SpecError(ValueError):
         super().__init__(f"{text} ({where})" if where else text)
         self.path, self.message, self.where = path, message, where
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Travel to another process."""
+        return SpecError, (self.path, self.message, self.where)
+
     def under(self, *prefix: str | int) -> SpecError:
         """Return the same error as seen from further out."""
         return SpecError(join_path(*prefix, self.path), self.message, self.where)
