@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from semsim.sweep.sweep import Progress
+    from semsim.sweep.points import Progress
 
 app = typer.Typer(
     help="Compose, train, sweep and fairly compare semantic-communication links.",
@@ -36,6 +36,10 @@ Quick = Annotated[
     bool, typer.Option("--quick", help="A trial: few items, two SNRs, in NAME-quick.")
 ]
 Fresh = Annotated[bool, typer.Option("--fresh", help="Forget earlier results and trainings.")]
+Jobs = Annotated[int | None, typer.Option(help="Processes that measure at once; 1 by default.")]
+On = Annotated[str, typer.Option(help="here, or ray: workers of a Ray cluster.")]
+Address = Annotated[str | None, typer.Option(help="Of a Ray cluster that runs already.")]
+GPUs = Annotated[float, typer.Option(help="GPUs per worker on Ray, such as 0.5.")]
 Where = Annotated[
     list[str] | None, typer.Option(metavar="KEY=VALUE", help="Only such rows; may be repeated.")
 ]
@@ -154,6 +158,10 @@ def run(
     fresh: Fresh = False,
     device: Device = None,
     closed: Closed = False,
+    jobs: Jobs = None,
+    on: On = "here",
+    address: Address = None,
+    gpus: GPUs = 0.0,
 ) -> None:
     """Run a scenario into a results folder; what is already there is not run again.
 
@@ -166,12 +174,13 @@ def run(
         from semsim.sweep.sweep import results_folder
         from semsim.sweep.sweep import run as run_scenario
 
-        scenario, start = Scenario.load(file), time.time()
+        scenario, start, engine = Scenario.load(file), time.time(), _engine(on, jobs, address, gpus)
         folder = results_folder(quicker(scenario) if quick else scenario, out)
         with _told_how_to_go_on(folder), _progress() as listener:
             rows = run_scenario(
-                file, out, quick=quick, fresh=fresh, device=device, listener=listener
-            )
+                file, out, quick=quick, fresh=fresh, device=device, listener=listener,
+                engine=engine,
+            )  # fmt: skip
         print_results(rows, [*scenario.sweep, "user"])
         _warn(untrained(scenario))
         for path in sorted(p for p in folder.iterdir() if p.is_file() and p.name[0] != "."):
@@ -328,6 +337,24 @@ def schema(
         else:
             write_atomic(out, text + "\n")
             typer.echo(out)
+
+
+def _engine(on: str, jobs: int | None, address: str | None, gpus: float) -> Any:
+    """Return what makes the workers that the options ask for; None where there are none."""
+    from functools import partial
+
+    from semsim.mistakes import SpecError, one_of
+    from semsim.sweep.workers import Processes
+
+    if one_of(("here", "ray"), on, "--on") == "ray":
+        from semsim.sweep.on_ray import OnRay
+
+        return partial(OnRay, jobs, address=address, gpus=gpus)
+    if address is not None or gpus:
+        raise SpecError("", "--address and --gpus are of a Ray cluster; add --on ray")
+    if jobs is not None and jobs < 1:
+        raise SpecError("", f"--jobs is the number of processes, 1 or more, got {jobs}")
+    return None if jobs is None or jobs == 1 else partial(Processes, jobs)
 
 
 def _warn(lines: list[str]) -> None:

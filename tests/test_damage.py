@@ -37,7 +37,10 @@ snr_db: [0, 10]
 batch_size: 8
 sweep: {transmitter.mode: [plain, negative]}
 """
-RUN = "import semsim.sweep.sweep as s, sys; s.CHECKPOINT_S = 0; s.run(sys.argv[1], 'out')"
+RUN = (
+    "import semsim.sweep.points as p, semsim.sweep.sweep as s, sys; "
+    "p.CHECKPOINT_S = 0; s.run(sys.argv[1], 'out')"
+)
 FLIPS = 300
 
 

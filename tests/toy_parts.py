@@ -25,10 +25,12 @@ class ToyPayload(torch.utils.data.Dataset):
 
     name = "toy"
 
-    def __init__(self, items: int = 40, size: int = 8, mixed: bool = False) -> None:
+    def __init__(
+        self, items: int = 40, size: int = 8, mixed: bool = False, bad_at: int | None = None
+    ) -> None:
         if items < 1:
             raise ValueError(f"items must be at least 1, got {items}")
-        self.items, self.size, self.mixed = items, size, mixed
+        self.items, self.size, self.mixed, self.bad_at = items, size, mixed, bad_at
 
     def __len__(self) -> int:
         return self.items
@@ -36,6 +38,8 @@ class ToyPayload(torch.utils.data.Dataset):
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
         size = 2 * self.size if self.mixed and index % 3 == 0 else self.size
         source = torch.rand(size, generator=stream(0, "toy", index))
+        if index == self.bad_at:
+            source[0] = torch.nan
         return source, source
 
 

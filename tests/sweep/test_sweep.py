@@ -34,7 +34,10 @@ batch_size: 8
 sweep: {transmitter.mode: [plain, negative]}
 """
 GOLDEN = Path(__file__).parents[1] / "golden" / "toy.csv"
-RUN = "import semsim.sweep.sweep as s, sys; s.CHECKPOINT_S = 0; s.run(sys.argv[1], 'out')"
+RUN = (
+    "import semsim.sweep.points as p, semsim.sweep.sweep as s, sys; "
+    "p.CHECKPOINT_S = 0; s.run(sys.argv[1], 'out')"
+)
 COUNT = "; import toy_parts; print(toy_parts.Error.seen)"
 
 
