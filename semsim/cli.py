@@ -400,8 +400,10 @@ def _now(state: Progress) -> str:
     """Return the first metric so far, at each SNR."""
     evaluation = state.evaluation
     metric = evaluation.metrics[0]
+    from semsim.evaluation import reported
+
     values = [p.values[0] for p in evaluation.points.values()]
-    return f"{metric.name} " + " ".join(f"{metric.combine(v.mean):.4g}" for v in values if v.n)
+    return f"{metric.name} " + " ".join(f"{reported(metric, v):.4g}" for v in values if v.n)
 
 
 if __name__ == "__main__":

@@ -144,7 +144,7 @@ class Evaluation:
         self.device = device or device_of(link)
         self.snr_db, self.users = _snrs(snr_db), link.users
         self.points = {
-            Place(snr, user): Tally([Moments() for _ in metrics])
+            Place(snr, user): Tally([Moments(kept=[] if m.pooled else None) for m in self.metrics])
             for snr in self.snr_db
             for user in range(1, self.users + 1)
         }
@@ -344,12 +344,18 @@ class Evaluation:
     def _row(self, place: Place, metric: Metric, moments: Moments) -> Row:
         point, n = self.points[place], moments.n
         low, high = _interval(metric, moments)
+        value = reported(metric, moments)
+        if math.isnan(value):
+            raise ValueError(
+                f"{metric.name} cannot be told from these {n} items, as where all are of one "
+                "class; take more items"
+            )
         uses = {name: total / n for name, total in point.uses.items()}
         return {
             "snr_db": place.snr_db,
             **({"user": place.user} if self.users > 1 else {}),
             "metric": metric.name,
-            "value": metric.combine(moments.mean),
+            "value": value,
             "ci_low": low,
             "ci_high": high,
             "n": n,
@@ -431,8 +437,17 @@ def _snrs(snr_db: Iterable[float]) -> list[float]:
     return snrs
 
 
+def reported(metric: Metric, moments: Moments) -> float:
+    """Return the reported value of a metric for the items that were seen."""
+    if metric.pooled:
+        return metric.pool(np.asarray(moments.kept, dtype=np.float64))
+    return metric.combine(moments.mean)
+
+
 def _interval(metric: Metric, moments: Moments) -> tuple[float, float]:
     """Return the ends of a metric's interval as it is reported, in ascending order."""
+    if metric.pooled:
+        return metric.pool_interval(np.asarray(moments.kept, dtype=np.float64))
     ends = moments.interval(worst=metric.worst)
     low, high = sorted(map(metric.combine, ends))
     return low, high

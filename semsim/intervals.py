@@ -53,6 +53,7 @@ class Moments:
         nonzero: items whose value is not 0.
         binary: whether all values were 0 or 1.
         lowest: smallest value.
+        kept: all values, for metrics that are no mean over items; None where nobody asks.
     """  # noqa: E501
 
     n: int = 0
@@ -62,6 +63,7 @@ class Moments:
     nonzero: int = 0
     binary: bool = True
     lowest: float = 0.0
+    kept: list[float] | None = None
 
     def add(self, values: Sequence[float] | np.ndarray) -> None:
         """Take in a batch of values; merges batches without loss of digits.
@@ -72,6 +74,8 @@ class Moments:
         batch = np.asarray(values, dtype=np.float64)
         count, mean = len(batch), float(batch.mean())
         n, delta = self.n + count, mean - self.mean
+        if self.kept is not None:
+            self.kept += batch.tolist()
         self.lowest = float(batch.min()) if self.n == 0 else min(self.lowest, float(batch.min()))
         m2 = float(((batch - mean) ** 2).sum())
         self.m3 += float(((batch - mean) ** 3).sum())

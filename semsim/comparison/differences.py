@@ -124,6 +124,8 @@ def _combine(metric: str, means: Sequence[str]) -> Callable[[float], float] | No
     if metric not in spec.FAMILIES["metric"]:
         raise ValueError(f"{metric} is no mean over items, so its items cannot be paired")
     built: Any = spec.build(spec.parse("metric", metric))
+    if built.pooled:
+        raise ValueError(f"{metric} is no mean over items, so its items cannot be paired")
     combine: Callable[[float], float] = built.combine
     return combine
 

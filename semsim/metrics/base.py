@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor
 
 from semsim.types import Transmission
@@ -51,6 +54,8 @@ class Metric:
     #: value of an item that failed altogether (0.5 for ber), where there is one: intervals of few
     #: items then allow for failures that were not seen
     worst: float | None = None
+    #: True where the report is no mean over items: :meth:`pool` then sees what all items gave
+    pooled: bool = False
 
     def __call__(self, outcome: Outcome) -> Tensor:
         """Return values [B]; ValueError where the metric makes no sense of this outcome."""
@@ -63,6 +68,17 @@ class Metric:
         change places.
         """
         return mean
+
+    def pool(self, values: NDArray[np.float64]) -> float:
+        """Return the reported value of a pooled metric for the values of all items, [n].
+
+        NaN where these items do not say, such as a recall without any item of the class.
+        """
+        raise NotImplementedError(f"{type(self).__name__} is pooled and gives no pool(values)")
+
+    def pool_interval(self, values: NDArray[np.float64]) -> tuple[float, float]:
+        """Return the ends of the 95 % interval of :meth:`pool`; NaN where it is not known."""
+        return math.nan, math.nan
 
     def check_payload(self, payload: Any) -> None:
         """Raise ValueError where the metric makes no sense of this payload."""

@@ -179,7 +179,11 @@ def _resume(evaluation: Evaluation, items: LinkItems, saved: dict[str, Any]) -> 
 
 def _about(evaluation: Evaluation, payload: Any) -> dict[str, Any]:
     """Return what decides which items meet which draws, and which metrics are plain means."""
-    means = [m.name for m in evaluation.metrics if all(m.combine(v) == v for v in (0.25, 0.75))]
+    means = [
+        m.name
+        for m in evaluation.metrics
+        if not m.pooled and all(m.combine(v) == v for v in (0.25, 0.75))
+    ]
     plan = {name: getattr(evaluation, name) for name in ("seed", "batch_size", "max_items")}
     return {"plan": plan, "payload": spec.dump(payload), "means": means}
 

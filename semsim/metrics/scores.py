@@ -1,0 +1,164 @@
+"""What scores of two classes are worth: recalls, their mean, average precision, at a threshold.
+
+A score above 0 says yes. What is reported is no mean over items, so each item gives its score and
+its class in one number: sigmoid(score) where the class is 1, minus that where it is 0.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from semsim.intervals import Moments
+from semsim.metrics.base import Metric, Outcome
+
+Array = NDArray[np.float64]
+LEAST = 1e-15  #: so that neither class is lost where the sigmoid ends
+DRAWS = 400  #: of the bootstrap: its 95 % ends then stray by a tenth of the interval
+
+
+class ScoreMetric(Metric):
+    """A metric of scores and classes; a subclass gives ``of``, and ``column`` of the output."""
+
+    pooled = True
+    column = 0  #: which score of the task's output [B, scores]
+
+    def __call__(self, outcome: Outcome) -> Tensor:
+        """Return score and class of each item in one number, [B]."""
+        output, target = outcome.output, classes_of(outcome.target, self.name)
+        if output.dim() != 2 or output.shape[1] <= self.column:
+            raise ValueError(
+                f"{self.name} reads scores of two classes, got {list(output.shape[1:])} per item; "
+                "use a task that gives them, such as sites"
+            )
+        return signed(output[:, self.column], target.to(output.device))
+
+    def of(self, scores: Array, target: NDArray[np.bool_]) -> Array:
+        """Return the value for scores [..., n] and classes [n]; NaN where they do not say."""
+        raise NotImplementedError(f"{type(self).__name__} gives no of(scores, target)")
+
+    def pool(self, values: Array) -> float:
+        """Return the value over all items."""
+        target = values > 0
+        return float(self.of(np.abs(values) - 0.5, target))
+
+    def pool_interval(self, values: Array) -> tuple[float, float]:
+        """Return the ends by a bootstrap that draws anew within each class."""
+        yes, no = values[values > 0], values[values < 0]
+        if len(yes) < 2 or len(no) < 2:
+            return np.nan, np.nan
+        rng = np.random.default_rng(0)
+        drawn = [rng.choice(part, (DRAWS, len(part))) for part in (yes, no)]
+        scores = np.abs(np.concatenate(drawn, axis=1)) - 0.5
+        target = np.arange(len(values)) < len(yes)
+        low, high = np.quantile(self.of(scores, target), (0.025, 0.975))
+        return float(low), float(high)
+
+
+class Sensitivity(ScoreMetric):
+    """Share of the items of class 1 that are found."""
+
+    name = "sensitivity"
+    which = True
+
+    def of(self, scores: Array, target: NDArray[np.bool_]) -> Array:
+        """Return the recall of one class."""
+        return recall(scores, target, self.which)
+
+    def pool_interval(self, values: Array) -> tuple[float, float]:
+        """Return Clopper and Pearson's exact interval."""
+        right = (np.abs(values) > 0.5) == self.which
+        moments = Moments()
+        own = right[(values > 0) == self.which]
+        if not len(own):
+            return np.nan, np.nan
+        moments.add(own.astype(np.float64))
+        return moments.interval()
+
+
+class Specificity(Sensitivity):
+    """Share of the items of class 0 that are left alone."""
+
+    name = "specificity"
+    which = False
+
+
+class BalancedAccuracy(ScoreMetric):
+    """Mean of both recalls: 0.5 for whoever always says the same."""
+
+    name = "balanced_accuracy"
+
+    def of(self, scores: Array, target: NDArray[np.bool_]) -> Array:
+        """Return the mean of both recalls."""
+        return (recall(scores, target, True) + recall(scores, target, False)) / 2
+
+
+class AveragePrecision(ScoreMetric):
+    """Mean of the precision at each item of class 1, from the highest score down.
+
+    Items of equal score come in together. It depends on how rare the class is: a guess gets its
+    share.
+    """
+
+    name = "average_precision"
+
+    def of(self, scores: Array, target: NDArray[np.bool_]) -> Array:
+        """Return the area under precision over recall, in steps."""
+        return average_precision(scores, target)
+
+
+def classes_of(target: Tensor, name: str) -> Tensor:
+    """Return classes 0 and 1, [B]; ValueError where a payload has others or none."""
+    if target.dim() != 1 or target.is_floating_point() or not bool(((target >> 1) == 0).all()):
+        raise ValueError(
+            f"{name} needs a payload of two classes, 0 and 1; this one's target is {target.dtype} "
+            f"{list(target.shape)}"
+        )
+    return target
+
+
+def signed(scores: Tensor, target: Tensor) -> Tensor:
+    """Return score and class in one number, float64 [B]."""
+    share = torch.sigmoid(scores.double()).clamp(LEAST, 1 - LEAST)
+    return torch.where(target.bool(), share, -share)
+
+
+def recall(scores: Array, target: NDArray[np.bool_], which: bool) -> Array:
+    """Return the share of the items of a class whose score has its sign, [...]."""
+    own = scores[..., target == which]
+    if not own.shape[-1]:
+        return np.full(scores.shape[:-1], np.nan)
+    return np.asarray(((own > 0) == which).mean(axis=-1))
+
+
+def average_precision(scores: Array, target: NDArray[np.bool_]) -> Array:
+    """Return the average precision of scores [..., n] for classes [n]."""
+    order = np.argsort(-scores, axis=-1, kind="stable")
+    ranked = np.take_along_axis(scores, order, axis=-1)
+    hits = target[order]
+    found, seen = hits.cumsum(axis=-1), np.arange(1, scores.shape[-1] + 1)
+    # of equal scores the last one counts for all
+    ends = np.append(ranked[..., 1:] != ranked[..., :-1], np.ones((*scores.shape[:-1], 1), bool), -1)
+    precision = np.where(ends, found / seen, -1.0)
+    later = np.where(ends, np.arange(scores.shape[-1]), scores.shape[-1])
+    last = np.minimum.accumulate(later[..., ::-1], axis=-1)[..., ::-1]
+    at = np.take_along_axis(precision, last, axis=-1)
+    total = hits.sum(axis=-1)
+    with np.errstate(invalid="ignore"):
+        return np.where(total > 0, (at * hits).sum(axis=-1) / np.maximum(total, 1), np.nan)
+
+
+def threshold_at(scores: Array, share: float) -> float:
+    """Return the threshold that at most this share of scores [n] lies above.
+
+    Args:
+        scores: of items that should be refused.
+        share: false acceptances, 0 to 1.
+    """
+    ranked = np.sort(np.asarray(scores, dtype=np.float64))[::-1]
+    allowed = int(np.floor(share * len(ranked) + 1e-9))
+    if allowed >= len(ranked):
+        return -np.inf
+    return float(ranked[allowed])
