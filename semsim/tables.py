@@ -97,6 +97,10 @@ METRICS = {
     "nmse": "semsim.metrics.error:NMSE",
     "channel_nmse": "semsim.metrics.error:ChannelNMSE",
     "accuracy": "semsim.metrics.decision:Accuracy",
+    "sensitivity": "semsim.metrics.scores:Sensitivity",
+    "specificity": "semsim.metrics.scores:Specificity",
+    "balanced_accuracy": "semsim.metrics.scores:BalancedAccuracy",
+    "average_precision": "semsim.metrics.scores:AveragePrecision",
     "task_psnr": "semsim.metrics.image:TaskPSNR",
     "task_ssim": "semsim.metrics.image:TaskSSIM",
 }
@@ -137,6 +141,15 @@ VISION = {
             "bit_accuracy": "BitAccuracy",
             "bit_accuracy_oracle": "BitAccuracyOracle",
             "message_success": "MessageSuccess",
+        },
+    ),
+    "sites": Paper(
+        "semsim.vision.sscl",
+        "Sites",
+        "FindSites",
+        {
+            "sensitivity_at": "SensitivityAt",
+            "sensitivity_recalibrated": "SensitivityRecalibrated",
         },
     ),
 }

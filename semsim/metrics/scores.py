@@ -140,7 +140,9 @@ def average_precision(scores: Array, target: NDArray[np.bool_]) -> Array:
     hits = target[order]
     found, seen = hits.cumsum(axis=-1), np.arange(1, scores.shape[-1] + 1)
     # of equal scores the last one counts for all
-    ends = np.append(ranked[..., 1:] != ranked[..., :-1], np.ones((*scores.shape[:-1], 1), bool), -1)
+    ends = np.append(
+        ranked[..., 1:] != ranked[..., :-1], np.ones((*scores.shape[:-1], 1), bool), -1
+    )
     precision = np.where(ends, found / seen, -1.0)
     later = np.where(ends, np.arange(scores.shape[-1]), scores.shape[-1])
     last = np.minimum.accumulate(later[..., ::-1], axis=-1)[..., ::-1]

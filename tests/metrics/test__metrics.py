@@ -49,6 +49,11 @@ def logit_outcome(batch: int = BATCH) -> Outcome:
     return Outcome(output, torch.rand(batch, 3, 8, 8), torch.arange(batch), transmission(output))
 
 
+def score_outcome(batch: int = BATCH) -> Outcome:
+    target = torch.arange(batch) % 2
+    return dataclasses.replace(logit_outcome(batch), target=target)
+
+
 def transmission(estimate: torch.Tensor) -> Transmission:
     batch, generator = len(estimate), stream(4, "symbols")
     symbols = torch.randn(batch, 1, 40, dtype=torch.complex64, generator=generator)
@@ -77,6 +82,9 @@ OUTCOMES = {
     "channel_nmse": channel_outcome,
     "outage": noted_outcome,
     "throughput": noted_outcome,
+    **dict.fromkeys(
+        ("sensitivity", "specificity", "balanced_accuracy", "average_precision"), score_outcome
+    ),
 }
 
 

@@ -1,0 +1,134 @@
+"""After the training: the linear stage on frozen embeddings, and thresholds on validation tiles."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional as F
+
+from semsim.metrics.scores import Array, average_precision, threshold_at
+from semsim.payloads.images import to_float
+from semsim.vision.sscl.losses import balanced_cross_entropy
+from semsim.vision.sscl.network import SiteNet
+from semsim.vision.sscl.payload import Sites, tensors
+
+SPECIFICITY = 0.9  #: of the second threshold
+DECAYS = (1e-4, 1e-3, 1e-2, 1e-1)  #: of the head's weights, tried on validation tiles
+BATCH = 256
+
+
+@torch.no_grad()
+def embeddings(network: SiteNet, pixels: Tensor) -> Tensor:
+    """Return embeddings [N, width] of tiles, uint8 [N, 3, H, W]; the network in evaluation."""
+    device = next(network.parameters()).device
+    was = network.training
+    network.eval()
+    found = [network.embed(to_float(part).to(device)) for part in pixels.split(BATCH)]
+    network.train(was)
+    return torch.cat(found)
+
+
+def fit_head(network: SiteNet, labelled: Sites, validation: Sites) -> None:
+    """Train the linear head on frozen embeddings, and set both thresholds.
+
+    Labelled tiles are seen in all four turns, both classes with the same weight. Of several decays
+    that one is taken that has the best average precision on the validation tiles.
+
+    Args:
+        network: encoder and head; the encoder stays as it is.
+        labelled, validation: tiles whose classes are told.
+    """
+    pixels, target = tensors(labelled)
+    turned = torch.cat([pixels.rot90(quarter, (2, 3)) for quarter in range(4)])
+    x, y = embeddings(network, turned), target.repeat(4)
+    held, truth = tensors(validation)
+    away = embeddings(network, held)
+    best = -1.0
+    for decay in DECAYS:
+        weight, bias = logistic(x, y.to(x.device), decay)
+        worth = float(average_precision(as_array(away @ weight + bias), truth.numpy() == 1))
+        if worth > best:
+            best = worth
+            with torch.no_grad():
+                network.head.weight.copy_(weight[None]), network.head.bias.copy_(bias)
+    set_thresholds(network, validation)
+
+
+def logistic(x: Tensor, target: Tensor, decay: float) -> tuple[Tensor, Tensor]:
+    """Return weight [D] and bias [1] of the balanced logistic regression of x [N, D].
+
+    Args:
+        x: features.
+        target: classes, [N].
+        decay: factor on the squared weight, halved.
+    """
+    x = x.detach().double()
+    weight, bias = (torch.zeros(n, dtype=x.dtype, device=x.device) for n in (x.shape[1], 1))
+    weight.requires_grad_(), bias.requires_grad_()
+    optimiser = torch.optim.LBFGS([weight, bias], max_iter=200, line_search_fn="strong_wolfe")
+
+    def loss() -> Tensor:
+        optimiser.zero_grad()
+        value = balanced_cross_entropy(x @ weight + bias, target)
+        value = value + decay / 2 * weight.square().sum()
+        value.backward()
+        return value
+
+    with torch.enable_grad():
+        optimiser.step(loss)
+    return weight.detach().float(), bias.detach().float()
+
+
+@torch.no_grad()
+def set_thresholds(network: SiteNet, validation: Sites) -> None:
+    """Set both thresholds on validation tiles: best balanced accuracy, and ``SPECIFICITY``."""
+    pixels, truth = tensors(validation)
+    scores = as_array(network.head(embeddings(network, pixels))[:, 0])
+    yes = truth.numpy() == 1
+    if not yes.any() or yes.all():
+        raise ValueError("validation tiles are all of one class; take more, such as count: 500")
+    found = (best_threshold(scores, yes), threshold_at(scores[~yes], 1 - SPECIFICITY))
+    network.offset.copy_(torch.tensor(found))
+
+
+def best_threshold(scores: Array, yes: NDArray[np.bool_]) -> float:
+    """Return the threshold of the best balanced accuracy; of equally good ones the middle.
+
+    Args:
+        scores: [N].
+        yes: which are of class 1, bool [N].
+    """
+    ranked = np.unique(scores)
+    cuts = np.concatenate([[ranked[0] - 1], (ranked[1:] + ranked[:-1]) / 2])
+    above = scores[None] > cuts[:, None]
+    worth = above[:, yes].mean(axis=1) + (~above[:, ~yes]).mean(axis=1)
+    good = cuts[worth >= worth.max() - 1e-12]
+    return float(good[len(good) // 2])
+
+
+def as_array(x: Tensor) -> Array:
+    """Return a tensor as float64."""
+    return x.detach().cpu().double().numpy()
+
+
+def purity(
+    network: SiteNet, anchors: Tensor, unlabelled: Sites, rho: float, choice: str = "bottom"
+) -> float:
+    """Return the share of pseudo-negatives without a site, by the hidden truth: for reports alone.
+
+    Args:
+        network: whose embeddings are ranked.
+        anchors: labelled tiles with a site, uint8 [A, 3, H, W].
+        unlabelled: tiles to choose from.
+        rho: share of them that each anchor takes.
+        choice: ``bottom``, ``random`` or ``top``.
+    """
+    from semsim.vision.sscl.losses import pseudo_negatives
+
+    pixels, truth = tensors(unlabelled)
+    own, others = (F.normalize(embeddings(network, p), dim=1) for p in (anchors, pixels))
+    generator = torch.Generator(own.device).manual_seed(0)
+    chosen = pseudo_negatives(own, others, rho, choice, generator)  # type: ignore[arg-type]
+    return float((truth.to(chosen.device)[chosen] == 0).float().mean())
