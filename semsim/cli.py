@@ -398,10 +398,10 @@ def _line_per_link() -> Any:
 
 def _now(state: Progress) -> str:
     """Return the first metric so far, at each SNR."""
-    evaluation = state.evaluation
-    metric = evaluation.metrics[0]
     from semsim.evaluation import reported
 
+    evaluation = state.evaluation
+    metric = evaluation.metrics[0]
     values = [p.values[0] for p in evaluation.points.values()]
     return f"{metric.name} " + " ".join(f"{reported(metric, v):.4g}" for v in values if v.n)
 

@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -344,18 +345,12 @@ class Evaluation:
     def _row(self, place: Place, metric: Metric, moments: Moments) -> Row:
         point, n = self.points[place], moments.n
         low, high = _interval(metric, moments)
-        value = reported(metric, moments)
-        if math.isnan(value):
-            raise ValueError(
-                f"{metric.name} cannot be told from these {n} items, as where all are of one "
-                "class; take more items"
-            )
         uses = {name: total / n for name, total in point.uses.items()}
         return {
             "snr_db": place.snr_db,
             **({"user": place.user} if self.users > 1 else {}),
             "metric": metric.name,
-            "value": value,
+            "value": reported(metric, moments),
             "ci_low": low,
             "ci_high": high,
             "n": n,

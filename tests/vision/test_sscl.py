@@ -39,7 +39,8 @@ def test_exactly_the_prevalence_has_a_site_and_few_tiles_are_labelled() -> None:
     assert sum(unlabelled.truth) == round(0.05 * len(unlabelled))
     assert sum(labelled.truth) == round(0.05 * len(labelled))
     assert set(unlabelled.labels) == {-1} and labelled.labels == labelled.truth
-    assert sum(sscl.Sites("test", count=200, prevalence=0.1, **SMALL).truth) == 20
+    test = sscl.Sites("test", count=200, prevalence=0.1, **SMALL)
+    assert sum(test.truth) == 20 and sum(test.truth[:50]) == 5  # at even distances
 
 
 def test_a_tile_depends_on_seed_and_index_alone_and_a_site_is_drawn_into_it() -> None:
@@ -60,6 +61,8 @@ def test_the_split_is_by_region_or_by_tile() -> None:
     by_tile = sscl.Sites("test", count=60, by="tile", **SMALL)
     assert set(by_tile.regions) == by_region["train"]
     assert set(sscl.Sites("labelled", told_regions=3, **SMALL).regions) == {0, 1, 2}
+    # what was drawn for one split is not taken for a tile of the other
+    assert not torch.equal(by_tile[0][0], sscl.Sites("test", count=60, **SMALL)[0][0])
 
 
 def test_labelled_tiles_are_repeated_to_their_share_half_of_them_sites() -> None:

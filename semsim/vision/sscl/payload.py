@@ -93,8 +93,9 @@ class Sites(ImagePayload):
         else:
             self._key = (str(path), size, self.bands)
             found = open_tiles(path, rare)
-            sets = {k: v[:count] for k, v in split_sets(found, prevalence, labelled, seed).items()}
-        self.tiles = _mixed(sets, anchors) if split == "train" else sets[split]
+            sets = split_sets(found, prevalence, labelled, seed)
+            sets = {name: spread(tiles)[:count] for name, tiles in sets.items()}
+        self.tiles = _mixed(sets, anchors) if split == "train" else spread(sets[split])
         if not self.tiles:
             raise ValueError(f"{path} holds no tile for split {split}; name another")
         self.truth = [tile.site for tile in self.tiles]
@@ -108,7 +109,7 @@ class Sites(ImagePayload):
     def pixels(self, index: int) -> Tensor:
         """Return one tile, uint8 [3, size, size]."""
         tile = self.tiles[index]
-        key = (*self._key, tile.key, tile.site)
+        key = (*self._key, tile.key, tile.site, tile.region)
         if key not in _KEPT:
             found = self._pixels(tile)
             if (len(_KEPT) + 1) * found.nbytes > KEEP_BYTES:
@@ -173,14 +174,21 @@ def drawn_sets(
 
 
 def _drawn(name: str, count: int, prevalence: float, among: range, seed: int) -> list[Tile]:
-    """Return tiles of which a share has a site: in random places, but exactly so many."""
+    """Return tiles of which a share, to the tile, has a site, in regions at random."""
     sites = min(max(1, round(prevalence * count)), count)
     order = torch.randperm(count, generator=stream(seed, "sites", name, count)).tolist()
-    chosen = set(order[:sites])
     return [
-        Tile((name, index), int(index in chosen), among[index % len(among)])
-        for index in range(count)
+        Tile((name, index), int(index < sites), among[place % len(among)])
+        for index, place in enumerate(order)
     ]
+
+
+def spread(tiles: list[Tile]) -> list[Tile]:
+    """Return the same tiles with sites at even distances, so that few of them show both classes."""
+    yes, no = ([t for t in tiles if t.site == site] for site in (1, 0))
+    at = {round(k * len(tiles) / len(yes)) for k in range(len(yes))}
+    ahead, behind = iter(yes), iter(no)
+    return [next(ahead if i in at else behind) for i in range(len(tiles))]
 
 
 def _mixed(sets: dict[str, list[Tile]], anchors: float) -> list[Tile]:

@@ -73,7 +73,7 @@ class FindSites(Task):
         self,
         at: Literal["sender", "receiver"] = "receiver",
         *,
-        weights: str | None = "sites-sscl",
+        weights: str | None = None,
         trainable: bool = False,
         preset: Literal["tiny", "resnet18"] = "tiny",
         repeats: int = 1,
