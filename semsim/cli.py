@@ -181,7 +181,7 @@ def run(
                 file, out, quick=quick, fresh=fresh, device=device, listener=listener,
                 engine=engine,
             )  # fmt: skip
-        print_results(rows, [*scenario.sweep, "user"])
+        print_results(rows, [*scenario.sweep, "client", "user"])
         _warn(untrained(scenario))
         for path in sorted(p for p in folder.iterdir() if p.is_file() and p.name[0] != "."):
             if path.stat().st_mtime > start - 2:  # figures of another scenario may lie there too

@@ -12,6 +12,7 @@ from pydantic import BaseModel, Field
 
 from semsim import spec
 from semsim.evaluation import Stop
+from semsim.federated.settings import federated_model
 from semsim.mistakes import SpecError
 
 
@@ -129,6 +130,7 @@ def train_spec(train: Any) -> Any:
 SETTINGS: dict[str, Callable[[], type[BaseModel]]] = {
     "stop": lambda: spec.settings_model(Stop),
     "train": train_model,
+    "federated": federated_model,
     "plots": lambda: Plot,
 }  #: keys that hold a value object without kinds
 

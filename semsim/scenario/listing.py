@@ -51,7 +51,7 @@ def json_schema() -> dict[str, Any]:
 
     schema = Scenario.model_json_schema(ref_template="#/$defs/{model}")
     definitions = schema.setdefault("$defs", {})
-    for name in ("stop", "train", "plots"):
+    for name in ("stop", "train", "federated", "plots"):
         _settings_schema(name, schema, definitions)
     for family, table in FAMILIES.items():
         adapter = TypeAdapter(spec.union(family))

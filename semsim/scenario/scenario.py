@@ -20,11 +20,12 @@ from pydantic import BaseModel, Field, PlainValidator, WithJsonSchema
 import semsim
 from semsim import spec, zoo
 from semsim.evaluation import Row, Stop, evaluate
+from semsim.federated.settings import parse_federated
 from semsim.files import sources
 from semsim.link import Link
 from semsim.mistakes import IN_SWEEP, SpecError, blame_argument, known, sentence, unforeseen
 from semsim.plots.folder import check_plot
-from semsim.scenario import fields
+from semsim.scenario import clients, fields
 from semsim.scenario.expansion import choices_of, parse_sweep, set_key
 from semsim.scenario.loading import (
     check_files,
@@ -41,6 +42,8 @@ from semsim.tasks.base import Task
 from semsim.types import AnyLink, Transmitter
 
 MAX_LINKS = 100_000  #: of one scenario
+CLIENT = "client"  #: column that tells the clients of a federation apart
+NOT_LEARNED = {"client", "validate_every"}  #: keys of ``federated`` that change no weight
 _NOT_SWEPT = ("name", "sweep", "plots", "metrics", "stop", "device")
 
 
@@ -100,6 +103,7 @@ class Scenario(BaseModel):
     )
     plots: Annotated[Any, PlainValidator(fields.parse_plots)] = ()
     train: Annotated[Any, PlainValidator(fields.parse_train)] = None
+    federated: Annotated[Any, PlainValidator(parse_federated)] = None
     batch_size: Annotated[int, Field(strict=True, ge=1)] = 32
     device: str = "auto"
 
@@ -149,8 +153,19 @@ class Scenario(BaseModel):
             values = json.loads(json.dumps(base))
             for path, _, value in sorted(combination, key=lambda choice: choice[0].count(".")):
                 set_key(values, path, value)
-            points.append(Point(_validated(values, combination), dict(c[:2] for c in combination)))
+            scenario, swept = _validated(values, combination), dict(c[:2] for c in combination)
+            shown = clients.shown_clients(scenario.federated)
+            for label, client in shown:
+                set_key(values, "federated.client", client)
+                points.append(Point(_validated(values, combination), {**swept, CLIENT: label}))
+            if not shown:
+                points.append(Point(scenario, swept))
         return points
+
+    def of_client(self, client: int | None = None, *, training: bool = False) -> Scenario:
+        """Return the link of one client of a federation as a scenario without one."""
+        number = (self.federated.client or 0) if client is None else client
+        return spec.validate(Scenario, clients.values_of(self, number, training=training))
 
     def check_plots(self) -> None:
         """Refuse figures of columns or metrics that the rows will not have."""
@@ -160,6 +175,8 @@ class Scenario(BaseModel):
         }
         if self.link is not None or any(path.startswith("link") for path in self.sweep):
             swept["user"] = []
+        if self.federated is not None:
+            swept[CLIENT] = [label for label, _ in clients.shown_clients(self.federated)]
         parts = [spec.resolve("metric", metric.kind) for metric in self.metrics or ()]
         names: list[Any] = [getattr(part, "name", None) for part in parts]
         for index, plot in enumerate(self.plots):
@@ -194,8 +211,9 @@ class Scenario(BaseModel):
             content["weights"] = [content["weights"], own] if weights else own
         if of_task := weights_of_task(self.task):
             content["task_weights"] = of_task
-        if self.link is None:
-            del content["link"]
+        for key in ("link", "federated"):
+            if getattr(self, key) is None:
+                del content[key]
         return {**content, "data": data_hashes(content), "version": semsim.__version__}
 
     @property
@@ -235,6 +253,8 @@ class Scenario(BaseModel):
         content["receiver"] = receiver and spec.dump(receiver)
         if of_task := weights_of_task(self.task):
             content["task_weights"] = of_task
+        if self.federated is not None:
+            content["federated"] = self.federated.model_dump(mode="json", exclude=NOT_LEARNED)
         if self.train is not None and self.train.channel is not None:
             content["channel"] = None  # it decides what is measured, not what is learned
         if of_users := self._weights_of_users():
@@ -250,6 +270,16 @@ class Scenario(BaseModel):
             device: instead of the scenario's.
             weights: a file to load where the scenario names no weights, because it trains its own.
         """
+        if self.federated is not None:
+            return self.of_client().build(device, weights)
+        link, task = self.build_learner(weights)
+        device = torch.device(pick_device(self.device) if device is None else device)
+        metrics = [_construct_part(m, f"metrics[{i}]") for i, m in enumerate(self.metrics)]
+        payload = _construct(self, "payload")
+        return Built(link.to(device), payload, task.to(device), metrics, device)
+
+    def build_learner(self, weights: Path | None = None) -> tuple[AnyLink, Task]:
+        """Construct what can be trained, the link and its task, as :meth:`build` does."""
         make = functools.partial(_construct, self)
         transmitter, channel = make("transmitter"), make("channel")
         receiver_spec = self.receiver_spec()
@@ -266,9 +296,7 @@ class Scenario(BaseModel):
         task = make("task")
         if weights and (of_task := weights.with_name(zoo.OF_TASK)).is_file():
             zoo.load_parts(of_task, dict(task.named_children()))
-        device = torch.device(pick_device(self.device) if device is None else device)
-        metrics = [_construct_part(m, f"metrics[{i}]") for i, m in enumerate(self.metrics)]
-        return Built(link.to(device), make("payload"), task.to(device), metrics, device)
+        return link, task
 
     def _link(self, ends: dict[str, Any]) -> AnyLink:
         """Return the link of these ends: the one written, the codec's own, or the plain one."""

@@ -12,7 +12,7 @@ from semsim.files.disk import log, read_sums, set_aside, sum_of, write_sums
 from semsim.plots.folder import draw_all
 from semsim.plots.style import WORDS, word_of
 from semsim.results import Journal
-from semsim.scenario.scenario import Built, Point, Scenario
+from semsim.scenario.scenario import CLIENT, Built, Point, Scenario
 from semsim.sweep.strips import FIRST, draw_strips, shown_links, shown_snrs, take_pictures
 
 if TYPE_CHECKING:
@@ -41,9 +41,10 @@ def labels(point: Point) -> dict[str, Any]:
 
 
 def apart(scenario: Scenario, points: list[Point]) -> list[str]:
-    """Return the columns that tell the curves of a run apart: what is swept, and the user."""
+    """Return the columns that tell the curves of a run apart: what is swept, user and client."""
     several = any(point.scenario.users > 1 for point in points)
-    return [*scenario.sweep, *(["user"] if several else [])]
+    clients = [] if scenario.federated is None else [CLIENT]
+    return [*scenario.sweep, *clients, *(["user"] if several else [])]
 
 
 def figures(folder: Path, scenario: Scenario, points: list[Point], rows: DataFrame) -> list[Path]:

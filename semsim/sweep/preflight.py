@@ -27,6 +27,9 @@ def quicker(scenario: Scenario) -> Scenario:
         train = _quick(values["train"])
         stages = {"stages": [_quick(s) for s in train["stages"]]} if train.get("stages") else {}
         values["train"] = {**train, **stages}
+    if "federated" in values:
+        few_rounds = {"rounds": 2, "local_steps": 2}
+        values["federated"] = {**values["federated"], **few_rounds}
     few = {"min_items": 1, "max_items": min(QUICK_ITEMS, scenario.stop.max_items or QUICK_ITEMS)}
     return Scenario.parse({**values, "name": f"{scenario.name}-quick", "snr_db": ends, "stop": few})
 

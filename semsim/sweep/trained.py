@@ -133,6 +133,10 @@ def own_weights(
     if not scenario.trains():
         return None
     place = _place(scenario, folder)
+    if scenario.federated is not None:
+        from semsim.sweep.federation import federated_weights
+
+        return federated_weights(scenario, place, device, progress=progress)
     if _finished(place):
         return place / WEIGHTS
     seed, stages = scenario.training_seed(), stages_of(scenario)
@@ -204,9 +208,13 @@ def rehearse(scenario: Scenario, built: Built) -> bool:
 
     What the training would refuse fails now. False where there is nothing to train.
     """
+    if scenario.federated is not None:
+        from semsim.sweep.federation import rehearse_federation
+
+        return rehearse_federation(scenario, built.device)
     for number, stage in enumerate(stages_of(scenario)):
         try:
-            if not _rehearse(stage, built if stage is scenario else stage.build(built.device)):
+            if not rehearse_stage(stage, built if stage is scenario else stage.build(built.device)):
                 return False
         except SpecError as error:
             if not scenario.train.stages:  # type: ignore[union-attr]
@@ -215,7 +223,7 @@ def rehearse(scenario: Scenario, built: Built) -> bool:
     return True
 
 
-def _rehearse(scenario: Scenario, built: Built) -> bool:
+def rehearse_stage(scenario: Scenario, built: Built) -> bool:
     """Send the first items through one stage; False where there is nothing to train."""
     from semsim.training.learner import Batches, step_loss
     from semsim.training.state import State, frozen

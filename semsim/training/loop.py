@@ -37,6 +37,10 @@ SAVE_SECONDS = 300.0  #: between checkpoints at most
 LOG_EVERY = 20  #: steps between rows of the log
 
 
+class Diverged(ValueError):
+    """The loss is no finite number any more."""
+
+
 @dataclass(frozen=True)
 class TrainResult:
     """What a training left behind.
@@ -247,7 +251,7 @@ class Training:
         if not math.isfinite(loss):
             first = "before anything was learned, so look at the payload's values and the task"
             cure = first if state.steps == 1 else f"lower lr (now {spec.lr}) or clip"
-            raise ValueError(f"the loss became {loss} at step {state.steps}; {cure}")
+            raise Diverged(f"the loss became {loss} at step {state.steps}; {cure}")
         self.losses.append(loss)
         self.screen.step(state.progress(), state.steps, loss)
         if state.steps % LOG_EVERY == 0:

@@ -96,6 +96,8 @@ class ImageTranslator(Translator):
         self.refine8, self.refine4 = Refine(second), Refine(third)
         self.fine = nn.Conv2d(3 * fine // 2, second, 3, padding=1) if fine else None
         self.linear = synthesis_layer(FINE_STRIDE, fine) if fine else None
+        if fine:  # a fresh translator is the linear path alone
+            nn.init.zeros_(self.up2.weight)
 
     def forward(self, coarse: Tensor, fine: Tensor | None) -> Tensor:
         """Return [B, 3, H, W]."""

@@ -1,0 +1,162 @@
+"""Who gets which items of a payload.
+
+Every rule but "by_file" is a table of shares, [classes, clients], whose rows add up to 1; the same
+table shares out the training items and the validation items, so that a client is tested on classes
+like those that it learned from.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from semsim.federated.settings import FederatedSpec
+from semsim.seeds import stream
+
+DRAWS = 1000  #: of a Dirichlet partition until every client has its least
+
+
+class Shard:
+    """The items of one client, taken from the whole payload when they are asked for.
+
+    Args:
+        payload: of all clients.
+        indices: which are this client's.
+    """
+
+    def __init__(self, payload: Any, indices: Sequence[int]) -> None:
+        self.payload, self.indices = payload, list(indices)
+        self.name = getattr(payload, "name", "payload")
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, index: int) -> Any:
+        """Return the source and the target of an item."""
+        if not -len(self) <= index < len(self):
+            raise IndexError(f"the shard has {len(self)} items, asked for number {index}")
+        return self.payload[self.indices[index]]
+
+    @property
+    def labels(self) -> list[int] | None:
+        """The class of each item, where the payload has classes."""
+        return labels_of(self.payload, self.indices)
+
+
+def labels_of(payload: Any, indices: Sequence[int] | None = None) -> list[int] | None:
+    """Return the classes of items, all by default; None where the payload has no classes."""
+    labels = getattr(payload, "labels", None)
+    if labels is None:
+        return None
+    places = range(len(payload)) if indices is None else indices
+    return [int(labels[i]) for i in places]
+
+
+def shares(payload: Any, settings: FederatedSpec, seed: int) -> np.ndarray:
+    """Return the share of each class that each client gets, [classes, clients], rows adding to 1.
+
+    Raises:
+        ValueError: there are more clients than items, no classes where the rule needs them, or a
+            client would get fewer items than ``least``.
+    """
+    clients, total = settings.clients, len(payload)
+    if clients * settings.least > total:
+        each = "" if settings.least == 1 else f" of at least {settings.least} items"
+        raise ValueError(f"clients: {clients}{each} are more than the payload's {total} items")
+    rule = settings.partition
+    if rule in ("iid", "by_file"):
+        return np.full((1, clients), 1 / clients)
+    labels = labels_of(payload)
+    if labels is None:
+        raise ValueError(
+            f"partition: {rule} needs a payload with classes, such as cifar10 or a folder with "
+            "classes: true; write partition: iid"
+        )
+    classes = max(labels) + 1
+    if rule == "by_class":
+        table = np.zeros((classes, clients))
+        for client in range(max(classes, clients)):
+            table[client % classes, client % clients] = 1
+        return table / table.sum(axis=1, keepdims=True)
+    return _dirichlet(np.bincount(labels, minlength=classes), settings, seed)
+
+
+def _dirichlet(counts: np.ndarray, settings: FederatedSpec, seed: int) -> np.ndarray:
+    key = int(torch.randint(2**62, (), generator=stream(seed, "partition")))
+    generator = np.random.default_rng(key)
+    got = np.zeros(settings.clients, dtype=int)
+    for _ in range(DRAWS):
+        table = generator.dirichlet([settings.alpha] * settings.clients, size=len(counts))
+        got = np.sum([_sizes(table[k], int(count)) for k, count in enumerate(counts)], axis=0)
+        if got.min() >= settings.least:
+            return table
+    poor, fewest = int(got.argmin()), int(got.min())
+    raise ValueError(
+        f"alpha: {settings.alpha} leaves client {poor} with {fewest} of {counts.sum()} items, but "
+        f"least is {settings.least}, in {DRAWS} draws; raise alpha, or have fewer clients"
+    )
+
+
+def _sizes(share: np.ndarray, count: int) -> np.ndarray:
+    """Return how many of ``count`` items each client gets, rounded so that the sum stays."""
+    edges = np.round(np.cumsum(share) * count).astype(int)
+    edges[-1] = count
+    return np.diff(edges, prepend=0)
+
+
+def split(
+    payload: Any, settings: FederatedSpec, seed: int, table: np.ndarray | None = None
+) -> list[list[int]]:
+    """Return the items of each client, rising.
+
+    Args:
+        payload: what to share out.
+        settings: the rule, and how many clients.
+        seed: decides which items.
+        table: shares to apply, as :func:`shares` returned them for another payload.
+    """
+    held: list[list[int]] = [[] for _ in range(settings.clients)]
+    if settings.partition == "by_file" and table is None:
+        groups = [_files(payload)]
+        if len(groups[0]) < settings.clients:
+            raise ValueError(f"clients: {settings.clients} are more than {len(groups[0])} files")
+        table = shares(payload, settings, seed)
+    else:
+        table = shares(payload, settings, seed) if table is None else table
+        labels = labels_of(payload) if len(table) > 1 else None
+        table = table if labels is not None else table.mean(axis=0, keepdims=True)
+        kinds = [0] * len(payload) if labels is None else labels
+        groups = [[[i] for i, kind in enumerate(kinds) if kind == k] for k in range(len(table))]
+    for kind, units in enumerate(groups):
+        order = torch.randperm(len(units), generator=stream(seed, "shards", kind)).tolist()
+        sizes = _sizes(table[kind], len(units))
+        place = 0
+        for client, size in enumerate(sizes.tolist()):
+            held[client] += [i for unit in order[place : place + size] for i in units[unit]]
+            place += size
+    return [sorted(own) for own in held]
+
+
+def _files(payload: Any) -> list[list[int]]:
+    """Return the items of each file of a folder."""
+    files = getattr(payload, "files", None)
+    if not files or len(payload) % len(files):
+        raise ValueError("partition: by_file needs a payload of files, such as folder; write iid")
+    each = len(payload) // len(files)
+    return [list(range(first, first + each)) for first in range(0, len(payload), each)]
+
+
+def histogram(payload: Any, parts: Sequence[Sequence[int]]) -> list[dict[str, int]]:
+    """Return how many items of each class each client has, a row per client."""
+    labels = labels_of(payload)
+    rows = []
+    for client, indices in enumerate(parts):
+        row = {"client": client, "items": len(indices)}
+        if labels is not None:
+            counts = np.bincount([labels[i] for i in indices], minlength=max(labels) + 1)
+            row |= {f"class_{k}": int(count) for k, count in enumerate(counts)}
+        rows.append(row)
+    return rows

@@ -1,0 +1,254 @@
+"""A federation as a whole: who trains what, what the record says, and that it can be killed."""
+
+from __future__ import annotations
+
+import gc
+import math
+import weakref
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from semsim.federated.client import Job, layout, train_client
+from semsim.federated.fates import cohort, fate
+from semsim.federated.federation import OWN, Federation, Standing
+from semsim.federated.screen import line
+from semsim.federated.server import STATE, Server
+from semsim.federated.settings import FederatedSpec
+from semsim.training.loop import Training
+
+
+def weights_of(federation: Federation) -> dict[str, torch.Tensor]:
+    found = dict(federation.server.shared)
+    for task, own in federation.server.of_task.items():
+        found |= {f"{task} {name}": value for name, value in own.items()}
+    return found
+
+
+def assert_same(one: dict[str, Any], other: dict[str, Any]) -> None:
+    assert one.keys() == other.keys()
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_identical_clients_average_to_each_of_them(toy: Any, tmp_path: Path) -> None:
+    clients = toy(same=True, rounds=1)
+    federation = Federation(clients, tmp_path)
+    start = federation.server.weights_for(0)
+    alone = train_client(clients, Job(0, 0, 2, start), tmp_path)
+    federation.run()
+    assert_same(federation.server.shared, dict(alone.tensors))
+    assert federation.server.records[0]["arrived"] == [0, 1, 2]
+
+
+def test_one_client_alone_trains_as_without_a_federation(toy: Any, tmp_path: Path) -> None:
+    clients = toy(clients=1, rounds=1, local_steps=3)
+    federation = Federation(clients, tmp_path)
+    federation.run()
+    member = clients.member(0)
+    with Training(
+        member.link, member.payload, member.task, member.spec, seed=member.seed
+    ) as training:
+        training.advance(3)
+        assert_same(federation.server.shared, training.weights())
+
+
+def test_the_mean_counts_each_client_by_its_items(toy: Any, tmp_path: Path) -> None:
+    clients = toy(rounds=1, partition="dirichlet", alpha=1.0)
+    federation = Federation(clients, tmp_path)
+    start = federation.server.weights_for(0)
+    updates = [train_client(clients, Job(k, 0, 2, start), tmp_path) for k in range(3)]
+    federation.run()
+    total = sum(u.items for u in updates)
+    assert len({u.items for u in updates}) > 1 and total == 12
+    for name, value in federation.server.shared.items():
+        mean = sum(u.tensors[name].double() * (u.items / total) for u in updates)
+        torch.testing.assert_close(value, mean.float(), rtol=1e-5, atol=1e-7)
+
+
+class Killed(BaseException):
+    """Like kill -9: nobody catches it, and nothing is written after it."""
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"aggregation": "fedavg", "dropout": 0.3, "stragglers": 0.5, "fraction": 0.7},
+        {"aggregation": "none"},
+        {"aggregation": "median", "compression": "top_k"},
+        {"clip_norm": 0.1, "noise_multiplier": 0.5, "compression": "int8"},
+    ],
+)
+def test_a_federation_killed_within_a_round_goes_on_with_the_same_digits(
+    toy: Any, tmp_path: Path, settings: dict[str, Any]
+) -> None:
+    whole = Federation(toy(**settings), tmp_path / "whole")
+    whole.run()
+
+    def kill(standing: Standing) -> None:
+        if standing.round == 1 and standing.done == 1:
+            raise Killed
+
+    with pytest.raises(Killed):
+        Federation(toy(**settings), tmp_path / "killed", listener=kill).run()
+    again = Federation(toy(**settings), tmp_path / "killed")
+    assert again.server.round == 1
+    again.run()
+    assert_same(weights_of(whole), weights_of(again))
+    for client in range(3):
+        members = [f.load(client) for f in (whole, again)]
+        assert_same(*(m.link.state_dict() for m in members))
+    records = [
+        [{k: v for k, v in r.items() if k != "seconds"} for r in f.server.records]
+        for f in (whole, again)
+    ]
+    assert repr(records[0]) == repr(records[1])
+
+
+def test_a_damaged_file_is_set_aside_and_the_one_before_it_taken(toy: Any, tmp_path: Path) -> None:
+    federation = Federation(toy(), tmp_path)
+    federation.run(2)
+    content = (tmp_path / STATE).read_bytes()
+    (tmp_path / STATE).write_bytes(content[:200] + b"x" + content[201:])
+    again = Federation(toy(), tmp_path)
+    assert again.server.round == 1 and (tmp_path / f"{STATE}.damaged").is_file()
+
+
+def test_false_updates_are_named_and_training_goes_on(toy: Any, tmp_path: Path) -> None:
+    wrong = {"nan_clients": [1], "noise_clients": [3], "noise_scale": 100.0}
+    found = {}
+    for rule in ("fedavg", "median", "krum", "trimmed_mean"):
+        federation = Federation(
+            toy(clients=5, aggregation=rule, rounds=1, **wrong), tmp_path / rule
+        )
+        start = {n: v.clone() for n, v in federation.server.shared.items()}
+        federation.run()
+        record = federation.server.records[0]
+        assert record["refused"] == {1: "it sent NaN or infinity"} and record["suspects"] == [3]
+        assert all(bool(v.isfinite().all()) for v in federation.server.shared.values())
+        found[rule] = math.sqrt(
+            sum((v - start[n]).square().sum().item() for n, v in federation.server.shared.items())
+        )
+    assert max(found[rule] for rule in ("median", "krum", "trimmed_mean")) < found["fedavg"] / 5
+
+
+def test_a_client_whose_training_diverges_is_named(toy: Any, tmp_path: Path) -> None:
+    federation = Federation(toy(rounds=1), tmp_path)
+    broken = next(iter(federation.server.shared))
+    federation.server.shared[broken].fill_(float("nan"))
+    federation.run()
+    assert set(federation.server.records[0]["refused"].values()) == {"its training diverged"}
+
+
+def test_tasks_share_all_but_their_own_modules(toy: Any, tmp_path: Path) -> None:
+    clients = toy(
+        codec="flsc", clients=4, rounds=1, local_steps=3, tasks=("reconstruct", "classify")
+    )
+    federation = Federation(clients, tmp_path)
+    before = {task: dict(own) for task, own in federation.server.of_task.items()}
+    start = {n: v.clone() for n, v in federation.server.shared.items()}
+    server = federation.server
+    jobs = {k: Job(k, 0, 3, server.weights_for(k)) for k in (0, 2)}
+    updates = [train_client(clients, job, tmp_path) for job in jobs.values()]
+    record = federation._record()
+    server.take(updates, record)  # reconstructing clients alone
+    moved = [n for n, v in server.shared.items() if not torch.equal(v, start[n])]
+    assert any("extractor" in n for n in moved) and any("receiver.decoder" in n for n in moved)
+    assert_same(server.of_task["classify"], before["classify"])
+    tasks = server.of_task["reconstruct"]
+    assert {n.split(".")[2] for n in tasks} == {"fine", "translator"}
+    assert any(not torch.equal(v, before["reconstruct"][n]) for n, v in tasks.items())
+    one, other = (federation.load(k).link.state_dict() for k in (0, 1))
+    both = [n for n in one if n in other and "translator" not in n]
+    assert_same({n: one[n] for n in both}, {n: other[n] for n in both})
+
+
+def test_fedbn_keeps_batch_norms_with_their_clients(toy: Any, tmp_path: Path) -> None:
+    clients = toy(codec="flsc", clients=2, rounds=2, local_steps=1, aggregation="fedbn")
+    held = layout(clients.member(0), "fedbn")
+    assert held.own and all("up" in name for name in held.own)  # norms of the image translator
+    federation = Federation(clients, tmp_path)
+    federation.run()
+    one, other = (federation.load(k).link.state_dict() for k in (0, 1))
+    apart = {f"link.{n}" for n in one if not torch.equal(one[n], other[n])}
+    assert apart and apart <= set(held.own)
+    assert len(list((tmp_path / OWN).glob("00000-*.pt"))) <= 2  # no more than two rounds of each
+    with pytest.raises(ValueError, match="fedbn keeps batch norms"):
+        Server(toy(aggregation="fedbn"))
+
+
+def test_clients_alone_send_nothing_and_differ(toy: Any, tmp_path: Path) -> None:
+    federation = Federation(toy(aggregation="none"), tmp_path)
+    federation.run()
+    assert [r["bits_up"] for r in federation.server.records] == [0, 0, 0]
+    assert [r["bits_down"] for r in federation.server.records][1:] == [0, 0]
+    one, other = (federation.load(k).link.state_dict() for k in (0, 1))
+    assert any(not torch.equal(one[n], other[n]) for n in one)
+
+
+def test_fedprox_holds_clients_near_the_server(toy: Any, tmp_path: Path) -> None:
+    far = {}
+    for mu in (0.0, 1e4):
+        clients = toy(aggregation="fedprox", mu=mu, local_steps=8, rounds=1)
+        start = Server(clients).weights_for(0)
+        update = train_client(clients, Job(0, 0, 8, start), tmp_path)
+        far[mu] = sum((v - start[n]).square().sum().item() for n, v in update.tensors.items())
+    assert far[1e4] < far[0.0]
+
+
+def test_bits_are_those_of_the_tensors(toy: Any, tmp_path: Path) -> None:
+    bits = {}
+    for kind in ("none", "bf16", "int8"):
+        federation = Federation(toy(compression=kind, rounds=1), tmp_path / kind)
+        federation.run()
+        bits[kind] = federation.server.records[0]["bits_up"]
+    count = sum(v.numel() for v in federation.server.shared.values())
+    tensors = len(federation.server.shared)
+    assert bits == {
+        "none": 3 * 32 * count,
+        "bf16": 3 * 16 * count,
+        "int8": 3 * (8 * count + 32 * tensors),
+    }
+    assert federation.server.records[0]["bits_down"] == 3 * 32 * count
+
+
+def test_fates_follow_their_probabilities_and_nothing_else() -> None:
+    settings = FederatedSpec(clients=50, fraction=0.2, dropout=0.3, stragglers=0.5, local_steps=9)
+    assert len(cohort(settings, 1, 0)) == 10 and cohort(settings, 1, 0) == cohort(settings, 1, 0)
+    assert cohort(settings, 1, 0) != cohort(settings, 1, 1)
+    fates = [fate(settings, 1, number, client) for number in range(40) for client in range(50)]
+    lost = sum(f.vanishes for f in fates) / len(fates)
+    late = sum(f.steps < 9 for f in fates) / len(fates)
+    assert abs(lost - 0.3) < 5 * math.sqrt(0.21 / 2000)
+    assert abs(late - 0.5) < 5 * math.sqrt(0.25 / 2000)
+    assert {f.steps for f in fates} == set(range(1, 10))
+
+
+def test_a_round_in_which_all_vanish_changes_nothing(toy: Any, tmp_path: Path) -> None:
+    federation = Federation(toy(dropout=1.0, rounds=1), tmp_path)
+    before = {n: v.clone() for n, v in federation.server.shared.items()}
+    federation.run()
+    assert_same(before, federation.server.shared)
+    assert federation.server.records[0]["vanished"] == [0, 1, 2]
+
+
+def test_one_client_is_alive_at_a_time(toy: Any, tmp_path: Path) -> None:
+    class Watched(toy):
+        alive: list[weakref.ref[Any]]
+
+        def member(self, client: int) -> Any:
+            gc.collect()
+            assert sum(ref() is not None for ref in self.alive) <= 1  # the one that just ended
+            made = super().member(client)
+            self.alive.append(weakref.ref(made.link))
+            return made
+
+    Watched.alive = []
+    Federation(Watched(clients=6, rounds=1, local_steps=1), tmp_path).run()
+    assert len(Watched.alive) == 7
+
+
+def test_the_bar_says_how_long_it_may_take() -> None:
+    text = line(Standing(3, 10, 4, 1, 2, 0.25), seconds=35.0)
+    assert text == "[#######.............] round 3/10, client 4, loss 0.25, 1 min left"

@@ -1,0 +1,122 @@
+"""Who gets which items: every item goes to one client, and skew follows alpha."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from semsim import stream
+from semsim.federated.partition import Shard, histogram, labels_of, shares, split
+from semsim.federated.settings import FederatedSpec
+from semsim.payloads.folder import Folder
+from semsim.payloads.images import StackedImages
+
+
+def payload(count: int = 210, classes: int = 7) -> StackedImages:
+    labels = [i % classes for i in range(count)]
+    return StackedImages("toy", torch.zeros(count, 3, 2, 2, dtype=torch.uint8), labels)
+
+
+def settings(**changes: object) -> FederatedSpec:
+    return FederatedSpec(**{"clients": 10, **changes})
+
+
+@pytest.mark.parametrize("partition", ["iid", "dirichlet", "by_class"])
+def test_every_item_goes_to_one_client(partition: str) -> None:
+    parts = split(payload(), settings(partition=partition), seed=3)
+    assert sorted(i for part in parts for i in part) == list(range(210))
+    assert min(map(len, parts)) >= 1
+    assert parts == split(payload(), settings(partition=partition), seed=3)
+    assert parts != split(payload(), settings(partition=partition), seed=4)
+
+
+def test_equal_shares_are_equal() -> None:
+    assert {len(part) for part in split(payload(), settings(), seed=1)} == {21}
+
+
+def test_by_class_gives_each_client_as_few_classes_as_can_be() -> None:
+    data = payload()
+    few = split(data, settings(partition="by_class"), seed=1)
+    assert {len(set(labels_of(data, part))) for part in few} == {1}  # 10 clients, 7 classes
+    several = split(data, settings(partition="by_class", clients=3), seed=1)
+    assert sorted(len(set(labels_of(data, part))) for part in several) == [2, 2, 3]
+
+
+def test_a_smaller_alpha_makes_classes_more_uneven() -> None:
+    # of a symmetric Dirichlet over K clients the mean of sum p^2 is (alpha + 1) / (K alpha + 1)
+    data, found = payload(7 * 4000, 7), []
+    for alpha in (0.1, 0.5, 10.0):
+        tables = [shares(data, settings(partition="dirichlet", alpha=alpha), s) for s in range(30)]
+        squares = np.square(np.concatenate(tables)).sum(axis=1)
+        wanted = (alpha + 1) / (10 * alpha + 1)
+        assert abs(squares.mean() - wanted) < 5 * squares.std() / len(squares) ** 0.5
+        found.append(squares.mean())
+    assert found == sorted(found, reverse=True)
+
+
+def test_the_validation_is_shared_out_by_the_same_table() -> None:
+    rule = settings(partition="dirichlet", alpha=0.2)
+    data, other = payload(), payload(2100)
+    table = shares(data, rule, 5)
+    tested = split(other, rule, 5, table)
+    for kind in range(7):
+        counts = [labels_of(other, part).count(kind) for part in tested]
+        np.testing.assert_allclose(counts, 300 * table[kind], atol=1)  # rounded at two edges
+
+
+def test_files_stay_whole(tmp_path: Path) -> None:
+    for number in range(5):
+        pixels = torch.randint(256, (40, 40, 3), generator=stream(number, "file")).byte().numpy()
+        Image.fromarray(pixels).save(tmp_path / f"{number}.png")
+    folder = Folder(str(tmp_path), crop=8, shrink=(1, 2), patches=3)
+    parts = split(folder, settings(partition="by_file", clients=2), seed=1)
+    files = [{i // 3 for i in part} for part in parts]
+    assert not files[0] & files[1] and sum(map(len, parts)) == 15
+    assert all(len(part) == 3 * len(own) for part, own in zip(parts, files, strict=True))
+    with pytest.raises(ValueError, match="clients: 6 are more than 5 files"):
+        split(folder, settings(partition="by_file", clients=6), seed=1)
+
+
+def test_a_shard_takes_items_when_they_are_asked_for() -> None:
+    data = payload()
+    shard = Shard(data, [5, 8])
+    assert len(shard) == 2 and shard.labels == [5, 1] and shard[1][1] == data[8][1]
+    with pytest.raises(IndexError, match="2 items"):
+        shard[2]
+
+
+def test_the_histogram_counts_classes() -> None:
+    rows = histogram(payload(14), [[0, 7, 1], [2]])
+    assert rows[0] == {"client": 0, "items": 3, "class_0": 2, "class_1": 1} | {
+        f"class_{k}": 0 for k in range(2, 7)
+    }
+
+
+class _Unlabelled:
+    def __len__(self) -> int:
+        return 20
+
+
+@pytest.mark.parametrize(
+    ("changes", "data", "says"),
+    [
+        ({"clients": 30}, payload(21), "clients: 30 are more than the payload's 21 items"),
+        ({"least": 3}, payload(21), "of at least 3 items are more than"),
+        ({"partition": "dirichlet"}, _Unlabelled(), "dirichlet needs a payload with classes"),
+        ({"partition": "by_file"}, payload(), "by_file needs a payload of files"),
+        (
+            {"partition": "dirichlet", "alpha": 0.001, "least": 20},
+            payload(),
+            "alpha: 0.001 leaves client",
+        ),
+    ],
+)
+def test_what_cannot_be_shared_out_is_refused(
+    changes: dict[str, object], data: object, says: str
+) -> None:
+    with pytest.raises(ValueError, match=says):
+        split(data, settings(**changes), seed=1)

@@ -1,0 +1,207 @@
+"""A federated scenario: its rows, its files, a real kill -9, and what it refuses."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from safetensors.torch import load_file
+from typer.testing import CliRunner
+
+from semsim import stream
+from semsim.cli import app
+from semsim.mistakes import SpecError
+from semsim.scenario.scenario import Scenario
+from semsim.sweep.preflight import preflight
+from semsim.sweep.sweep import run
+from semsim.sweep.trained import train_all
+
+CPU = torch.device("cpu")
+WRITTEN = """
+seed: 3
+payload: {kind: arrays, path: toy.npz}
+transmitter: {kind: deepjscc, cbr: 1/6, width: 4, depth: 1}
+channel: awgn
+metrics: [psnr]
+snr_db: [5]
+train:
+  payload: {kind: arrays, path: toy.npz}
+  batch_size: 2
+federated: {clients: 3, rounds: 16, local_steps: 2, partition: dirichlet}
+"""
+FLSC = {
+    "seed": 3,
+    "payload": {"kind": "arrays", "path": "toy.npz"},
+    "transmitter": {"kind": "flsc", "cbr": "1/192"},
+    "receiver": {"kind": "flsc", "classes": 3},
+    "channel": "awgn",
+    "metrics": ["psnr", "accuracy"],
+    "snr_db": [5],
+    "train": {
+        "payload": {"kind": "arrays", "path": "toy.npz"},
+        "validation": {"kind": "arrays", "path": "toy.npz"},
+        "val_snr_db": [5],
+        "batch_size": 2,
+    },
+    "federated": {
+        "clients": 4,
+        "rounds": 2,
+        "local_steps": 2,
+        "tasks": ["reconstruct", "classify"],
+    },
+}
+
+
+@pytest.fixture(autouse=True)
+def _beside_its_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    labels = np.arange(18) % 3
+    noise = torch.randint(80, (18, 32, 32, 3), generator=stream(1, "toy")).numpy()
+    images = noise + 80 * labels[:, None, None, None]
+    np.savez("toy.npz", x=images.astype(np.uint8), y=labels)
+
+
+def scenario(**federated: Any) -> Scenario:
+    return Scenario.parse({**FLSC, "federated": {**FLSC["federated"], **federated}})
+
+
+def test_a_run_trains_and_judges_a_link_of_each_task() -> None:
+    rows = run(scenario(), "out")
+    assert list(zip(rows["client"], rows["metric"], strict=True)) == [
+        ("reconstruct", "psnr"),
+        ("classify", "accuracy"),
+    ]
+    (place,) = Path("out/training").iterdir()
+    one, other = (load_file(place / f"client-{k}" / "weights.safetensors") for k in (0, 1))
+    shared = {n for n in one.keys() & other.keys() if ".translator." not in n}
+    assert len(shared) > 50 and all(torch.equal(one[n], other[n]) for n in shared)
+    assert {n.split(".")[1] for n in one.keys() ^ other.keys()} == {"fine", "translator"}
+    assert pd.read_csv(place / "partition.csv")["items"].sum() == 18
+    checks = pd.read_csv(place / "validation.csv")
+    assert set(checks["client"]) == {0, 1, 2, 3} and set(checks["round"]) == {2}
+    assert len(pd.read_csv(place / "rounds.csv")) == 2
+    names = ("bits", "partition", "psnr_over_rounds", "accuracy_per_client")
+    assert all((place / f"{name}.png").is_file() for name in names)
+    again = run(scenario(), "out")
+    assert again["value"].equals(rows["value"])
+    assert not (place / "rounds.csv").stat().st_mtime > (place / "SHA256SUMS").stat().st_mtime
+
+
+def test_rows_tell_clients_apart_where_their_links_differ() -> None:
+    alone = scenario(aggregation="none", clients=2)
+    labels = ["reconstruct, client 0", "classify, client 1"]
+    assert [p.swept["client"] for p in alone.points()] == labels
+    hashes = {p.scenario.training_hash() for p in alone.points()}
+    assert len(hashes) == 1 and len({p.scenario.uid(5.0) for p in alone.points()}) == 2
+    channels = [{"kind": "awgn"}, {"kind": "rayleigh"}, {"kind": "awgn"}, {"kind": "rayleigh"}]
+    several = scenario(channels=channels, tasks=["reconstruct"])
+    assert [p.scenario.of_client().channel.kind for p in several.points()] == [
+        c["kind"] for c in channels
+    ]
+    assert Scenario.parse(several.to_dict()) == several
+
+
+def test_a_swept_key_of_the_federation_makes_trainings_of_its_own() -> None:
+    swept = Scenario.parse({**FLSC, "sweep": {"federated.aggregation": ["fedavg", "median"]}})
+    points = swept.points()
+    assert len(points) == 4 and len({p.scenario.training_hash() for p in points}) == 2
+
+
+@pytest.mark.slow
+def test_kill_9_at_any_round_leaves_the_same_digits() -> None:
+    Path("toy.yaml").write_text(WRITTEN)
+    scenario = Scenario.load("toy.yaml")
+    list(train_all(scenario, Path("whole"), "cpu"))
+    command = [sys.executable, "-m", "semsim.cli", "train", "toy.yaml", "--out", "killed"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE) as process:
+        deadline = time.monotonic() + 300
+        while not list(Path("killed").rglob("federation.old.pt")) and time.monotonic() < deadline:
+            time.sleep(0.005)
+        os.kill(process.pid, signal.SIGKILL)
+    list(train_all(scenario, Path("killed"), "cpu"))
+    one, other = (
+        load_file(next(Path(folder).rglob("client-0/weights.safetensors")))
+        for folder in ("whole", "killed")
+    )
+    assert one.keys() == other.keys() and all(torch.equal(one[n], other[n]) for n in one)
+
+
+@pytest.mark.parametrize(
+    ("federated", "says"),
+    [
+        ({"clients": 30}, "federated.clients: 30 are more than the payload's 18 items"),
+        ({"alpha": 0}, "federated.alpha: must be > 0, got 0"),
+        ({"partition": "dirichlet", "alpha": 1e-4, "least": 4}, "federated.alpha: 0.0001 leaves"),
+        ({"aggregation": "fedbn"}, "federated.aggregation: fedbn keeps batch norms"),
+        ({"partition": "by_file"}, "federated.partition: by_file needs a payload of files"),
+        ({"dropout": 1.5}, "federated.dropout: is a probability, got 1.5"),
+        ({"nan_clients": [9]}, "federated.nan_clients: are numbers from 0 to 3, got 9"),
+        (
+            {"noise_multiplier": 1.0},
+            "federated.noise_multiplier: is at least 0",
+        ),
+        (
+            {"clip_norm": 1.0, "aggregation": "krum"},
+            "federated.clip_norm: is for a mean",
+        ),
+        ({"tasks": ["guess"]}, "federated.tasks"),
+        ({"round": 3}, "did you mean 'rounds'?"),
+        ({"clients": 1}, "federated.tasks: names 2 for 1 client"),
+    ],
+)
+def test_what_cannot_be_met_is_told_at_its_key(federated: dict[str, Any], says: str) -> None:
+    with pytest.raises(SpecError) as told:
+        preflight(scenario(**federated).points(), CPU)
+    assert says in str(told.value) and "\n" not in str(told.value)
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        (
+            {"payload": {"kind": "synthetic", "count": 8}, "metrics": ["psnr", "accuracy"]},
+            "needs a payload with classes",
+        ),
+        ({"metrics": ["psnr"]}, "metrics: none judges the clients that classify; add accuracy"),
+        (
+            {"receiver": {"kind": "flsc", "classes": 2}},
+            "receiver.classes: 2 are fewer than the payload's 3",
+        ),
+        ({"transmitter": {"kind": "deepjscc", "cbr": "1/6"}, "receiver": None}, ""),
+    ],
+)
+def test_parts_that_do_not_go_together_are_told(changes: dict[str, Any], says: str) -> None:
+    values = {**FLSC, **changes}
+    if not says:  # a codec without translators: a network judges its images
+        assert [p.scenario.of_client().task.kind for p in Scenario.parse(values).points()] == [
+            "reconstruct",
+            "classify",
+        ]
+        values["federated"] = {**FLSC["federated"], "tasks": ["retrieve"]}
+        says = "federated.tasks: 'deepjscc' knows no task 'retrieve'"
+    with pytest.raises(SpecError) as told:
+        preflight(Scenario.parse(values).points(), CPU)
+    assert says in str(told.value)
+
+
+def test_a_task_without_labels_ends_in_one_sentence_and_code_2() -> None:
+    text = WRITTEN.replace("kind: arrays, path: toy.npz", "kind: synthetic, count: 8")
+    Path("toy.yaml").write_text(text)
+    result = CliRunner().invoke(app, ["train", "toy.yaml"])
+    assert result.exit_code == 2 and len(result.stderr.strip().splitlines()) == 1
+    assert "federated.partition: dirichlet needs a payload with classes" in result.stderr
+
+
+def test_settings_of_one_training_are_refused() -> None:
+    values = {**FLSC, "train": {**FLSC["train"], "minutes": 3}}
+    with pytest.raises(SpecError, match=r"train.minutes: has no place in a federated training"):
+        preflight(Scenario.parse(values).points(), CPU)
