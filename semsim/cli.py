@@ -39,6 +39,9 @@ Fresh = Annotated[bool, typer.Option("--fresh", help="Forget earlier results and
 Jobs = Annotated[int | None, typer.Option(help="Processes that measure at once; 1 by default.")]
 On = Annotated[str, typer.Option(help="here, or ray: workers of a Ray cluster.")]
 Address = Annotated[str | None, typer.Option(help="Of a Ray cluster that runs already.")]
+ShardOf = Annotated[
+    str | None, typer.Option("--shard", help="Only this part of the points, such as 3/40.")
+]
 GPUs = Annotated[float, typer.Option(help="GPUs per worker on Ray, such as 0.5.")]
 Where = Annotated[
     list[str] | None, typer.Option(metavar="KEY=VALUE", help="Only such rows; may be repeated.")
@@ -162,30 +165,62 @@ def run(
     on: On = "here",
     address: Address = None,
     gpus: GPUs = 0.0,
+    shard: ShardOf = None,
 ) -> None:
     """Run a scenario into a results folder; what is already there is not run again.
 
     FILE is a scenario, such as scenarios/quickstart.yaml.
     """
     with _plain_errors(file, closed=closed):
-        from semsim.plots.printing import print_results
         from semsim.scenario.scenario import Scenario
-        from semsim.sweep.preflight import quicker, untrained
+        from semsim.sweep.preflight import quicker
+        from semsim.sweep.shards import Shard
         from semsim.sweep.sweep import results_folder
         from semsim.sweep.sweep import run as run_scenario
 
         scenario, start, engine = Scenario.load(file), time.time(), _engine(on, jobs, address, gpus)
+        part = None if shard is None else Shard.parse(shard)
         folder = results_folder(quicker(scenario) if quick else scenario, out)
         with _told_how_to_go_on(folder), _progress() as listener:
             rows = run_scenario(
                 file, out, quick=quick, fresh=fresh, device=device, listener=listener,
-                engine=engine,
+                engine=engine, shard=part,
             )  # fmt: skip
-        print_results(rows, [*scenario.sweep, "client", "user"])
-        _warn(untrained(scenario))
-        for path in sorted(p for p in folder.iterdir() if p.is_file() and p.name[0] != "."):
-            if path.stat().st_mtime > start - 2:  # figures of another scenario may lie there too
-                typer.echo(path)
+        if part is not None:
+            typer.echo(
+                f"{len(rows)} rows of shard {shard} are in {part.folder(folder)}; when all shards "
+                f"are done: semsim merge {file}" + ("" if out is None else f" --out {out}")
+            )
+            return
+        _show(scenario, rows, folder, start)
+
+
+def _show(scenario: Any, rows: Any, folder: Path, start: float) -> None:
+    """Print results, warnings and files that were written since ``start``."""
+    from semsim.plots.printing import print_results
+    from semsim.sweep.preflight import untrained
+
+    print_results(rows, [*scenario.sweep, "client", "user"])
+    _warn(untrained(scenario))
+    for path in sorted(p for p in folder.iterdir() if p.is_file() and p.name[0] != "."):
+        if path.stat().st_mtime > start - 2:  # figures of another scenario may lie there too
+            typer.echo(path)
+
+
+@app.command()
+def merge(file: File, out: Out = None, closed: Closed = False) -> None:
+    """Gather the shards of a sweep into its results folder, and draw its figures.
+
+    FILE is the scenario whose shards were run.
+    """
+    with _plain_errors(file, closed=closed):
+        from semsim.scenario.scenario import Scenario
+        from semsim.sweep.sweep import merge as merge_scenario
+        from semsim.sweep.sweep import results_folder
+
+        scenario, start = Scenario.load(file), time.time()
+        rows = merge_scenario(file, out)
+        _show(scenario, rows, results_folder(scenario, out), start)
 
 
 @app.command()

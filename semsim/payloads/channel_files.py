@@ -34,7 +34,7 @@ _TOLD = 256  # items drawn at once
 
 
 class ChannelFiles(ChannelItems):
-    """Channels that ``semsim channels`` wrote.
+    """Channels in files of the command "semsim channels".
 
     Args:
         path: the folder.

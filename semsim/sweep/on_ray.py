@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import sys
 from concurrent.futures import Future
 from typing import Any
@@ -86,8 +87,21 @@ def _ray() -> Any:
     return ray
 
 
+def _check_answers(address: str | None) -> None:
+    """Raise SpecError where nobody listens at an address; Ray itself would ask for minutes."""
+    host, _, port = (address or "").removeprefix("ray://").rpartition(":")
+    if not port.isdigit():
+        return
+    try:
+        socket.create_connection((host, int(port)), ANSWER_S).close()
+    except OSError as error:
+        why = f"no Ray cluster answers at {address!r}: {sentence(error)}"
+        raise SpecError("", f"{why}; `ray status` on its head says the address") from error
+
+
 def _connect(ray: Any, address: str | None, workers: int | None) -> None:
     """Start a cluster here, or join the one at an address."""
+    _check_answers(address)
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     paths = os.pathsep.join(p for p in sys.path if p)
     options: dict[str, Any] = {

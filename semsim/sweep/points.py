@@ -58,6 +58,7 @@ class Work:
     """What all links of a run share."""
 
     folder: Path
+    trainings: Path  #: the results folder with what was trained
     journal: Journal
     device: torch.device
     listener: Listener | None
@@ -89,7 +90,7 @@ class PointRun:
         self.work, self.point, self.pending = work, point, pending
         self.scenario, self.shown = point.scenario, index in work.pictured
         told = work.listener is not None
-        self.weights = own_weights(self.scenario, work.folder, work.device, progress=told)
+        self.weights = own_weights(self.scenario, work.trainings, work.device, progress=told)
         self.built, self.uid = self.scenario.build(work.device, self.weights), self.scenario.uid()
         if not pending:
             return

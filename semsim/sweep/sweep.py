@@ -20,7 +20,8 @@ from semsim.scenario.scenario import Point, Scenario
 from semsim.sweep.outputs import apart, captions, collect, figures, pictured, with_differences
 from semsim.sweep.points import Listener, Work, pending_snrs
 from semsim.sweep.preflight import preflight, quicker
-from semsim.sweep.trained import forget
+from semsim.sweep.shards import Shard, merge_shards
+from semsim.sweep.trained import check_trained, forget
 from semsim.sweep.workers import Engine, run_links
 
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ def run(
     device: str | None = None,
     listener: Listener | None = None,
     engine: Callable[[], Engine] | None = None,
+    shard: Shard | None = None,
 ) -> DataFrame:
     """Evaluate a scenario and return its rows; a point already in the results is not run again.
 
@@ -52,6 +54,7 @@ def run(
         listener: called after every batch.
         engine: makes workers that share the batches of all links, such as
             ``partial(Processes, 2)`` of :mod:`semsim.sweep.workers`; none by default.
+        shard: measure only this part, into a folder of its own; see :func:`merge`.
     """
     text = None if isinstance(scenario, Scenario) else Path(scenario)
     if not isinstance(scenario, Scenario):
@@ -62,34 +65,59 @@ def run(
     folder = results_folder(scenario, out)
     where = pick_device(device or scenario.device)
     sources.refresh()
-    points = scenario.points()
+    points, trainings = scenario.points(), folder
+    if shard is not None:
+        points, folder = shard.of(points), shard.folder(folder)
+        check_trained(points, trainings)
     earlier = Journal(folder)
     preflight([p for p in points if fresh or pending_snrs(p, folder, earlier)], where)
     folder.mkdir(parents=True, exist_ok=True)
     with locked(folder):
         journal = Journal(folder)
         journal.mend()
-        shown = frozenset(pictured(points))
-        work = Work(folder, journal, where, listener, len(points), shown)
+        shown = frozenset(pictured(points) if shard is None else [])
+        work = Work(folder, trainings, journal, where, listener, len(points), shown)
         if fresh:
             work.journal.clear()
-            forget(points, folder)
+            if shard is None:
+                forget(points, folder)
         _write_header(folder, scenario, points, source, where)
-        rows = _run_points(work, scenario, points, None if engine is None else engine())
-    write_report(
-        rows,
-        folder / "report.html",
-        title=scenario.name,
-        figures=captions(figures(folder, scenario, points, rows), rows),
-        provenance=read_provenance(folder),
-        scenario=source,
-    )
+        rows = _run_points(work, points, None if engine is None else engine())
+        if shard is None:
+            rows = with_differences(folder, scenario, points, rows)
+        write_rows(folder, rows)
+    if shard is None:
+        write_report(
+            rows,
+            folder / "report.html",
+            title=scenario.name,
+            figures=captions(figures(folder, scenario, points, rows), rows),
+            provenance=read_provenance(folder),
+            scenario=source,
+        )
     return rows
 
 
-def _run_points(
-    work: Work, scenario: Scenario, points: list[Point], engine: Engine | None
-) -> DataFrame:
+def merge(scenario: Scenario | str | Path, out: str | Path | None = None) -> DataFrame:
+    """Gather what the shards of a sweep have measured, and return all rows.
+
+    Figures and pictures are then made as in any other run.
+
+    Args:
+        scenario: as the shards had it.
+        out: the folder that they had.
+
+    Raises:
+        SpecError: points are missing; nothing is gathered then.
+    """
+    whole = scenario if isinstance(scenario, Scenario) else Scenario.load(scenario)
+    with data_read_once():
+        sources.refresh()
+        merge_shards(whole.points(), results_folder(whole, out))
+    return run(scenario, out)
+
+
+def _run_points(work: Work, points: list[Point], engine: Engine | None) -> DataFrame:
     """Run what is missing, link after link, and return all rows.
 
     The rows are written now and then, at a twentieth of the time at most, and in the end.
@@ -106,9 +134,7 @@ def _run_points(
         if len(rows):
             write_rows(work.folder, rows)
         raise
-    rows = with_differences(work.folder, scenario, points, frame(collect(points, work.journal)))
-    write_rows(work.folder, rows)
-    return rows
+    return frame(collect(points, work.journal))
 
 
 def results_folder(scenario: Scenario, out: str | Path | None = None) -> Path:

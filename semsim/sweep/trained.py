@@ -70,6 +70,17 @@ def forget(points: list[Point], folder: Path) -> None:
             shutil.rmtree(place)
 
 
+def check_trained(points: list[Point], folder: Path) -> None:
+    """Raise SpecError where a link needs a training that the folder does not hold finished."""
+    for point in points:
+        if point.scenario.trains() and not (_place(point.scenario, folder) / WEIGHTS).is_file():
+            raise SpecError(
+                "train",
+                f"shards share what was trained before, and {folder} holds no weights of "
+                f"{point.name}; run semsim train FILE first",
+            )
+
+
 def _place(scenario: Scenario, folder: Path) -> Path:
     return folder / "training" / scenario.training_hash()
 

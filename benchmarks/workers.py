@@ -1,0 +1,160 @@
+"""What workers bring, and what they cost.
+
+    python benchmarks/workers.py [--repeats 3] [--points 300] [--data DATA]
+
+- two processes against one with one thread, on a sweep of a CNN and, with DATA (kodak24.npz), on the
+  classical baseline over Kodak: ratios of runs in turn, starting the processes included and not;
+- seconds per point of empty links: here, in two processes, on Ray where it is installed;
+- memory of the driver as empty links become more.
+
+Meant for two free cores. Writes benchmarks/results/workers.md.
+"""  # noqa: E501 - one line of text
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import resource
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from timing import machine
+
+from semsim.scenario.scenario import Scenario
+from semsim.sweep.sweep import run
+from semsim.sweep.workers import Engine, Job, Processes, measure
+
+RESULTS = Path(__file__).parent / "results"
+CNN = {
+    "payload": {"kind": "synthetic", "count": 1500, "size": 32},
+    "transmitter": {"kind": "deepjscc", "cbr": "1/6", "width": 64},
+    "channel": "awgn", "metrics": ["psnr"], "snr_db": [1, 4, 7, 10, 13, 16, 19], "batch_size": 50,
+}  # fmt: skip
+
+
+def kodak(data: Path) -> dict[str, Any]:
+    """Return the classical baseline over Kodak, images of 256 x 256, each link once."""
+    from make_pool import read_pack
+    from PIL import Image
+
+    folder = Path(tempfile.mkdtemp())
+    for number, image in enumerate(read_pack(data / "kodak24.npz")[0]):
+        Image.fromarray(image).save(folder / f"{number:02}.png")
+    return {
+        "payload": {"kind": "folder", "path": str(folder), "crop": 256},
+        "transmitter": {"kind": "separate", "codec": "hevc", "cbr": "1/16"},
+        "channel": "awgn", "metrics": ["psnr"], "snr_db": [1, 4, 7, 10, 13], "batch_size": 2,
+    }  # fmt: skip
+
+
+def empty(points: int) -> Scenario:
+    """Return a sweep of so many links that cost next to nothing."""
+    return Scenario.parse(
+        {
+            "payload": {"kind": "bits", "count": 1, "length": 8}, "transmitter": "uncoded",
+            "channel": {"kind": "rician", "k_db": 0}, "metrics": ["ber"], "snr_db": [5],
+            "batch_size": 1, "sweep": {"channel.k_db": [k / 1000 for k in range(points)]},
+        }
+    )  # fmt: skip
+
+
+def seconds(scenario: Scenario, engine: Callable[[], Engine] | None) -> float:
+    """Return how long a run of its own takes."""
+    with tempfile.TemporaryDirectory() as folder:
+        start = time.perf_counter()
+        run(scenario, folder, device="cpu", engine=engine)
+        return time.perf_counter() - start
+
+
+class Warm(Processes):
+    """Processes that have already imported everything, and live on after a run."""
+
+    def __init__(self, count: int, scenario: Scenario) -> None:
+        super().__init__(count)
+        first, point = [], scenario.points()[0].scenario
+        for index in range(4 * count):  # until each has had one
+            job = Job("warm", point.to_dict(), None, "cpu", (point.snr_db[0],), index, (0,))
+            first.append(self._pool.submit(measure, job))
+        for future in first:
+            future.result()
+
+    def close(self, *, at_once: bool) -> None:
+        if at_once:
+            super().close(at_once=True)
+
+
+def speed_up(name: str, values: dict[str, Any], repeats: int) -> list[str]:
+    """Return a line on two processes against one thread here, cold and warm."""
+    scenario = Scenario.parse(values)
+    warm = Warm(2, scenario)
+    ways = {"one": None, "cold": partial(Processes, 2), "warm": lambda: warm}
+    took: dict[str, list[float]] = {way: [] for way in ways}
+    seconds(scenario, None)
+    for _ in range(repeats):
+        for way, engine in ways.items():
+            took[way].append(seconds(scenario, engine))
+    warm.close(at_once=True)
+    lines = []
+    for way in ("warm", "cold"):
+        ratios = [a / b for a, b in zip(took["one"], took[way], strict=True)]
+        lines.append(
+            f"| {name}, processes {'running' if way == 'warm' else 'started first'} | "
+            f"{statistics.median(ratios):.2f} | {min(ratios):.2f} to {max(ratios):.2f} | "
+            f"{statistics.median(took['one']):.1f} s |"
+        )
+    return lines
+
+
+def per_point(points: int) -> list[str]:
+    """Return lines on what an empty link costs, beyond the first hundred."""
+    ways: dict[str, Callable[[], Engine] | None] = {"here": None}
+    ways["two processes"] = partial(Processes, 2)
+    if importlib.util.find_spec("ray"):
+        from semsim.sweep.on_ray import OnRay
+
+        ways["Ray, two cores"] = partial(OnRay, 2)
+    lines = []
+    for name, engine in ways.items():
+        few, many = (seconds(empty(n), engine) for n in (100, 100 + points))
+        lines.append(f"| {name} | {1000 * (many - few) / points:.1f} |")
+    return lines
+
+
+def memory(points: int) -> str:
+    """Return the peak memory of this process after so many empty links in two processes."""
+    seconds(empty(points), partial(Processes, 2))
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return f"| {points} | {peak:.0f} |"
+
+
+def main() -> None:
+    """Measure, print and write."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--points", type=int, default=300)
+    parser.add_argument("--data", type=Path)
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    lines = [f"{machine()}; one thread per process, runs in turn.", ""]
+    lines += ["| sweep | times faster | of single rounds | one thread here |", "|---|---|---|---|"]
+    lines += speed_up("CNN, 7 SNRs, 1,500 images", CNN, arguments.repeats)
+    if arguments.data:
+        lines += speed_up("HEVC + LDPC, Kodak", kodak(arguments.data), arguments.repeats)
+    lines += ["", "| empty links | ms per point, building and writing included |", "|---|---|"]
+    lines += per_point(arguments.points)
+    lines += ["", "| empty links in one run | peak MB of the driver |", "|---|---|"]
+    lines += [memory(arguments.points * k) for k in (1, 4)]
+    (RESULTS / "workers.md").write_text("\n".join(lines) + "\n")
+    print("\n".join(lines))
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    main()

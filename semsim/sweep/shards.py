@@ -1,0 +1,110 @@
+"""A sweep in shards that know nothing of each other, such as the jobs of a Slurm array.
+
+    FOLDER/shards/3-of-40/     what shard 3 of 40 has measured, a results folder of its own
+    FOLDER/                    all of it, once it is merged
+
+A shard takes every fortieth of the SNR points, in the order of the scenario.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from semsim.files.disk import locked, replacing
+from semsim.items import items_path
+from semsim.mistakes import SpecError
+from semsim.results import Journal
+from semsim.scenario.scenario import Point
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One of ``count`` parts of a sweep, counted from 1."""
+
+    number: int
+    count: int
+
+    @classmethod
+    def parse(cls, text: str) -> Shard:
+        """Return the shard of a text such as ``3/40``."""
+        found = re.fullmatch(r"(\d+)/(\d+)", text)
+        shard = cls(*map(int, found.groups())) if found else cls(0, 0)
+        if not 1 <= shard.number <= shard.count:
+            raise SpecError(
+                "", f"--shard is NUMBER/COUNT with 1 <= NUMBER <= COUNT, such as 3/40, got {text!r}"
+            )
+        return shard
+
+    def folder(self, whole: Path) -> Path:
+        """Return where it writes, below the folder of the whole sweep."""
+        return whole / "shards" / f"{self.number}-of-{self.count}"
+
+    def of(self, points: list[Point]) -> list[Point]:
+        """Return its points, links with the SNRs that are its own."""
+        found, place = [], 0
+        for point in points:
+            own = []
+            for snr in point.scenario.snr_db:
+                if place % self.count == self.number - 1:
+                    own.append(snr)
+                place += 1
+            if own:
+                scenario = point.scenario.model_copy(update={"snr_db": own})
+                found.append(Point(scenario, point.swept))
+        return found
+
+
+def merge_shards(points: list[Point], folder: Path) -> int:
+    """Take what the shards below a folder have measured into it; return how many points that were.
+
+    Raises:
+        SpecError: some points are in no shard; nothing is taken then.
+    """
+    places = sorted(path for path in (folder / "shards").glob("*-of-*") if path.is_dir())
+    if not places:
+        raise SpecError("", f"{folder} has no shards; run them first: semsim run FILE --shard 1/2")
+    with locked(folder):
+        journal, shards = Journal(folder), {place: Journal(place) for place in places}
+        found: dict[str, Path] = {}
+        missing: list[str] = []
+        for uid, name in _named(points):
+            if uid in journal and items_path(folder, uid).is_file():
+                continue
+            holder = next((p for p in places if _holds(shards[p], p, uid)), None)
+            if holder is None:
+                missing.append(name)
+            else:
+                found[uid] = holder
+        if missing:
+            raise SpecError(
+                "", f"{len(missing)} points are in no shard below {folder}, such as {missing[0]}; "
+                f"run the shards that were stopped again (there are {_names(places)})"
+            )  # fmt: skip
+        for uid, place in found.items():
+            target = items_path(folder, uid)
+            with replacing(target) as partial:
+                shutil.copyfile(items_path(place, uid), partial)
+            journal.finish({uid: shards[place].finished(uid) or []})
+    return len(found)
+
+
+def _holds(journal: Journal, place: Path, uid: str) -> bool:
+    return uid in journal and items_path(place, uid).is_file()
+
+
+def _named(points: list[Point]) -> list[tuple[str, str]]:
+    """Return the uid of every point, and what to call it."""
+    return [
+        (uid, f"{point.name} at {snr:g} dB")
+        for point in points
+        for snr in point.scenario.snr_db
+        for uid in point.scenario.uids(snr)
+    ]
+
+
+def _names(places: list[Path]) -> str:
+    shown = [place.name for place in places[:6]]
+    return ", ".join([*shown, "..."] if len(places) > 6 else shown)
