@@ -127,7 +127,7 @@ class Federation:
         return {
             "round": number + 1, "cohort": cohort(self.settings, self.clients.seed, number),
             "arrived": [], "vanished": [], "steps": {}, "refused": {}, "suspects": [],
-            "chosen": {}, "bits_up": 0, "bits_down": 0, "loss": {},
+            "chosen": {}, "bits_up": 0, "bits_down": 0, "loss": {}, "client_seconds": 0.0,
         }  # fmt: skip
 
     def _is_time(self) -> bool:

@@ -103,6 +103,7 @@ class Server:
         for update in updates:
             record["bits_up"] += update.bits
             record["loss"][update.client] = update.loss
+            record["client_seconds"] += update.seconds
             task = self.settings.task_of(update.client)
             why, weights = self._read(update, task, norms)
             if why:

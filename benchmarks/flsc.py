@@ -1,0 +1,196 @@
+"""Federated FLSC on RSSCN7: against clients alone, one client with all data, and digital chains.
+
+    python benchmarks/flsc.py run CASE --data DATA --out OUT [--seed 1] [--alpha 0.5]
+    python benchmarks/flsc.py report --out OUT          # tables of all that is there
+    python benchmarks/flsc.py cost --data DATA --out OUT  # time and memory of the local engine
+
+DATA holds train/CLASS/*.jpg and test/CLASS/*.jpg; images are scaled to 64 x 64. A run that was
+stopped goes on from OUT. Ten clients, every second one classifies; 2x2 block fading, SVD with the
+channel known, SNR U[0, 15] dB in training.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from semsim.comparison.paired import mean_of
+from semsim.items import read_items
+from semsim.results import read_rows
+from semsim.scenario.scenario import Scenario
+from semsim.sweep.sweep import run
+
+CLIENTS, CLASSES, SNRS = 10, 7, [0, 3, 6, 9, 12, 15]
+FAULTY = {"dropout": 0.3, "nan_clients": [1], "noise_clients": [2], "noise_scale": 10.0}
+CODEC = {"kind": "flsc", "cbr": "1/48", "fine": "1/24", "num_streams": 2}
+FEDERATED: dict[str, dict[str, Any]] = {
+    "fedavg": {},
+    "alone": {"aggregation": "none"},
+    "fedprox": {"aggregation": "fedprox"},
+    "bf16": {"compression": "bf16"},
+    "int8": {"compression": "int8"},
+    "top_k": {"compression": "top_k"},
+    "dropout": {"dropout": 0.3},
+    **{
+        f"faults-{rule}": {"aggregation": rule, **FAULTY}
+        for rule in ("fedavg", "median", "trimmed_mean", "krum")
+    },
+}
+SENT: dict[str, dict[str, Any]] = {"coarse": {"fine": None}, "both": {"fine_for": "all"}}
+DIGITAL = {
+    f"{codec}-{fallback}": {"kind": "separate", "codec": codec, "fallback": fallback}
+    for codec in ("jpeg", "hevc")
+    for fallback in ("mean", "grey")
+}
+CASES = [*FEDERATED, "central-reconstruct", "central-classify", *SENT, *DIGITAL]
+
+
+def values_of(args: argparse.Namespace) -> dict[str, Any]:
+    """Return the scenario of a case."""
+    case, data = args.case, Path(args.data)
+
+    def payload(part: str) -> dict[str, Any]:
+        return {"kind": "folder", "path": str(data / part), "classes": True, "resize": 64}
+
+    values: dict[str, Any] = {
+        "name": name_of(args), "seed": args.seed, "payload": payload("test"),
+        "transmitter": {**CODEC, **SENT.get(case, {})},
+        "channel": {"kind": "rayleigh", "num_tx": 2, "num_rx": 2, "coherence": "block"},
+        "csi": {"tx": {"kind": "perfect"}}, "frontend": {"kind": "svd"},
+        "metrics": ["psnr", "accuracy"], "snr_db": SNRS, "stop": {"max_items": 224},
+    }  # fmt: skip
+    if case in DIGITAL:
+        values["transmitter"] = {**DIGITAL[case], "cbr": args.cbr}
+        return {**values, "metrics": ["psnr"]}
+    values["receiver"] = {"kind": "flsc", "classes": CLASSES}
+    values["train"] = {
+        "payload": payload("train"), "validation": payload("test"), "batch_size": args.batch,
+        "lr": args.lr, "snr_db": [0, 15], "val_snr_db": [10],
+    }  # fmt: skip
+    values["federated"] = federated_of(args)
+    return values
+
+
+def federated_of(args: argparse.Namespace) -> dict[str, Any]:
+    """Return who trains: ten clients, or one with all the data and as many steps as five."""
+    common = {"rounds": args.rounds, "local_steps": args.local_steps, "validate_every": 10}
+    tasks = ["reconstruct", "classify"]
+    if args.case.startswith("central-"):
+        steps = CLIENTS // len(tasks) * args.local_steps
+        own = {"clients": 1, "tasks": [args.case.partition("-")[2]], "local_steps": steps}
+        return {**common, **own}
+    skew = {"partition": "dirichlet", "alpha": args.alpha, "least": args.batch}
+    return {**common, "clients": CLIENTS, "tasks": tasks, **skew, **FEDERATED.get(args.case, {})}
+
+
+def name_of(args: argparse.Namespace) -> str:
+    """Return the folder of a case."""
+    if args.case in DIGITAL:
+        return f"{args.case}-{args.cbr.replace('/', '-')}"
+    return f"{args.case}-alpha{args.alpha:g}-seed{args.seed}"
+
+
+def measure(args: argparse.Namespace) -> None:
+    """Train and evaluate a case, as far as it is not there yet."""
+    values = values_of(args)
+    rows = run(Scenario.parse(values), Path(args.out) / values["name"], device="cpu")
+    print(rows[["metric", "snr_db", "value", "ci_low", "ci_high"]].to_string(index=False))
+
+
+def per_item(folder: Path, metric: str) -> pd.DataFrame:
+    """Return a metric of each item, mean over SNRs and over the clients that have it."""
+    rows = read_rows(folder)
+    found = [
+        read_items(folder, uid)[["item", metric]]
+        for uid in rows[rows["metric"] == metric]["uid"].unique()
+    ]
+    return pd.concat(found).groupby("item")[metric].mean() if found else pd.DataFrame()
+
+
+def report(args: argparse.Namespace) -> None:
+    """Print a line per case and metric, with the paired difference to fedavg of its own seed."""
+    lines = []
+    for folder in sorted(p.parent for p in Path(args.out).glob("*/rows.parquet")):
+        case, _, rest = folder.name.partition("-alpha")
+        rival = folder.parent / f"fedavg-alpha{rest}"
+        for metric in ("psnr", "accuracy"):
+            values = per_item(folder, metric)
+            if not len(values):
+                continue
+            mean = mean_of(values.to_numpy(dtype=float))
+            line = {"case": case, "setting": rest or "-", "metric": metric, "value": mean.value,
+                    "low": mean.low, "high": mean.high}  # fmt: skip
+            if rest and case != "fedavg" and (rival / "rows.parquet").is_file():
+                both = pd.concat([values, per_item(rival, metric)], axis=1, join="inner").to_numpy()
+                diff = mean_of(np.asarray(both[:, 0] - both[:, 1], dtype=float))
+                line |= {"minus fedavg": diff.value, "d low": diff.low, "d high": diff.high}
+            lines.append({**line, **sent_bits(folder)})
+    print(pd.DataFrame(lines).round(4).to_csv(index=False))
+
+
+def sent_bits(folder: Path) -> dict[str, float]:
+    """Return the megabytes that went up and down, and who was refused, out of the records."""
+    files = list(folder.glob("training/*/rounds.csv"))
+    if not files:
+        return {}
+    rounds = pd.read_csv(files[0])
+    refused = rounds["refused"].notna().mean() if "refused" in rounds else 0.0
+    return {
+        "MB up": rounds["bits_up"].sum() / 8e6, "MB down": rounds["bits_down"].sum() / 8e6,
+        "rounds with refusals": refused,
+        "seconds over steps": rounds["seconds"].sum() / rounds["client_seconds"].sum(),
+    }  # fmt: skip
+
+
+def cost(args: argparse.Namespace) -> None:
+    """Print time over bare steps, and peak memory, for few and many clients in a round."""
+    if args.clients:
+        values = values_of(argparse.Namespace(**{**vars(args), "case": "fedavg"}))
+        own = {"clients": args.clients, "partition": "iid", "rounds": args.rounds, "least": 1}
+        values["federated"] = {**values["federated"], **own}
+        values["train"] = {k: v for k, v in values["train"].items() if k != "validation"}
+        folder = Path(args.out) / f"cost-{args.clients}"
+        from semsim.sweep.trained import train_all
+
+        list(train_all(Scenario.parse(values), folder, "cpu", fresh=True))
+        rounds = pd.read_csv(next(folder.glob("training/*/rounds.csv")))
+        found = {
+            "clients": args.clients,
+            "seconds over bare steps": rounds["seconds"].sum() / rounds["client_seconds"].sum(),
+            "peak memory MB": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        }
+        print(json.dumps(found))
+        return
+    for clients in (10, 200):
+        command = [sys.executable, __file__, *sys.argv[1:], "--clients", str(clients)]
+        subprocess.run(command, check=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("what", choices=["run", "report", "cost"])
+    parser.add_argument("case", nargs="?", choices=CASES, default="fedavg")
+    parser.add_argument("--data", default="data/rsscn7")
+    parser.add_argument("--out", default="runs/flsc")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--alpha", type=float, default=0.5)
+    parser.add_argument("--rounds", type=int, default=30)
+    parser.add_argument("--local-steps", type=int, default=20)
+    parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--lr", type=float, default=1e-3)
+    parser.add_argument("--cbr", default="1/16", help="of the digital chains")
+    parser.add_argument("--clients", type=int, default=0, help="of cost: so many, in this process")
+    args = parser.parse_args()
+    {"run": measure, "report": report, "cost": cost}[args.what](args)
+
+
+if __name__ == "__main__":
+    main()
