@@ -80,6 +80,8 @@ TASKS = {
     "recognise": "semsim.tasks.meaning:Recognise",
     "retrieve": "semsim.tasks.meaning:Retrieve",
     "fill_in": "semsim.csi.pretrain:FillIn",
+    "estimate_channel": "semsim.csi.tasks:EstimateChannel",
+    "classify_channel": "semsim.csi.tasks:ClassifyChannel",
 }
 
 METRICS = {
@@ -96,11 +98,14 @@ METRICS = {
     "papr": "semsim.metrics.signal:PAPR",
     "nmse": "semsim.metrics.error:NMSE",
     "channel_nmse": "semsim.metrics.error:ChannelNMSE",
+    "angle_delay_nmse": "semsim.metrics.error:AngleDelayNMSE",
+    "rate_loss": "semsim.metrics.error:RateLoss",
     "accuracy": "semsim.metrics.decision:Accuracy",
     "sensitivity": "semsim.metrics.scores:Sensitivity",
     "specificity": "semsim.metrics.scores:Specificity",
     "balanced_accuracy": "semsim.metrics.scores:BalancedAccuracy",
     "average_precision": "semsim.metrics.scores:AveragePrecision",
+    "top3": "semsim.metrics.decision:Top3",
     "task_psnr": "semsim.metrics.image:TaskPSNR",
     "task_ssim": "semsim.metrics.image:TaskSSIM",
 }

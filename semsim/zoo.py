@@ -109,6 +109,11 @@ def pair(
     return ends
 
 
+def specs(name: str | Path) -> dict[str, dict[str, Any]]:
+    """Return the arguments that weights belong to, by the prefix of the part."""
+    return read_header(_path(name)).specs
+
+
 def load_parts(name: str | Path, parts: Mapping[str, nn.Module]) -> None:
     """Load weights into modules, each under its own prefix, such as ``{"network": resnet}``."""
     path = _path(name)

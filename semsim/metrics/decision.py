@@ -26,4 +26,17 @@ class Accuracy(Metric):
                 "accuracy needs a payload with classes, such as cifar10 or a folder with "
                 f"classes: true; this one's target is {target.dtype} {list(target.shape)}"
             )
-        return (logits.argmax(dim=1) == target.to(logits.device)).float()
+        return self._right(logits, target.to(logits.device))
+
+    def _right(self, logits: Tensor, target: Tensor) -> Tensor:
+        return (logits.argmax(dim=1) == target).float()
+
+
+class Top3(Accuracy):
+    """Share of items whose right class is among the three largest logits."""
+
+    name, label = "top3", "Top-3 accuracy"
+
+    def _right(self, logits: Tensor, target: Tensor) -> Tensor:
+        best = logits.topk(min(3, logits.shape[1]), dim=1).indices
+        return (best == target[:, None]).any(dim=1).float()

@@ -80,6 +80,9 @@ OUTCOMES = {
     "bler": bit_outcome,
     "accuracy": logit_outcome,
     "channel_nmse": channel_outcome,
+    "angle_delay_nmse": channel_outcome,
+    "rate_loss": channel_outcome,
+    "top3": logit_outcome,
     "outage": noted_outcome,
     "throughput": noted_outcome,
     **dict.fromkeys(

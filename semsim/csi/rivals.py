@@ -1,0 +1,138 @@
+"""Classical estimation and prediction of channels, to be beaten in the same table.
+
+All take H [B, T, S, F], complex. Predictors return the next slots, estimators the slots they saw.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from channels.doppler import clarke
+
+
+def hold(h: Tensor, horizon: int) -> Tensor:
+    """Return the last slot, for each of the next ones, [B, horizon, S, F]."""
+    return h[:, -1:].expand(-1, horizon, -1, -1)
+
+
+@dataclass(frozen=True, eq=False)
+class Autoregression:
+    """Each next slot as a weighted sum of the last slots of the same element.
+
+    Args:
+        weights: [order, horizon], complex128.
+    """
+
+    weights: Tensor
+
+    @classmethod
+    def fit(
+        cls, seen: Tensor, future: Tensor, order: int, *, ridge: float = 1e-4
+    ) -> Autoregression:
+        """Return the least-squares weights over all elements of all items.
+
+        Args:
+            seen: [B, T, S, F], with the noise that there will be.
+            future: the true slots after it, [B, horizon, S, F].
+            order: slots that are looked at.
+            ridge: added to the correlation's diagonal, relative to its mean.
+        """
+        if not 1 <= order <= seen.shape[1]:
+            raise ValueError(f"order is 1 to the {seen.shape[1]} slots that are seen, got {order}")
+        x = seen[:, -order:].movedim(1, -1).flatten(0, -2).to(torch.complex128)
+        y = future.movedim(1, -1).flatten(0, -2).to(torch.complex128)
+        gram = x.mH @ x
+        mean = gram.diagonal().real.mean()
+        gram = gram + ridge * mean * torch.eye(order, dtype=gram.dtype, device=gram.device)
+        return cls(torch.linalg.solve(gram, x.mH @ y))
+
+    def __call__(self, h: Tensor) -> Tensor:
+        """Return the next slots, [B, horizon, S, F], complex64."""
+        seen = h[:, -len(self.weights) :].movedim(1, -1).to(torch.complex128)
+        return (seen @ self.weights.to(h.device)).movedim(-1, 1).to(torch.complex64)
+
+
+def own_autoregression(h: Tensor, horizon: int, order: int, n0: Tensor) -> Tensor:
+    """Return the next slots by a recursion fitted to each item alone, from its own past.
+
+    The correlation over time is the mean over an item's elements, forward and backward, less the
+    noise it is known to have; the next slot is its linear MMSE estimate from the last ``order``.
+
+    Args:
+        h: [B, T, S, F].
+        horizon: slots to come.
+        order: slots that are looked at.
+        n0: power of the noise on h, [B].
+    """
+    batch, moments = h.shape[:2]
+    if not 1 <= order < moments:
+        raise ValueError(f"order is below the {moments} slots that are seen, got {order}")
+    flat = h.flatten(2).to(torch.complex128)
+    lags = [
+        (flat[:, lag:] * flat[:, : moments - lag].conj()).mean(dim=(1, 2)) for lag in range(moments)
+    ]
+    r = torch.stack(lags, dim=1)  # [B, T], r[k] = E h(t + k) h*(t)
+    clean = torch.cat([(r[:, :1].real - n0[:, None]).clamp(min=1e-9), r[:, 1:]], dim=1)
+    index = torch.arange(order, device=h.device)
+    lag = index[:, None] - index[None, :]
+    matrix = torch.where(lag >= 0, clean[:, lag.abs()], clean[:, lag.abs()].conj())
+    noise = (n0 + 1e-3 * clean[:, 0].real)[:, None, None] * torch.eye(order, device=h.device)
+    told = []
+    history = flat[:, -order:]
+    for _ in range(horizon):  # one step each, the believed taken for the seen
+        ahead = clean[:, order - index]
+        weights = torch.linalg.solve(matrix.mT + noise, ahead[..., None])
+        new = (history.mT @ weights)[..., 0]
+        told.append(new)
+        history = torch.cat([history[:, 1:], new[:, None]], dim=1)
+    return torch.stack(told, dim=1).view(batch, horizon, *h.shape[2:]).to(torch.complex64)
+
+
+def jakes(h: Tensor, horizon: int, doppler: Tensor, n0: Tensor, order: int = 16) -> Tensor:
+    """Return the linear MMSE prediction where all waves come from all sides: Clarke's correlation.
+
+    What a Kalman filter with Jakes' spectrum comes to in the end, over a window of ``order`` slots.
+
+    Args:
+        h: [B, T, S, F], of mean power 1.
+        horizon: slots to come.
+        doppler: largest Doppler shift in turns per slot, [B], known exactly.
+        n0: power of the noise on h, [B].
+        order: slots that are looked at.
+    """
+    index = torch.arange(order + horizon, device=h.device, dtype=torch.float64)
+    lag = (index[:, None] - index[None, :]).abs()
+    r = torch.stack([clarke(lag, float(d)) for d in doppler])  # [B, order + horizon, ...]
+    noise = (n0.double() + 1e-6)[:, None, None] * torch.eye(order, device=h.device)
+    weights = torch.linalg.solve(r[:, :order, :order] + noise, r[:, :order, order:])
+    seen = h[:, -order:].movedim(1, -1).flatten(1, -2).to(torch.complex128)
+    told = seen @ weights.to(torch.complex128)
+    return told.unflatten(1, h.shape[2:]).movedim(-1, 1).to(torch.complex64)
+
+
+@dataclass(frozen=True, eq=False)
+class LinearMMSE:
+    """The linear MMSE estimate of a slot seen through noise, over antennas and subcarriers.
+
+    Args:
+        covariance: of a slot's S F values, [S F, S F], complex128.
+    """
+
+    covariance: Tensor
+
+    @classmethod
+    def fit(cls, h: Tensor) -> LinearMMSE:
+        """Return it with the sample covariance of all slots of clean channels."""
+        x = h.flatten(2).flatten(0, 1).to(torch.complex128)
+        return cls(x.mT @ x.conj() / len(x))
+
+    def __call__(self, seen: Tensor, n0: Tensor) -> Tensor:
+        """Return estimates [B, T, S, F] of an observation with noise n0 [B]."""
+        values, vectors = torch.linalg.eigh(self.covariance.to(seen.device))
+        values = values.clamp(min=0)
+        turned = seen.flatten(2).to(torch.complex128) @ vectors.conj()  # V^H x, as rows
+        kept = values / (values + n0.double()[:, None, None])
+        return ((turned * kept) @ vectors.mT).view(seen.shape).to(torch.complex64)

@@ -1,0 +1,242 @@
+"""What a channel is good to know for: tasks that share one encoder."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from typing import Any, Literal, get_args
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from channels.checks import check_choice
+from semsim.csi.adapt import Tune, encoder_of, freeze, prepare
+from semsim.csi.blocks import Block
+from semsim.csi.model import WirelessGPT
+from semsim.csi.patches import patchify, unpatchify
+from semsim.csi.pretrain import check_channels
+from semsim.payloads.channels import joined, parts
+from semsim.tasks.base import Task
+
+Features = Literal["raw", "z", "both"]
+
+
+class Adapted(nn.Module):
+    """An encoder and a head that reads what it makes of a channel.
+
+    Args:
+        encoder: WirelessGPT.
+        head: what comes after it.
+        features: what the head sees.
+        spec: what weights of both belong to.
+    """
+
+    def __init__(
+        self, encoder: WirelessGPT, head: nn.Module, features: Features, spec: dict[str, Any]
+    ) -> None:
+        super().__init__()
+        check_choice("features", features, get_args(Features))
+        self.encoder, self.head, self.features = encoder, head, features
+        self.spec = {"encoder": encoder.spec, "features": features, **spec}
+
+    def _quietly(self) -> contextlib.AbstractContextManager[Any]:
+        """Keep nothing for a backward pass that changes nothing."""
+        learns = any(p.requires_grad for p in self.encoder.parameters())
+        return contextlib.nullcontext() if learns else torch.no_grad()
+
+    def tokens(self, h: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the head's features [B, P, n], the patches [B, P, 2 t s f], their scale [B]."""
+        patches = patchify(h, self.encoder.patch)
+        if self.features == "raw":
+            gain = h.abs().square().mean(dim=(1, 2, 3)).sqrt()
+            patches = patches / gain[:, None, None]
+            return patches, patches, gain
+        with self._quietly():
+            encoded = self.encoder.encode(h)
+        gain = 10**encoded.log_gain
+        patches = patches / gain[:, None, None]
+        seen = torch.cat([patches, encoded.z], dim=2) if self.features == "both" else encoded.z
+        return seen, patches, gain
+
+    def whole(self, h: Tensor) -> Tensor:
+        """Return features of the whole channel, [B, n]: means over patches, and the scale."""
+        seen, _, gain = self.tokens(h)
+        return torch.cat([seen.mean(dim=1), gain.log10()[:, None]], dim=1)
+
+    def size(self) -> int:
+        """Return how many features a token has."""
+        raw, z = self.encoder.enter.in_features, self.encoder.width
+        return {"raw": raw, "z": z, "both": raw + z}[self.features]
+
+
+class _OfEncoder(Task):
+    """A task on top of an encoder; a subclass gives ``_head``, ``forward`` and ``loss``."""
+
+    def _take(
+        self,
+        model: WirelessGPT,
+        head: nn.Module,
+        features: Features,
+        spec: dict[str, Any],
+        *,
+        tune: Tune,
+        last: int,
+        rank: int,
+        weights: str | None,
+    ) -> None:
+        prepare(model, tune, last, rank)
+        own = {"tune": tune, "rank": rank if tune == "lora" else None, **spec}
+        self.use(Adapted(model, head, features, own), weights, trainable=True)
+        freeze(model, tune, last)
+
+    @classmethod
+    def weights_named(cls, **arguments: Any) -> str | None:
+        """Return the weights that a task of these arguments loads, by name or file."""
+        return arguments.get("weights") or arguments.get("encoder")
+
+
+class EstimateChannel(_OfEncoder):
+    """The channel behind a noisy observation of it: what to add to the observation, patch by patch.
+
+    Args:
+        encoder: weights of a pre-training; None for an encoder that knows nothing.
+        size: of that one.
+        tune: which of the encoder's weights learn: none (``frozen``), the ``last`` blocks
+            (``partial``), low-rank additions (``lora``) or all (``full``).
+        last: blocks that ``partial`` trains.
+        rank: of ``lora``.
+        features: what the head sees of a patch: its values, the encoder's vector, or both.
+        head: ``linear``, which on raw patches is the linear MMSE estimate of each patch, or
+            ``blocks``: two of a transformer before it.
+        weights: encoder and head as an earlier training left them.
+    """
+
+    metric = "channel_nmse"
+
+    def __init__(
+        self,
+        encoder: str | None = None,
+        *,
+        size: str = "small",
+        tune: Tune = "frozen",
+        last: int = 2,
+        rank: int = 4,
+        features: Features = "both",
+        head: Literal["linear", "blocks"] = "linear",
+        weights: str | None = None,
+    ) -> None:
+        super().__init__()
+        check_choice("head", head, ("linear", "blocks"))
+        model = encoder_of(encoder, size)
+        raw = model.enter.in_features
+        seen = {"raw": raw, "z": model.width, "both": raw + model.width}.get(features, raw)
+        self._take(
+            model, _PatchHead(seen, raw, 2 if head == "blocks" else 0), features,
+            {"task": "estimate", "head": head},
+            tune=tune, last=last, rank=rank, weights=weights,
+        )  # fmt: skip
+
+    def forward(self, estimate: Tensor) -> Tensor:
+        """Return the channel, [B, T, 2, S, F], behind the observation, [B, T, 2, S, F]."""
+        check_channels(estimate, "estimate_channel")
+        net: Any = self.network
+        h = joined(estimate)
+        seen, patches, gain = net.tokens(h)
+        told = (patches + net.head(seen)) * gain[:, None, None]
+        return parts(unpatchify(told, tuple(h.shape[1:]), net.encoder.patch))  # type: ignore[arg-type]
+
+    def loss(self, output: Tensor, source: Tensor, target: Tensor) -> Tensor:
+        """Return the mean over items of error power over power, a scalar."""
+        error = (output - target).square().flatten(1).sum(dim=1)
+        return (error / target.square().flatten(1).sum(dim=1)).mean()
+
+
+class _PatchHead(nn.Module):
+    def __init__(self, seen: int, values: int, blocks: int) -> None:
+        super().__init__()
+        width = 4 * math.ceil(seen / 4) if blocks else seen
+        self.widen = nn.Linear(seen, width) if width != seen else nn.Identity()
+        self.blocks = nn.ModuleList(Block(width, 4) for _ in range(blocks))
+        self.linear = nn.Linear(width, values)
+        nn.init.zeros_(self.linear.weight), nn.init.zeros_(self.linear.bias)
+
+    def forward(self, seen: Tensor) -> Tensor:
+        x = self.widen(seen)
+        for block in self.blocks:
+            x = block(x)
+        return self.linear(x)  # type: ignore[no-any-return]
+
+
+class ClassifyChannel(_OfEncoder):
+    """A class told by a noisy observation of a channel: line of sight, best beam, activity.
+
+    What the classes are is the payload's ``target``.
+
+    Args:
+        classes: how many.
+        encoder, size, tune, last, rank, features, weights: as for ``estimate_channel``.
+        slots: how many slots are seen, the first ones; all where null. The target of a beam is
+            that of the last slot.
+        hidden: width of a layer before the last one; 0 for a linear head.
+    """
+
+    metric = "accuracy"
+
+    def __init__(
+        self,
+        classes: int = 2,
+        encoder: str | None = None,
+        *,
+        size: str = "small",
+        tune: Tune = "frozen",
+        last: int = 2,
+        rank: int = 4,
+        features: Features = "z",
+        slots: int | None = None,
+        hidden: int = 0,
+        weights: str | None = None,
+    ) -> None:
+        super().__init__()
+        if classes < 2 or hidden < 0 or (slots is not None and slots < 1):
+            raise ValueError(
+                f"classes is at least 2, slots at least 1, hidden at least 0, got {classes}, "
+                f"{slots}, {hidden}"
+            )
+        self.classes, self.slots = classes, slots
+        model = encoder_of(encoder, size)
+        raw = model.enter.in_features
+        seen = {"raw": raw, "z": model.width, "both": raw + model.width}.get(features, raw) + 1
+        self._take(
+            model, _ClassHead(seen, classes, hidden), features,
+            {"task": "classify", "classes": classes, "hidden": hidden},
+            tune=tune, last=last, rank=rank, weights=weights,
+        )  # fmt: skip
+
+    def forward(self, estimate: Tensor) -> Tensor:
+        """Return logits [B, classes] for an observation [B, T, 2, S, F]."""
+        check_channels(estimate, "classify_channel")
+        net: Any = self.network
+        return net.head(net.whole(joined(estimate[:, : self.slots])))  # type: ignore[no-any-return]
+
+    def loss(self, output: Tensor, source: Tensor, target: Tensor) -> Tensor:
+        """Return the cross-entropy of the logits, in nats."""
+        if target.dim() != 1 or target.is_floating_point():
+            raise ValueError(
+                "classify_channel needs a payload with classes, such as {kind: channels, target: "
+                f"los}}; this one's target is {target.dtype} {list(target.shape)}"
+            )
+        if int(target.max()) >= self.classes:
+            raise ValueError(f"classes is {self.classes}, but a target is {int(target.max())}")
+        return F.cross_entropy(output, target)
+
+
+class _ClassHead(nn.Module):
+    def __init__(self, seen: int, classes: int, hidden: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(seen)
+        self.rise = nn.Sequential(nn.Linear(seen, hidden), nn.GELU()) if hidden else nn.Identity()
+        self.linear = nn.Linear(hidden or seen, classes)
+
+    def forward(self, seen: Tensor) -> Tensor:
+        return self.linear(self.rise(self.norm(seen)))  # type: ignore[no-any-return]

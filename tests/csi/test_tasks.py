@@ -1,0 +1,202 @@
+"""Tasks on one encoder: what may learn, what is shared, what is refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from semsim import Scenario, zoo
+from semsim.csi.adapt import LowRank
+from semsim.csi.model import PRESETS
+from semsim.csi.pretrain import FillIn
+from semsim.csi.tasks import ClassifyChannel, EstimateChannel
+from semsim.metrics.base import Outcome
+from semsim.metrics.decision import Top3
+from semsim.metrics.error import AngleDelayNMSE, RateLoss
+from semsim.payloads.channels import parts
+from semsim.seeds import stream
+from semsim.sweep.trained import train_all
+
+TASKS = {"estimate": EstimateChannel, "classify": lambda **k: ClassifyChannel(5, **k)}
+
+
+def channels(batch: int = 3, label: str = "h") -> Tensor:
+    return torch.randn(batch, 8, 4, 4, dtype=torch.complex64, generator=stream(1, label))
+
+
+@pytest.fixture(scope="module")
+def encoder(tmp_path_factory: pytest.TempPathFactory) -> str:
+    torch.manual_seed(0)
+    path = tmp_path_factory.mktemp("encoder") / "task.safetensors"
+    return str(zoo.export_parts(path, dict(FillIn("tiny").named_children())))
+
+
+def one_step(task: Any) -> set[str]:
+    """Take a gradient step; return which weights it moved."""
+    h = channels()
+    target = torch.tensor([0, 1, 4]) if isinstance(task, ClassifyChannel) else parts(h)
+    before = {k: v.clone() for k, v in task.state_dict().items()}
+    learning = [p for p in task.parameters() if p.requires_grad]
+    optimiser = torch.optim.SGD(learning, lr=0.1)
+    for _ in range(2):  # heads that begin with zero pass a gradient on only then
+        optimiser.zero_grad()
+        task.loss(task(parts(h)), parts(h), target).backward()
+        optimiser.step()
+    return {k for k, v in task.state_dict().items() if not torch.equal(v, before[k])}
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_a_frozen_encoder_stays_and_has_no_gradient(name: str, encoder: str) -> None:
+    task = TASKS[name](encoder=encoder)
+    before = task.network.encoder.hash()
+    moved = one_step(task)
+    assert moved and all(key.startswith("network.head") for key in moved)
+    assert all(p.grad is None for p in task.network.encoder.parameters())
+    assert task.network.encoder.hash() == before
+
+
+@pytest.mark.parametrize("name", TASKS)
+@pytest.mark.parametrize("tune", ["partial", "lora", "full"])
+def test_each_way_of_tuning_moves_its_weights(name: str, tune: str, encoder: str) -> None:
+    task = TASKS[name](encoder=encoder, tune=tune, last=1, features="z")
+    moved = {key.removeprefix("network.") for key in one_step(task)}
+    inside = {key for key in moved if key.startswith("encoder")}
+    if tune == "partial":
+        assert inside and all(k.startswith(("encoder.blocks.3", "encoder.norm")) for k in inside)
+    elif tune == "lora":
+        assert inside and all(k.endswith((".narrow", ".wide")) for k in inside)
+    else:
+        assert any(k.startswith("encoder.enter") for k in inside)
+    assert any(key.startswith("head") for key in moved)
+
+
+def test_low_rank_layers_begin_as_they_were(encoder: str) -> None:
+    plain, tuned = (ClassifyChannel(5, encoder, tune=t) for t in ("frozen", "lora"))
+    tuned.network.head.load_state_dict(plain.network.head.state_dict())
+    with torch.no_grad():
+        torch.testing.assert_close(tuned(parts(channels())), plain(parts(channels())))
+    layer = torch.nn.Linear(6, 5)
+    lora = LowRank(layer, 2)
+    lora.wide.data.normal_()
+    x = torch.randn(3, 6)
+    expected = x @ (layer.weight + lora.wide @ lora.narrow).T + layer.bias
+    torch.testing.assert_close(lora(x), expected)
+
+
+def test_tasks_share_one_encoder(encoder: str) -> None:
+    tasks = [EstimateChannel(encoder), *(ClassifyChannel(n, encoder) for n in (2, 4, 6))]
+    tasks.append(EstimateChannel(encoder, features="z", head="blocks"))
+    assert len({task.network.encoder.hash() for task in tasks}) == 1
+    assert FillIn("tiny", weights=encoder).network.hash() == tasks[0].network.encoder.hash()
+
+
+def test_an_estimate_begins_with_the_observation(encoder: str) -> None:
+    seen = parts(channels())
+    for features in ("raw", "z", "both"):
+        with torch.no_grad():
+            told = EstimateChannel(encoder, features=features)(seen)
+        torch.testing.assert_close(told, seen)
+
+
+def test_classes_see_the_first_slots_alone(encoder: str) -> None:
+    task = ClassifyChannel(5, encoder, slots=4)
+    h = channels()
+    later = h.clone()
+    later[:, 4:] = 0
+    with torch.no_grad():
+        assert torch.equal(task(parts(h)), task(parts(later)))
+
+
+def test_top_3_forgives_two() -> None:
+    logits = torch.tensor([[4.0, 3.0, 2.0, 1.0]]).expand(4, 4)
+    target = torch.arange(4)
+    values = Top3()(Outcome(logits, logits, target))
+    assert values.tolist() == [1, 1, 1, 0]
+
+
+def test_the_angle_delay_map_sees_no_phase() -> None:
+    h = channels()
+    turned = parts(h * torch.exp(torch.tensor(0.7j)))
+    later = torch.exp(2j * torch.pi * torch.arange(4) / 4)
+    shifted = parts(h * later)
+    values = AngleDelayNMSE()(Outcome(turned, parts(h), parts(h)))
+    assert values.max() < 1e-9
+    assert AngleDelayNMSE()(Outcome(shifted, parts(h), parts(h))).min() > 1e-2
+
+
+def test_a_precoder_for_the_right_channel_loses_nothing() -> None:
+    h = channels()
+    metric = RateLoss(10.0)
+    assert metric(Outcome(parts(3 * h), parts(h), parts(h))).abs().max() < 1e-5
+    one = torch.zeros(1, 1, 2, 1, dtype=torch.complex64)
+    one[0, 0, 0] = 1
+    skewed = torch.ones_like(one)  # half of the power goes the other way
+    lost = metric(Outcome(parts(skewed), parts(one), parts(one)))
+    torch.testing.assert_close(lost, torch.tensor([11 / 6]).log2())
+
+
+SCENARIO = """
+payload: {{kind: channels, model: tdl-A, count: 4, slots: 8, subcarriers: 4, tx: [1, 4]{target}}}
+transmitter: {{kind: observed}}
+channel: {{kind: awgn}}
+task: {{kind: {task}, encoder: {encoder}}}
+metrics: [{metrics}]
+snr_db: [10]
+train:
+  payload: {{kind: channels, model: tdl-A, count: 4, slots: 8, subcarriers: 4, tx: [1, 4]{target}}}
+  steps: 2
+  batch_size: 2
+"""
+
+
+@pytest.mark.parametrize(
+    ("task", "target", "metrics"),
+    [
+        ("estimate_channel", "", "channel_nmse, angle_delay_nmse, rate_loss, nmse"),
+        ("classify_channel, classes: 4", ", target: beam", "accuracy, top3"),
+    ],
+)
+def test_a_scenario_tunes_and_measures(
+    task: str, target: str, metrics: str, encoder: str, tmp_path: Path
+) -> None:
+    text = SCENARIO.format(task=task, target=target, metrics=metrics, encoder=encoder)
+    (tmp_path / "csi.yaml").write_text(text)
+    scenario = Scenario.load(tmp_path / "csi.yaml")
+    (line,) = train_all(scenario, tmp_path / "out")
+    built = scenario.points()[0].scenario.build("cpu", Path(line.partition(": ")[2]))
+    rows = scenario.points()[0].scenario.check(built)
+    assert [row["metric"] for row in rows] == metrics.split(", ")
+
+
+@pytest.mark.parametrize(
+    ("call", "says"),
+    [
+        (lambda e: EstimateChannel("no-such-weights"), "no weights are called"),
+        (lambda e: EstimateChannel("resnet-cifar10"), "holds no WirelessGPT"),
+        (lambda e: EstimateChannel(e, tune="half"), "tune"),
+        (lambda e: EstimateChannel(e, features="some"), "features"),
+        (lambda e: EstimateChannel(e, tune="partial", last=9), "at most the encoder's 4 blocks"),
+        (lambda e: ClassifyChannel(1, e), "classes is at least 2"),
+        (lambda e: ClassifyChannel(2, e)(torch.zeros(1, 3, 8, 8)), "use payload: {kind: channels}"),
+        (
+            lambda e: ClassifyChannel(2, e).loss(torch.zeros(1, 2), None, torch.tensor([2])),
+            "classes is 2, but a target is 2",
+        ),
+        (
+            lambda e: ClassifyChannel(2, e).loss(torch.zeros(1, 2), None, torch.zeros(1, 4)),
+            "needs a payload with classes",
+        ),
+    ],
+)
+def test_what_does_not_fit_is_said(call: Any, says: str, encoder: str) -> None:
+    with pytest.raises(ValueError, match=says):
+        call(encoder)
+
+
+def test_a_fresh_encoder_has_the_size_asked_for() -> None:
+    task = ClassifyChannel(2, size="tiny", tune="full")
+    assert task.network.encoder.width == PRESETS["tiny"]["width"]
