@@ -222,8 +222,15 @@ class FeedbackCSI(nn.Module):
         received: CSI | None = None,
     ) -> CSI:
         """Return the receiver's belief as it arrives at the transmitter."""
-        if received is not None and self.delay_s:
-            received = self._as_it_was(received, state)
+        h, n0 = self.report(state, received, self.delay_s)
+        return CSI(per_use(h, state), n0)
+
+    def report(
+        self, state: ChannelState, received: CSI | None, delay_s: float
+    ) -> tuple[Tensor, Tensor]:
+        """Return what the receiver reported so long ago, [B, R, T, blocks], and its noise [B]."""
+        if received is not None and delay_s:
+            received = self._as_it_was(received, state, delay_s)
         if received is None or received.h is None:
             raise ValueError(
                 "csi feedback reports what the receiver knows, and it knows no channel; set csi.rx "
@@ -233,7 +240,7 @@ class FeedbackCSI(nn.Module):
         if self.bits is not None:
             h = _quantise(h, self.bits)
         n0 = received.n0
-        return CSI(per_use(h, state), n0 if n0.dim() == 1 else n0.mean(dim=(1, 2)))
+        return h, n0 if n0.dim() == 1 else n0.mean(dim=(1, 2))
 
     def overhead(self, state: ChannelState, uses: int, num_tx: int) -> Overhead:
         """Return the bits of one report per coherence block: 2 R T real coefficients each."""
@@ -241,17 +248,18 @@ class FeedbackCSI(nn.Module):
         coefficients = 2 * state.h.shape[1] * num_tx
         return Overhead(feedback_bits=float(bits * coefficients * count_blocks(state, uses)))
 
-    def _as_it_was(self, received: CSI, state: ChannelState) -> CSI:
+    @staticmethod
+    def _as_it_was(received: CSI, state: ChannelState, delay_s: float) -> CSI:
         if not state.moves:
             raise ValueError(
-                f"delay_s={self.delay_s} has no effect, for this channel stands still and a report "
+                f"delay_s={delay_s} has no effect, for this channel stands still and a report "
                 "of it does not age; set speed_mps of the channel above 0, or leave delay_s out"
             )
         if received.past is None:
             raise ValueError(
                 "this receiver's CSI has no past to report; add it with channels.csi.remember"
             )
-        return received.past(self.delay_s)
+        return received.past(delay_s)
 
 
 class MismatchedCSI(Observer):

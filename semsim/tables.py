@@ -170,7 +170,7 @@ FAMILIES: dict[str, dict[str, str]] = {
     "transmitter": TRANSMITTERS,
     "receiver": RECEIVERS,
     "channel": CHANNELS,
-    "csi": CSI_SOURCES,
+    "csi": {**CSI_SOURCES, "predicted": "semsim.csi.predicted:PredictedCSI"},
     "frontend": FRONTENDS,
     "link": LINKS,
     "task": TASKS,

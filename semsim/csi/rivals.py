@@ -55,39 +55,36 @@ class Autoregression:
         return (seen @ self.weights.to(h.device)).movedim(-1, 1).to(torch.complex64)
 
 
-def own_autoregression(h: Tensor, horizon: int, order: int, n0: Tensor) -> Tensor:
-    """Return the next slots by a recursion fitted to each item alone, from its own past.
+def own_autoregression(h: Tensor, horizon: int, order: int, *, ridge: float = 1e-3) -> Tensor:
+    """Return the next slots by weights fitted to each item alone, to what followed what in it.
 
-    The correlation over time is the mean over an item's elements, forward and backward, less the
-    noise it is known to have; the next slot is its linear MMSE estimate from the last ``order``.
+    All elements of an item share the weights, and each slot to come has weights of its own, so
+    that no error is fed back.
 
     Args:
-        h: [B, T, S, F].
+        h: [B, T, S, F]; T at least order + horizon.
         horizon: slots to come.
         order: slots that are looked at.
-        n0: power of the noise on h, [B].
+        ridge: added to the correlation's diagonal, relative to the power.
     """
     batch, moments = h.shape[:2]
-    if not 1 <= order < moments:
-        raise ValueError(f"order is below the {moments} slots that are seen, got {order}")
-    flat = h.flatten(2).to(torch.complex128)
-    lags = [
-        (flat[:, lag:] * flat[:, : moments - lag].conj()).mean(dim=(1, 2)) for lag in range(moments)
-    ]
-    r = torch.stack(lags, dim=1)  # [B, T], r[k] = E h(t + k) h*(t)
-    clean = torch.cat([(r[:, :1].real - n0[:, None]).clamp(min=1e-9), r[:, 1:]], dim=1)
-    index = torch.arange(order, device=h.device)
-    lag = index[:, None] - index[None, :]
-    matrix = torch.where(lag >= 0, clean[:, lag.abs()], clean[:, lag.abs()].conj())
-    noise = (n0 + 1e-3 * clean[:, 0].real)[:, None, None] * torch.eye(order, device=h.device)
+    if not 1 <= order <= moments - horizon:
+        raise ValueError(
+            f"order is at most the slots seen less those to come, {moments} - {horizon}, got "
+            f"{order}"
+        )
+    flat = h.flatten(2).to(torch.complex128).movedim(1, -1)  # [B, S F, T]
+    windows = flat.unfold(-1, order, 1)  # [B, S F, T - order + 1, order]
+    eye = torch.eye(order, dtype=flat.dtype, device=h.device)
     told = []
-    history = flat[:, -order:]
-    for _ in range(horizon):  # one step each, the believed taken for the seen
-        ahead = clean[:, order - index]
-        weights = torch.linalg.solve(matrix.mT + noise, ahead[..., None])
-        new = (history.mT @ weights)[..., 0]
-        told.append(new)
-        history = torch.cat([history[:, 1:], new[:, None]], dim=1)
+    for ahead in range(1, horizon + 1):
+        x = windows[:, :, : moments - order - ahead + 1].flatten(1, 2)
+        y = flat[:, :, order + ahead - 1 :].flatten(1, 2)
+        gram = x.mH @ x
+        power = gram.diagonal(dim1=1, dim2=2).real.mean(dim=1).clamp(min=1e-30)
+        firm = gram + (ridge * power)[:, None, None] * eye
+        weights = torch.linalg.solve(firm, x.mH @ y[..., None])
+        told.append((windows[:, :, -1] @ weights)[..., 0])
     return torch.stack(told, dim=1).view(batch, horizon, *h.shape[2:]).to(torch.complex64)
 
 

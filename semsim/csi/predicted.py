@@ -1,0 +1,131 @@
+"""What a transmitter makes of reports that come late: the channel as it will be by now."""
+
+from __future__ import annotations
+
+import math
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+
+from channels.base import CSI, ChannelState
+from channels.blocks import per_use
+from channels.checks import check_choice, check_count, check_positive
+from channels.csi import FeedbackCSI
+from semsim.csi.adapt import encoder_of
+from semsim.csi.model import WirelessGPT
+from semsim.csi.rivals import own_autoregression
+
+By = Literal["hold", "ar", "wirelessgpt"]
+
+
+class PredictedCSI(FeedbackCSI):
+    """Tell the transmitter late, as ``feedback`` does, and let it predict the channel of now.
+
+        reports of delay_s ago, and of each interval_s before ─► predictor ─► H now ─► precoder
+
+    Each coherence block has a history of its own; over an OFDM grid one per slot of an item, over
+    antenna pairs and groups of subcarriers. Only the latest report is charged: the others were
+    there already.
+
+    Args:
+        delay_s: age of the latest report when it is used, in s; a multiple of interval_s.
+        by: ``hold`` takes the latest report for the channel of now, which is ``feedback``; ``ar``
+            continues each item's history by a linear recursion fitted to it; ``wirelessgpt`` asks
+            a pre-trained model.
+        interval_s: from one report to the next, in s.
+        reports: how many are looked at. What the model has learned has 20 slots in all: 12
+            reports where 8 are to come.
+        order: reports that ``ar`` weighs.
+        model: weights of WirelessGPT: a name, or task.safetensors of a training of ``fill_in``.
+        bits: bits per real coefficient; None reports floats.
+    """
+
+    def __init__(
+        self,
+        delay_s: float,
+        by: By = "ar",
+        *,
+        interval_s: float = 0.5e-3,
+        reports: int = 16,
+        order: int = 6,
+        model: str | None = None,
+        bits: int | None = None,
+    ) -> None:
+        super().__init__(bits, delay_s=delay_s)
+        check_choice("by", by, get_args(By))
+        check_positive("interval_s", interval_s, "every half millisecond is 5e-4")
+        check_count("reports", reports, "the published models look at 16")
+        check_count("order", order, "four waves need 4")
+        self.by, self.interval_s, self.reports, self.order = by, float(interval_s), reports, order
+        self.horizon = round(delay_s / interval_s)
+        if self.horizon < 1 or not math.isclose(self.horizon * interval_s, delay_s, rel_tol=1e-6):
+            raise ValueError(
+                f"delay_s is a multiple of interval_s = {interval_s:g}, got {delay_s:g}; for fresh "
+                "reports use csi feedback"
+            )
+        if by == "ar" and order + self.horizon > reports:
+            raise ValueError(
+                f"order {order} and {self.horizon} slots to come need as many reports, got "
+                f"{reports}; write reports: {order + self.horizon} or more"
+            )
+        if (by == "wirelessgpt") != (model is not None):
+            raise ValueError(
+                f"model goes with by: wirelessgpt, got by {by!r} and model {model!r}; name weights "
+                "of a training of fill_in, or leave model out"
+            )
+        self.network = None
+        if model is not None:
+            self.network = encoder_of(model, "small").eval().requires_grad_(False)
+
+    def extra_repr(self) -> str:
+        """Name the settings as they would be written."""
+        return f"by={self.by!r}, interval_s={self.interval_s}, {super().extra_repr()}"
+
+    def forward(
+        self,
+        state: ChannelState,
+        n0: Tensor,
+        generator: torch.Generator,
+        received: CSI | None = None,
+    ) -> CSI:
+        """Return the channel of now as predicted from late reports."""
+        latest, noise = self.report(state, received, self.delay_s)
+        if self.by == "hold":
+            return CSI(per_use(latest, state), noise)
+        ages = [self.delay_s + self.interval_s * k for k in range(1, self.reports)]
+        older = [self.report(state, received, age)[0] for age in ages]
+        history = torch.stack([*older[::-1], latest], dim=1)  # [B, M, R, T, blocks]
+        return CSI(per_use(self._now(history, state), state), noise)
+
+    def _now(self, history: Tensor, state: ChannelState) -> Tensor:
+        """Return the channel of now, [B, R, T, blocks], of reports [B, M, R, T, blocks]."""
+        groups = 1
+        if state.grid is not None:
+            groups = min(state.grid.subcarriers // state.grid.flat_subcarriers, history.shape[-1])
+        batch, moments, rx, tx = history.shape[:4]
+        slots = history.unflatten(-1, (-1, groups)).movedim(4, 1)  # [B, slots, M, R, T, groups]
+        h = slots.reshape(-1, moments, rx * tx, groups)
+        told = self._predicted(h)[:, self.horizon - 1]
+        return told.view(batch, -1, rx, tx, groups).movedim(1, 3).flatten(3).to(history.dtype)
+
+    def _predicted(self, h: Tensor) -> Tensor:
+        """Return the next slots, [B, horizon or more, S, F], of histories h [B, M, S, F]."""
+        if self.by == "ar":
+            return own_autoregression(h, self.horizon, self.order)
+        assert self.network is not None  # for mypy: by wirelessgpt has one
+        return predict(self.network, h, self.horizon)
+
+
+def predict(model: WirelessGPT, h: Tensor, horizon: int) -> Tensor:
+    """Return the next slots of h [B, M, S, F] as a model predicts them, [B, horizon, S, F]."""
+    patch = model.patch[0]
+    slots = -(-horizon // patch) * patch
+    late = -(-h.shape[1] // patch) * patch - h.shape[1]  # zeros before, so that patches fit
+    seen = torch.nn.functional.pad(h, (0, 0, 0, 0, late, slots))
+    valid = None
+    if late:
+        valid = torch.ones(seen.shape, dtype=torch.bool, device=h.device)
+        valid[:, :late] = False
+    told: Tensor = model(seen, model.hidden_slots(seen, slots), valid)
+    return told[:, late + h.shape[1] :][:, :horizon]

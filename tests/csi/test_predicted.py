@@ -1,0 +1,147 @@
+"""Late reports: what each predictor makes of them, and that nothing better than hold is lost."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from channels.base import CSI, Channel, ChannelState
+from channels.csi import FeedbackCSI, PerfectCSI, remember
+from channels.fading import Rayleigh
+from channels.ofdm import CDL, TDL
+from semsim import Scenario, zoo
+from semsim.csi.model import WirelessGPT
+from semsim.csi.predicted import PredictedCSI, predict
+from semsim.csi.pretrain import FillIn
+from semsim.seeds import stream
+
+MOVING = {"speed_mps": 15.0}
+CHANNELS: dict[str, tuple[Channel, int]] = {
+    "flat": (Rayleigh(2, 2, **MOVING), 4),
+    "grid": (CDL("C", num_tx=2, num_rx=2, subcarriers=12, **MOVING), 12 * 30),
+    "part of a symbol": (TDL("A", 3e-7, num_tx=2, subcarriers=12, **MOVING), 5),
+}
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> str:
+    torch.manual_seed(0)
+    path = tmp_path_factory.mktemp("model") / "task.safetensors"
+    return str(zoo.export_parts(path, dict(FillIn("tiny").named_children())))
+
+
+def told(source: FeedbackCSI, name: str, batch: int = 3) -> tuple[CSI, ChannelState]:
+    channel, uses = CHANNELS[name]
+    state, n0 = channel.draw(batch, uses, stream(1, "h")), torch.full((batch,), 0.1)
+    perfect = PerfectCSI()
+    received = remember(perfect, perfect(state, n0, stream(1, "rx")), state, n0, stream(1, "rx"))
+    return source(state, n0, stream(1, "tx"), received), state
+
+
+def error(csi: CSI, state: ChannelState) -> Tensor:
+    return (csi.h - state.h).abs().square().mean() / state.h.abs().square().mean()
+
+
+@pytest.mark.parametrize("name", CHANNELS)
+def test_hold_is_late_feedback(name: str) -> None:
+    held, _ = told(PredictedCSI(1e-3, "hold"), name)
+    late, _ = told(FeedbackCSI(delay_s=1e-3), name)
+    assert torch.equal(held.h, late.h)
+    assert torch.equal(held.n0, late.n0)
+
+
+@pytest.mark.parametrize("name", CHANNELS)
+def test_every_predictor_tells_a_gain_of_each_use(name: str, weights: str) -> None:
+    for by, model in (("ar", None), ("wirelessgpt", weights)):
+        csi, state = told(PredictedCSI(1e-3, by, model=model, reports=8), name)
+        assert csi.h.shape == state.h.shape
+        assert csi.h.dtype == state.h.dtype
+        assert csi.h.isfinite().all()
+        again, _ = told(PredictedCSI(1e-3, by, model=model, reports=8), name)
+        assert torch.equal(again.h, csi.h)
+
+
+def test_a_fit_beats_hold_where_many_elements_tell_of_it() -> None:
+    held = error(*told(PredictedCSI(1e-3, "hold"), "grid", batch=20))
+    continued = error(*told(PredictedCSI(1e-3, "ar"), "grid", batch=20))
+    assert continued < held / 2
+
+
+def test_a_perfect_model_tells_each_block_s_own_future(weights: str) -> None:
+    """A stand-in that knows the future shows where each value ends up."""
+    source = PredictedCSI(1e-3, "wirelessgpt", model=weights, reports=8)
+    channel, uses = CHANNELS["grid"]
+    state = channel.draw(3, uses, stream(1, "h"))
+
+    class Knows(torch.nn.Module):
+        patch = (4, 4, 4)
+        hidden_slots = WirelessGPT.hidden_slots
+        grid = WirelessGPT.grid
+
+        def forward(self, h: Tensor, hidden: Tensor, valid: Tensor | None) -> Tensor:
+            future, _ = source.report(state, CSI(state.h, torch.ones(3)), 0.0)
+            slots = len(h) // 3
+            now = future.unflatten(-1, (slots, -1)).movedim(3, 1).reshape(len(h), 1, 4, -1)
+            return now.expand(-1, h.shape[1], -1, -1)
+
+    source.network = Knows()
+    csi, _ = told(source, "grid")
+    fresh, _ = told(FeedbackCSI(), "grid")
+    torch.testing.assert_close(csi.h, fresh.h)
+
+
+def test_a_history_that_fills_no_patch_is_padded_before(weights: str) -> None:
+    model = FillIn("tiny", weights=weights).network.eval()
+    h = torch.randn(2, 8, 4, 4, dtype=torch.complex64, generator=stream(1, "h"))
+    with torch.no_grad():
+        three = predict(model, h[:, 1:], 3)
+        assert three.shape == (2, 3, 4, 4)
+        assert torch.equal(predict(model, h, 4)[:, :2], predict(model, h, 2))
+
+
+def test_a_scenario_predicts(weights: str, tmp_path: Path) -> None:
+    text = f"""
+payload: {{kind: bits, length: 32, count: 2}}
+transmitter: {{kind: uncoded}}
+channel: {{kind: cdl, model: C, num_tx: 2, num_rx: 2, subcarriers: 12, speed_mps: 10}}
+frontend: {{kind: svd}}
+metrics: [ber]
+snr_db: [10]
+sweep:
+  csi.tx:
+    hold: {{kind: predicted, delay_s: 1.0e-3, by: hold}}
+    AR: {{kind: predicted, delay_s: 1.0e-3, reports: 8}}
+    WirelessGPT: {{kind: predicted, delay_s: 1.0e-3, by: wirelessgpt, reports: 8, model: {weights}}}
+"""
+    (tmp_path / "late.yaml").write_text(text)
+    points = Scenario.load(tmp_path / "late.yaml").points()
+    assert [math.isfinite(p.scenario.check()[0]["value"]) for p in points] == [True] * 3
+    assert points[2].scenario.content["data"].keys() == {weights}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ({"delay_s": 0.7e-3}, "delay_s is a multiple of interval_s = 0.0005, got 0.0007"),
+        ({"delay_s": 0.0}, "for fresh reports use csi feedback"),
+        ({"delay_s": 1e-3, "order": 15}, "order 15 and 2 slots to come need .* write reports: 17"),
+        ({"delay_s": 1e-3, "by": "wirelessgpt"}, "model goes with by: wirelessgpt"),
+        ({"delay_s": 1e-3, "model": "x"}, "leave model out"),
+        ({"delay_s": 1e-3, "by": "hope"}, "by is one of"),
+        ({"delay_s": 1e-3, "by": "wirelessgpt", "model": "resnet-cifar10"}, "no WirelessGPT"),
+    ],
+)
+def test_a_prediction_that_cannot_be_is_refused(arguments: dict, says: str) -> None:
+    with pytest.raises(ValueError, match=says):
+        PredictedCSI(**arguments)
+
+
+def test_a_channel_that_stands_still_has_no_late_reports() -> None:
+    state = Rayleigh().draw(1, 4, stream(1, "h"))
+    csi = CSI(state.h, torch.ones(1))
+    with pytest.raises(ValueError, match="this channel stands still"):
+        PredictedCSI(1e-3)(state, torch.ones(1), stream(1, "tx"), csi)
