@@ -6,6 +6,8 @@ import contextlib
 import functools
 import hashlib
 import os
+import shutil
+import warnings
 from collections.abc import Iterator, Mapping
 from contextvars import ContextVar
 from pathlib import Path
@@ -19,6 +21,7 @@ from semsim.files import outside
 from semsim.files.weightfile import read_header, sha256_of
 from semsim.mistakes import SpecError, known
 from semsim.tasks.base import Task
+from semsim.types import AnyLink
 
 _seen: ContextVar[dict[Path, str] | None] = ContextVar("folders looked through", default=None)
 
@@ -178,3 +181,19 @@ def load_weights(name: str, parts: Mapping[str, nn.Module]) -> None:
         zoo.load_parts(name, parts)
     except (ValueError, OSError) as error:
         raise SpecError("transmitter.weights", " ".join(str(error).split())) from error
+
+
+def compile_ends(link: AnyLink) -> None:
+    """Let torch compile the ends of a link when they first run, for any size of images.
+
+    Raises:
+        SpecError: there is no C++ compiler.
+    """
+    known_names = [name for name in (os.environ.get("CXX"), "g++", "clang++", "cl") if name]
+    if not any(map(shutil.which, known_names)):
+        raise SpecError(
+            "compile", "needs a C++ compiler such as g++, and none is found; write false"
+        )
+    warnings.filterwarnings("ignore", "Torchinductor does not support code generation for complex")
+    for end in link.ends().values():
+        end.compile()

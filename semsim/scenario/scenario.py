@@ -29,6 +29,7 @@ from semsim.scenario import clients, fields
 from semsim.scenario.expansion import choices_of, parse_sweep, set_key
 from semsim.scenario.loading import (
     check_files,
+    compile_ends,
     data_hashes,
     load_weights,
     pick_device,
@@ -106,6 +107,7 @@ class Scenario(BaseModel):
     federated: Annotated[Any, PlainValidator(parse_federated)] = None
     batch_size: Annotated[int, Field(strict=True, ge=1)] = 32
     device: str = "auto"
+    compile: Annotated[bool, Field(strict=True)] = False
 
     @classmethod
     def load(cls, path: str | Path) -> Scenario:
@@ -293,6 +295,8 @@ class Scenario(BaseModel):
         link = self._link(ends)
         if self.transmitter.weights or weights:
             load_weights(self.transmitter.weights or str(weights), link.parts())
+        if self.compile:
+            compile_ends(link)
         task = make("task")
         if weights and (of_task := weights.with_name(zoo.OF_TASK)).is_file():
             zoo.load_parts(of_task, dict(task.named_children()))

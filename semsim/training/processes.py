@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import pickle
 from collections.abc import Callable
 from typing import Any
 
@@ -23,7 +24,8 @@ def in_processes(fabric: Any, make: Callable[..., Any]) -> None:
     """
     signals = Postponed(_pass_on)
     with signals.noting():
-        fabric.launch(_work, make)
+        # torch would hand over the weights as memory that all of them share and change
+        fabric.launch(_work, pickle.dumps(make))
     signals.obey()
 
 
@@ -34,9 +36,9 @@ def _pass_on(number: int) -> None:
             os.kill(process.pid, number)
 
 
-def _work(fabric: Any, make: Callable[..., Any]) -> None:
+def _work(fabric: Any, make: bytes) -> None:
     """Train in one process; a signal is obeyed by the one that started it."""
-    with make(fabric=fabric) as training:
+    with pickle.loads(make)(fabric=fabric) as training:
         training.advance_until(Postponed())
     fabric.barrier()
     torch.distributed.destroy_process_group()  # or its threads may abort a process that ends

@@ -510,11 +510,28 @@ def test_two_processes_share_every_batch_and_can_be_resumed(tmp_path: Path) -> N
     (tmp_path / "checkpoint.pt").unlink()
     assert torch.load(tmp_path / "checkpoint.old.pt", weights_only=True)["steps"] == 6
     assert train(resumed, Blobs(), spec=spec(**settings), folder=tmp_path).steps == 8
-    pairs = zip(link.parameters(), resumed.parameters(), strict=True)
-    apart = torch.cat([(one - other).abs().flatten() for one, other in pairs])
-    # lost moments or other draws move most weights by about lr; sums that round otherwise only
-    # those whose gradient is next to nothing, which Adam's step makes as large as any other
-    assert (apart > 0.01 * spec().lr).float().mean() < 0.01
+    assert share_apart(link, resumed) < 0.01
+
+
+@pytest.mark.slow
+def test_two_processes_learn_what_one_learns_from_their_batches_together(tmp_path: Path) -> None:
+    links = small_link(), small_link()
+    silent = {"snr_db": (100.0, 100.0), "flip": False}  # or each would meet noise of its own
+    for count, link in enumerate(links, start=1):
+        train(link, Blobs(), spec=spec(processes=count, **silent), folder=tmp_path / str(count))
+    assert not same(links[0].state_dict(), small_link().state_dict())
+    assert share_apart(*links) < 0.01
+
+
+def share_apart(one: Link, other: Link) -> float:
+    """Return the share of weights that differ by more than a hundredth of the learning rate.
+
+    Lost moments or other draws move most weights by about the rate; sums that round otherwise only
+    those whose gradient is next to nothing, which Adam's step makes as large as any other.
+    """
+    pairs = zip(one.parameters(), other.parameters(), strict=True)
+    apart = torch.cat([(a - b).abs().flatten() for a, b in pairs])
+    return float((apart > 0.01 * spec().lr).float().mean())
 
 
 def test_shares_of_a_batch_make_the_batch() -> None:
