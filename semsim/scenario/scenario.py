@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import hashlib
 import itertools
 import json
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -18,29 +17,24 @@ import torch
 from pydantic import BaseModel, Field, PlainValidator, WithJsonSchema
 
 import semsim
-from semsim import spec, zoo
+from semsim import spec
 from semsim.evaluation import Row, Stop, evaluate
 from semsim.federated.settings import parse_federated
 from semsim.files import sources
-from semsim.link import Link
-from semsim.mistakes import IN_SWEEP, SpecError, blame_argument, known, sentence, unforeseen
+from semsim.mistakes import IN_SWEEP, SpecError, known, unforeseen
 from semsim.plots.folder import check_plot
 from semsim.scenario import clients, fields
+from semsim.scenario.building import Built, build, weights_of_users
 from semsim.scenario.expansion import choices_of, parse_sweep, set_key
 from semsim.scenario.loading import (
     check_files,
-    compile_ends,
     data_hashes,
-    load_weights,
-    pick_device,
     weights_hash,
     weights_of_task,
 )
 from semsim.scenario.room import checkable
 from semsim.scenario.strict_yaml import located, read_yaml
 from semsim.seeds import MAX_SEED
-from semsim.tasks.base import Task
-from semsim.types import AnyLink, Transmitter
 
 MAX_LINKS = 100_000  #: of one scenario
 CLIENT = "client"  #: column that tells the clients of a federation apart
@@ -206,7 +200,7 @@ class Scenario(BaseModel):
         content["receiver"] = receiver and spec.dump(receiver)
         weights = self.transmitter.weights
         content["weights"] = weights and weights_hash(weights)
-        if of_users := self._weights_of_users():
+        if of_users := weights_of_users(self):
             content["weights_of_users"] = of_users
         if self.trains():
             own = self.training_hash()
@@ -259,7 +253,7 @@ class Scenario(BaseModel):
             content["federated"] = self.federated.model_dump(mode="json", exclude=NOT_LEARNED)
         if self.train is not None and self.train.channel is not None:
             content["channel"] = None  # it decides what is measured, not what is learned
-        if of_users := self._weights_of_users():
+        if of_users := weights_of_users(self):
             content["weights_of_users"] = of_users
         if begun := fields.start_hashes(self.train):
             content["start"] = begun
@@ -272,66 +266,7 @@ class Scenario(BaseModel):
             device: instead of the scenario's.
             weights: a file to load where the scenario names no weights, because it trains its own.
         """
-        if self.federated is not None:
-            return self.of_client().build(device, weights)
-        link, task = self.build_learner(weights)
-        device = torch.device(pick_device(self.device) if device is None else device)
-        metrics = [_construct_part(m, f"metrics[{i}]") for i, m in enumerate(self.metrics)]
-        payload = _construct(self, "payload")
-        return Built(link.to(device), payload, task.to(device), metrics, device)
-
-    def build_learner(self, weights: Path | None = None) -> tuple[AnyLink, Task]:
-        """Construct what can be trained, the link and its task, as :meth:`build` does."""
-        make = functools.partial(_construct, self)
-        transmitter, channel = make("transmitter"), make("channel")
-        receiver_spec = self.receiver_spec()
-        receiver = None if receiver_spec is None else _construct_part(receiver_spec, "receiver")
-        ends = {
-            f"csi_{end}": _construct_part(getattr(self.csi, end), f"csi.{end}")
-            for end in ("rx", "tx")
-        }
-        ends |= {"transmitter": transmitter, "channel": channel, "receiver": receiver}
-        ends["frontend"] = make("frontend")
-        link = self._link(ends)
-        if self.transmitter.weights or weights:
-            load_weights(self.transmitter.weights or str(weights), link.parts())
-        if self.compile:
-            compile_ends(link)
-        task = make("task")
-        if weights and (of_task := weights.with_name(zoo.OF_TASK)).is_file():
-            zoo.load_parts(of_task, dict(task.named_children()))
-        return link, task
-
-    def _link(self, ends: dict[str, Any]) -> AnyLink:
-        """Return the link of these ends: the one written, the codec's own, or the plain one."""
-        transmitter = ends["transmitter"]
-        own: Any = (isinstance(transmitter, Transmitter) and transmitter.link_class) or Link
-        if ends["receiver"] is None and own is Link:
-            raise SpecError("receiver", f"missing; {self.transmitter.kind!r} has no other half")
-        try:
-            if self.link is None:
-                return own(**ends)  # type: ignore[no-any-return]
-            others = getattr(self.link, "transmitters", ())
-            if others:
-                ends["receivers"] = [_receiver_of(*own) for own in enumerate(others)]
-            link: Link = spec.build(self.link, **ends)
-            for place, other in enumerate(others):
-                if other.weights:
-                    with _weights_of(place):
-                        load_weights(other.weights, link.parts(place + 1))  # type: ignore[call-arg]
-            return link
-        except SpecError as error:
-            raise error.under("link") from error
-        except (ValueError, TypeError) as error:
-            raise blame_argument(ends, sentence(error)) from error
-
-    def _weights_of_users(self) -> list[str | None]:
-        """Return the hash of the weights of each user from the second on, where any has some."""
-        found = []
-        for place, other in enumerate(getattr(self.link, "transmitters", ())):
-            with _weights_of(place, "link"):
-                found.append(other.weights and weights_hash(other.weights))
-        return found if any(found) else []
+        return build(self, device, weights)
 
     def stop_rule(self) -> Stop:
         """Return the live stop rule."""
@@ -381,49 +316,6 @@ class Point:
     def name(self) -> str:
         """What to call it on the screen."""
         return " | ".join(str(label) for label in self.swept.values()) or self.scenario.name
-
-
-@dataclass(frozen=True)
-class Built:
-    """The live parts of one link."""
-
-    link: AnyLink
-    payload: Any
-    task: Task
-    metrics: list[Any]
-    device: torch.device
-
-
-def _construct(scenario: Scenario, key: str) -> Any:
-    return _construct_part(getattr(scenario, key), key)
-
-
-def _construct_part(part: BaseModel, path: str) -> Any:
-    try:
-        return spec.build(part)
-    except SpecError as error:
-        raise error.under(path) from error
-
-
-def _receiver_of(place: int, transmitter: Any) -> Any:
-    """Return the live other half of the codec of a user from the second on."""
-    other = fields.receiver_of(transmitter, None)
-    if other is None:
-        path = f"transmitters[{place}]"
-        raise SpecError(
-            path, f"{transmitter.kind!r} has no receiver in the table; use a codec such as deepjscc"
-        )
-    return spec.build(other)
-
-
-@contextlib.contextmanager
-def _weights_of(place: int, *above: str) -> Iterator[None]:
-    """Tell a mistake in weights at the user whose they are."""
-    try:
-        yield
-    except SpecError as error:
-        path = ".".join([*above, f"transmitters[{place}]", "weights"])
-        raise SpecError(path, error.message) from error
 
 
 def _hash(content: Any) -> str:

@@ -26,6 +26,7 @@ from semsim.federated.server import Server
 from semsim.federated.settings import federated_spec, roles
 from semsim.files.disk import SUMS, damaged_files, set_aside, write_sums
 from semsim.mistakes import SpecError, blame_argument, sentence
+from semsim.scenario.building import build_learner
 from semsim.scenario.fields import train_spec
 from semsim.scenario.scenario import Scenario
 from semsim.seeds import stream
@@ -82,7 +83,7 @@ class ScenarioClients:
         scenario = self.of_client(client)
         with torch.random.fork_rng():
             torch.manual_seed(int(torch.randint(2**62, (), generator=stream(self.seed, "start"))))
-            link, task = scenario.build_learner()
+            link, task = build_learner(scenario)
         seed = int(torch.randint(2**62, (), generator=stream(self.seed, "client", client)))
         return Member(
             link.to(self.device), task.to(self.device), Shard(self.data[0], self.parts[client]),

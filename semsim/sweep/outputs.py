@@ -12,7 +12,8 @@ from semsim.files.disk import log, read_sums, set_aside, sum_of, write_sums
 from semsim.plots.folder import draw_all
 from semsim.plots.style import WORDS, word_of
 from semsim.results import Journal
-from semsim.scenario.scenario import CLIENT, Built, Point, Scenario
+from semsim.scenario.building import Built
+from semsim.scenario.scenario import CLIENT, Point, Scenario
 from semsim.sweep.strips import FIRST, draw_strips, shown_links, shown_snrs, take_pictures
 
 if TYPE_CHECKING:

@@ -17,7 +17,8 @@ from semsim.intervals import Tally
 from semsim.items import LinkItems, items_path, key_of
 from semsim.mistakes import SpecError
 from semsim.results import Journal
-from semsim.scenario.scenario import Built, Point, Scenario
+from semsim.scenario.building import Built
+from semsim.scenario.scenario import Point, Scenario
 from semsim.sweep.outputs import keep_pictures, labels, lost_pictures
 from semsim.sweep.trained import own_weights
 

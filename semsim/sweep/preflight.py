@@ -9,8 +9,9 @@ import torch
 
 from semsim.evaluation import Row
 from semsim.mistakes import IN_SWEEP, SpecError
+from semsim.scenario.building import Built
 from semsim.scenario.room import is_large
-from semsim.scenario.scenario import Built, Point, Scenario
+from semsim.scenario.scenario import Point, Scenario
 from semsim.sweep.trained import learns, rehearse
 from semsim.types import AnyLink
 

@@ -15,9 +15,10 @@ from semsim.evaluation import Stop, evaluate
 from semsim.files import sources
 from semsim.files.disk import SUMS, damaged_files, locked, log, set_aside, write_sums
 from semsim.mistakes import SpecError, blame_argument, sentence, unforeseen
+from semsim.scenario.building import Built
 from semsim.scenario.fields import STAGE_PARTS, train_spec
 from semsim.scenario.loading import check_files, pick_device
-from semsim.scenario.scenario import Built, Point, Scenario
+from semsim.scenario.scenario import Point, Scenario
 from semsim.seeds import stream
 
 WEIGHTS = "weights.safetensors"
