@@ -93,11 +93,11 @@ def looks(labels: Sequence[object]) -> list[tuple[object, str, str, Dashes]]:
         ("#000000", (4.0, 2.0)), ("#777777", (4.0, 2.0)), ("#444444", (1.0, 1.5))
     ]  # fmt: skip
     looks: list[tuple[object, str, str, Dashes]] = []
-    bounds = [label for label in labels if is_bound(label)]
+    bounds = {label: n for n, label in enumerate(filter(is_bound, labels))}
     places = _places([label for label in labels if label not in bounds])
     for label in labels:
         if label in bounds:
-            colour, dashes = dashed[bounds.index(label) % len(dashed)]
+            colour, dashes = dashed[bounds[label] % len(dashed)]
             looks.append((label, colour, "", dashes))
         else:
             n = places[label]
@@ -113,9 +113,10 @@ def _places(schemes: Sequence[object]) -> dict[object, int]:
         place = next(words, None)
         if place is not None and place not in places.values():
             places[label] = place
+    taken = set(places.values())
+    free = (n for n in itertools.count() if n not in taken)
     for label in schemes:
         if label not in places:
-            free = (n for n in itertools.count() if n not in places.values())
             places[label] = next(free)
     return places
 
