@@ -71,6 +71,7 @@ PAYLOADS = {
     "channels": "semsim.payloads.channels:Channels",
     "channel_mix": "semsim.payloads.channels:ChannelMix",
     "channel_files": "semsim.payloads.channel_files:ChannelFiles",
+    "measured": "semsim.payloads.measured:MeasuredChannels",
     "synthetic": "semsim.payloads.synthetic:Synthetic",
 }
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -54,16 +56,19 @@ class Block(nn.Module):
         heads: of the attention.
     """
 
+    low_memory_norms: ClassVar = {"norm1": ("attention.qkv",), "norm2": ("rise",)}
+
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
         self.norm1, self.norm2 = nn.LayerNorm(width), nn.LayerNorm(width)
         self.attention = Attention(width, heads)
         self.rise, self.fall = nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
+        self.bend = nn.GELU()
 
     def forward(self, x: Tensor, allowed: Tensor | None = None) -> Tensor:
         """Return [B, P, d] of x [B, P, d]."""
         x = x + self.attention(self.norm1(x), allowed)
-        return x + self.fall(F.gelu(self.rise(self.norm2(x))))  # type: ignore[no-any-return]
+        return x + self.fall(self.bend(self.rise(self.norm2(x))))  # type: ignore[no-any-return]
 
 
 def along(x: Tensor, block: Block, grid: PatchGrid, axis: str, allowed: Tensor | None) -> Tensor:

@@ -10,6 +10,7 @@ from semsim.csi import WirelessGPT
 from semsim.csi.blocks import in_steps
 from semsim.csi.model import PRESETS
 from semsim.csi.patches import grid_of, hide, patchify, unpatchify
+from semsim.nn.lowmem import low_memory
 from semsim.seeds import stream
 
 SHAPES = [(8, 4, 8), (5, 3, 7), (1, 1, 1), (9, 2, 4)]
@@ -177,6 +178,15 @@ def test_slots_to_come_are_hidden_in_whole_patches() -> None:
     assert net.hidden_slots(h, 3).view(2, 3, 2).sum(dim=2).tolist() == [[0, 2, 2]] * 2
     with pytest.raises(ValueError, match="got 6; write 1 to 4"):
         net.hidden_slots(h, 6)
+
+
+def test_training_with_little_memory_gives_the_same_channel() -> None:
+    net, h = model(), drawn((4, 4, 4))
+    expected = net(h)
+    report = low_memory(net)
+    assert len(report.converted) == 2 * 3  # two norms and a GELU in each block
+    assert list(report.kept) == ["norm"]
+    torch.testing.assert_close(net(h), expected, rtol=1e-4, atol=1e-5)
 
 
 def test_a_hash_tells_weights_apart() -> None:

@@ -20,6 +20,7 @@ from semsim.payloads.channel_history import ChannelHistory
 from semsim.payloads.channels import ChannelMix, Channels
 from semsim.payloads.cifar import CIFAR10
 from semsim.payloads.folder import Folder
+from semsim.payloads.measured import MeasuredChannels
 from semsim.payloads.photos import Photos
 from semsim.payloads.pool import Pool
 from semsim.payloads.synthetic import Synthetic
@@ -65,7 +66,9 @@ PAYLOADS: dict[str, Make] = {
 
 
 def test_every_row_of_the_table_is_tested_here_or_in_a_file_of_its_own(tmp_path: Path) -> None:
-    tested: set[Any] = {CIFAR10, ChannelHistory, Channels, ChannelFiles, ChannelMix}
+    tested: set[Any] = {
+        CIFAR10, ChannelHistory, Channels, ChannelFiles, ChannelMix, MeasuredChannels,
+    }  # fmt: skip
     for number, build in enumerate(PAYLOADS.values()):
         (tmp_path / str(number)).mkdir()
         tested.add(type(build(tmp_path / str(number))))
