@@ -158,6 +158,20 @@ VISION = {
             "sensitivity_recalibrated": "SensitivityRecalibrated",
         },
     ),
+    "faces": Paper(
+        "semsim.vision.faces",
+        "Faces",
+        "Verify",
+        {
+            "tar": "TAR",
+            "tar_strict": "TARStrict",
+            "tar_recalibrated": "TARRecalibrated",
+            "false_acceptance": "FalseAcceptance",
+            "false_rejection": "FalseRejection",
+            "face_psnr": "FacePSNR",
+            "face_ssim": "FaceSSIM",
+        },
+    ),
 }
 
 if (Path(__file__).parent / "vision").is_dir():  # the folder may be deleted

@@ -8,6 +8,7 @@ Nothing here reads a pickle. Tensors of a codec are named ``transmitter.…`` an
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import importlib
 import json
@@ -114,10 +115,22 @@ def specs(name: str | Path) -> dict[str, dict[str, Any]]:
     return read_header(_path(name)).specs
 
 
-def load_parts(name: str | Path, parts: Mapping[str, nn.Module]) -> None:
-    """Load weights into modules, each under its own prefix, such as ``{"network": resnet}``."""
+def load_parts(
+    name: str | Path, parts: Mapping[str, nn.Module], *, among_others: bool = False
+) -> None:
+    """Load weights into modules, each under its own prefix, such as ``{"network": resnet}``.
+
+    Args:
+        name: shipped weights, or a .safetensors file.
+        parts: modules by prefix.
+        among_others: whether the file may hold more parts, as one of a training does that had
+            networks for itself alone.
+    """
     path = _path(name)
     header = read_header(path)
+    if among_others:
+        own_tensors = {k: v for k, v in header.tensors.items() if k.partition(".")[0] in parts}
+        header = dataclasses.replace(header, tensors=own_tensors)
     _check_hash(path, _sha256_beside(path))
     for prefix, part in parts.items():
         _check_spec(path.stem, prefix, part, header.specs.get(prefix))

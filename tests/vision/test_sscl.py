@@ -401,7 +401,7 @@ def test_a_file_of_a_training_is_loaded_without_its_learner(tmp_path: Path) -> N
     file = tmp_path / "task.safetensors"
     again = sscl.FindSites(weights=str(file))
     assert torch.equal(again.network.offset, task.network.offset) and not again.trainable
-    with pytest.raises(ValueError, match="are of another preset"):
+    with pytest.raises(ValueError, match="were trained for preset tiny"):
         sscl.FindSites(weights=str(file), preset="resnet18")
 
 

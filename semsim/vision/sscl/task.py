@@ -105,7 +105,7 @@ class FindSites(Task):
         self.channel_db = channel_db
         network = SiteNet(preset)
         if weights is not None:
-            load_network(weights, network)
+            zoo.load_parts(weights, {"network": network}, among_others=True)
         self.use(network, None, trainable=trainable, asked=weights is None)
         self.learner: Learner | None = None
         if trainable and any(self.terms.values()):
@@ -190,19 +190,6 @@ class _Views(NamedTuple):
     aims: Tensor
     others: Tensor
     target: Tensor
-
-
-def load_network(weights: str, network: SiteNet) -> None:
-    """Load an encoder and its head, also from a training's file, which holds the learner too."""
-    held = zoo.tensors(weights)
-    if not any(name.startswith("learner.") for name in held):
-        return zoo.load_parts(weights, {"network": network})
-    own = {k.removeprefix("network."): v for k, v in held.items() if k.startswith("network.")}
-    try:
-        network.load_state_dict(own)
-    except RuntimeError as error:
-        raise ValueError(f"weights {weights!r} are of another preset or task") from error
-    return None
 
 
 def _told(target: Tensor) -> Tensor:
