@@ -22,6 +22,11 @@ FRONTENDS = {
     "rzf": "semsim.phy.frontend:RZF",
 }
 
+LEARNED_CSI = {
+    "learned": "semsim.csi.learned:LearnedCSI",
+    "predicted": "semsim.csi.predicted:PredictedCSI",
+}
+
 LINKS = {
     "direct": "semsim.link:Link",
     "frames": "semsim.links.frames:FramesLink",
@@ -72,6 +77,7 @@ PAYLOADS = {
     "channel_mix": "semsim.payloads.channels:ChannelMix",
     "channel_files": "semsim.payloads.channel_files:ChannelFiles",
     "measured": "semsim.payloads.measured:MeasuredChannels",
+    "pilot_estimates": "semsim.payloads.pilot_estimates:PilotEstimates",
     "synthetic": "semsim.payloads.synthetic:Synthetic",
 }
 
@@ -185,7 +191,7 @@ FAMILIES: dict[str, dict[str, str]] = {
     "transmitter": TRANSMITTERS,
     "receiver": RECEIVERS,
     "channel": CHANNELS,
-    "csi": {**CSI_SOURCES, "predicted": "semsim.csi.predicted:PredictedCSI"},
+    "csi": CSI_SOURCES | LEARNED_CSI,
     "frontend": FRONTENDS,
     "link": LINKS,
     "task": TASKS,

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from channels.checks import check_choice
+from semsim import zoo
 from semsim.csi.adapt import Tune, encoder_of, freeze, prepare
 from semsim.csi.blocks import Block
 from semsim.csi.model import WirelessGPT
@@ -63,11 +64,6 @@ class Adapted(nn.Module):
         """Return features of the whole channel, [B, n]: means over patches, and the scale."""
         seen, _, gain = self.tokens(h)
         return torch.cat([seen.mean(dim=1), gain.log10()[:, None]], dim=1)
-
-    def size(self) -> int:
-        """Return how many features a token has."""
-        raw, z = self.encoder.enter.in_features, self.encoder.width
-        return {"raw": raw, "z": z, "both": raw + z}[self.features]
 
 
 class _OfEncoder(Task):
@@ -127,12 +123,9 @@ class EstimateChannel(_OfEncoder):
         weights: str | None = None,
     ) -> None:
         super().__init__()
-        check_choice("head", head, ("linear", "blocks"))
         model = encoder_of(encoder, size)
-        raw = model.enter.in_features
-        seen = {"raw": raw, "z": model.width, "both": raw + model.width}.get(features, raw)
         self._take(
-            model, _PatchHead(seen, raw, 2 if head == "blocks" else 0), features,
+            model, _patch_head(model, features, head), features,
             {"task": "estimate", "head": head},
             tune=tune, last=last, rank=rank, weights=weights,
         )  # fmt: skip
@@ -150,6 +143,36 @@ class EstimateChannel(_OfEncoder):
         """Return the mean over items of error power over power, a scalar."""
         error = (output - target).square().flatten(1).sum(dim=1)
         return (error / target.square().flatten(1).sum(dim=1)).mean()
+
+
+def estimator_of(weights: str) -> EstimateChannel:
+    """Return the task that a training of ``estimate_channel`` left in weights.
+
+    Args:
+        weights: a name, or a .safetensors file.
+    """
+    spec = zoo.specs(weights).get("network", {})
+    if spec.get("task") != "estimate":
+        raise ValueError(
+            f"model {weights!r} estimates no channel; name the task.safetensors of a training of "
+            "task estimate_channel"
+        )
+    model, features = WirelessGPT(**spec["encoder"]), spec["features"]
+    task = EstimateChannel.__new__(EstimateChannel)
+    Task.__init__(task)
+    task._take(
+        model, _patch_head(model, features, spec["head"]), features,
+        {"task": "estimate", "head": spec["head"]},
+        tune=spec["tune"], last=1, rank=spec["rank"] or 1, weights=weights,
+    )  # fmt: skip
+    return task
+
+
+def _patch_head(model: WirelessGPT, features: Features, head: str) -> _PatchHead:
+    check_choice("head", head, ("linear", "blocks"))
+    raw = model.enter.in_features
+    seen = {"raw": raw, "z": model.width, "both": raw + model.width}.get(features, raw)
+    return _PatchHead(seen, raw, 2 if head == "blocks" else 0)
 
 
 class _PatchHead(nn.Module):

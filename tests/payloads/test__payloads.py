@@ -22,6 +22,7 @@ from semsim.payloads.cifar import CIFAR10
 from semsim.payloads.folder import Folder
 from semsim.payloads.measured import MeasuredChannels
 from semsim.payloads.photos import Photos
+from semsim.payloads.pilot_estimates import PilotEstimates
 from semsim.payloads.pool import Pool
 from semsim.payloads.synthetic import Synthetic
 
@@ -68,6 +69,7 @@ PAYLOADS: dict[str, Make] = {
 def test_every_row_of_the_table_is_tested_here_or_in_a_file_of_its_own(tmp_path: Path) -> None:
     tested: set[Any] = {
         CIFAR10, ChannelHistory, Channels, ChannelFiles, ChannelMix, MeasuredChannels,
+        PilotEstimates,
     }  # fmt: skip
     for number, build in enumerate(PAYLOADS.values()):
         (tmp_path / str(number)).mkdir()
