@@ -10,34 +10,26 @@ later or after a resume gives the same digits.
 
 from __future__ import annotations
 
-import contextlib
 import math
-import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from semsim.batches import Batch, Batches
-from semsim.intervals import FEW, LEDGER, Moments, Tally
-from semsim.metrics.base import Metric, Outcome
-from semsim.phy.power import TOLERANCE, most_power
-from semsim.seeds import MAX_SEED, stream
+from semsim.batches import Batches
+from semsim.intervals import FEW, Moments, Tally
+from semsim.measuring import Meter, Part, Place
+from semsim.metrics.base import Metric
+from semsim.phy.power import TOLERANCE
+from semsim.seeds import MAX_SEED
 from semsim.tasks.base import Task
 from semsim.tasks.reconstruct import Reconstruct
-from semsim.types import AnyLink, Transmission
+from semsim.types import AnyLink
 
 Row = dict[str, Any]
-
-
-class Place(NamedTuple):
-    """Where values are gathered: an SNR in dB and a user, of which most links have one."""
-
-    snr_db: float
-    user: int = 1
 
 
 Keep = Callable[[Place, Any, Any], None]
@@ -70,33 +62,6 @@ class Stop:
                 raise ValueError(f"{name} must be at least 1, got {value}")
         if self.ci95 is not None and not self.ci95 > 0:
             raise ValueError(f"ci95 must be > 0, half the width of an interval, got {self.ci95}")
-
-
-@dataclass(frozen=True)
-class Part:
-    """What one batch gave at one place; it travels between processes.
-
-    Args:
-        place: SNR and user.
-        index: of the batch.
-        values: float64 [2 + metrics + notes, B]: finite, power, metrics, notes of each item.
-        notes: names of the notes.
-        most: the power that each item may have.
-        uses: channel uses over all items, by name.
-        source_values: of all items.
-        seconds: that it took.
-        which: numbers and CRC-32 of the sources, [2, B], where that is asked for.
-    """
-
-    place: Place
-    index: int
-    values: Any
-    notes: list[str]
-    most: float
-    uses: dict[str, float]
-    source_values: int
-    seconds: float
-    which: Any = None
 
 
 class Evaluation:
@@ -153,6 +118,7 @@ class Evaluation:
             payload, link.payloads, users=self.users, max_items=self.max_items,
             batch_size=batch_size, device=self.device,
         )  # fmt: skip
+        self.meter = Meter(self.link, self.task, self.metrics, self.batches, self.seed, self.device)
         self.keep: Keep | None = None
 
     def items(self, snr_db: float) -> int:
@@ -177,28 +143,16 @@ class Evaluation:
 
     def run(self, after_batch: Callable[[Evaluation], None] | None = None) -> None:
         """Send batches until all SNRs are done; ``after_batch`` sees the state after each."""
-        with self.measuring():
+        with self.meter.measuring():
             for index, numbers, items in self.batches.plan():
                 if self.all_done():
                     break
                 if active := self.waiting_for(index):
                     which = self.keep is not None
-                    self.add(index, self.measure(index, numbers, items, active, which=which))
+                    self.add(index, self.meter.measure(index, numbers, items, active, which=which))
                     if after_batch:
                         after_batch(self)
         self.check_power()
-
-    @contextlib.contextmanager
-    def measuring(self) -> Iterator[None]:
-        """Keep link and task in evaluation mode, and gradients off, for a while."""
-        modes = {m: m.training for m in (self.link, self.task)}
-        self.link.eval(), self.task.eval()
-        try:
-            with torch.inference_mode():
-                yield
-        finally:
-            for module, training in modes.items():
-                module.train(training)
 
     def all_done(self) -> bool:
         """Tell whether the stop rule holds at every SNR."""
@@ -221,52 +175,6 @@ class Evaluation:
             for metric, moments in zip(self.metrics, point.values, strict=True)
         ]
 
-    def measure(
-        self,
-        index: int,
-        numbers: list[int],
-        items: list[Any],
-        snrs: Sequence[float],
-        *,
-        which: bool = False,
-    ) -> list[Part]:
-        """Send one batch at several SNRs; one transfer to the CPU for all of them.
-
-        Nothing is accumulated, so that it may be done in any order, and in any process.
-
-        Args:
-            index: of the batch, which decides its random numbers.
-            numbers: of its items.
-            items: these.
-            snrs: in dB.
-            which: also say which items these are.
-        """
-        batches = self.batches.of_users(numbers, items, which=which)
-        start, gathered, facts = time.perf_counter(), list[Tensor](), list[dict[str, Any]]()
-        begun = self.task.begin(self.link, [batch.source for batch in batches])
-        shared = (time.perf_counter() - start) / len(snrs)
-        sent: tuple[Transmission, ...] = ()
-        for snr in snrs:
-            start = time.perf_counter()
-            if not sent or not self.link.ignores_channel:
-                generator = stream(self.seed, "link", index, device=self.device)
-                sent, outputs = self.task.send(self.link, begun, snr, generator)
-                measured = [
-                    self._measure(Outcome(output, source, b.target, s, b.kept), s)
-                    for s, output, source, b in zip(
-                        sent, outputs, begun.sources, batches, strict=True
-                    )
-                ]
-            gathered += measured
-            own = [self._facts(*one) for one in zip(sent, begun.sources, batches, strict=True)]
-            seconds = (time.perf_counter() - start + shared) / self.users
-            facts += [
-                {"place": Place(snr, user), "index": index, "seconds": seconds, **fact}
-                for user, fact in enumerate(own, start=1)
-            ]
-        values = torch.stack(gathered).cpu().numpy()
-        return [Part(values=v, **fact) for v, fact in zip(values, facts, strict=True)]
-
     def add(self, index: int, parts: Sequence[Part]) -> None:
         """Accumulate one batch, where its SNRs still wait for it; batches come in their order."""
         wanted = set(self.waiting_for(index))
@@ -277,26 +185,6 @@ class Evaluation:
             self._add(part)
             if self.keep:
                 self.keep(part.place, part.which, part.values[2 : 2 + len(self.metrics)])
-
-    def _measure(self, outcome: Outcome, sent: Transmission) -> Tensor:
-        """Return float64 [2 + metrics + notes, B]: finite, power, metrics, notes of each item."""
-        size = len(outcome.source)
-        rows = [
-            torch.isfinite(_sum_per_item(outcome.output)),  # cheaper than one by one
-            _power(sent.x),
-            *(_per_item(metric(outcome), size, metric.name) for metric in self.metrics),
-            *(_per_item(note, size, name) for name, note in sent.notes.items()),
-        ]
-        return torch.stack([row.double() for row in rows])
-
-    def _facts(self, sent: Transmission, source: Tensor, batch: Batch) -> dict[str, Any]:
-        """Return what is told of one user's batch beside its values."""
-        uses = {name: float(getattr(sent.ledger, name)) * len(source) for name in LEDGER}
-        most = most_power(sent.x.shape[-1], constellation=self.link.constellation)
-        return {
-            "uses": uses, "source_values": source.numel(), "most": most, "which": batch.which,
-            "notes": list(sent.notes),
-        }  # fmt: skip
 
     def _add(self, part: Part) -> None:
         point, values, snr = self.points[part.place], part.values, part.place.snr_db
@@ -465,22 +353,3 @@ def _metric(metric: Metric | str) -> Metric:
             f"got {name}; write class {name}(Metric)"
         )
     return built
-
-
-def _power(x: Tensor) -> Tensor:
-    """Return mean |x|^2 summed over antennas of each item, [B], for x [B, T, N]."""
-    reals = torch.view_as_real(x.resolve_conj()).flatten(1)
-    return torch.linalg.vecdot(reals, reals) / x.shape[-1]
-
-
-def _sum_per_item(values: Tensor) -> Tensor:
-    """Sum all but the first axis, without a copy in any memory order."""
-    return values.sum(dim=tuple(range(1, values.dim()))) if values.dim() > 1 else values
-
-
-def _per_item(values: Tensor, size: int, name: str) -> Tensor:
-    if tuple(values.shape) != (size,):
-        raise ValueError(
-            f"{name} must be one value per item, shape [{size}], got {list(values.shape)}"
-        )
-    return values

@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from semsim.evaluation import Place
 from semsim.files.disk import replacing, seal, unseal
+from semsim.measuring import Place
 
 if TYPE_CHECKING:
     from pandas import DataFrame

@@ -11,9 +11,10 @@ import torch
 from torch import Tensor
 from toy_parts import Error, Negative, ToyChannel, ToyPayload, ToyReceiver, ToyTransmitter
 
-from semsim.evaluation import Evaluation, Place, Stop, evaluate
+from semsim.evaluation import Evaluation, Stop, evaluate
 from semsim.intervals import Moments
 from semsim.link import Link
+from semsim.measuring import Place
 from semsim.metrics.base import Metric
 from semsim.types import AnyLink, Ledger, Transmission
 

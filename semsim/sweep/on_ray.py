@@ -8,7 +8,7 @@ import sys
 from concurrent.futures import Future
 from typing import Any
 
-from semsim.evaluation import Part
+from semsim.measuring import Part
 from semsim.mistakes import SpecError, sentence
 from semsim.sweep.workers import Job, measure
 

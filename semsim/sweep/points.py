@@ -11,10 +11,11 @@ from typing import Any, NoReturn
 import torch
 
 from semsim import spec
-from semsim.evaluation import Evaluation, Part, Row
+from semsim.evaluation import Evaluation, Row
 from semsim.files.disk import log
 from semsim.intervals import Tally
 from semsim.items import LinkItems, items_path, key_of
+from semsim.measuring import Part
 from semsim.mistakes import SpecError
 from semsim.results import Journal
 from semsim.scenario.building import Built

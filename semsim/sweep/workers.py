@@ -26,8 +26,9 @@ import torch
 
 from channels.checks import check_count
 from semsim import spec
-from semsim.evaluation import Evaluation, Part, Place
+from semsim.evaluation import Evaluation
 from semsim.files.disk import log
+from semsim.measuring import Part, Place
 from semsim.mistakes import SpecError
 from semsim.scenario.scenario import Point, Scenario
 from semsim.sweep.points import PointRun, Work, evaluation_of, point_run
@@ -62,10 +63,10 @@ class Job:
 
 def measure(job: Job) -> list[Part]:
     """Measure one batch; a worker builds a link once and keeps the latest few."""
-    evaluation = _opened(_Link(job))
-    with evaluation.measuring():
-        items = evaluation.batches.items(job.numbers)
-        return evaluation.measure(job.index, list(job.numbers), items, job.snrs, which=True)
+    meter = _opened(_Link(job)).meter
+    with meter.measuring():
+        items = meter.batches.items(job.numbers)
+        return meter.measure(job.index, list(job.numbers), items, job.snrs, which=True)
 
 
 class _Link:

@@ -257,7 +257,7 @@ def test_weights_that_change_during_a_run_split_no_results(monkeypatch: pytest.M
     changing = iter(range(1000))
     monkeypatch.setattr("semsim.scenario.scenario.weights_hash", lambda name: str(next(changing)))
     monkeypatch.setattr("semsim.sweep.sweep.weights_hash", lambda name: "0")
-    monkeypatch.setattr("semsim.scenario.scenario.load_weights", lambda *_: None)
+    monkeypatch.setattr("semsim.scenario.building.load_weights", lambda *_: None)
     part = {"kind": "toy_parts:ToyTransmitter", "weights": "toy.safetensors"}
     assert len(run(toy(transmitter=part), "out")) == 2 * 2 * 2
 

@@ -15,8 +15,8 @@ from typing import Any
 
 import pytest
 
-from semsim.evaluation import Part
 from semsim.items import read_items
+from semsim.measuring import Part
 from semsim.results import read_rows
 from semsim.sweep.sweep import run
 from semsim.sweep.workers import Job, Processes, measure
