@@ -53,7 +53,10 @@ class FederatedSpec:
         noise_clients: clients that always send noise.
         noise_scale: norm of that noise over the norm of what they learned.
         validate_every: rounds between validations; the last round always has one.
-        engine: "local", one client after the other in this process, or "flower".
+        engine: "local", one client after the other in this process, or "flower", each in a
+            process of Flower's simulation, which the extra federated installs.
+        timeout_s: with "flower", seconds after which a client that has not answered counts as
+            vanished; null waits.
         client: of which client a link is; null for one link of each that differs.
     """
 
@@ -82,14 +85,16 @@ class FederatedSpec:
     noise_scale: float = 10.0
     validate_every: int = 5
     engine: Literal["local", "flower"] = "local"
+    timeout_s: float | None = None
     client: int | None = None
 
     def __post_init__(self) -> None:
         for name in ("clients", "rounds", "local_steps", "least", "validate_every"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        for name in ("alpha", "delta", "noise_scale"):
-            if not getattr(self, name) > 0:
+        for name in ("alpha", "delta", "noise_scale", "timeout_s"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
                 raise ValueError(f"{name} must be > 0, got {getattr(self, name)}")
         for name in ("fraction", "top_k"):
             if not 0 < getattr(self, name) <= 1:

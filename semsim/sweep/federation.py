@@ -18,8 +18,9 @@ import torch
 from semsim import zoo
 from semsim.evaluation import Stop, evaluate
 from semsim.federated.client import Member
-from semsim.federated.federation import OWN, Engine, Federation
+from semsim.federated.federation import Federation
 from semsim.federated.figures import write_records
+from semsim.federated.flower import check_installed, simulate
 from semsim.federated.partition import Shard, histogram, labels_of, shares, split
 from semsim.federated.screen import RoundScreen
 from semsim.federated.server import Server
@@ -136,12 +137,12 @@ def federated_weights(
     clients = ScenarioClients(scenario, str(device))
     check(clients)
     screen = RoundScreen(progress, place)
-    federation = Federation(
-        clients, place, engine=engine_for(clients, place), validate=clients.validate,
-        listener=screen,
-    )  # fmt: skip
+    federation = Federation(clients, place, validate=clients.validate, listener=screen)
     screen.begin(federation.server.round)
-    federation.run()
+    if clients.settings.engine == "flower":
+        simulate(federation)
+    else:
+        federation.run()
     for _, client in shown:
         _export(federation, client, place / f"client-{client}")
     server = federation.server
@@ -178,13 +179,6 @@ def _export(federation: Federation, client: int, folder: Path) -> None:
     zoo.export_parts(folder / WEIGHTS, member.link.parts(), facts)
 
 
-def engine_for(clients: ScenarioClients, place: Path) -> Engine | None:
-    """Return the engine that the scenario names; None for the local one."""
-    if clients.settings.engine == "local":
-        return None
-    raise SpecError("federated.engine", "flower is not there yet; write engine: local")
-
-
 def rehearse_federation(scenario: Scenario, device: torch.device) -> bool:
     """Share the items out, and send the first of each task through its link as far as the loss."""
     clients = ScenarioClients(scenario, str(device))
@@ -213,7 +207,8 @@ def check(clients: ScenarioClients) -> None:
         for client, task in enumerate(clients.settings.tasks):
             if task != "reconstruct":
                 _check_labels(clients.of_client(client), task, labels_of(clients.data[0]))
-        engine_for(clients, Path(OWN))
+        if clients.settings.engine == "flower":
+            check_installed()
         Server(clients)
     except SpecError:
         raise
