@@ -37,6 +37,7 @@ from semsim.csi.rivals import Autoregression, LinearMMSE, hold, jakes
 from semsim.evaluation import evaluate
 from semsim.nn.lowmem import low_memory
 from semsim.nn.saved import saved_bytes
+from semsim.payloads.channel_activity import ChannelActivity
 from semsim.payloads.channels import Channels, best_beam
 from semsim.seeds import stream
 
@@ -191,15 +192,19 @@ def probe(
 
 
 def sensing(model: WirelessGPT, arguments: argparse.Namespace) -> Rows:
-    """Accuracy of linear heads for a line of sight, and for the best beam 4 slots ahead."""
+    """Accuracy of linear heads: line of sight, best beam 4 slots ahead, what a person does."""
     yield ("task", "labels", "features", "accuracy", "macro F1 or top 3")
     random = control(model)
     train_h, train_facts, _ = drawn(POOL, 70, model="umi", los=0.5)
     h, facts, _ = drawn(arguments.drops, 920, model="umi", los=0.5)
-    for task in ("LoS", "beam"):
-        classes = 2 if task == "LoS" else 16
+    moving = [ChannelActivity(n, seed=s).records(0, n) for n, s in ((POOL, 80), (len(h), 81))]
+    for task, classes in (("LoS", 2), ("beam", 16), ("activity", 6)):
         sets = []
-        for channels, known, seed in ((train_h, train_facts, 5), (h, facts, 6)):
+        pair = moving if task == "activity" else ((train_h, train_facts), (h, facts))
+        for (channels, known), seed in zip(pair, (5, 6), strict=True):
+            if task == "activity":
+                sets.append((seen_at(channels, 10.0, seed), known["activity"]))
+                continue
             cut = seen_at(channels, 10.0, seed)[:, : 20 if task == "LoS" else SEEN]
             beams = torch.tensor([best_beam(x[-1]) for x in channels])
             sets.append((cut, known["los"].long() if task == "LoS" else beams))
@@ -211,21 +216,12 @@ def sensing(model: WirelessGPT, arguments: argparse.Namespace) -> Rows:
         }
         for labels in (POOL // 100, POOL // 10, 512, POOL):
             for name, (own, other) in features.items():
-                own, other = ((real(part), real(other))[i] for i, part in enumerate((own, other)))
-                yield (
-                    task,
-                    labels,
-                    name,
-                    *scored(own, y, other, truth, classes, labels, arguments.seeds),
-                )
+                got = scored(real(own), y, real(other), truth, classes, labels, arguments.seeds)
+                yield (task, labels, name, *got)
         own, other = (real(part) for part in features["WirelessGPT"])
         order = torch.randperm(len(y), generator=stream(1, "shuffle"))
-        yield (
-            task,
-            512,
-            "WirelessGPT, shuffled labels",
-            *scored(own, y[order], other, truth, classes, 512, arguments.seeds),
-        )
+        got = scored(own, y[order], other, truth, classes, 512, arguments.seeds)
+        yield (task, 512, "WirelessGPT, shuffled labels", *got)
 
 
 def real(x: Tensor) -> Tensor:

@@ -74,6 +74,7 @@ PAYLOADS = {
     "bits": "semsim.payloads.bits:Bits",
     "channel_history": "semsim.payloads.channel_history:ChannelHistory",
     "channels": "semsim.payloads.channels:Channels",
+    "channel_activity": "semsim.payloads.channel_activity:ChannelActivity",
     "channel_mix": "semsim.payloads.channels:ChannelMix",
     "channel_files": "semsim.payloads.channel_files:ChannelFiles",
     "measured": "semsim.payloads.measured:MeasuredChannels",
