@@ -274,10 +274,10 @@ def main() -> None:
     parser.add_argument("--sets", nargs="+", choices=("drawn", "rsscn7"), default=["drawn"])
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--methods", nargs="+", choices=list(METHODS), default=list(METHODS))
-    parser.add_argument("--steps", type=int, default=1500)
+    parser.add_argument("--steps", type=int, default=400)
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--lr", type=float, default=2e-3)
-    parser.add_argument("--contrast", type=float, default=0.5)
+    parser.add_argument("--contrast", type=float, default=0.28)
     args = parser.parse_args()
     if "rsscn7" in args.sets and args.data is None:
         parser.error("--sets rsscn7 needs --data")

@@ -71,7 +71,7 @@ class Sites(ImagePayload):
         size: int = 64,
         prevalence: float = 0.05,
         labelled: float = 0.07,
-        contrast: float = 0.2,
+        contrast: float = 0.28,
         regions: int = 12,
         told_regions: int = 4,
         by: Literal["region", "tile"] = "region",

@@ -73,7 +73,7 @@ class FindSites(Task):
         self,
         at: Literal["sender", "receiver"] = "receiver",
         *,
-        weights: str | None = None,
+        weights: str | None = "sites-sscl",
         trainable: bool = False,
         preset: Literal["tiny", "resnet18"] = "tiny",
         repeats: int = 1,
