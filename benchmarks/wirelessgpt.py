@@ -1,7 +1,10 @@
 """WirelessGPT against its classical rivals: prediction, estimation, sensing, a link, and cost.
 
-    python benchmarks/wirelessgpt.py predict estimate sense link cost rate [--model WEIGHTS]
-        [--drops 1024] [--seeds 3] [--out results/wirelessgpt]
+    python benchmarks/wirelessgpt.py predict estimate sense tune wifi link cost rate
+        [--model WEIGHTS] [--drops 1024] [--seeds 3] [--steps 100] [--wifi PACK]
+        [--out results/wirelessgpt]
+
+PACK is wifi_intel5300.npz, of the Intel 5300; without it that section is left out.
 
 WEIGHTS is task.safetensors of ``semsim train scenarios/train/wirelessgpt-small.yaml``, or a name.
 Each section prints a table and writes it to OUT/SECTION.md. Values are means over held-out drops,
@@ -26,20 +29,27 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from semsim import Scenario
+from channels.awgn import AWGN
+from semsim import Scenario, zoo
+from semsim.codecs.observed import Observed, ObservedTransmitter
 from semsim.csi import WirelessGPT
 from semsim.csi.adapt import encoder_of
 from semsim.csi.blocks import Attention, Block
 from semsim.csi.patches import hide, patchify, unpatchify
 from semsim.csi.predicted import predict
-from semsim.csi.pretrain import noisy
+from semsim.csi.pretrain import FillIn, noisy
 from semsim.csi.rivals import Autoregression, LinearMMSE, hold, jakes
+from semsim.csi.tasks import EstimateChannel
 from semsim.evaluation import evaluate
 from semsim.nn.lowmem import low_memory
 from semsim.nn.saved import saved_bytes
 from semsim.payloads.channel_activity import ChannelActivity
 from semsim.payloads.channels import Channels, best_beam
+from semsim.payloads.measured import MeasuredChannels
 from semsim.seeds import stream
+from semsim.training.loop import Training
+from semsim.training.spec import TrainSpec
+from semsim.types import AnyLink
 
 SEEN, HORIZON = 16, 4
 POOL = 2048  #: labelled drops in all
@@ -276,6 +286,104 @@ def logistic(x: Tensor, y: Tensor, classes: int) -> Tensor:
     return head.detach()
 
 
+def tuning(weights: str, arguments: argparse.Namespace) -> Rows:
+    """Estimation after the same steps on the same labels: encoders tuned, and one from scratch."""
+    yield ("labels", "encoder", "learns", "NMSE dB at 10 dB")
+    tested = Channels("umi", arguments.drops, seed=930, **COMMON)
+    for labels in (POOL // 100, POOL // 10):
+        cases = [(None, "full"), (None, "frozen")]
+        cases += [(weights, how) for how in ("frozen", "partial", "lora", "full")]
+        for encoder, tune in cases:
+            found = []
+            for seed in range(arguments.seeds):
+                torch.manual_seed(seed)
+                task = EstimateChannel(encoder, tune=tune, features="both")
+                payload = Channels("umi", labels, seed=90 + seed, **COMMON)
+                spec = TrainSpec(
+                    steps=arguments.steps, batch_size=16, lr=1e-3, optimiser="muon",
+                    snr_db=10.0, precision="bf16", ema=0.95,
+                )  # fmt: skip
+                with Training(observed(), payload, task, spec, seed=seed) as training:
+                    training.advance()
+                    training.finish()
+                found.append(measured(task, tested, "channel_nmse", 10.0))
+            name = "from scratch" if encoder is None else "pre-trained"
+            yield labels, name, tune, over_seeds(found, 2)
+
+
+def observed() -> Observed:
+    return Observed(ObservedTransmitter(), AWGN())
+
+
+def measured(task: Any, payload: Any, metric: str, snr_db: float) -> float:
+    (row,) = evaluate(
+        observed(), payload, snr_db=[snr_db], metrics=[metric], task=task, batch_size=128
+    )
+    return float(row["value"])
+
+
+def on_wifi(weights: str, arguments: argparse.Namespace) -> Rows:
+    """Measured packets, split by recording: upper subcarriers told by the lower ones."""
+    yield ("antennas", "rival", "NMSE dB of what was hidden")
+    if arguments.wifi is None:
+        yield ("-", "left out: name the pack with --wifi", "-")
+        return
+    for kind in ("3x2", "2x2"):  # of 3x1 there is one recording
+        train, tested = (
+            MeasuredChannels(str(arguments.wifi), f"csi_{kind}", groups=f"file_{kind}", split=part)
+            for part in ("train", "test")
+        )
+        known, h = train.records(0, len(train)).h, tested.records(0, len(tested)).h[:256]
+        half = h.shape[3] // 2 // 4 * 4
+        x, y = (part.flatten(0, 1) for part in (known[..., :half], known[..., half:]))
+        linear = regression(x.flatten(1), y.flatten(1))
+        told = (h[..., :half].flatten(0, 1).flatten(1) @ linear).view(*h.shape[:3], -1)
+        yield kind, "last subcarrier held", in_db(nmse(held_up(h, half), h[..., half:]))
+        yield kind, "linear MMSE of training recordings", in_db(nmse(told, h[..., half:]))
+        torch.manual_seed(0)
+        rivals = {"random network": None, "WirelessGPT as it is": weights}
+        for name, start in rivals.items():
+            task = filling(start)
+            yield kind, name, in_db(nmse(upper(task.network, h, half), h[..., half:]))
+            tune(task, train, arguments.steps)
+            told = upper(task.network, h, half)
+            yield kind, f"{name}, tuned {arguments.steps} steps", in_db(nmse(told, h[..., half:]))
+
+
+def held_up(h: Tensor, half: int) -> Tensor:
+    return h[..., half - 1 : half].expand(*h.shape[:3], h.shape[3] - half)
+
+
+def filling(weights: str | None) -> FillIn:
+    spec = {"attention": "factorised"}
+    if weights is not None:
+        own = zoo.specs(weights)["network"]
+        spec = {key: own[key] for key in ("mode", "attention", "time_causal", "temporal_pe")}
+    return FillIn("small", weights=weights, **spec)
+
+
+def tune(task: FillIn, payload: Any, steps: int) -> None:
+    spec = TrainSpec(
+        steps=steps, batch_size=32, lr=1e-3, optimiser="muon", through="task", precision="bf16",
+        ema=0.95,
+    )  # fmt: skip
+    with Training(AnyLink(), payload, task, spec) as training:
+        training.advance()
+        training.finish()
+
+
+def upper(model: WirelessGPT, h: Tensor, half: int) -> Tensor:
+    grid = model.grid(h)
+    late = torch.arange(grid.total) % grid.frequency >= half // model.patch[2]
+    return batches(lambda x: model(x, late.expand(len(x), -1)), h)[..., half:]
+
+
+def regression(x: Tensor, y: Tensor) -> Tensor:
+    gram = x.mH @ x
+    firm = 1e-3 * gram.diagonal().real.mean() * torch.eye(len(gram))
+    return torch.linalg.solve(gram + firm, x.mH @ y)
+
+
 def linking(model: str, arguments: argparse.Namespace) -> Rows:
     """Uncoded BER at 12 dB of 4x4 SVD over UMi with OFDM where reports of the channel are late."""
     yield ("speed km/h", "delay ms", "transmitter's CSI", "BER", "share of hold's loss recovered")
@@ -413,14 +521,17 @@ def drawing(arguments: argparse.Namespace) -> Rows:
         yield model, f"{3 * 64 / (time.process_time() - start):.0f}"
 
 
-SECTIONS = ("predict", "estimate", "sense", "link", "cost", "rate")
+SECTIONS = ("predict", "estimate", "sense", "tune", "wifi", "link", "cost", "rate")
 
 
 def rows_of(section: str, arguments: argparse.Namespace) -> Rows:
     if section == "rate":
         return drawing(arguments)
-    if section == "link":
-        return linking(arguments.model, arguments)
+    if section in ("link", "tune", "wifi"):
+        if arguments.model is None:
+            raise SystemExit(f"section {section} needs --model")
+        by_weights = {"link": linking, "tune": tuning, "wifi": on_wifi}
+        return by_weights[section](arguments.model, arguments)
     model = encoder_of(arguments.model, "small").eval()
     work = {"predict": predicting, "estimate": estimating, "sense": sensing, "cost": costing}
     return work[section](model, arguments)
@@ -433,6 +544,8 @@ def main() -> None:
     parser.add_argument("--model", help="weights; a fresh network where left out")
     parser.add_argument("--drops", type=int, default=1024)
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--steps", type=int, default=100, help="of each tuning")
+    parser.add_argument("--wifi", type=Path, help="wifi_intel5300.npz")
     parser.add_argument("--out", type=Path, default=Path("results/wirelessgpt"))
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)

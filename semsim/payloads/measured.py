@@ -36,7 +36,8 @@ class MeasuredChannels(ChannelItems):
         slots: T, packets of an item.
         groups: name of an array of whole numbers, [N], one for each recording.
         labels: name of an array of classes, [N]; an item's is that of its first packet.
-        split: ``train`` and ``test`` share out whole groups: every fourth is for the test.
+        split: ``train`` and ``test`` share out whole groups: of those that are long enough every
+            fourth is for the test, or the last one of fewer.
         align: take out each packet's phase and its slope.
         target: ``channel``, ``beam``, or ``activity``, which are the labels.
     """
@@ -155,17 +156,16 @@ def _whole(values: Any, h: Tensor, name: str) -> Tensor:
 
 
 def _starts(groups: Tensor, slots: int, split: Split) -> list[int]:
-    """Return the first packet of each item: slots in a row, of one group."""
-    chosen = groups.unique().tolist()
-    if split != "all":
-        test = chosen[HELD_OUT - 1 :: HELD_OUT]
-        chosen = test if split == "test" else [g for g in chosen if g not in test]
+    """Return the first packet of each item: slots in a row, of one group of the split."""
     edges = [0, *((groups[1:] != groups[:-1]).nonzero().flatten() + 1).tolist(), len(groups)]
-    starts: list[int] = []
+    found: dict[int, list[int]] = {}
     for first, last in itertools.pairwise(edges):
-        if int(groups[first]) in chosen:
-            starts += range(first, last - slots + 1, slots)
-    return starts
+        own = range(first, last - slots + 1, slots)
+        found.setdefault(int(groups[first]), []).extend(own)
+    named = sorted(group for group, own in found.items() if own)
+    test = named[HELD_OUT - 1 :: HELD_OUT] or named[1:][-1:]
+    chosen = {"all": named, "test": test, "train": [g for g in named if g not in test]}[split]
+    return sorted(start for group in chosen for start in found[group])
 
 
 def _aligned(h: Tensor) -> Tensor:

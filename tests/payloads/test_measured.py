@@ -52,6 +52,8 @@ def test_recordings_are_shared_out_whole(tmp_path: Path) -> None:
     assert set(test.records(0, len(test)).facts["group"].tolist()) == {3}
     assert set(train.records(0, len(train)).facts["group"].tolist()) == {0, 1, 2, 4}
     assert [test[i][1] for i in range(3)] == [1, 1, 1]
+    few = MeasuredChannels(path, "h", split="test", **{**options, "slots": 7})
+    assert few.records(0, len(few)).facts["group"].tolist() == [3]  # of 0 and 3, long enough
 
 
 def test_a_packet_s_own_phase_and_timing_do_not_matter(tmp_path: Path) -> None:
