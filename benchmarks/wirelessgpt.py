@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import argparse
 import copy
+import itertools
 import math
 import statistics
 import time
@@ -40,7 +41,7 @@ from semsim.csi.predicted import predict
 from semsim.csi.pretrain import FillIn, noisy
 from semsim.csi.rivals import Autoregression, LinearMMSE, hold, jakes
 from semsim.csi.tasks import EstimateChannel
-from semsim.evaluation import evaluate
+from semsim.evaluation import Stop, evaluate
 from semsim.nn.lowmem import low_memory
 from semsim.nn.saved import saved_bytes
 from semsim.payloads.channel_activity import ChannelActivity
@@ -384,46 +385,54 @@ def regression(x: Tensor, y: Tensor) -> Tensor:
     return torch.linalg.solve(gram + firm, x.mH @ y)
 
 
+LINKS: dict[str, dict[str, Any]] = {
+    "BER of QPSK, 4x1, 6 dB": {
+        "payload": {"kind": "bits", "length": 2 * 48 * 14},
+        "transmitter": {"kind": "uncoded"},
+        "channel": {"kind": "umi", "num_tx": 4, "num_rx": 1},
+        "frontend": {"kind": "svd"},
+        "metrics": ["ber"],
+        "snr_db": [6],
+    },
+    "PSNR of DeepJSCC, 4x4, 10 dB": {
+        "payload": {"kind": "photos", "crop": 64},
+        "transmitter": {"kind": "deepjscc", "weights": "deepjscc-photo-1-16"},
+        "channel": {"kind": "umi", "num_tx": 4, "num_rx": 4},
+        "frontend": {"kind": "svd", "water_filling": True},
+        "metrics": ["psnr"],
+        "snr_db": [10],
+    },
+}
+
+
 def linking(model: str, arguments: argparse.Namespace) -> Rows:
-    """Uncoded BER at 12 dB of 4x4 SVD over UMi with OFDM where reports of the channel are late."""
-    yield ("speed km/h", "delay ms", "transmitter's CSI", "BER", "share of hold's loss recovered")
-    for speed in (30, 60):
-        for delay in (0.5e-3, 1e-3, 2e-3, 4e-3):
-            reports = 16 if delay < 4e-3 else 12
-            sources: dict[str, dict[str, Any]] = {
-                "true": {"kind": "perfect"},
-                "hold": {"kind": "predicted", "delay_s": delay, "by": "hold"},
-                "AR": {"kind": "predicted", "delay_s": delay, "by": "ar", "reports": reports,
-                       "order": 4},
-                "WirelessGPT": {"kind": "predicted", "delay_s": delay, "by": "wirelessgpt",
-                                "reports": reports, "model": model},
-            }  # fmt: skip
-            found = {name: of_link(speed, source, arguments) for name, source in sources.items()}
-            loss = found["hold"]["value"] - found["true"]["value"]
-            for name, row in found.items():
-                back = (found["hold"]["value"] - row["value"]) / loss if loss > 0 else math.nan
-                half = (row["ci_high"] - row["ci_low"]) / 2
-                ber = f"{row['value']:.4f} ± {half:.4f}"
-                yield speed, f"{1e3 * delay:g}", name, ber, f"{back:.2f}"
-
-
-def of_link(speed_kmh: float, source: dict[str, Any], arguments: argparse.Namespace) -> Any:
-    scenario = Scenario.parse(
-        {
-            "payload": {"kind": "bits", "length": 2 * 4 * 48 * 14, "count": arguments.drops // 8},
-            "transmitter": {"kind": "uncoded"},
-            "channel": {"kind": "umi", "num_tx": 4, "num_rx": 4, "speed_mps": speed_kmh / 3.6},
-            "csi": {"tx": source},
-            "frontend": {"kind": "svd"},
-            "metrics": ["ber"],
-            "snr_db": [12],
-            "batch_size": 32,
+    """Links over UMi with OFDM and SVD whose transmitter hears of the channel late."""
+    yield ("link", "km/h", "delay ms", "transmitter's CSI", "value", "of hold's loss recovered")
+    for link, speed, delay in itertools.product(LINKS, (30, 60), (0.5e-3, 1e-3, 2e-3, 4e-3)):
+        late = {"kind": "predicted", "delay_s": delay, "reports": 16 if delay < 4e-3 else 12}
+        sources: dict[str, dict[str, Any]] = {
+            "true": {"kind": "perfect"},
+            "hold": late | {"by": "hold"},
+            "AR": late | {"by": "ar", "order": 4},
+            "WirelessGPT": late | {"by": "wirelessgpt", "model": model},
         }
-    )
-    built = scenario.points()[0].scenario.build("cpu")
+        found = {name: of_link(link, speed, csi, arguments) for name, csi in sources.items()}
+        loss = found["hold"]["value"] - found["true"]["value"]
+        for name, row in found.items():
+            back = (found["hold"]["value"] - row["value"]) / loss if loss else math.nan
+            half = (row["ci_high"] - row["ci_low"]) / 2
+            value = f"{row['value']:.4f} ± {half:.4f}"
+            yield link, speed, f"{1e3 * delay:g}", name, value, f"{back:.2f}"
+
+
+def of_link(link: str, speed_kmh: float, csi: dict[str, Any], arguments: argparse.Namespace) -> Any:
+    values = copy.deepcopy(LINKS[link])
+    values["channel"]["speed_mps"] = speed_kmh / 3.6
+    built = Scenario.parse({**values, "csi": {"tx": csi}}).points()[0].scenario.build("cpu")
     (row,) = evaluate(
-        built.link, built.payload, snr_db=[12.0], metrics=built.metrics, seed=7, batch_size=32
-    )
+        built.link, built.payload, snr_db=values["snr_db"], metrics=built.metrics, seed=7,
+        batch_size=32, stop=Stop(1, max(arguments.drops // 4, 2)),
+    )  # fmt: skip
     return row
 
 
