@@ -13,7 +13,6 @@ import torch
 from torch import Tensor, nn
 
 from semsim.federated.compression import bits_of, decode, encode
-from semsim.federated.privacy import clipped
 from semsim.federated.settings import FederatedSpec
 from semsim.files.disk import check_seal, sealed_file
 from semsim.seeds import stream
@@ -164,8 +163,6 @@ def train_client(clients: Clients, job: Job, folder: Path) -> Update:
         after, seconds = training.weights(), training.state.seconds
     mine = {n: before[n].cpu() for n in held.sent}
     sent = _faulty({n: after[n].cpu() for n in held.sent}, mine, job, clients)
-    if settings.clip_norm is not None:
-        sent = clipped(sent, mine, settings.clip_norm)
     tensors, residual = encode(
         settings.compression, sent, mine, share=settings.top_k, residual=kept["residual"]
     )

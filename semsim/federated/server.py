@@ -14,7 +14,7 @@ from torch import Tensor
 from semsim.federated import rules
 from semsim.federated.client import Clients, Job, Layout, Update, layout, nets_of, received
 from semsim.federated.compression import bits_of
-from semsim.federated.privacy import epsilon, noise_like
+from semsim.federated.privacy import clipped, epsilon, noise_like
 from semsim.federated.settings import MEANS
 from semsim.files.disk import Damaged, check_seal, sealed_file, set_aside
 from semsim.seeds import stream
@@ -141,6 +141,8 @@ class Server:
             return "it sent NaN or infinity", {}
         moved = sum(float((weights[n] - before[n]).double().square().sum()) for n in real)
         norms[update.client] = moved**0.5
+        if self.settings.clip_norm is not None:  # here, where no client can leave it out
+            weights = clipped(weights, before, self.settings.clip_norm)
         return "", weights
 
     def _parts(self, task: str, weights: dict[str, Tensor]) -> dict[str, dict[str, Tensor]]:

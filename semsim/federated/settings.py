@@ -44,7 +44,8 @@ class FederatedSpec:
         compression: of what clients send: "none"; "bf16"; "int8", a scale per tensor; "top_k", the
             largest changes, the rest being added to those of the next round.
         top_k: share of the changes that "top_k" sends.
-        clip_norm: largest norm of a client's change, for differential privacy of clients.
+        clip_norm: norm to which the server cuts each client's change, for differential privacy of
+            clients; every client then counts alike.
         noise_multiplier: standard deviation of the noise on the sum of changes, over ``clip_norm``.
         delta: of (epsilon, delta), which the records state.
         dropout: probability that a client of a round is never heard of again.

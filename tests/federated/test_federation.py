@@ -213,6 +213,18 @@ def test_bits_are_those_of_the_tensors(toy: Any, tmp_path: Path) -> None:
     assert federation.server.records[0]["bits_down"] == 3 * 32 * count
 
 
+def test_no_client_moves_the_server_further_than_the_clip_norm(toy: Any, tmp_path: Path) -> None:
+    rules = {"clip_norm": 0.05, "noise_clients": [0], "noise_scale": 1e3, "compression": "top_k"}
+    federation = Federation(toy(clients=1, rounds=2, **rules), tmp_path)
+    for _ in range(2):
+        before = {n: v.double() for n, v in federation.server.shared.items()}
+        federation.one_round()
+        after = federation.server.shared
+        moved = math.sqrt(sum((after[n] - v).square().sum().item() for n, v in before.items()))
+        assert 0.04 < moved < 0.05 + 1e-4  # float32
+    assert federation.server.records[0]["epsilon"] == math.inf  # without noise
+
+
 def test_fates_follow_their_probabilities_and_nothing_else() -> None:
     settings = FederatedSpec(clients=50, fraction=0.2, dropout=0.3, stragglers=0.5, local_steps=9)
     assert len(cohort(settings, 1, 0)) == 10 and cohort(settings, 1, 0) == cohort(settings, 1, 0)
