@@ -62,11 +62,13 @@ class Layout:
         sent: names that clients send, in order.
         of_task: those of ``sent`` that belong to the task.
         own: names that stay with the client.
+        counted: those of ``sent`` that batch norms count of their batches, and do not learn.
     """
 
     sent: tuple[str, ...]
     of_task: frozenset[str]
     own: tuple[str, ...]
+    counted: frozenset[str] = frozenset()
 
 
 def layout(member: Member, aggregation: str) -> Layout:
@@ -81,14 +83,15 @@ def layout(member: Member, aggregation: str) -> Layout:
     if aggregation == "none":
         return Layout((), frozenset(), tuple(names))
     own: list[str] = []
+    norms = {n: m for n, m in nets.named_modules() if isinstance(m, BATCH_NORMS)}
     if aggregation == "fedbn":
-        norms = [f"{n}." for n, m in nets.named_modules() if isinstance(m, BATCH_NORMS)]
-        own = [n for n in names if n.startswith(tuple(norms))] if norms else []
+        own = [n for n in names if n.startswith(tuple(f"{norm}." for norm in norms))]
     sent = [n for n in names if n not in set(own)]
     ends = member.link.ends().items()
     heads = tuple(f"link.{end}.{sub}." for end, part in ends for sub in part.of_task)
     of_task = [n for n in sent if n.startswith(("task.", *heads))]
-    return Layout(tuple(sent), frozenset(of_task), tuple(own))
+    counted = {f"{norm}.{n}" for norm, m in norms.items() for n, _ in m.named_buffers()}
+    return Layout(tuple(sent), frozenset(of_task), tuple(own), frozenset(counted & set(sent)))
 
 
 def nets_of(member: Member) -> nn.ModuleDict:

@@ -20,6 +20,7 @@ from semsim.files.disk import Damaged, check_seal, sealed_file, set_aside
 from semsim.seeds import stream
 
 STATE, OLDER = "federation.pt", "federation.old.pt"
+VARIANCE = ".running_var"  #: end of the names of a batch norm's variances
 SUSPECT = 5.0  #: times the median change, from which on an update is named in the record
 
 
@@ -51,6 +52,12 @@ class Server:
         for client, task in enumerate(self.settings.tasks):
             if task not in self.layouts:
                 self._begin(client, task)
+        if self.settings.noise_multiplier and any(x.counted for x in self.layouts.values()):
+            raise ValueError(
+                "noise_multiplier: noise would make variances of batch norms negative; write "
+                "aggregation: fedbn, which sends none, or for flsc receiver: {kind: flsc, "
+                "norm: group}"
+            )
         if self.settings.aggregation == "fedbn" and not any(x.own for x in self.layouts.values()):
             raise ValueError(
                 "aggregation: fedbn keeps batch norms with the clients, but the networks have "
@@ -105,7 +112,7 @@ class Server:
             record["loss"][update.client] = update.loss
             record["client_seconds"] += update.seconds
             task = self.settings.task_of(update.client)
-            why, weights = self._read(update, task, norms)
+            why, weights = self._read(update, norms)
             if why:
                 record["refused"][update.client] = why
                 continue
@@ -119,18 +126,16 @@ class Server:
                 else:
                     stacks.setdefault(group, []).append((update.client, part))
         for group, mean in sums.items():
-            self._set(group, self._with_noise(group, mean), mean.count)
+            self._set(group, self._with_noise(group, mean))
         for group, stack in stacks.items():
-            self._set(group, self._robust(group, stack, record), len(stack))
+            self._set(group, self._robust(group, stack, record))
         record["suspects"] = _suspects(norms)
         if self.settings.clip_norm is not None:
             record["epsilon"] = epsilon(
                 self.settings.noise_multiplier, self.round + 1, self.settings.delta
             )
 
-    def _read(
-        self, update: Update, task: str, norms: dict[int, float]
-    ) -> tuple[str, dict[str, Tensor]]:
+    def _read(self, update: Update, norms: dict[int, float]) -> tuple[str, dict[str, Tensor]]:
         """Return why an update cannot be used, or nothing, and its weights."""
         if update.loss != update.loss:
             return "its training diverged", {}
@@ -157,11 +162,13 @@ class Server:
     def _held(self, group: str) -> dict[str, Tensor]:
         return self.of_task[group] if group else self.shared
 
-    def _set(self, group: str, weights: dict[str, Tensor], count: int) -> None:
+    def _set(self, group: str, weights: dict[str, Tensor]) -> None:
         held = self._held(group)
         for name, value in weights.items():
             whole = not held[name].is_floating_point()
             held[name] = (value.round() if whole else value).to(held[name].dtype)
+            if name.endswith(VARIANCE):  # what int8 rounds, or a false update says, may be less
+                held[name] = held[name].clamp_min(0)
 
     def _with_noise(self, group: str, mean: rules.Mean) -> dict[str, Tensor]:
         """Return a mean, with the noise that privacy asks for."""

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from semsim.federated.client import Job, layout, train_client
+from semsim.federated.client import Job, Update, layout, train_client
 from semsim.federated.fates import cohort, fate
 from semsim.federated.federation import OWN, Federation, Standing
 from semsim.federated.screen import line
@@ -213,8 +213,12 @@ def test_bits_are_those_of_the_tensors(toy: Any, tmp_path: Path) -> None:
     assert federation.server.records[0]["bits_down"] == 3 * 32 * count
 
 
-def test_no_client_moves_the_server_further_than_the_clip_norm(toy: Any, tmp_path: Path) -> None:
-    rules = {"clip_norm": 0.05, "noise_clients": [0], "noise_scale": 1e3, "compression": "top_k"}
+@pytest.mark.parametrize("compression", ["none", "bf16", "int8", "top_k"])
+def test_no_client_moves_the_server_further_than_the_clip_norm(
+    toy: Any, tmp_path: Path, compression: str
+) -> None:
+    rules = {"clip_norm": 0.05, "noise_clients": [0], "noise_scale": 1e3}
+    rules |= {"compression": compression}
     federation = Federation(toy(clients=1, rounds=2, **rules), tmp_path)
     for _ in range(2):
         before = {n: v.double() for n, v in federation.server.shared.items()}
@@ -223,6 +227,23 @@ def test_no_client_moves_the_server_further_than_the_clip_norm(toy: Any, tmp_pat
         moved = math.sqrt(sum((after[n] - v).square().sum().item() for n, v in before.items()))
         assert 0.04 < moved < 0.05 + 1e-4  # float32
     assert federation.server.records[0]["epsilon"] == math.inf  # without noise
+
+
+def test_noise_is_refused_where_it_would_meet_variances(toy: Any) -> None:
+    private = {"codec": "flsc", "clip_norm": 1.0, "noise_multiplier": 1.0}
+    with pytest.raises(ValueError, match=r"^noise_multiplier: .* write aggregation: fedbn"):
+        Server(toy(**private))
+    assert not any(x.counted for x in Server(toy(aggregation="fedbn", **private)).layouts.values())
+
+
+def test_no_variance_becomes_negative_by_what_a_client_sends(toy: Any, tmp_path: Path) -> None:
+    federation = Federation(toy(codec="flsc", clients=1), tmp_path)
+    server = federation.server
+    name = next(n for n in server.layouts["reconstruct"].sent if n.endswith("running_var"))
+    sent = server.weights_for(0)
+    sent[name] = torch.full_like(sent[name], -0.5)
+    server.take([Update(0, 4, 2, 0.1, sent)], federation._record())
+    assert (server.weights_for(0)[name] == 0).all()
 
 
 def test_fates_follow_their_probabilities_and_nothing_else() -> None:

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from semsim.metrics.scores import Array, average_precision, threshold_at
 from semsim.payloads.images import to_float
-from semsim.vision.sscl.losses import balanced_cross_entropy
+from semsim.vision.sscl.losses import balanced_cross_entropy, pseudo_negatives
 from semsim.vision.sscl.network import SiteNet
 from semsim.vision.sscl.payload import Sites, tensors
 
@@ -125,8 +125,6 @@ def purity(
         rho: share of them that each anchor takes.
         choice: ``bottom``, ``random`` or ``top``.
     """
-    from semsim.vision.sscl.losses import pseudo_negatives
-
     pixels, truth = tensors(unlabelled)
     own, others = (F.normalize(embeddings(network, p), dim=1) for p in (anchors, pixels))
     generator = torch.Generator(own.device).manual_seed(0)
