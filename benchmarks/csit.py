@@ -9,8 +9,9 @@ of the five bundled photos at 256 px (variances as ``softcast`` sends them), at 
 - capacity with and without knowledge (water-filling against equal power);
 - spread: strongest over weakest stream in dB, median over draws, behind LMMSE and over eigenmodes;
 - a linear analog code, expected PSNR of the mean distortion per draw: ``dealt`` without a precoder,
-  every chunk over all streams behind LMMSE; ``modes`` the same over eigenmodes of equal power;
-  ``matched`` with the largest chunks on the strongest modes and the power that is best for both;
+  every chunk over all streams behind LMMSE, with the powers that are best for the statistics of the
+  streams; ``modes`` the same over eigenmodes of equal power; ``matched`` with the largest chunks on
+  the strongest modes and the powers that are best for this draw;
 - any code whatever that adapts to each draw (reverse water-filling at capacity): what knowledge adds.
 
 Settings: i.i.d. Rayleigh; the same with exponential correlation 0.9 at both ends (Kronecker); and
@@ -78,16 +79,40 @@ def gains(h: Tensor, n0: float) -> tuple[Tensor, Tensor]:
 def dealt(variance: Tensor, snr: Tensor) -> Tensor:
     """Return the mean distortion of chunks that see all streams alike, [B, photos].
 
-    Powers go with the root of the variance, as the sender knows no more than that.
+    The sender knows the SNR and the statistics of the streams, and takes the powers that are best
+    for them. That the powers of other streams move the interference behind LMMSE is left out.
 
     Args:
         variance: of all chunks, [photos, chunks], descending.
         snr: of the streams at equal power, [B, streams].
     """
     sent = variance[:, : variance.shape[1] * 2 // VALUES]
-    power = sent.sqrt() / sent.sqrt().mean(dim=1, keepdim=True)
+    power = best_on_average(sent, snr.flatten().quantile((torch.arange(32).double() + 0.5) / 32))
     left = (sent / (1 + power * snr[:, :, None, None])).mean(dim=1).sum(dim=2)
     return (left + variance.sum(dim=1) - sent.sum(dim=1)) / variance.shape[1]
+
+
+def best_on_average(sent: Tensor, snr: Tensor) -> Tensor:
+    """Return powers of mean 1, [photos, chunks], of the least mean distortion over stream SNRs [Q].
+
+    mean over q of v_i g_q / (1 + p_i g_q)^2 = mu wherever p_i > 0
+    """
+
+    def slope(power: Tensor) -> Tensor:
+        return (sent[..., None] * snr / (1 + power[..., None] * snr).square()).mean(dim=-1)
+
+    low, high = torch.full((2, len(sent), 1), 1e-12, dtype=torch.float64)
+    high = high + slope(torch.zeros_like(sent)).amax(dim=1, keepdim=True)
+    for _ in range(32):  # bisect mu, and for each mu the powers, in logarithms
+        mu = (low * high).sqrt()
+        least, most = torch.full_like(sent, 1e-9), torch.full_like(sent, 1e6)
+        for _ in range(36):
+            power = (least * most).sqrt()
+            more = slope(power) > mu
+            least, most = torch.where(more, power, least), torch.where(more, most, power)
+        much = power.mean(dim=1, keepdim=True) > 1
+        low, high = torch.where(much, mu, low), torch.where(much, high, mu)
+    return power / power.mean(dim=1, keepdim=True)
 
 
 def matched(variance: Tensor, snr: Tensor) -> Tensor:

@@ -204,6 +204,12 @@ def _with_unseen(sums: _Sums | Moments, tail: float, worst: float) -> Array:
     return np.where(events < EVENTS, mean + share * (worst - mean), mean)
 
 
+def _first(state: dict[str, Any]) -> list[float] | None:
+    """Return what was kept of the items that the state counts."""
+    kept = state.get("kept")
+    return None if kept is None else list(kept[: state["n"]])
+
+
 @dataclass
 class Tally:
     """What has been accumulated at one SNR."""
@@ -232,7 +238,8 @@ class Tally:
         return cls(
             **{
                 **state,
-                "values": [Moments(**m) for m in state["values"]],
+                # what is kept may have grown since: the state of a run holds the list itself
+                "values": [Moments(**{**m, "kept": _first(m)}) for m in state["values"]],
                 "power": Moments(**state["power"]),
                 "notes": {name: Moments(**m) for name, m in state["notes"].items()},
             }

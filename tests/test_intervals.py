@@ -9,7 +9,7 @@ import pytest
 from numpy.typing import NDArray
 from scipy import special, stats
 
-from semsim.intervals import Moments, interval_of_mean, with_reach
+from semsim.intervals import Moments, Tally, interval_of_mean, with_reach
 from semsim.metrics.image import PSNR
 from semsim.metrics.signal import BER
 from semsim.phy.theory import qam_ber_rayleigh
@@ -185,3 +185,12 @@ def test_an_interval_is_written_with_both_sides_where_they_differ_much(
     ends: tuple[float, float, float], signed: bool, text: str
 ) -> None:
     assert with_reach(*ends, signed=signed) == text
+
+
+def test_a_state_that_was_taken_holds_the_items_it_counts_though_more_come() -> None:
+    tally = Tally([Moments(kept=[])])
+    tally.values[0].add([1.0, 0.0])
+    state = tally.as_dict()
+    tally.values[0].add([1.0])  # of a batch that is interrupted before its last SNR
+    (again,) = Tally.from_dict(state).values
+    assert (again.n, again.kept) == (2, [1.0, 0.0])

@@ -7,7 +7,6 @@ import functools
 import hashlib
 import os
 import shutil
-import warnings
 from collections.abc import Iterator, Mapping
 from contextvars import ContextVar
 from pathlib import Path
@@ -194,6 +193,5 @@ def compile_ends(link: AnyLink) -> None:
         raise SpecError(
             "compile", "needs a C++ compiler such as g++, and none is found; write false"
         )
-    warnings.filterwarnings("ignore", "Torchinductor does not support code generation for complex")
     for end in link.ends().values():
         end.compile()

@@ -251,6 +251,8 @@ class Scenario(BaseModel):
             content["task_weights"] = of_task
         if self.federated is not None:
             content["federated"] = self.federated.model_dump(mode="json", exclude=NOT_LEARNED)
+        if self.compile:
+            content["compile"] = True
         if self.train is not None and self.train.channel is not None:
             content["channel"] = None  # it decides what is measured, not what is learned
         if of_users := weights_of_users(self):

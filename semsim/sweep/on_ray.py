@@ -44,7 +44,7 @@ class OnRay:
             self.close(at_once=True)
             raise SpecError("", f"--gpus {gpus:g} asks for more than the cluster's {cards:g} GPUs")
         self.workers = workers or max(1, int(cards / gpus if gpus else cores))
-        self._task = ray.remote(num_cpus=1, num_gpus=gpus, max_retries=-1)(measure)
+        self._task = ray.remote(num_cpus=1, num_gpus=gpus, max_retries=0)(measure)
 
     def submit(self, job: Job) -> Future[list[Part]]:
         """Hand out a job."""
@@ -52,10 +52,10 @@ class OnRay:
         return future
 
     def lost(self, error: BaseException) -> bool:
-        """Tell whether a worker died for good; Ray itself tries again where a node is gone."""
-        from ray.exceptions import NodeDiedError, WorkerCrashedError
+        """Tell whether a worker or its node died, so that the batch may be tried elsewhere."""
+        from ray.exceptions import NodeDiedError, OutOfMemoryError, WorkerCrashedError
 
-        return isinstance(error, NodeDiedError | WorkerCrashedError)
+        return isinstance(error, NodeDiedError | WorkerCrashedError | OutOfMemoryError)
 
     def close(self, *, at_once: bool) -> None:
         """Leave the cluster, which stops it where this process has started it."""

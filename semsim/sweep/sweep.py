@@ -61,6 +61,8 @@ def run(
         scenario = Scenario.load(scenario)
     source = to_yaml(scenario) if text is None else text.read_text()
     if quick:
+        if shard is not None:
+            raise SpecError("", "--quick is a trial of the whole sweep; leave --shard out")
         scenario = quicker(scenario)
     folder = results_folder(scenario, out)
     where = pick_device(device or scenario.device)

@@ -13,7 +13,15 @@ import torch
 from semsim import spec, zoo
 from semsim.evaluation import Stop, evaluate
 from semsim.files import sources
-from semsim.files.disk import SUMS, damaged_files, locked, log, set_aside, write_sums
+from semsim.files.disk import (
+    SUMS,
+    damaged_files,
+    locked,
+    log,
+    read_sums,
+    set_aside,
+    write_sums,
+)
 from semsim.mistakes import SpecError, blame_argument, sentence, unforeseen
 from semsim.scenario.building import Built
 from semsim.scenario.fields import STAGE_PARTS, train_spec
@@ -74,12 +82,21 @@ def forget(points: list[Point], folder: Path) -> None:
 def check_trained(points: list[Point], folder: Path) -> None:
     """Raise SpecError where a link needs a training that the folder does not hold finished."""
     for point in points:
-        if point.scenario.trains() and not (_place(point.scenario, folder) / WEIGHTS).is_file():
+        if point.scenario.trains() and not _is_trained(point.scenario, folder):
             raise SpecError(
                 "train",
-                f"shards share what was trained before, and {folder} holds no weights of "
+                f"shards share what was trained before, and {folder} holds no sound weights of "
                 f"{point.name}; run semsim train FILE first",
             )
+
+
+def _is_trained(scenario: Scenario, folder: Path) -> bool:
+    """Tell whether a training is finished, or has nothing to train."""
+    place = _place(scenario, folder)
+    if (place / SUMS).is_file():
+        names = list(read_sums(place))
+        return all((place / n).is_file() for n in names) and not damaged_files(place, names)
+    return scenario.federated is None and not learns(scenario.build("cpu"))
 
 
 def _place(scenario: Scenario, folder: Path) -> Path:

@@ -82,20 +82,26 @@ def test_missing_shards_are_told_and_nothing_is_gathered() -> None:
 
 
 def test_shards_train_nothing() -> None:
-    Path("toy.yaml").write_text("""
+    Path("toy.yaml").write_text(
+        """
 payload: {kind: synthetic, count: 2, size: 16}
-transmitter: {kind: deepjscc, cbr: 1/6, width: 4, depth: 1}
 channel: awgn
 metrics: [psnr]
-snr_db: [0, 10]
+snr_db: [0]
+sweep: {transmitter: {learned: LEARNED, classical: {kind: analog, cbr: 1/6}}}
 train: {payload: {kind: synthetic, count: 4, size: 16}, steps: 2, batch_size: 2}
-""")
+""".replace("LEARNED", "{kind: deepjscc, cbr: 1/6, width: 4, depth: 1}")
+    )
     with pytest.raises(SpecError, match="run semsim train FILE first"):
         run("toy.yaml", "out", shard=Shard(1, 2))
     assert CliRunner().invoke(app, ["train", "toy.yaml", "--out", "out"]).exit_code == 0
     for number in (1, 2):
         run("toy.yaml", "out", shard=Shard(number, 2))
     assert len(merge("toy.yaml", "out")) == 2
+    (weights,) = Path("out/training").glob("*/weights.safetensors")
+    weights.write_bytes(weights.read_bytes()[:-1] + b"?")
+    with pytest.raises(SpecError, match="holds no sound weights"):
+        run("toy.yaml", "out", shard=Shard(1, 2))
 
 
 @pytest.mark.parametrize(
@@ -105,6 +111,7 @@ train: {payload: {kind: synthetic, count: 4, size: 16}, steps: 2, batch_size: 2}
         (["--on", "slurm"], "--on 'slurm' is not one of here, ray"),
         (["--gpus", "1"], "add --on ray"),
         (["--address", "auto"], "add --on ray"),
+        (["--quick", "--shard", "1/2"], "leave --shard out"),
     ],
 )
 def test_options_that_do_not_fit_are_told(options: list[str], told: str) -> None:
