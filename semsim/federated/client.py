@@ -162,7 +162,8 @@ def train_client(clients: Clients, job: Job, folder: Path) -> Update:
             with near(training.state.nets, settings):
                 loss = training.advance(job.steps)
         except Diverged:
-            return Update(job.client, len(member.payload), job.steps, float("nan"))
+            taken = training.state.steps - job.round * settings.local_steps
+            return Update(job.client, len(member.payload), taken, float("nan"))
         after, seconds = training.weights(), training.state.seconds
     mine = {n: before[n].cpu() for n in held.sent}
     sent = _faulty({n: after[n].cpu() for n in held.sent}, mine, job, clients)
@@ -249,5 +250,6 @@ def _keep(folder: Path, job: Job, content: dict[str, Any]) -> None:
     with sealed_file(path) as file:
         torch.save(content, file)
     for other in folder.glob(f"{job.client:05d}-*.pt"):
-        if other not in (path, job.kept is not None and own_path(folder, job.client, job.kept)):
-            other.unlink()
+        # one that comes late must leave what a later round kept
+        if int(other.stem.partition("-")[2]) < (job.round if job.kept is None else job.kept):
+            other.unlink(missing_ok=True)

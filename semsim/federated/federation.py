@@ -5,7 +5,7 @@
 
 Who takes part, what becomes of them and all that they draw depend on the seed, the round and the
 client's number alone, so that a federation that was killed and goes on has the digits of one that
-was not, and engines agree.
+was not. Engines agree up to rounding: processes with other numbers of threads add in another order.
 """
 
 from __future__ import annotations
@@ -43,7 +43,13 @@ class Standing:
 
 
 class Engine(Protocol):
-    """Who carries jobs to clients and updates back."""
+    """Who carries jobs to clients and updates back.
+
+    Attributes:
+        errors: what those said in the last round that failed and so yielded no update.
+    """
+
+    errors: list[str]
 
     def updates(self, jobs: Sequence[Job]) -> Iterator[Update]:
         """Yield the updates of a round by the number of the client; who vanishes yields none."""
@@ -55,6 +61,7 @@ class LocalEngine:
 
     def __init__(self, clients: Clients, folder: Path) -> None:
         self.clients, self.folder = clients, folder
+        self.errors: list[str] = []  # a client that fails ends the federation
 
     def updates(self, jobs: Sequence[Job]) -> Iterator[Update]:
         """Yield the updates of a round."""
@@ -113,6 +120,9 @@ class Federation:
         server.take(self._heard(jobs), record)
         lost = {job.client for job in jobs} - {*record["arrived"], *record["refused"]}
         record["vanished"] = sorted([*record["vanished"], *lost])
+        record["errors"] = list(self.engine.errors)
+        if jobs and len(lost) == len(jobs):
+            self._all_lost(record)
         server.round += 1
         record["seconds"] = time.perf_counter() - begun
         server.records.append(record)
@@ -121,6 +131,14 @@ class Federation:
             server.validations += [{"round": server.round, **row} for row in rows]
         server.save(self.folder)
         self._tell(None, 0, 0, _mean(record["loss"].values()))
+
+    def _all_lost(self, record: dict[str, Any]) -> None:
+        """Raise ValueError: a round that nobody answered would pass for one that taught nothing."""
+        said = f"; one said: {record['errors'][0]}" if record["errors"] else ""
+        raise ValueError(
+            f"none of {len(record['steps'])} client(s) answered in round {record['round']}{said}; "
+            "what was done before is kept: look at the nodes, and run the same again"
+        )
 
     def _record(self) -> dict[str, Any]:
         number = self.server.round

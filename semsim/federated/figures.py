@@ -45,6 +45,8 @@ def _flat(record: dict[str, Any]) -> dict[str, Any]:
     row = {k: v for k, v in record.items() if not isinstance(v, list | dict)}
     row |= {name: " ".join(map(str, record[name])) for name in LISTS}
     row["refused"] = "; ".join(f"{k}: {why}" for k, why in record["refused"].items())
+    row["too_few"] = " ".join(record.get("too_few", ()))
+    row["errors"] = "; ".join(record.get("errors", ()))
     row["chosen"] = "; ".join(f"{group}: {k}" for group, k in record["chosen"].items())
     losses = [v for v in record["loss"].values() if v == v]
     return row | {"loss": sum(losses) / len(losses) if losses else float("nan")}

@@ -24,6 +24,7 @@ from torch import Tensor
 
 from semsim.federated.client import Clients, Job, Update, train_client
 from semsim.federated.federation import OWN, Federation
+from semsim.files.disk import log
 
 ANYONE = -1  #: of a node that plays any client
 HALF = "|bf16"  #: after the name of a tensor that NumPy has no type for
@@ -77,16 +78,22 @@ class FlowerEngine:
         grid: of a ServerApp.
         nodes: how many to wait for before the first round.
         timeout_s: seconds after which who has not answered counts as vanished; None waits.
+        keeps: clients keep something between rounds, so that each needs a node of its own.
     """
 
-    def __init__(self, grid: Any, *, nodes: int = 1, timeout_s: float | None = None) -> None:
-        self.grid, self.wanted, self.timeout_s = grid, nodes, timeout_s
+    def __init__(
+        self, grid: Any, *, nodes: int = 1, timeout_s: float | None = None, keeps: bool = False
+    ) -> None:
+        self.grid, self.wanted, self.timeout_s, self.keeps = grid, nodes, timeout_s, keeps
         self.client_of: dict[int, int] = {}  # of each node
+        self.errors: list[str] = []  # of the last round
+        self.missing: set[int] = set()  # clients without a node, of which was warned
 
     def updates(self, jobs: Sequence[Job]) -> Iterator[Update]:
         """Yield the updates of a round by the number of the client."""
         from flwr.app import Message, MessageType
 
+        self.errors = []
         self._look()
         of_client = {client: node for node, client in self.client_of.items()}
         anyone = sorted(node for node, client in self.client_of.items() if client == ANYONE)
@@ -96,13 +103,31 @@ class FlowerEngine:
             if node is not None:
                 content = write_job(job)
                 sent.append(Message(content, dst_node_id=node, message_type=MessageType.TRAIN))
+        if not anyone:
+            self._warn({job.client for job in jobs} - of_client.keys())
         found = [read_update(reply.content) for reply in self._replies(sent)]
         yield from sorted(found, key=lambda update: update.client)
 
     def _replies(self, sent: Sequence[Any]) -> list[Any]:
-        """Send messages, and return the replies that are no errors."""
+        """Send messages, return the replies that are no errors, and note those that are."""
         replies = self.grid.send_and_receive(sent, timeout=self.timeout_s) if sent else []
-        return [reply for reply in replies if not reply.has_error()]
+        found = []
+        for reply in replies:
+            if reply.has_error():
+                node = reply.metadata.src_node_id
+                client = self.client_of.get(node, ANYONE)
+                name = f"node {node}" if client == ANYONE else f"client {client}"
+                why = " ".join(str(reply.error.reason or f"error {reply.error.code}").split())
+                self.errors.append(f"{name}: {why}")
+            else:
+                found.append(reply)
+        return found
+
+    def _warn(self, missing: set[int]) -> None:
+        """Say once of each client that no node plays it."""
+        if new := sorted(missing - self.missing):
+            self.missing |= missing
+            log.warning("no node plays client(s) %s; they vanish", ", ".join(map(str, new)))
 
     def _look(self) -> None:
         """Wait for the first nodes, forget those that left, and ask new ones who they are."""
@@ -120,6 +145,11 @@ class FlowerEngine:
         ]
         for reply in self._replies(questions):
             self.client_of[reply.metadata.src_node_id] = int(reply.content["node"]["client"])
+        if self.keeps and ANYONE in self.client_of.values():
+            raise ValueError(
+                "aggregation: fedbn and none, and compression: top_k, keep files with each client, "
+                'but a node plays any; give every node its own, --node-config "partition-id=0"'
+            )
 
 
 def write_tensors(tensors: Mapping[str, Tensor]) -> Any:
@@ -205,8 +235,8 @@ def server_app(federation_of: Callable[[Any], Federation], nodes: int) -> tuple[
     @app.main()
     def main(grid: Any, context: Any) -> None:
         federation = federation_of(context)
-        timeout_s = federation.settings.timeout_s
-        federation.engine = FlowerEngine(grid, nodes=nodes, timeout_s=timeout_s)
+        timeout_s, keeps = federation.settings.timeout_s, federation.server.keeps
+        federation.engine = FlowerEngine(grid, nodes=nodes, timeout_s=timeout_s, keeps=keeps)
         try:
             federation.run()
         except BaseException as error:

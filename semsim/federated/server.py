@@ -85,6 +85,14 @@ class Server:
         ends = member.link.ends().items()
         return name.startswith(tuple(f"link.{e}.{s}." for e, part in ends for s in part.of_task))
 
+    @property
+    def keeps(self) -> bool:
+        """Whether clients keep something from one round to the next."""
+        return any(map(self._keeps, self.layouts))
+
+    def _keeps(self, task: str) -> bool:
+        return bool(self.layouts[task].own) or self.settings.compression == "top_k"
+
     def weights_for(self, client: int, *, first: bool = False) -> dict[str, Tensor]:
         """Return the server's weights for a client; the first time also those that it will keep."""
         task = self.settings.task_of(client)
@@ -111,13 +119,14 @@ class Server:
             record["bits_up"] += update.bits
             record["loss"][update.client] = update.loss
             record["client_seconds"] += update.seconds
+            record["steps"][update.client] = update.steps
             task = self.settings.task_of(update.client)
             why, weights = self._read(update, norms)
             if why:
                 record["refused"][update.client] = why
                 continue
             record["arrived"].append(update.client)
-            if self.layouts[task].own or self.settings.compression == "top_k":
+            if self._keeps(task):
                 self.kept[update.client] = self.round
             for group, part in self._parts(task, weights).items():
                 if self.settings.aggregation in MEANS:
@@ -127,6 +136,9 @@ class Server:
                     stacks.setdefault(group, []).append((update.client, part))
         for group, mean in sums.items():
             self._set(group, self._with_noise(group, mean))
+        record["too_few"] = [
+            group or "all" for group, stack in stacks.items() if len(stack) < self.settings.needed
+        ]
         for group, stack in stacks.items():
             self._set(group, self._robust(group, stack, record))
         record["suspects"] = _suspects(norms)

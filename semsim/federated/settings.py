@@ -37,10 +37,14 @@ class FederatedSpec:
         aggregation: "fedavg", the mean by number of items; "fedprox", the same, and clients are
             held near the server's weights; "fedbn", batch norms stay with their clients; "median",
             "trimmed_mean" and "krum", which bear with some false updates; "none", each client
-            trains alone. Modules of a task are put together among its clients only.
+            trains alone. Modules of a task are put together among its clients only; "krum" may so
+            take what all share from one client and a task's modules from another, which were not
+            trained together.
         mu: strength of "fedprox".
-        trim: share of the updates that "trimmed_mean" leaves out at each end, at least one.
-        byzantine: false updates that "krum" bears with in each task.
+        trim: share of the updates that "trimmed_mean" leaves out at each end: at least one where
+            three or more are there, and none where it is 0.
+        byzantine: false updates that "krum" bears with in each task, which takes 2 byzantine + 3
+            clients. Where drop-outs leave a rule too few, the record names what they were for.
         compression: of what clients send: "none"; "bf16"; "int8", a scale per tensor; "top_k", the
             largest changes, the rest being added to those of the next round.
         top_k: share of the changes that "top_k" sends.
@@ -115,6 +119,7 @@ class FederatedSpec:
             )
         self._check_clients()
         self._check_privacy()
+        self._check_krum()
 
     def _check_clients(self) -> None:
         for name in ("nan_clients", "noise_clients"):
@@ -140,6 +145,23 @@ class FederatedSpec:
                 f"clip_norm is for a mean of changes, got aggregation: {self.aggregation}; write "
                 f"one of {', '.join(MEANS)}"
             )
+
+    def _check_krum(self) -> None:
+        if self.aggregation != "krum":
+            return
+        for task in dict.fromkeys(self.tasks):
+            count = sum(self.task_of(k) == task for k in range(self.clients))
+            if (there := round(count * self.fraction)) < self.needed:
+                raise ValueError(
+                    f"byzantine: krum bears with {self.byzantine} false of at least {self.needed} "
+                    f"updates, but a round has {there} client(s) that {task}; have more clients, "
+                    "or write aggregation: median"
+                )
+
+    @property
+    def needed(self) -> int:
+        """How few updates a robust rule may get that bears with any false one."""
+        return 2 * self.byzantine + 3 if self.aggregation == "krum" else 3
 
     def task_of(self, client: int) -> str:
         """Return the task of a client."""

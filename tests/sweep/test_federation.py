@@ -153,6 +153,10 @@ def test_kill_9_at_any_round_leaves_the_same_digits() -> None:
             {"clip_norm": 1.0, "aggregation": "krum"},
             "federated.clip_norm: is for a mean",
         ),
+        (
+            {"aggregation": "krum", "tasks": ["reconstruct"]},
+            "federated.byzantine: krum bears with 1 false of at least 5 updates",
+        ),
         ({"tasks": ["guess"]}, "federated.tasks"),
         ({"round": 3}, "did you mean 'rounds'?"),
         ({"clients": 1}, "federated.tasks: names 2 for 1 client"),
