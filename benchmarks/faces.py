@@ -29,9 +29,7 @@ import torch
 
 from channels import AWGN
 from semsim import Link, stream, zoo
-from semsim.codecs.deepjscc import DeepJSCCReceiver, DeepJSCCTransmitter
 from semsim.codecs.separate import SeparateLink, SeparateTransmitter
-from semsim.codecs.swin_jscc import SwinReceiver, SwinTransmitter
 from semsim.metrics.base import Outcome
 from semsim.metrics.image import PSNR, SSIM
 from semsim.metrics.scores import threshold_at
@@ -210,13 +208,13 @@ def transfer(
 def ways() -> dict[str, Callable[[], Any]]:
     """Return links of 1/16 by name."""
 
-    def learned(name: str, transmitter: Any, receiver: Any) -> Any:
-        ends = zoo.load_ends(name, transmitter, receiver)
-        return Link(ends[0], AWGN(), ends[1]).eval()
+    def learned(name: str) -> Any:
+        ends: dict[str, Any] = zoo.build(name)
+        return Link(ends["transmitter"], AWGN(), ends["receiver"]).eval()
 
     return {
-        "DeepJSCC": lambda: learned("deepjscc-photo-1-16", DeepJSCCTransmitter, DeepJSCCReceiver),
-        "Swin JSCC": lambda: learned("swin-photo-1-16", SwinTransmitter, SwinReceiver),
+        "DeepJSCC": lambda: learned("deepjscc-photo-1-16"),
+        "Swin JSCC": lambda: learned("swin-photo-1-16"),
         "HEVC + LDPC": lambda: SeparateLink(SeparateTransmitter("1/16", codec="hevc"), AWGN()),
     }
 

@@ -27,7 +27,6 @@ from make_pool import read_pack
 from channels import AWGN
 from semsim import Link, evaluate, zoo
 from semsim.codecs.analog import AnalogReceiver, AnalogTransmitter
-from semsim.codecs.deepjscc import DeepJSCCReceiver, DeepJSCCTransmitter
 from semsim.codecs.separate import SeparateLink, SeparateTransmitter
 from semsim.codecs.values import ValuesReceiver, ValuesTransmitter
 from semsim.metrics.scores import average_precision, recall
@@ -53,13 +52,14 @@ SNRS = (-5.0, 0.0, 5.0, 10.0, 15.0)
 METRICS = ("balanced_accuracy", "sensitivity", "specificity", "average_precision")
 AT_SNR = ("balanced_accuracy", "sensitivity_at", "sensitivity_recalibrated", "average_precision")
 DRAWS = 1000
+RARE = "Parking"  # the class of RSSCN7 that is kept rare
 
 
 def sites(which: str, split: str, args: argparse.Namespace, **more: Any) -> sscl.Sites:
     """Return a split of a set."""
     if which == "drawn":
         return sscl.Sites(split, contrast=args.contrast, **more)
-    return sscl.Sites(split, path=unpacked(args), size=64, rare="RiverLake", **more)
+    return sscl.Sites(split, path=unpacked(args), size=64, rare=RARE, **more)
 
 
 def unpacked(args: argparse.Namespace) -> str:
@@ -67,9 +67,8 @@ def unpacked(args: argparse.Namespace) -> str:
     folder = args.out / "rsscn7"
     if not folder.is_dir():
         images, meta = read_pack(args.data / "rsscn7_128.npz")
-        names = meta["label"]
-        for index, (image, name) in enumerate(zip(images, names, strict=True)):
-            where = folder / str(name)
+        for index, (image, label) in enumerate(zip(images, meta["label"], strict=True)):
+            where = folder / str(meta["classes"][label])
             where.mkdir(parents=True, exist_ok=True)
             image.save(where / f"{index:04d}.png")
     return str(folder)
@@ -198,8 +197,8 @@ def ways(repeats: tuple[int, int]) -> Iterator[tuple[str, str, Any]]:
     yield "128", "analog image", (0, Link(AnalogTransmitter("1/192"), AWGN(),
                                           AnalogReceiver("1/192")))  # fmt: skip
     yield "768", "embedding", (many, Link(ValuesTransmitter(), AWGN(), ValuesReceiver()))
-    ends = zoo.load_ends("deepjscc-photo-1-16", DeepJSCCTransmitter, DeepJSCCReceiver)
-    yield "768", "DeepJSCC image", (0, Link(ends[0], AWGN(), ends[1]))
+    ends: dict[str, Any] = zoo.build("deepjscc-photo-1-16")
+    yield "768", "DeepJSCC image", (0, Link(ends["transmitter"], AWGN(), ends["receiver"]))
     separate = SeparateTransmitter("1/16", codec="hevc")
     yield "768", "HEVC image", (0, SeparateLink(separate, AWGN()))
 

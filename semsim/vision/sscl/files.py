@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from semsim.files.incoming import check_regular, reading, shown
-from semsim.mistakes import known
 from semsim.payloads.imagefile import SUFFIXES, open_image
 from semsim.payloads.images import fit, to_tensor
 from semsim.seeds import stream
@@ -112,7 +111,7 @@ def _pair(folder: Path, rare: str | None) -> list[Tile]:
         told = f"rare: {rare} is none of them" if rare else "none is known as the site"
         raise ValueError(
             f"{shown(folder)} has the classes {', '.join(classes) or 'none'}, and {told}; "
-            f"{known(classes, rare or '')}, in rare"
+            "write one of them in rare"
         )
     return [
         Tile((str(f),), int(name == site), file=f)
