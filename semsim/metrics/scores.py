@@ -15,6 +15,7 @@ from semsim.intervals import Moments
 from semsim.metrics.base import Metric, Outcome
 
 Array = NDArray[np.float64]
+UNSET = 1e9  #: a threshold that nobody set; finite, so that files and averages hold it
 LEAST = 1e-15  #: so that neither class is lost where the sigmoid ends
 DRAWS = 400  #: of the bootstrap: its 95 % ends then stray by a tenth of the interval
 
@@ -33,6 +34,7 @@ class ScoreMetric(Metric):
                 f"{self.name} reads scores of two classes, got {list(output.shape[1:])} per item; "
                 "use a task that gives them, such as sites"
             )
+        check_set(output[:, self.column], self.name)
         return signed(output[:, self.column], target.to(output.device))
 
     def of(self, scores: Array, target: NDArray[np.bool_]) -> Array:
@@ -117,6 +119,15 @@ def classes_of(target: Tensor, name: str) -> Tensor:
             f"{list(target.shape)}"
         )
     return target
+
+
+def check_set(scores: Tensor, name: str) -> None:
+    """Raise ValueError where scores [B] are less a threshold that nobody set."""
+    if bool((scores < -UNSET / 2).any()):
+        raise ValueError(
+            f"{name} needs a threshold of the task, which is set after its training on "
+            "train.validation; write validation: {kind: ..., split: val} there and train"
+        )
 
 
 def signed(scores: Tensor, target: Tensor) -> Tensor:

@@ -76,7 +76,8 @@ def tried(points: list[Point], device: torch.device) -> Iterator[Tried]:
             rows = scenario.check(built)
             if scenario.trains() and scenario.training_hash() not in seen:
                 seen.add(scenario.training_hash())
-                rehearse(scenario, built)
+                if rehearse(scenario, built) and built.task.trainable:
+                    rows = scenario.check(built)  # as the training leaves its task
         except SpecError as error:
             if not point.swept:
                 raise

@@ -245,11 +245,21 @@ def rehearse(scenario: Scenario, built: Built) -> bool:
         try:
             if not rehearse_stage(stage, built if stage is scenario else stage.build(built.device)):
                 return False
+            _rehearse_end(stage, built)
         except SpecError as error:
             if not scenario.train.stages:  # type: ignore[union-attr]
                 raise
             raise error.under("train", "stages", number) from error
     return True
+
+
+def _rehearse_end(scenario: Scenario, built: Built) -> None:
+    """Let the task set what it sets after a training, so that what is lacking shows now."""
+    try:
+        built.task.after_training(*training_data(scenario))
+    except ValueError as error:
+        names = type(scenario.train).model_fields
+        raise blame_argument(names, sentence(error)).under("train") from error
 
 
 def rehearse_stage(scenario: Scenario, built: Built) -> bool:

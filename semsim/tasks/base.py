@@ -136,6 +136,14 @@ class Task(nn.Module):
     def after_step(self) -> None:
         """Run after each optimiser step; nothing by default."""
 
+    def after_training(self, payload: Any, validation: Any) -> None:
+        """Set what is set after a training, such as thresholds; nothing by default.
+
+        Args:
+            payload: what was trained on.
+            validation: what such things are set on; None where there is none.
+        """
+
     def check_payload(self, payload: Any) -> None:
         """Raise ValueError where the task makes no sense of this payload."""
 

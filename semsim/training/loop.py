@@ -298,6 +298,7 @@ class Training:
         state.nets.load_state_dict(state.average)
         self._changed.close()  # files hold the ordinary layout, and what was frozen too
         state.nets.eval()
+        self.task.after_training(self.payload, self.validation)  # type: ignore[operator]
         weights = None if self.folder is None else write_weights(state, self.folder)
         recent = self.losses[-100:]
         loss = sum(recent) / len(recent) if recent else math.nan

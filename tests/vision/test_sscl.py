@@ -11,16 +11,20 @@ import torch
 from torch import Tensor
 
 from channels import AWGN
-from semsim import Link, evaluate
+from semsim import Link, evaluate, spec, zoo
 from semsim.codecs.no_link import NoLink, NoLinkTransmitter
 from semsim.codecs.values import ValuesReceiver, ValuesTransmitter
 from semsim.metrics.scores import signed
+from semsim.mistakes import SpecError
+from semsim.scenario.scenario import Scenario
 from semsim.seeds import stream
+from semsim.sweep.preflight import preflight
+from semsim.sweep.trained import own_weights
 from semsim.training.loop import Training
 from semsim.training.spec import TrainSpec
 from semsim.types import AnyLink
 from semsim.vision import sscl
-from semsim.vision.sscl import losses, views
+from semsim.vision.sscl import fitting, losses, views
 from semsim.vision.sscl.fitting import best_threshold, logistic
 
 SMALL: dict[str, Any] = {"size": 32, "contrast": 0.9, "seed": 3}
@@ -347,6 +351,48 @@ def test_the_linear_stage_parts_what_is_linear_and_leaves_the_encoder() -> None:
     for key, value in network.encoder.state_dict().items():
         assert torch.equal(value, before[key])
     assert (network.offset != 0).all()
+
+
+def trained_by(end_to_end: bool, validation: dict[str, Any] | None) -> Scenario:
+    """A scenario that trains a network for two steps."""
+    task = {"weights": None, "trainable": True, "queue": 64, "end_to_end": end_to_end}
+    payload = {"kind": "sites", "split": "train", "count": 150, **SMALL}
+    train: dict[str, Any] = {"payload": payload, "steps": 2, "batch_size": 24, "val_items": 4}
+    train |= {"through": "task", "flip": False}
+    train |= {"validation": validation} if validation else {}
+    return Scenario.parse({
+        "name": "sites", "payload": {"kind": "sites", "count": 40, **SMALL}, "channel": "awgn",
+        "transmitter": "no_link", "task": {"kind": "sites", **task}, "metrics": ["sensitivity_at"],
+        "snr_db": [0], "train": train,
+    })  # fmt: skip
+
+
+@pytest.mark.parametrize("end_to_end", [True, False])
+def test_a_scenario_s_training_sets_what_sensitivity_at_promises(
+    tmp_path: Path, end_to_end: bool
+) -> None:
+    held = {"kind": "sites", "split": "val", "count": 60, **SMALL}
+    scenario = trained_by(end_to_end, held)
+    weights = own_weights(scenario, tmp_path, torch.device("cpu"))
+    assert weights is not None
+    task = sscl.FindSites(weights=str(weights.parent / zoo.OF_TASK)).eval()
+    validation = spec.build(scenario.train.validation)  # type: ignore[union-attr]
+    pixels, truth = sscl.tensors(validation)
+    with torch.no_grad():
+        left = (task(pixels.float() / 255)[truth == 0, 1] <= 1e-5).float().mean()
+    # 57 tiles without a site, of which five may pass; rounding may take the one at the threshold
+    assert 0.9 <= left <= 0.9 + 1.5 / 57
+    head = task.network.head.weight.clone()
+    tiles = spec.build(scenario.train.payload)  # type: ignore[union-attr]
+    sscl.fit_head(task.network, tiles, validation)
+    assert torch.allclose(head, task.network.head.weight, atol=1e-4) != end_to_end
+    told = {t.key for t in tiles.tiles if t.told}
+    assert len(fitting.told_tiles(tiles)[1]) == len(told)
+
+
+def test_sensitivity_at_is_refused_before_a_training_that_sets_no_threshold() -> None:
+    with pytest.raises(SpecError, match="sensitivity_at needs a threshold of the task"):
+        preflight(trained_by(True, None).points(), torch.device("cpu"))
 
 
 # --- on a link ----------------------------------------------------------------------------------

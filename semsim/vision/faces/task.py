@@ -13,12 +13,15 @@ from channels.checks import check_choice
 from semsim import zoo
 from semsim.metrics.base import Outcome
 from semsim.metrics.image import PSNR, SSIM
+from semsim.metrics.scores import UNSET, check_set
 from semsim.mistakes import known
 from semsim.tasks.base import Begun, Prepared, Task
 from semsim.types import AnyLink, Transmission
 from semsim.vision.faces.attack import Attack, Goal, craft
 from semsim.vision.faces.defences import DEFENCES, Defence, defended
 from semsim.vision.faces.networks import Kind, MarginHead, Verifier
+from semsim.vision.faces.payload import Faces
+from semsim.vision.faces.thresholds import set_thresholds
 
 
 @dataclass(frozen=True)
@@ -34,14 +37,15 @@ class Verify(Task):
         probe ─► (attack) ─► link ─► (defence) ─► verifier ─► cosine ─► less two thresholds
         enrolled face, at the receiver since before ─► verifier ───┘
 
-    The output is [B, 2], the cosine less the thresholds that impostors exceed once in a hundred and
-    once in a thousand, set on clean pairs of other people. The enrolled face is not sent and not
-    charged. Rows say what the attack did to the probe: ``face_psnr``, ``face_ssim`` and
-    ``face_change``, the largest change of a pixel, to 255.
+    The output is [B, 3], the cosine less the thresholds that impostors exceed once in a hundred and
+    once in a thousand, and the cosine. The enrolled face is not sent and not charged. Rows say what
+    the attack did to the probe: ``face_psnr``, ``face_ssim`` and ``face_change``, the largest
+    change of a pixel, to 255.
 
     A training of the task alone (``train: {through: task}``, payload split ``train``) minimises the
-    cross-entropy of a margin head over the people. It estimates the thresholds on them, which
-    flatters; ``semsim.vision.faces.set_thresholds`` sets them on others.
+    cross-entropy of a margin head over the people. In the end it sets the thresholds on all
+    impostor pairs of ``train.validation``, ``faces`` with ``split: val``; without one they are not
+    known, and metrics that need them refuse. Until then they follow the people trained on.
 
     Args:
         verifier: architecture.
@@ -130,11 +134,12 @@ class Verify(Task):
         return craft(network, probe, enrolled, self.attack, self.goal, seed=self.seed)
 
     def forward(self, estimate: Tensor, side_info: Tensor | None = None) -> Tensor:
-        """Return cosines less both thresholds, [B, 2]; above 0 the face is accepted."""
+        """Return cosines less both thresholds and as they are, [B, 3]; above 0 is accepted."""
         if side_info is None:
             raise ValueError("verify needs what was enrolled, which prepare keeps beside the probe")
         found = self.network(defended(estimate, self.defence))
-        return (found * side_info).sum(dim=1, keepdim=True) - self.network.threshold
+        cosine = (found * side_info).sum(dim=1, keepdim=True)
+        return torch.cat([cosine - self.network.threshold, cosine], 1)
 
     def own_loss(
         self, source: Tensor, target: Tensor, progress: float, generator: torch.Generator
@@ -157,8 +162,9 @@ class Verify(Task):
         """Return faces after one step that raises the loss, from a random start."""
         eps = self.adversarial / 255
         start = 2 * torch.rand(source.shape, generator=generator, device=source.device) - 1
-        moved = (source + eps * start).clamp(0, 1).requires_grad_()
-        loss = self.head(self.network(moved), target)  # type: ignore[misc]
+        with torch.enable_grad():  # a rehearsal asks for the loss without gradients
+            moved = (source + eps * start).clamp(0, 1).requires_grad_()
+            loss = self.head(self.network(moved), target)  # type: ignore[misc]
         (gradient,) = torch.autograd.grad(loss, moved)
         return (
             (moved.detach() + eps * gradient.sign()).clamp(source - eps, source + eps).clamp(0, 1)
@@ -166,8 +172,24 @@ class Verify(Task):
 
     def loss(self, output: Tensor, source: Tensor, target: Tensor) -> Tensor:
         """Return the cross-entropy of pairs, for a codec that is trained through the verifier."""
+        check_set(output[:, 0], "training through verify")
         scaled = 20 * output[:, 0]
         return torch.nn.functional.binary_cross_entropy_with_logits(scaled, target.to(scaled))
+
+    @torch.no_grad()
+    def after_training(self, payload: Any, validation: Any) -> None:
+        """Set the thresholds on the people of the validation; without one they are not known."""
+        if not self.trainable:
+            return
+        if validation is None:
+            self.network.threshold.fill_(UNSET)
+        elif isinstance(validation, Faces):
+            set_thresholds(self.network, validation)
+        else:
+            raise ValueError(
+                "validation sets the thresholds of verify on people, got "
+                f"{type(validation).__name__}; write validation: {{kind: faces, split: val}}"
+            )
 
 
 def _attack(values: dict[str, Any]) -> Attack:

@@ -37,8 +37,8 @@ def set_thresholds(network: Verifier, faces: Faces) -> None:
     cosines = impostors(network, faces)
     if len(cosines) < 1 / min(RATES):
         raise ValueError(
-            f"{len(cosines)} impostor pairs say nothing of one in {round(1 / min(RATES))}; take "
-            "more people or shots"
+            f"validation has too few people: {len(cosines)} impostor pairs say nothing of one in "
+            f"{round(1 / min(RATES))}; take more people or shots"
         )
     scores = cosines.cpu().double().numpy()
     network.threshold.copy_(torch.tensor([threshold_at(scores, rate) for rate in RATES]))

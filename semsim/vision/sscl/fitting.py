@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -21,16 +23,17 @@ BATCH = 256
 
 @torch.no_grad()
 def embeddings(network: SiteNet, pixels: Tensor) -> Tensor:
-    """Return embeddings [N, width] of tiles, uint8 [N, 3, H, W]; the network in evaluation."""
+    """Return embeddings [N, width] of tiles [N, 3, H, W], uint8 or in [0, 1]; in evaluation."""
     device = next(network.parameters()).device
     was = network.training
     network.eval()
-    found = [network.embed(to_float(part).to(device)) for part in pixels.split(BATCH)]
+    float_ = (p if p.is_floating_point() else to_float(p) for p in pixels.split(BATCH))
+    found = [network.embed(part.to(device)) for part in float_]
     network.train(was)
     return torch.cat(found)
 
 
-def fit_head(network: SiteNet, labelled: Sites, validation: Sites) -> None:
+def fit_head(network: SiteNet, labelled: Any, validation: Any) -> None:
     """Train the linear head on frozen embeddings, and set both thresholds.
 
     Labelled tiles are seen in all four turns, both classes with the same weight. Of several decays
@@ -38,12 +41,12 @@ def fit_head(network: SiteNet, labelled: Sites, validation: Sites) -> None:
 
     Args:
         network: encoder and head; the encoder stays as it is.
-        labelled, validation: tiles whose classes are told.
+        labelled, validation: payloads, of whose tiles those with a told class are taken.
     """
-    pixels, target = tensors(labelled)
+    pixels, target = told_tiles(labelled)
     turned = torch.cat([pixels.rot90(quarter, (2, 3)) for quarter in range(4)])
     x, y = embeddings(network, turned), target.repeat(4)
-    held, truth = tensors(validation)
+    held, truth = told_tiles(validation)
     away = embeddings(network, held)
     best = -1.0
     for decay in DECAYS:
@@ -82,15 +85,34 @@ def logistic(x: Tensor, target: Tensor, decay: float) -> tuple[Tensor, Tensor]:
 
 
 @torch.no_grad()
-def set_thresholds(network: SiteNet, validation: Sites) -> None:
+def set_thresholds(network: SiteNet, validation: Any) -> None:
     """Set both thresholds on validation tiles: best balanced accuracy, and ``SPECIFICITY``."""
-    pixels, truth = tensors(validation)
+    pixels, truth = told_tiles(validation)
     scores = as_array(network.head(embeddings(network, pixels))[:, 0])
     yes = truth.numpy() == 1
-    if not yes.any() or yes.all():
-        raise ValueError("validation tiles are all of one class; take more, such as count: 500")
     found = (best_threshold(scores, yes), threshold_at(scores[~yes], 1 - SPECIFICITY))
     network.offset.copy_(torch.tensor(found))
+
+
+def told_tiles(payload: Any) -> tuple[Tensor, Tensor]:
+    """Return the tiles of a payload whose class is told, each once, and their classes [N]."""
+    if isinstance(payload, Sites):
+        first: dict[Any, int] = {}
+        for index, tile in enumerate(payload.tiles):
+            if tile.told:
+                first.setdefault(tile.key, index)
+        chosen = list(first.values())
+        pixels, target = tensors(payload, chosen) if chosen else (torch.empty(0), torch.empty(0))
+    else:
+        items = [(x, int(y)) for x, y in (payload[i] for i in range(len(payload))) if int(y) >= 0]
+        pixels = torch.stack([x for x, _ in items]) if items else torch.empty(0)
+        target = torch.tensor([y for _, y in items])
+    if not bool((target == 1).any()) or not bool((target == 0).any()):
+        raise ValueError(
+            "validation, and what is trained on, hold labelled tiles of both classes, got "
+            f"{len(target)} labelled of {len(payload)}; take more, such as count: 500"
+        )
+    return pixels, target
 
 
 def best_threshold(scores: Array, yes: NDArray[np.bool_]) -> float:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
 from channels.checks import check_choice
 from semsim import zoo
+from semsim.metrics.scores import UNSET
 from semsim.tasks.base import Task
+from semsim.vision.sscl.fitting import fit_head, set_thresholds
 from semsim.vision.sscl.losses import (
     Choice,
     agreement,
@@ -30,7 +32,9 @@ class FindSites(Task):
         at: sender     tile ─► encoder ─► link ─► head ─► score     with transmitter: values
 
     The output is [B, 2], scores less the threshold of the best balanced accuracy and less that of a
-    fixed specificity, both set on clean validation tiles (see ``semsim.vision.sscl.fitting``).
+    fixed specificity. Both are set after a training on the clean tiles of ``train.validation``
+    (see ``semsim.vision.sscl.fitting``), where without ``end_to_end`` the head is fitted as well;
+    without a validation the first is 0, and metrics that need the second refuse.
 
     A training of the task alone (``train: {through: task}``, payload split ``train``) minimises
 
@@ -181,6 +185,19 @@ class FindSites(Task):
         """Let the target network follow."""
         if self.learner is not None:
             self.learner.follow(self.network, self._progress)
+
+    @torch.no_grad()
+    def after_training(self, payload: Any, validation: Any) -> None:
+        """Fit the head on the labelled tiles unless it is learned, and set both thresholds."""
+        if not self.trainable:
+            return
+        own = self.learner is not None and bool(self.learner.filled)  # else it learned by a link
+        if validation is None:
+            self.network.offset.copy_(self.network.offset.new_tensor([0.0, UNSET]))
+        elif own and not self.end_to_end:
+            fit_head(self.network, payload, validation)
+        else:
+            set_thresholds(self.network, validation)
 
 
 class _Views(NamedTuple):
