@@ -20,7 +20,7 @@ HELD_OUT = 4  #: one group in so many is for the test
 
 
 class MeasuredChannels(ChannelItems):
-    """Packets of channel state information in a row, ``slots`` of them in each item.
+    """Packets of channel state information in a row, some slots of them in each item.
 
     Items do not overlap, and none holds packets of two groups, such as two recordings. Packets of
     WiFi receivers have a phase and a timing of their own, at random: with ``align`` each packet is

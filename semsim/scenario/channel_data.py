@@ -11,23 +11,23 @@ from semsim import spec
 from semsim.mistakes import SpecError, known
 from semsim.payloads.channel_files import SHARD, write_channels
 from semsim.payloads.channels import ChannelItems
+from semsim.scenario.scenario import Scenario
 from semsim.scenario.strict_yaml import read_yaml
-
-_KEYS = ("name", "payload", "shard")
 
 
 def write_data(file: Path, out: Path | None, processes: int) -> tuple[Path, Iterator[str]]:
     """Return the folder of a data set, and what writes it, a line for each shard.
 
     Args:
-        file: YAML with a payload of channels, and optionally a name and the items of a shard.
+        file: a scenario whose payload are channels, and optionally the items of a ``shard``; of
+            the rest only the name counts, and may be left out.
         out: the folder; ``data/NAME`` where None.
         processes: how many draw at once.
     """
-    values = read_yaml(file)
+    values, keys = read_yaml(file), ("shard", *Scenario.model_fields)
     for key in values:
-        if key not in _KEYS:
-            raise SpecError(str(key), f"no such key of a data set; {known(_KEYS, str(key))}")
+        if key not in keys:
+            raise SpecError(str(key), f"no such key of a data set; {known(keys, str(key))}")
     if "payload" not in values:
         raise SpecError("payload", "missing; say which channels: payload: {kind: channels, ...}")
     if processes < 1:

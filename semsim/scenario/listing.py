@@ -19,7 +19,7 @@ def families() -> list[str]:
 
 
 def lines(family: str) -> Iterator[tuple[str, str]]:
-    """Yield (kind, first line of its docstring) for a family of parts, or for ``weights``."""
+    """Yield (kind, first line of its docstring, as plain text) of a family, or for ``weights``."""
     if family == "weights":
         from semsim import zoo
 
@@ -33,7 +33,7 @@ def lines(family: str) -> Iterator[tuple[str, str]]:
             about = inspect.getdoc(spec.resolve(family, kind)) or ""
         except SpecError as error:
             about = error.message
-        yield kind, about.split("\n")[0]
+        yield kind, about.split("\n")[0].replace("``", "")
 
 
 def _kind(path: str) -> str:
