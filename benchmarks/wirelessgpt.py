@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from scipy import special
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -91,10 +92,11 @@ def in_db(values: Tensor) -> str:
 
 
 def over_seeds(values: list[float], digits: int = 3) -> str:
-    half = 0.0
-    if len(values) > 1:  # Student's t of 2 and more degrees of freedom
-        t = {2: 12.7, 3: 4.30, 4: 3.18, 5: 2.78}.get(len(values), 2.0)
-        half = t * statistics.stdev(values) / math.sqrt(len(values))
+    """Return the mean and half of its 95 % interval by Student's t; of one seed there is none."""
+    if len(values) == 1:
+        return f"{values[0]:.{digits}f} (one seed)"
+    reach = float(special.stdtrit(len(values) - 1, 0.975))
+    half = reach * statistics.stdev(values) / math.sqrt(len(values))
     return f"{statistics.mean(values):.{digits}f} ± {half:.{digits}f}"
 
 

@@ -17,6 +17,7 @@ class ObservedTransmitter(NoLinkTransmitter):
     """Show the source through noise at the SNR, over each item's own power; of real values.
 
     A pair of values, such as the two parts of a channel's coefficient, costs a pilot.
+    The power of pilots is not counted.
     """
 
 

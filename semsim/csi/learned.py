@@ -20,7 +20,8 @@ class LearnedCSI(nn.Module):
         pilots ─► of ─► H of each element ─► encoder and head ─► H
 
     Pilots and their cost are those of ``of``; so is the noise that is believed, with the error of
-    its estimate, which the network makes smaller: it is on the safe side.
+    its estimate. What the network changes in that error is not estimated anew: it is smaller where
+    the network was trained, and may be larger elsewhere.
 
     Args:
         of: the source, such as dmrs, over an OFDM grid.

@@ -25,8 +25,10 @@ class PredictedCSI(FeedbackCSI):
         reports of delay_s ago, and of each interval_s before ─► predictor ─► H now ─► precoder
 
     Each coherence block has a history of its own; over an OFDM grid one per slot of an item, over
-    antenna pairs and groups of subcarriers. Only the latest report is charged: the others were
-    there already.
+    antenna pairs and groups of subcarriers. Only the latest report of each block or slot is
+    charged. That is all there is where a report is sent every ``interval_s`` anyway, as over slots
+    of that length; where blocks are longer, the reports between them are free, and ``ar`` and
+    ``wirelessgpt`` know more than they pay for.
 
     Args:
         delay_s: age of the latest report when it is used, in s; a multiple of interval_s.
