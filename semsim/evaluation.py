@@ -63,6 +63,15 @@ class Stop:
         if self.ci95 is not None and not self.ci95 > 0:
             raise ValueError(f"ci95 must be > 0, half the width of an interval, got {self.ci95}")
 
+    def check_metrics(self, metrics: Sequence[Metric]) -> None:
+        """Raise ValueError where the first metric knows no errors to count."""
+        if self.errors is not None and metrics and metrics[0].pooled:
+            raise ValueError(
+                f"errors counts items on which the first metric is not zero, but {metrics[0].name} "
+                "is of all items together; write ci95 or max_items, or put a metric such as bler "
+                "first"
+            )
+
 
 class Evaluation:
     """One link on one payload at several SNRs, a batch at a time.
@@ -103,6 +112,7 @@ class Evaluation:
                 f"a task derives from semsim.tasks.base.Task, got {name}; write class {name}(Task)"
             )
         self.stop, self.seed, self.batch_size = stop or Stop(), seed, batch_size
+        self.stop.check_metrics(self.metrics)
         self.task.check_payload(payload)
         for metric in self.metrics:
             metric.check_payload(payload)

@@ -94,8 +94,9 @@ def weights_of_task(task: Any) -> str | None:
 def data_hashes(content: Any) -> dict[str, str]:
     """Return a hash for each file or folder that a ``path`` or ``model`` key names.
 
-    And for each module from outside of which ``kind`` or ``model`` names a part: of the source that
-    was imported, with the author's own modules that it uses.
+    And for weights beside those that :func:`weights_of_task` knows: ``surrogate_weights``, or an
+    ``encoder`` beside ``weights``. And for each module from outside of which ``kind`` or ``model``
+    names a part: of the source that was imported, with the author's own modules that it uses.
 
     A file's is its SHA-256, a folder's that of names, sizes and times of change, so that results
     of data that have changed since are not taken for those of today.
@@ -106,7 +107,9 @@ def data_hashes(content: Any) -> dict[str, str]:
         return {}
     found = {}
     for key, value in content.items():
-        if key in ("path", "model") and isinstance(value, str) and Path(value).exists():
+        beside = str(key).endswith("_weights") or (key == "encoder" and content.get("weights"))
+        named = key in ("path", "model") or beside
+        if named and isinstance(value, str) and Path(value).exists():
             found[value] = _data_hash(Path(value))
         elif key in ("kind", "model") and isinstance(value, str) and ":" in value:
             if source := outside.source_hash(value.partition(":")[0]):

@@ -280,6 +280,10 @@ class Scenario(BaseModel):
         Of an image beyond a megapixel its centre is sent, and the rows say what the whole costs.
         """
         built = built or self.build()
+        try:
+            self.stop_rule().check_metrics(built.metrics)
+        except ValueError as error:
+            raise SpecError("stop.errors", str(error).partition(" ")[2]) from error
         largest = check_files(built.payload, "payload")
         items = min(self.batch_size, self.stop_rule().max_items or len(built.payload))
         try:
