@@ -33,10 +33,14 @@ class Accuracy(Metric):
 
 
 class Top3(Accuracy):
-    """Share of items whose right class is among the three largest logits."""
+    """Share of items whose right class is among the three largest logits, of at least four."""
 
     name, label = "top3", "Top-3 accuracy"
 
     def _right(self, logits: Tensor, target: Tensor) -> Tensor:
-        best = logits.topk(min(3, logits.shape[1]), dim=1).indices
+        if logits.shape[1] < 4:
+            raise ValueError(
+                f"top3 of {logits.shape[1]} classes is always 1; use accuracy, or four classes"
+            )
+        best = logits.topk(3, dim=1).indices
         return (best == target[:, None]).any(dim=1).float()

@@ -21,7 +21,11 @@ DRAWS = 400  #: of the bootstrap: its 95 % ends then stray by a tenth of the int
 
 
 class ScoreMetric(Metric):
-    """A metric of scores and classes; a subclass gives ``of``, and ``column`` of the output."""
+    """A metric of scores and classes; a subclass gives ``of``, and ``column`` of the output.
+
+    Intervals take items for independent. Where they are not, such as tiles of one region or pairs
+    of one person, they are too narrow.
+    """
 
     pooled = True
     column = 0  #: which score of the task's output [B, scores]
@@ -119,6 +123,24 @@ def classes_of(target: Tensor, name: str) -> Tensor:
             f"{list(target.shape)}"
         )
     return target
+
+
+class RecallAtRate(ScoreMetric):
+    """Share of class 1 that is found where so many of class 0 pass, of those that are measured.
+
+    The threshold is set anew at each SNR on the items measured, as nobody could do in the field: a
+    bound. A subclass gives ``share``.
+    """
+
+    share: float  #: of class 0 that may pass
+
+    def of(self, scores: Array, target: NDArray[np.bool_]) -> Array:
+        """Return the recall above the threshold that a share of class 0 passes."""
+        if target.all() or not target.any():
+            return np.full(scores.shape[:-1], np.nan)
+        flat = scores.reshape(-1, scores.shape[-1])
+        found = [(row[target] > threshold_at(row[~target], self.share)).mean() for row in flat]
+        return np.asarray(found).reshape(scores.shape[:-1])
 
 
 def check_set(scores: Tensor, name: str) -> None:

@@ -116,6 +116,9 @@ def test_top_3_forgives_two() -> None:
     target = torch.arange(4)
     values = Top3()(Outcome(logits, logits, target))
     assert values.tolist() == [1, 1, 1, 0]
+    few = logits[:3, :3]
+    with pytest.raises(ValueError, match="top3 of 3 classes is always 1; use accuracy"):
+        Top3()(Outcome(few, few, target[:3]))
 
 
 def test_the_angle_delay_map_sees_no_phase() -> None:

@@ -15,8 +15,10 @@ from semsim.evaluation import Evaluation, Stop
 from semsim.intervals import Moments, Tally
 from semsim.metrics.base import Outcome
 from semsim.metrics.scores import (
+    UNSET,
     AveragePrecision,
     BalancedAccuracy,
+    RecallAtRate,
     ScoreMetric,
     Sensitivity,
     Specificity,
@@ -153,3 +155,23 @@ def test_a_stop_rule_may_ask_for_the_interval_of_a_pooled_metric() -> None:
     )  # fmt: skip
     evaluation.run()
     assert evaluation.rows()[0]["n"] == 20
+
+
+def test_recall_at_a_rate_needs_both_classes() -> None:
+    class Few(RecallAtRate):
+        name, share = "few", 0.4
+
+    # of six others two may pass, so the threshold is that of the third, -0.5
+    assert pooled(Few(), SCORES, TARGET) == 3 / 4
+    assert np.isnan(pooled(Few(), SCORES[:4], TARGET[:4]))
+    assert np.isnan(pooled(Few(), SCORES[4:], TARGET[4:]))
+
+
+def test_a_threshold_that_nobody_set_is_refused() -> None:
+    with pytest.raises(ValueError, match="sensitivity needs a threshold of the task"):
+        pooled(Sensitivity(), SCORES - UNSET, TARGET)
+
+
+def test_errors_of_all_items_together_are_not_counted() -> None:
+    with pytest.raises(ValueError, match="sensitivity is of all items together; write ci95"):
+        Stop(errors=15).check_metrics([Sensitivity()])

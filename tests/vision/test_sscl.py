@@ -238,6 +238,7 @@ def test_hidden_labels_are_never_read() -> None:
     hidden = [i for i, label in enumerate(again.labels) if label < 0]
     for i in hidden:  # as a report would see them, the other way round
         again.truth[i] = 1 - again.truth[i]
+    assert hidden and {again[i][1] for i in hidden} == {-1}
     other = trained(again)
     for a, b in zip(plain.state_dict().values(), other.state_dict().values(), strict=True):
         assert torch.equal(a, b)
@@ -464,3 +465,10 @@ def test_floats_for_classes_are_refused() -> None:
     task = sscl.FindSites(weights=None, trainable=True)
     with pytest.raises(ValueError, match="payload of classes 0 and 1, and -1"):
         task.own_loss(torch.rand(2, 3, 32, 32), torch.rand(2), 0.0, stream(1, "x"))
+
+
+def test_errors_in_the_stop_of_a_scenario_are_refused_with_a_pooled_metric() -> None:
+    values = trained_by(True, None).to_dict()
+    scenario = Scenario.parse({**values, "metrics": ["sensitivity"], "stop": {"errors": 15}})
+    with pytest.raises(SpecError, match=r"stop.errors: counts items .* sensitivity is of all"):
+        preflight(scenario.points(), torch.device("cpu"))

@@ -36,8 +36,9 @@ class Faces(Dataset[tuple[Tensor, int]]):
     """Faces and who they are (``train``), or pairs of people that nobody trained on.
 
     A pair is [6, size, size]: the probe, which is sent, then the picture that was enrolled, which
-    the verifier has. Its target is 1 where both are of the same person. Half the pairs are, unless
-    ``pairs`` says otherwise.
+    the verifier has. Its target is 1 where both are of the same person. Half of the drawn pairs
+    are, unless ``pairs`` says otherwise. Those of ``pairs.txt`` come in its own order, of which
+    ``count`` takes the first: of LFW's, 400 are 300 genuine pairs and 100 others.
 
     Without ``path`` faces are drawn, see :mod:`semsim.vision.faces.drawing`. A ``path`` holds a
     folder per person, as AT&T (``s1/1.pgm``), LFW (``Name/Name_0001.jpg``) or an aligned copy of it

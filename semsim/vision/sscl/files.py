@@ -55,7 +55,10 @@ def open_tiles(path: str, rare: str | None) -> Found:
 def split_sets(
     found: Found, prevalence: float, labelled: float, seed: int
 ) -> dict[str, list[Tile]]:
-    """Return the tiles of each split, thinned out to the prevalence where the folder left it open.
+    """Return the tiles of each split, thinned out to the prevalence.
+
+    A folder with ``labeled`` and ``unlabeled`` tiles is left as it is. Any other is thinned out in
+    every split, also where it names ``train``, ``val`` and ``test`` itself.
 
     Args:
         found: of :func:`open_tiles`.

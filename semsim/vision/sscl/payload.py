@@ -38,7 +38,7 @@ class Sites(ImagePayload):
       of 8 bits; the classes may also be called ``no_building`` and ``building``, or ``no_struct``
       and ``struct``;
     - a folder per class, or ``{train,test}/`` with a folder per class each, of which ``rare``
-      names the one that becomes the site and is thinned out to ``prevalence``.
+      names the one that becomes the site and is thinned out to ``prevalence`` in every split.
 
     Args:
         split: which tiles.
