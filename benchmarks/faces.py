@@ -17,6 +17,7 @@ semsim/vision/faces.
 from __future__ import annotations
 
 import argparse
+import shutil
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -81,11 +82,14 @@ def unpacked(args: argparse.Namespace) -> str:
 
     folder = args.out / "att"
     if not folder.is_dir():
+        part = folder.with_name(f"{folder.name}.part")  # a run may be stopped while it writes
+        shutil.rmtree(part, ignore_errors=True)
         held = np.load(args.data / "faces_att.npz", allow_pickle=False)
         for index, (image, who) in enumerate(zip(held["x"], held["y"], strict=True)):
-            where = folder / f"s{int(who)}"
+            where = part / f"s{int(who)}"
             where.mkdir(parents=True, exist_ok=True)
             Image.fromarray(image).save(where / f"{index % 10 + 1}.png")
+        part.rename(folder)
     return str(folder)
 
 
@@ -155,6 +159,19 @@ def interval(values: np.ndarray) -> tuple[float, float]:
     return float(low), float(high)
 
 
+def crafted(
+    network: Any, probes: torch.Tensor, enrolled: torch.Tensor, attack: faces.Attack, goal: Any,
+    size: int = 50,
+) -> tuple[torch.Tensor, float]:  # fmt: skip
+    """Return perturbed probes, and the surrogate's loss in the last iteration, mean over all."""
+    parts, loss = [], 0.0
+    for a, b in zip(probes.split(size), enrolled.split(size), strict=True):
+        trace: list[float] = []
+        parts.append(faces.craft(network, a, b, attack, goal, trace=trace))
+        loss += trace[-1] * len(a) / len(probes)
+    return torch.cat(parts), loss
+
+
 def transfer(
     args: argparse.Namespace, nets: dict[str, faces.Verifier], goal: Any
 ) -> tuple[list[dict[str, Any]], dict[str, torch.Tensor]]:
@@ -167,12 +184,9 @@ def transfer(
     made: dict[str, torch.Tensor] = {"clean": probes}
     rows, base = [], None
     for name, attack in {"clean": None, **chosen}.items():
-        trace: list[float] = []
+        loss = np.nan
         if attack is not None:
-            batches = zip(probes.split(50), enrolled.split(50), strict=True)
-            surrogate: Any = nets[SURROGATE]
-            parts = [faces.craft(surrogate, a, b, attack, goal, trace=trace) for a, b in batches]
-            made[name] = torch.cat(parts)
+            made[name], loss = crafted(nets[SURROGATE], probes, enrolled, attack, goal)
         adv = made[name]
         own = {k: cosines(nets[k], adv, enrolled) for k in nets}
         mean = np.mean([own[k] for k in targets], axis=0)
@@ -187,7 +201,7 @@ def transfer(
                "white_box": hit[SURROGATE].mean(), "adversarial": hit["adversarial"].mean(),
                "psnr": float(PSNR()(outcome).mean()), "ssim": float(SSIM()(outcome).mean()),
                "change": float(255 * (adv - probes).abs().max()),
-               "surrogate_loss": trace[-1] if trace else np.nan,
+               "surrogate_loss": loss,
                **{f"rate_{k}": hit[k].mean() for k in targets}}  # fmt: skip
         row |= dict(zip(("target_cosine_low", "target_cosine_high"), interval(mean), strict=True))
         row |= dict(zip(("rate_low", "rate_high"), interval(rate.astype(float)), strict=True))

@@ -15,6 +15,7 @@ shared by all methods, with the trainings as they are; differences are paired by
 from __future__ import annotations
 
 import argparse
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -66,11 +67,14 @@ def unpacked(args: argparse.Namespace) -> str:
     """Write the tiles of RSSCN7 as a folder per class, once; return the folder."""
     folder = args.out / "rsscn7"
     if not folder.is_dir():
+        part = folder.with_name(f"{folder.name}.part")  # a run may be stopped while it writes
+        shutil.rmtree(part, ignore_errors=True)
         images, meta = read_pack(args.data / "rsscn7_128.npz")
         for index, (image, label) in enumerate(zip(images, meta["label"], strict=True)):
-            where = folder / str(meta["classes"][label])
+            where = part / str(meta["classes"][label])
             where.mkdir(parents=True, exist_ok=True)
             image.save(where / f"{index:04d}.png")
+        part.rename(folder)
     return str(folder)
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import argparse
 import hashlib
+import importlib
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,7 @@ from semsim.codecs.analog import AnalogReceiver, AnalogTransmitter
 from semsim.codecs.no_link import NoLink, NoLinkTransmitter
 from semsim.metrics.base import Outcome
 from semsim.mistakes import SpecError
+from semsim.scenario.loading import data_hashes
 from semsim.scenario.scenario import Scenario
 from semsim.seeds import stream
 from semsim.sweep.preflight import preflight
@@ -520,3 +523,48 @@ def test_other_sources_and_targets_are_refused(task: faces.Verify) -> None:
     outcome = Outcome(torch.rand(2, 2), torch.rand(2), torch.tensor([0, 3]))
     with pytest.raises(ValueError, match="payload of two classes"):
         faces.TAR()(outcome)
+
+
+# --- results and the benchmark ------------------------------------------------------------------
+
+
+def test_other_weights_of_a_surrogate_are_other_results(tmp_path: Path) -> None:
+    file = tmp_path / "surrogate.safetensors"
+    for key, beside in {"surrogate_weights": {}, "encoder": {"weights": "other"}}.items():
+        found = []
+        for content in (b"one", b"another"):
+            file.write_bytes(content)
+            found.append(data_hashes({"task": {key: str(file), **beside}}))
+        assert found[0].keys() == {str(file)} and found[0] != found[1]
+
+
+@pytest.fixture
+def benchmark_faces(monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[2] / "benchmarks"))
+    return importlib.import_module("faces")
+
+
+def test_the_benchmark_s_loss_is_of_all_pairs(
+    benchmark_faces: Any, task: faces.Verify, pairs: tuple[Tensor, Tensor]
+) -> None:
+    trace: list[float] = []
+    attack = replace(PLAIN, iterations=1)  # later ones hang on signs of rounded gradients
+    faces.craft(task.network, *pairs, attack, trace=trace)
+    made, loss = benchmark_faces.crafted(task.network, *pairs, attack, "dodging", size=4)
+    assert made.shape == pairs[0].shape and loss == pytest.approx(trace[-1], abs=1e-5)
+
+
+def test_the_benchmark_unpacks_anew_what_was_stopped(
+    benchmark_faces: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from PIL import Image
+
+    images = np.zeros((4, 8, 8), np.uint8)
+    np.savez(tmp_path / "faces_att.npz", x=images, y=np.array([1, 1, 2, 2]))
+    args = argparse.Namespace(out=tmp_path / "out", data=tmp_path)
+    made, count = Image.fromarray, iter(range(2))
+    with monkeypatch.context() as stopped, pytest.raises(StopIteration):
+        stopped.setattr(Image, "fromarray", lambda pixels: (next(count), made(pixels))[1])
+        benchmark_faces.unpacked(args)
+    folder = Path(benchmark_faces.unpacked(args))
+    assert len(list(folder.glob("*/*.png"))) == 4
