@@ -8,7 +8,8 @@ In four terminals, with the extra federated installed; both nodes on loopback:
     flwr run examples/flower my-superlink --stream --run-config "scenario='/path/federated.yaml' out='/path/results'"
 
 where ~/.flwr/config.toml says that my-superlink is at 127.0.0.1:8000 and insecure. Each node reads
-the scenario from its own disk, where its payload is its own data. `semsim run /path/federated.yaml
+the scenario and its payload, the same on all of them, from its own disk, and trains on the items
+that `partition` gives to its client: client k of `clients`, so there are as many nodes. `semsim run /path/federated.yaml
 --out /path/results` then measures what was trained.
 """  # noqa: E501 - commands
 

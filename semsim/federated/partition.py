@@ -119,16 +119,15 @@ def split(
         table: shares to apply, as :func:`shares` returned them for another payload.
     """
     held: list[list[int]] = [[] for _ in range(settings.clients)]
-    if settings.partition == "by_file" and table is None:
+    by_file = settings.partition == "by_file"
+    if by_file and (table is None or getattr(payload, "files", None)):
         groups = [_files(payload)]
-        if len(groups[0]) < settings.clients:
+        if table is None and len(groups[0]) < settings.clients:
             raise ValueError(f"clients: {settings.clients} are more than {len(groups[0])} files")
-        table = shares(payload, settings, seed)
+        table = shares(payload, settings, seed) if table is None else table
     else:
         table = shares(payload, settings, seed) if table is None else table
-        labels = labels_of(payload) if len(table) > 1 else None
-        table = table if labels is not None else table.mean(axis=0, keepdims=True)
-        kinds = [0] * len(payload) if labels is None else labels
+        table, kinds = _with_all_classes(payload, table)
         groups = [[[i] for i, kind in enumerate(kinds) if kind == k] for k in range(len(table))]
     for kind, units in enumerate(groups):
         order = torch.randperm(len(units), generator=stream(seed, "shards", kind)).tolist()
@@ -138,6 +137,16 @@ def split(
             held[client] += [i for unit in order[place : place + size] for i in units[unit]]
             place += size
     return [sorted(own) for own in held]
+
+
+def _with_all_classes(payload: Any, table: np.ndarray) -> tuple[np.ndarray, list[int]]:
+    """Return a table of all classes of a payload, and the class of each item."""
+    labels = labels_of(payload) if len(table) > 1 else None
+    if labels is None:
+        return table.mean(axis=0, keepdims=True), [0] * len(payload)
+    lacking = max(0, max(labels, default=0) + 1 - len(table))
+    equal = np.full((lacking, table.shape[1]), 1 / table.shape[1])
+    return np.concatenate([table, equal]), labels
 
 
 def _files(payload: Any) -> list[list[int]]:

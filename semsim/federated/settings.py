@@ -29,7 +29,8 @@ class FederatedSpec:
         fraction: share of the clients that take part in a round, drawn anew each time.
         partition: who gets which items: "iid", equal shares at random; "dirichlet", of each class
             shares drawn with ``alpha``; "by_class", each class to as few clients as possible;
-            "by_file", whole files of a folder. The validation's items are shared out alike.
+            "by_file", whole files of a folder. The validation's items are shared out alike; those
+            of a class that the training lacks go to all clients in equal shares.
         alpha: of "dirichlet": the smaller, the more each client's classes differ.
         least: items that every client must get; "dirichlet" is drawn again until it does.
         tasks: dealt to the clients in turn: "reconstruct", "classify" or "retrieve".
@@ -211,13 +212,24 @@ def roles(parsed: Any) -> list[tuple[str, int]]:
     """
     settings, found = federated_spec(parsed), dict[tuple[Any, ...], tuple[str, int]]()
     for client in range(settings.clients):
-        task, channels = settings.task_of(client), parsed.channels
-        place = client % len(channels) if channels else 0
-        own = client if settings.keeps_own else 0
+        key = task, place, _ = _link_of(settings, len(parsed.channels), client)
         label = task
         if settings.keeps_own:
             label += f", client {client}"
-        elif len(channels) > 1:
+        elif len(parsed.channels) > 1:
             label += f", channel {place + 1}"
-        found.setdefault((task, place, own), (label, client))
+        found.setdefault(key, (label, client))
     return list(found.values())
+
+
+def role_of(parsed: Any, client: int) -> int:
+    """Return the client of :func:`roles` whose link a client has."""
+    settings, channels = federated_spec(parsed), len(parsed.channels)
+    mine = _link_of(settings, channels, client)
+    return next(k for k in range(client + 1) if _link_of(settings, channels, k) == mine)
+
+
+def _link_of(settings: FederatedSpec, channels: int, client: int) -> tuple[str, int, int]:
+    """Return what tells a client's link from others: task, number of the channel, own weights."""
+    own = client if settings.keeps_own else 0
+    return settings.task_of(client), client % max(1, channels), own

@@ -56,6 +56,8 @@ class Metric:
     worst: float | None = None
     #: True where the report is no mean over items: :meth:`pool` then sees what all items gave
     pooled: bool = False
+    #: True where it takes scores of classes, which clients give that classify or retrieve
+    of_classes: bool = False
 
     def __call__(self, outcome: Outcome) -> Tensor:
         """Return values [B]; ValueError where the metric makes no sense of this outcome."""

@@ -12,6 +12,7 @@ class Accuracy(Metric):
 
     name, label = "accuracy", "Accuracy"
     worst = 0.0
+    of_classes = True
 
     def __call__(self, outcome: Outcome) -> Tensor:
         """Return 1 for each right item, else 0, [B]."""

@@ -10,7 +10,6 @@ from semsim.mistakes import SpecError
 
 #: word in ``federated.tasks`` to the kind of task beside a codec that translates for it
 TASKS = {"reconstruct": "reconstruct", "classify": "recognise", "retrieve": "retrieve"}
-LABELS = ("accuracy",)  #: metrics of tasks that end in a class
 
 
 def shown_clients(federated: Any) -> list[tuple[str, int]]:
@@ -39,6 +38,8 @@ def values_of(scenario: Any, client: int, *, training: bool = False) -> dict[str
         _translated(scenario, values, task)
     elif task != "reconstruct":
         _judged(scenario, values, task)
+    elif scenario.task.kind == "reconstruct" and len(set(federated.tasks)) > 1:
+        values["metrics"] = [m for m in values["metrics"] if not _is_of_classes(m)]
     if not values["metrics"]:
         raise SpecError("metrics", f"none judges the clients that {task}; add {_usual(task)}")
     return values
@@ -69,7 +70,7 @@ def _translated(scenario: Any, values: dict[str, Any], task: str) -> None:
         sizes = {"classes": receiver.classes, "embedding": receiver.embedding}
         values["task"] = {**_mapping(values["task"]), **sizes}
     is_label = task != "reconstruct"
-    values["metrics"] = [m for m in values["metrics"] if (_kind(m) in LABELS) == is_label]
+    values["metrics"] = [m for m in values["metrics"] if _is_of_classes(m) == is_label]
 
 
 def _judged(scenario: Any, values: dict[str, Any], task: str) -> None:
@@ -87,5 +88,6 @@ def _mapping(part: Any) -> dict[str, Any]:
     return {"kind": part} if isinstance(part, str) else dict(part)
 
 
-def _kind(metric: Any) -> str:
-    return str(metric if isinstance(metric, str) else metric["kind"])
+def _is_of_classes(metric: Any) -> bool:
+    part = spec.resolve("metric", _mapping(metric)["kind"])
+    return bool(getattr(part, "of_classes", False))

@@ -335,6 +335,11 @@ def _validated(values: dict[str, Any], combination: tuple[tuple[str, Any, Any], 
         for key in ("payload", "transmitter", "channel", "metrics", "snr_db"):
             if getattr(scenario, key) is None:
                 raise SpecError(key, f"missing; {_EXAMPLES[key]}")
+        if scenario.federated is not None and not scenario.trains():
+            weights = scenario.transmitter.weights
+            why = f"{weights} is trained" if scenario.train else "missing"
+            key = "transmitter.weights" if scenario.train else "train"
+            raise SpecError(key, f"{why}, so federated has nothing to do; {_FEDERATED}")
         return scenario
     except SpecError as error:
         if not combination:
@@ -343,6 +348,7 @@ def _validated(values: dict[str, Any], combination: tuple[tuple[str, Any, Any], 
         raise SpecError(error.path, f"{error.message} ({IN_SWEEP} {chosen})") from error
 
 
+_FEDERATED = "leave it out, or write train: {payload: ...} and no transmitter.weights"
 _EXAMPLES = {
     "payload": "say what is sent, such as payload: {kind: photos}",
     "transmitter": "say how it is sent, such as transmitter: {kind: deepjscc, cbr: 1/16}",

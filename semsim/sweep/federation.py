@@ -24,7 +24,7 @@ from semsim.federated.flower import check_installed, simulate
 from semsim.federated.partition import Shard, histogram, labels_of, shares, split
 from semsim.federated.screen import RoundScreen
 from semsim.federated.server import Server
-from semsim.federated.settings import federated_spec, roles
+from semsim.federated.settings import federated_spec, role_of, roles
 from semsim.files.disk import SUMS, damaged_files, set_aside, write_sums
 from semsim.mistakes import SpecError, blame_argument, sentence
 from semsim.scenario.building import build_learner
@@ -131,7 +131,8 @@ def federated_weights(
     """
     shown = roles(scenario.federated.model_copy(update={"client": None}))
     names = [f"client-{client}/{name}" for _, client in shown for name in (WEIGHTS, zoo.OF_TASK)]
-    wanted = place / f"client-{scenario.federated.client or 0}" / WEIGHTS
+    role = role_of(scenario.federated, scenario.federated.client or 0)
+    wanted = place / f"client-{role}" / WEIGHTS
     if _finished(place, names) and wanted.is_file():
         return wanted
     clients = ScenarioClients(scenario, str(device))

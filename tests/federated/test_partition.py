@@ -68,6 +68,13 @@ def test_the_validation_is_shared_out_by_the_same_table() -> None:
         np.testing.assert_allclose(counts, 300 * table[kind], atol=1)  # rounded at two edges
 
 
+def test_a_class_that_only_the_validation_has_goes_to_all_alike() -> None:
+    rule, wider = settings(partition="by_class", clients=5), payload(210, classes=7)
+    tested = split(wider, rule, 5, shares(payload(210, classes=5), rule, 5))
+    assert sorted(i for part in tested for i in part) == list(range(210))
+    assert {labels_of(wider, part).count(6) for part in tested} == {6}  # of 30
+
+
 def test_files_stay_whole(tmp_path: Path) -> None:
     for number in range(5):
         pixels = torch.randint(256, (40, 40, 3), generator=stream(number, "file")).byte().numpy()
@@ -77,6 +84,11 @@ def test_files_stay_whole(tmp_path: Path) -> None:
     files = [{i // 3 for i in part} for part in parts]
     assert not files[0] & files[1] and sum(map(len, parts)) == 15
     assert all(len(part) == 3 * len(own) for part, own in zip(parts, files, strict=True))
+    table = shares(folder, settings(partition="by_file", clients=2), 1)
+    other = Folder(str(tmp_path), crop=8, shrink=(1, 2), patches=3)
+    tested = split(other, settings(partition="by_file", clients=2), 1, table)  # a validation too
+    assert not {i // 3 for i in tested[0]} & {i // 3 for i in tested[1]}
+    assert sum(map(len, tested)) == 15
     with pytest.raises(ValueError, match="clients: 6 are more than 5 files"):
         split(folder, settings(partition="by_file", clients=6), seed=1)
 

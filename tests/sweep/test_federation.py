@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +34,7 @@ snr_db: [5]
 train:
   payload: {kind: arrays, path: toy.npz}
   batch_size: 2
-federated: {clients: 3, rounds: 16, local_steps: 2, partition: dirichlet}
+federated: {clients: 3, rounds: 4, local_steps: 2, partition: dirichlet}
 """
 FLSC = {
     "seed": 3,
@@ -70,6 +68,9 @@ def _beside_its_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     np.savez("toy.npz", x=images.astype(np.uint8), y=labels)
 
 
+BOTH: dict[str, Any] = {"metrics": ["psnr", "accuracy", "top3"]}
+
+
 def scenario(**federated: Any) -> Scenario:
     return Scenario.parse({**FLSC, "federated": {**FLSC["federated"], **federated}})
 
@@ -96,6 +97,12 @@ def test_a_run_trains_and_judges_a_link_of_each_task() -> None:
     assert not (place / "rounds.csv").stat().st_mtime > (place / "SHA256SUMS").stat().st_mtime
 
 
+def test_each_client_is_judged_by_the_metrics_of_its_task() -> None:
+    points = Scenario.parse({**FLSC, **BOTH}).points()
+    kinds = [[m.kind for m in p.scenario.of_client().metrics] for p in points]
+    assert kinds == [["psnr"], ["accuracy", "top3"]]
+
+
 def test_rows_tell_clients_apart_where_their_links_differ() -> None:
     alone = scenario(aggregation="none", clients=2)
     labels = ["reconstruct, client 0", "classify, client 1"]
@@ -116,17 +123,31 @@ def test_a_swept_key_of_the_federation_makes_trainings_of_its_own() -> None:
     assert len(points) == 4 and len({p.scenario.training_hash() for p in points}) == 2
 
 
+#: kill -9 in the third round, after the first of its clients
+DEADLY = """
+import os, signal
+from semsim.cli import app
+from semsim.federated.federation import Federation
+
+def tell(self, client, done, asked, loss):
+    if self.server.round == 2 and done == 1:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+Federation._tell = tell
+app()
+"""
+
+
 @pytest.mark.slow
-def test_kill_9_at_any_round_leaves_the_same_digits() -> None:
+def test_kill_9_within_a_round_leaves_the_same_digits() -> None:
     Path("toy.yaml").write_text(WRITTEN)
     scenario = Scenario.load("toy.yaml")
     list(train_all(scenario, Path("whole"), "cpu"))
-    command = [sys.executable, "-m", "semsim.cli", "train", "toy.yaml", "--out", "killed"]
-    with subprocess.Popen(command, stderr=subprocess.PIPE) as process:
-        deadline = time.monotonic() + 300
-        while not list(Path("killed").rglob("federation.old.pt")) and time.monotonic() < deadline:
-            time.sleep(0.005)
-        os.kill(process.pid, signal.SIGKILL)
+    command = [sys.executable, "-c", DEADLY, "train", "toy.yaml", "--out", "killed"]
+    killed = subprocess.run(command, capture_output=True, check=False)
+    assert killed.returncode == -signal.SIGKILL
+    assert list(Path("killed").rglob("federation.old.pt"))
+    assert not list(Path("killed").rglob("weights.safetensors"))
     list(train_all(scenario, Path("killed"), "cpu"))
     one, other = (
         load_file(next(Path(folder).rglob("client-0/weights.safetensors")))
@@ -168,6 +189,17 @@ def test_what_cannot_be_met_is_told_at_its_key(federated: dict[str, Any], says: 
     assert says in str(told.value) and "\n" not in str(told.value)
 
 
+def test_any_client_can_be_shown() -> None:
+    one = {"clients": 3, "rounds": 1, "local_steps": 1, "tasks": ["reconstruct"]}
+    values = {**FLSC, "transmitter": {"kind": "deepjscc", "cbr": "1/6", "width": 4, "depth": 1}}
+    values |= {"receiver": None, "metrics": ["psnr"]}
+    values["train"] = {k: v for k, v in FLSC["train"].items() if not k.startswith("val")}
+    rows = [
+        run(Scenario.parse({**values, "federated": {**one, "client": k}}), "out") for k in (0, 2)
+    ]
+    assert rows[0]["value"].equals(rows[1]["value"])
+
+
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
@@ -190,11 +222,33 @@ def test_parts_that_do_not_go_together_are_told(changes: dict[str, Any], says: s
             "reconstruct",
             "classify",
         ]
+        parted = [
+            p.scenario.of_client().metrics for p in Scenario.parse({**values, **BOTH}).points()
+        ]
+        assert [m.kind for m in parted[0]] == ["psnr"]  # no client is judged by classes in vain
         values["federated"] = {**FLSC["federated"], "tasks": ["retrieve"]}
         says = "federated.tasks: 'deepjscc' knows no task 'retrieve'"
     with pytest.raises(SpecError) as told:
         preflight(Scenario.parse(values).points(), CPU)
     assert says in str(told.value)
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({}, "train: missing, so federated has nothing to do; leave it out"),
+        ({"train": FLSC["train"], "weights": "a.safetensors"}, "transmitter.weights: a.safe"),
+    ],
+)
+def test_a_federation_that_would_train_nothing_is_refused(
+    changes: dict[str, Any], says: str
+) -> None:
+    values = {k: v for k, v in FLSC.items() if k != "train"} | changes
+    Path("a.safetensors").touch()
+    values["transmitter"] = {**FLSC["transmitter"], "weights": values.pop("weights", None)}
+    with pytest.raises(SpecError) as told:
+        Scenario.parse(values)
+    assert str(told.value).startswith(says)
 
 
 def test_a_task_without_labels_ends_in_one_sentence_and_code_2() -> None:
