@@ -255,6 +255,8 @@ def rehearse(scenario: Scenario, built: Built) -> bool:
 
 def _rehearse_end(scenario: Scenario, built: Built) -> None:
     """Let the task set what it sets after a training, so that what is lacking shows now."""
+    if not built.task.trainable:
+        return  # spares reading all files once more
     try:
         built.task.after_training(*training_data(scenario))
     except ValueError as error:
