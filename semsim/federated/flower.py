@@ -30,6 +30,9 @@ ANYONE = -1  #: of a node that plays any client
 HALF = "|bf16"  #: after the name of a tensor that NumPy has no type for
 INSTALL = "write engine: local, or pip install 'semsim-wireless[federated]'"
 POLL_S = 0.2  #: between looks at which nodes are there
+#: of a simulated client: Flower hands jobs even to a process that died, so Ray revives it, and
+#: does again what it was doing; who dies of it twice vanishes
+RESOURCES = {"num_cpus": 1.0, "num_gpus": 0.0, "max_restarts": -1, "max_task_retries": 1}
 Made = Callable[[Any], tuple[Clients, Path]]
 
 
@@ -261,7 +264,7 @@ def simulate(federation: Federation) -> None:
             server_app=server,
             client_app=client_app(_Fixed(federation.clients, federation.folder / OWN)),
             num_supernodes=settings.clients,
-            backend_config={"client_resources": {"num_cpus": 1.0, "num_gpus": 0.0}},
+            backend_config={"client_resources": RESOURCES},
         )
     except RuntimeError as error:
         if not failed:
