@@ -67,6 +67,17 @@ class Batches:
                 yield index, list(group), list(group.values())
                 index += 1
 
+    def numbers(self) -> Iterator[tuple[int, list[int]]]:
+        """Yield (batch index, numbers) of the same plan.
+
+        Nothing is loaded where the payload says by ``item_shape`` that all items have one shape.
+        """
+        if getattr(self.payload, "item_shape", None) is None:
+            yield from ((index, numbers) for index, numbers, _ in self.plan())
+            return
+        for index, start in enumerate(range(0, self.max_items, self.batch_size)):
+            yield index, list(range(start, min(start + self.batch_size, self.max_items)))
+
     def items(self, numbers: Sequence[int]) -> list[Any]:
         """Return the first user's items of these numbers."""
         return _pairs(self.payload, [number % len(self.payload) for number in numbers])

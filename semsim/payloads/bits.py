@@ -26,6 +26,7 @@ class Bits(Dataset[tuple[Tensor, Tensor]]):
     def __init__(self, count: int = 1000, length: int = 1024, *, seed: int = 0) -> None:
         check_counts(count=count, length=length)
         self.count, self.length, self.seed = count, length, seed
+        self.item_shape = (length,)  # of every source, so that nobody need look
 
     def __len__(self) -> int:
         return self.count

@@ -72,6 +72,11 @@ class Folder(ImagePayload):
         self._kept: dict[int, Tensor] = {}
         self._room = KEEP_BYTES
 
+    @property
+    def item_shape(self) -> tuple[int, ...] | None:
+        """Shape of every source, where they are cut to one."""
+        return None if self._crop is None else (3, self._crop, self._crop)
+
     def __len__(self) -> int:
         return len(self.files) * self._patches
 

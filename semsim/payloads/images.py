@@ -24,6 +24,11 @@ class ImagePayload(Dataset[tuple[Tensor, Tensor | int]]):
     name: str
     labels: Sequence[int] | None = None
 
+    @property
+    def item_shape(self) -> tuple[int, ...] | None:
+        """Shape of every source, where all have one that is known without looking."""
+        return None
+
     def __len__(self) -> int:
         raise NotImplementedError
 

@@ -49,6 +49,12 @@ class Synthetic(ImagePayload):
         self._draw = _dead_leaves if texture == "dead_leaves" else _pink
         self._kept: dict[int, Tensor] = {}
 
+    @property
+    def item_shape(self) -> tuple[int, ...]:
+        """Shape of every source."""
+        frames = () if self.frames is None else (self.frames,)
+        return (*frames, 3, self.size, self.size)
+
     def __len__(self) -> int:
         return self.count
 

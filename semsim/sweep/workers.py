@@ -232,7 +232,7 @@ class _Driver:
             self.open.append(open_)
             values = link.scenario.to_dict()
             weights = None if link.weights is None else str(link.weights)
-            for index, numbers, _ in evaluation.batches.plan():
+            for index, numbers in evaluation.batches.numbers():
                 if open_.finished:
                     break
                 if snrs := _ahead(evaluation, index):
