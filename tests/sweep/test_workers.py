@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -144,6 +145,7 @@ def test_workers_that_die_again_and_again_change_no_digit(monkeypatch: pytest.Mo
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(not shutil.which("ps"), reason="needs the command ps")
 def test_ctrl_c_and_kill_leave_no_worker_and_go_on_to_the_same_digits() -> None:
     text = TOY.replace("ToyTransmitter}", "ToyTransmitter, pause_s: 0.3}")
     Path("toy.yaml").write_text(text)
