@@ -88,6 +88,7 @@ TASKS = {
     "recognise": "semsim.tasks.meaning:Recognise",
     "retrieve": "semsim.tasks.meaning:Retrieve",
     "fill_in": "semsim.csi.pretrain:FillIn",
+    "predict_channel": "semsim.csi.recurrent:PredictChannel",
     "estimate_channel": "semsim.csi.tasks:EstimateChannel",
     "classify_channel": "semsim.csi.tasks:ClassifyChannel",
 }

@@ -13,10 +13,11 @@ from channels.blocks import per_use
 from channels.checks import check_choice, check_count, check_positive
 from channels.csi import FeedbackCSI
 from semsim.csi.adapt import encoder_of
+from semsim.csi.kalman import kalman
 from semsim.csi.model import WirelessGPT
 from semsim.csi.rivals import own_autoregression
 
-By = Literal["hold", "ar", "wirelessgpt"]
+By = Literal["hold", "ar", "kalman", "wirelessgpt"]
 
 
 class PredictedCSI(FeedbackCSI):
@@ -27,14 +28,15 @@ class PredictedCSI(FeedbackCSI):
     Each coherence block has a history of its own; over an OFDM grid one per slot of an item, over
     antenna pairs and groups of subcarriers. Only the latest report of each block or slot is
     charged. That is all there is where a report is sent every ``interval_s`` anyway, as over slots
-    of that length; where blocks are longer, the reports between them are free, and ``ar`` and
-    ``wirelessgpt`` know more than they pay for.
+    of that length; where blocks are longer, the reports between them are free, and all but
+    ``hold`` know more than they pay for.
 
     Args:
         delay_s: age of the latest report when it is used, in s; a multiple of interval_s.
         by: ``hold`` takes the latest report for the channel of now, which is ``feedback``; ``ar``
-            continues each item's history by a linear recursion fitted to it; ``wirelessgpt`` asks
-            a pre-trained model.
+            continues each item's history by a linear recursion fitted to it; ``kalman`` by the
+            filter of the Doppler shift and noise that fit its history best, see
+            :func:`semsim.csi.kalman.kalman`; ``wirelessgpt`` asks a pre-trained model.
         interval_s: from one report to the next, in s.
         reports: how many are looked at. What the model has learned has 20 slots in all: 12
             reports where 8 are to come.
@@ -115,6 +117,8 @@ class PredictedCSI(FeedbackCSI):
         """Return the next slots, [B, horizon or more, S, F], of histories h [B, M, S, F]."""
         if self.by == "ar":
             return own_autoregression(h, self.horizon, self.order)
+        if self.by == "kalman":
+            return kalman(h, self.horizon, order=self.reports)
         assert self.network is not None  # for mypy: by wirelessgpt has one
         return predict(self.network, h, self.horizon)
 

@@ -91,7 +91,7 @@ def own_autoregression(h: Tensor, horizon: int, order: int, *, ridge: float = 1e
 def jakes(h: Tensor, horizon: int, doppler: Tensor, n0: Tensor, order: int = 16) -> Tensor:
     """Return the linear MMSE prediction where all waves come from all sides: Clarke's correlation.
 
-    What a Kalman filter with Jakes' spectrum comes to in the end, over a window of ``order`` slots.
+    What a Kalman filter with Jakes' spectrum comes to at most, over a window of ``order`` slots.
 
     Args:
         h: [B, T, S, F], of mean power 1.

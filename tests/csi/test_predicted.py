@@ -56,7 +56,7 @@ def test_hold_is_late_feedback(name: str) -> None:
 
 @pytest.mark.parametrize("name", CHANNELS)
 def test_every_predictor_tells_a_gain_of_each_use(name: str, weights: str) -> None:
-    for by, model in (("ar", None), ("wirelessgpt", weights)):
+    for by, model in (("ar", None), ("kalman", None), ("wirelessgpt", weights)):
         csi, state = told(PredictedCSI(1e-3, by, model=model, reports=8), name)
         assert csi.h.shape == state.h.shape
         assert csi.h.dtype == state.h.dtype
@@ -66,9 +66,10 @@ def test_every_predictor_tells_a_gain_of_each_use(name: str, weights: str) -> No
 
 
 def test_a_fit_beats_hold_where_many_elements_tell_of_it() -> None:
-    held = error(*told(PredictedCSI(1e-3, "hold"), "grid", batch=20))
-    continued = error(*told(PredictedCSI(1e-3, "ar"), "grid", batch=20))
-    assert continued < held / 2
+    held = error(*told(PredictedCSI(1e-3, "hold"), "grid", batch=10))
+    for by in ("ar", "kalman"):
+        continued = error(*told(PredictedCSI(1e-3, by), "grid", batch=10))
+        assert continued < held / 2
 
 
 def test_a_perfect_model_tells_each_block_s_own_future(weights: str) -> None:
@@ -115,12 +116,13 @@ sweep:
   csi.tx:
     hold: {{kind: predicted, delay_s: 1.0e-3, by: hold}}
     AR: {{kind: predicted, delay_s: 1.0e-3, reports: 8}}
+    Kalman: {{kind: predicted, delay_s: 1.0e-3, by: kalman, reports: 8}}
     WirelessGPT: {{kind: predicted, delay_s: 1.0e-3, by: wirelessgpt, reports: 8, model: {weights}}}
 """
     (tmp_path / "late.yaml").write_text(text)
     points = Scenario.load(tmp_path / "late.yaml").points()
-    assert [math.isfinite(p.scenario.check()[0]["value"]) for p in points] == [True] * 3
-    assert points[2].scenario.content["data"].keys() == {weights}
+    assert [math.isfinite(p.scenario.check()[0]["value"]) for p in points] == [True] * 4
+    assert points[3].scenario.content["data"].keys() == {weights}
 
 
 @pytest.mark.parametrize(
