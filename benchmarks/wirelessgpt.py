@@ -1,12 +1,13 @@
 """WirelessGPT against its classical rivals: prediction, estimation, sensing, a link, and cost.
 
     python benchmarks/wirelessgpt.py predict estimate sense tune wifi link cost rate
-        [--model WEIGHTS] [--drops 1024] [--seeds 3] [--steps 100] [--wifi PACK]
-        [--out results/wirelessgpt]
+        [--model WEIGHTS] [--lstm WEIGHTS] [--drops 1024] [--seeds 3] [--steps 100]
+        [--wifi PACK] [--out results/wirelessgpt]
 
 PACK is wifi_intel5300.npz, of the Intel 5300; without it that section is left out.
 
-WEIGHTS is task.safetensors of ``semsim train scenarios/train/wirelessgpt-small.yaml``, or a name.
+WEIGHTS is task.safetensors of ``semsim train scenarios/train/wirelessgpt-small.yaml``, or a name;
+of --lstm that of ``scenarios/train/lstm-predictor.yaml``, without which that rival is left out.
 Each section prints a table and writes it to OUT/SECTION.md. Values are means over held-out drops,
 or over seeds, with half of their 95 % interval. Times are of this process alone. Takes about 30
 minutes on one core, most of it for the link.
@@ -18,13 +19,14 @@ from __future__ import annotations
 
 import argparse
 import copy
+import functools
 import itertools
 import math
 import statistics
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from scipy import special
@@ -32,21 +34,26 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from channels.awgn import AWGN
+from channels.doppler import doppler_hz
 from semsim import Scenario, zoo
 from semsim.codecs.observed import Observed, ObservedTransmitter
 from semsim.csi import WirelessGPT
 from semsim.csi.adapt import encoder_of
 from semsim.csi.blocks import Attention, Block
+from semsim.csi.kalman import kalman
 from semsim.csi.patches import hide, patchify, unpatchify
 from semsim.csi.predicted import predict
 from semsim.csi.pretrain import FillIn, noisy
+from semsim.csi.recurrent import PredictChannel
 from semsim.csi.rivals import Autoregression, LinearMMSE, hold, jakes
 from semsim.csi.tasks import EstimateChannel
 from semsim.evaluation import Stop, evaluate
+from semsim.metrics.base import Metric, Outcome
+from semsim.metrics.error import ChannelNMSE, RateLoss
 from semsim.nn.lowmem import low_memory
 from semsim.nn.saved import saved_bytes
 from semsim.payloads.channel_activity import ChannelActivity
-from semsim.payloads.channels import Channels, best_beam
+from semsim.payloads.channels import Channels, best_beam, parts
 from semsim.payloads.measured import MeasuredChannels
 from semsim.seeds import stream
 from semsim.training.loop import Training
@@ -55,7 +62,6 @@ from semsim.types import AnyLink
 
 SEEN, HORIZON = 16, 4
 POOL = 2048  #: labelled drops in all
-LIGHT = 299_792_458.0
 COMMON: dict[str, Any] = {"subcarriers": 16, "speed_mps": (11.2, 27.7)}  # 40 to 100 km/h
 DROPS: dict[str, dict[str, Any]] = {
     "UMi (trained on)": {"model": "umi"},
@@ -80,8 +86,13 @@ def seen_at(h: Tensor, snr_db: float, seed: int) -> Tensor:
     return noisy(h, torch.full((len(h),), snr_db), stream(seed, "noise", snr_db))
 
 
+def judged(metric: Metric, told: Tensor, truth: Tensor) -> Tensor:
+    wanted = parts(truth)
+    return metric(Outcome(parts(told), wanted, wanted))
+
+
 def nmse(told: Tensor, truth: Tensor) -> Tensor:
-    return (told - truth).abs().square().flatten(1).sum(1) / truth.abs().square().flatten(1).sum(1)
+    return judged(ChannelNMSE(), told, truth)
 
 
 def in_db(values: Tensor) -> str:
@@ -114,38 +125,42 @@ def control(model: WirelessGPT) -> WirelessGPT:
 def predicting(model: WirelessGPT, arguments: argparse.Namespace) -> Rows:
     """NMSE in dB of slots 17 to 20 from 1 to 16, and the rate that precoding to them loses."""
     yield ("drops", "SNR dB", "rival", "NMSE dB", "rate lost at 10 dB, bit/use")
-    parts = [drawn(2048, 50 + i, **DROPS[name])[0] for i, name in enumerate(list(DROPS)[:2])]
-    learned_from = torch.cat(parts)
+    learned_from = torch.cat(
+        [drawn(2048, 50 + i, **DROPS[name])[0] for i, name in enumerate(list(DROPS)[:2])]
+    )
     fitted = {
         snr: Autoregression.fit(
             seen_at(learned_from[:, :SEEN], snr, 9), learned_from[:, SEEN:], SEEN
         )
         for snr in SNRS_DB
     }
-    random = control(model)
+    random, lstm = control(model), None
+    if arguments.lstm is not None:
+        lstm = lstm_of(arguments.lstm).network
     for number, (name, options) in enumerate(DROPS.items()):
         h, facts, payload = drawn(arguments.drops, 900 + number, **options)
         site = payload.site
-        doppler = facts["speed_mps"] / LIGHT * site.carrier_hz * site.slot_s
+        doppler = doppler_hz(facts["speed_mps"], site.carrier_hz) * site.slot_s
         for snr in SNRS_DB:
             seen, truth = seen_at(h[:, :SEEN], snr, number), h[:, SEEN:]
             n0 = torch.full((len(h),), 10 ** (-snr / 10))
             told = {
                 "hold": hold(seen, HORIZON),
                 "AR(16) fitted to training drops at this SNR": fitted[snr](seen),
-                "Clarke, true Doppler": jakes(seen, HORIZON, doppler, n0),
+                "MMSE over Clarke's spectrum, true Doppler": jakes(seen, HORIZON, doppler, n0),
+                "Kalman, Jakes' true Doppler": kalman(seen, HORIZON, doppler, n0),
+                "Kalman, the likeliest Doppler": kalman(seen, HORIZON, None, n0),
                 "random network": batches(lambda x: predict(random, x, HORIZON), seen),
                 "WirelessGPT": batches(lambda x: predict(model, x, HORIZON), seen),
             }
+            if lstm is not None:
+                told["LSTM, same training"] = batches(lstm, seen)
             for rival, channel in told.items():
                 yield name, f"{snr:g}", rival, in_db(nmse(channel, truth)), lost(channel, truth)
 
 
-def lost(told: Tensor, truth: Tensor, snr: float = 10.0) -> str:
-    power = truth.abs().square().sum(2)
-    length = told.abs().square().sum(2).clamp(min=1e-30)
-    met = (told.conj() * truth).sum(2).abs().square() / length
-    rate = (torch.log2(1 + snr * power) - torch.log2(1 + snr * met)).flatten(1).mean(1).double()
+def lost(told: Tensor, truth: Tensor) -> str:
+    rate = judged(RateLoss(10.0), told, truth).double()
     return f"{float(rate.mean()):.3f} ± {1.96 * float(rate.std()) / math.sqrt(len(rate)):.3f}"
 
 
@@ -155,11 +170,13 @@ def estimating(model: WirelessGPT, arguments: argparse.Namespace) -> Rows:
     pool, _, _ = drawn(POOL, 60, model="umi")
     h, _, _ = drawn(arguments.drops, 910, model="umi")
     random = control(model)
-    many = LinearMMSE.fit(pool)
+    many = {slots: LinearMMSE.fit(pool, slots) for slots in (1, model.patch[0])}
     for snr in (-5.0, 0.0, 10.0, 20.0):
         seen, n0 = seen_at(h, snr, 1), torch.full((len(h),), 10 ** (-snr / 10))
         yield "-", f"{snr:g}", "LS", in_db(nmse(seen, h))
-        yield POOL, f"{snr:g}", f"LMMSE, covariance of {POOL} drops", in_db(nmse(many(seen, n0), h))
+        for slots, rival in many.items():
+            name = f"LMMSE over {slots} slots, covariance of {POOL} drops"
+            yield POOL, f"{snr:g}", name, in_db(nmse(rival(seen, n0), h))
         features = {
             "raw patch (patch-wise linear MMSE)": lambda x: raw(model, x),
             "z of a random network": lambda x: z(random, x),
@@ -172,11 +189,11 @@ def estimating(model: WirelessGPT, arguments: argparse.Namespace) -> Rows:
             rival = f"LMMSE, covariance of {labels} drops"
             yield f"{labels}", f"{snr:g}", rival, in_db(nmse(few(seen, n0), h))
             for rival, feature in features.items():
-                parts = [
+                found = [
                     probe(model, feature, pool[i * labels : (i + 1) * labels], seen, h, snr, i)
                     for i in range(arguments.seeds)
                 ]
-                yield f"{labels}", f"{snr:g}", rival, over_seeds(parts, 2)
+                yield f"{labels}", f"{snr:g}", rival, over_seeds(found, 2)
 
 
 def raw(model: WirelessGPT, h: Tensor) -> Tensor:
@@ -290,28 +307,45 @@ def logistic(x: Tensor, y: Tensor, classes: int) -> Tensor:
 
 
 def tuning(weights: str, arguments: argparse.Namespace) -> Rows:
-    """Estimation after the same steps on the same labels: encoders tuned, and one from scratch."""
-    yield ("labels", "encoder", "learns", "NMSE dB at 10 dB")
+    """Tasks after the same steps on the same labels: encoders tuned, and networks from scratch."""
+    yield ("task", "labels", "network", "learns", "NMSE dB at 10 dB")
     tested = Channels("umi", arguments.drops, seed=930, **COMMON)
     for labels in (POOL // 100, POOL // 10):
         cases = [(None, "full"), (None, "frozen")]
         cases += [(weights, how) for how in ("frozen", "partial", "lora", "full")]
-        for encoder, tune in cases:
-            found = []
-            for seed in range(arguments.seeds):
-                torch.manual_seed(seed)
-                task = EstimateChannel(encoder, tune=tune, features="both")
-                payload = Channels("umi", labels, seed=90 + seed, **COMMON)
-                spec = TrainSpec(
-                    steps=arguments.steps, batch_size=16, lr=1e-3, optimiser="muon",
-                    snr_db=10.0, precision="bf16", ema=0.95,
-                )  # fmt: skip
-                with Training(observed(), payload, task, spec, seed=seed) as training:
-                    training.advance()
-                    training.finish()
-                found.append(measured(task, tested, "channel_nmse", 10.0))
+        for encoder, how in cases:
+            make = functools.partial(EstimateChannel, encoder, tune=how, features="both")
             name = "from scratch" if encoder is None else "pre-trained"
-            yield labels, name, tune, over_seeds(found, 2)
+            yield ("estimate", labels, name, how, taught(make, labels, "link", tested, arguments))
+        predictors: dict[str, Callable[[], Any]] = {
+            "LSTM from scratch": PredictChannel,
+            "transformer from scratch": lambda: filling(None),
+            "pre-trained": lambda: filling(weights),
+        }
+        for name, make in predictors.items():
+            yield "predict", labels, name, "full", taught(make, labels, "task", tested, arguments)
+    told = measured(filling(weights), tested, "channel_nmse", 10.0)
+    yield "predict", 0, "pre-trained", "nothing", f"{told:.2f}"
+
+
+def taught(
+    make: Callable[[], Any], labels: int, through: Literal["link", "task"], tested: Channels,
+    arguments: argparse.Namespace,
+) -> str:  # fmt: skip
+    """Return the NMSE in dB that a task comes to with few labels, over seeds."""
+    found = []
+    for seed in range(arguments.seeds):
+        torch.manual_seed(seed)
+        task, payload = make(), Channels("umi", labels, seed=90 + seed, **COMMON)
+        spec = TrainSpec(
+            steps=arguments.steps, batch_size=16, lr=1e-3, optimiser="muon", snr_db=10.0,
+            through=through, precision="bf16", ema=0.95,
+        )  # fmt: skip
+        with Training(observed(), payload, task, spec, seed=seed) as training:
+            training.advance()
+            training.finish()
+        found.append(measured(task, tested, "channel_nmse", 10.0))
+    return over_seeds(found, 2)
 
 
 def observed() -> Observed:
@@ -355,6 +389,10 @@ def on_wifi(weights: str, arguments: argparse.Namespace) -> Rows:
 
 def held_up(h: Tensor, half: int) -> Tensor:
     return h[..., half - 1 : half].expand(*h.shape[:3], h.shape[3] - half)
+
+
+def lstm_of(weights: str) -> PredictChannel:
+    return PredictChannel(**zoo.specs(weights)["network"], weights=weights, trainable=False)
 
 
 def filling(weights: str | None) -> FillIn:
@@ -416,6 +454,7 @@ def linking(model: str, arguments: argparse.Namespace) -> Rows:
             "true": {"kind": "perfect"},
             "hold": late | {"by": "hold"},
             "AR": late | {"by": "ar", "order": 4},
+            "Kalman": late | {"by": "kalman"},
             "WirelessGPT": late | {"by": "wirelessgpt", "model": model},
         }
         found = {name: of_link(link, speed, csi, arguments) for name, csi in sources.items()}
@@ -553,6 +592,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("sections", nargs="*", default=SECTIONS, help=", ".join(SECTIONS))
     parser.add_argument("--model", help="weights; a fresh network where left out")
+    parser.add_argument("--lstm", help="weights of the LSTM rival")
     parser.add_argument("--drops", type=int, default=1024)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=100, help="of each tuning")

@@ -6,6 +6,7 @@ All take H [B, T, S, F], complex. Predictors return the next slots, estimators t
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -112,24 +113,42 @@ def jakes(h: Tensor, horizon: int, doppler: Tensor, n0: Tensor, order: int = 16)
 
 @dataclass(frozen=True, eq=False)
 class LinearMMSE:
-    """The linear MMSE estimate of a slot seen through noise, over antennas and subcarriers.
+    """The linear MMSE estimate of slots seen through noise, over antennas and subcarriers.
 
     Args:
-        covariance: of a slot's S F values, [S F, S F], complex128.
+        covariance: of the values of so many slots together, [n S F, n S F], complex128.
+        slots: n that are estimated together.
     """
 
     covariance: Tensor
+    slots: int = 1
 
     @classmethod
-    def fit(cls, h: Tensor) -> LinearMMSE:
-        """Return it with the sample covariance of all slots of clean channels."""
-        x = h.flatten(2).flatten(0, 1).to(torch.complex128)
-        return cls(x.mT @ x.conj() / len(x))
+    def fit(cls, h: Tensor, slots: int = 1) -> LinearMMSE:
+        """Return it with the sample covariance of clean channels h [B, T, S, F].
+
+        Args:
+            h: of whose T all groups of slots are taken that do not overlap.
+            slots: that are estimated together.
+        """
+        x = _grouped(h, slots).flatten(0, 1)
+        return cls(x.mT @ x.conj() / len(x), slots)
 
     def __call__(self, seen: Tensor, n0: Tensor) -> Tensor:
         """Return estimates [B, T, S, F] of an observation with noise n0 [B]."""
-        values, vectors = torch.linalg.eigh(self.covariance.to(seen.device))
-        values = values.clamp(min=0)
-        turned = seen.flatten(2).to(torch.complex128) @ vectors.conj()  # V^H x, as rows
+        values, vectors = self._eigen
+        turned = _grouped(seen, self.slots) @ vectors.conj()  # V^H x, as rows
         kept = values / (values + n0.double()[:, None, None])
         return ((turned * kept) @ vectors.mT).view(seen.shape).to(torch.complex64)
+
+    @cached_property
+    def _eigen(self) -> tuple[Tensor, Tensor]:
+        values, vectors = torch.linalg.eigh(self.covariance)
+        return values.clamp(min=0), vectors
+
+
+def _grouped(h: Tensor, slots: int) -> Tensor:
+    """Return h [B, T, S, F] as groups of slots, [B, T / slots, slots S F], complex128."""
+    if slots < 1 or h.shape[1] % slots:
+        raise ValueError(f"slots divides the {h.shape[1]} slots of h, got {slots}")
+    return h.unflatten(1, (-1, slots)).flatten(2).to(torch.complex128)

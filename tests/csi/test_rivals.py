@@ -86,3 +86,20 @@ def test_linear_mmse_errs_as_theory_says() -> None:
     assert abs(slots.mean() - expected) < 5 * slots.std() / math.sqrt(2000)
     spread = (LinearMMSE.fit(h).covariance - covariance).abs().max()
     assert spread < 5 * float(covariance.diagonal().real.max()) / math.sqrt(2000)
+
+
+def test_slots_that_go_together_are_estimated_together() -> None:
+    """Slots that repeat each other: n of them are one slot at n times the SNR."""
+    h = complex_normal((400, 1, 2, 3), stream(1, "h"), torch.complex128).expand(-1, 4, -1, -1)
+    n0 = torch.full((400,), 0.4)
+    noise = complex_normal((400, 4, 2, 3), stream(1, "noise"), torch.complex128)
+    seen = h + math.sqrt(0.4) * noise
+    told = LinearMMSE(torch.ones(4, 4).kron(torch.eye(6)).to(h.dtype), 4)(seen, n0)
+    mean = seen.mean(dim=1, keepdim=True) / 1.1
+    torch.testing.assert_close(told, mean.expand(-1, 4, -1, -1).to(told.dtype))
+    fitted = LinearMMSE.fit(h, 2)
+    assert fitted.covariance.shape == (12, 12)
+    alike = fitted.covariance[:6, :6] - fitted.covariance[:6, 6:]
+    assert alike.abs().max() < 1e-12
+    with pytest.raises(ValueError, match="slots divides the 4 slots of h, got 3"):
+        LinearMMSE.fit(h, 3)
