@@ -99,6 +99,7 @@ METRICS = {
     "ssim": "semsim.metrics.image:SSIM",
     "ms_ssim": "semsim.metrics.image:MSSSIM",
     "ms_ssim_db": "semsim.metrics.image:MSSSIMdB",
+    "niqe": "semsim.metrics.image:NIQE",
     "ber": "semsim.metrics.signal:BER",
     "bler": "semsim.metrics.signal:BLER",
     "outage": "semsim.metrics.signal:Outage",

@@ -6,11 +6,15 @@ task makes of it with the payload's reference.
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from torch import Tensor
 
 from channels.units import linear_to_db
 from semsim.metrics.base import Metric, Outcome, Pair
+from semsim.metrics.niqe import LEAST_SIDE as LEAST_NIQE
+from semsim.metrics.niqe import niqe
 from semsim.metrics.ssim import LEAST_SIDE, TAPS, ms_ssim, ssim
 from semsim.ranges import check_follows, check_range, clip
 
@@ -97,6 +101,28 @@ class MSSSIMdB(MSSSIM):
         """Return the mean MS-SSIM in dB, at most 60 dB."""
         rest = torch.tensor(1 - mean, dtype=torch.float64).clamp(min=1e-6)  # float32 tells no more
         return -float(linear_to_db(rest))
+
+
+class NIQE(Metric):
+    """How far what the task makes is from undisturbed photos, with no reference: 0 is like them."""
+
+    name, label = "niqe", "NIQE"
+    better: Literal["higher", "lower"] = "lower"
+
+    def __call__(self, outcome: Outcome) -> Tensor:
+        """Return the NIQE of each image, [B]."""
+        image = outcome.output
+        if image.dim() != 4 or image.shape[1] not in (1, 3):
+            raise ValueError(
+                "niqe looks at images [B, 1 or 3, H, W], but the task gives "
+                f"{list(image.shape[1:])} per item; use a task that makes images"
+            )
+        if min(image.shape[-2:]) < LEAST_NIQE:
+            raise ValueError(
+                f"niqe needs images of at least {LEAST_NIQE}x{LEAST_NIQE} pixels, got "
+                f"{image.shape[-2]}x{image.shape[-1]}; use psnr or ssim instead"
+            )
+        return niqe(round_8bit(image))
 
 
 def round_8bit(image: Tensor) -> Tensor:

@@ -83,6 +83,7 @@ OUTCOMES = {
     "angle_delay_nmse": channel_outcome,
     "rate_loss": channel_outcome,
     "top3": logit_outcome,
+    "niqe": lambda: image_outcome(side=192),
     "outage": noted_outcome,
     "throughput": noted_outcome,
     **dict.fromkeys(
@@ -144,6 +145,8 @@ def test_ends_of_an_interval_may_lie_outside_the_range_or_be_unknown(name: str) 
         ("psnr", bit_outcome(1), "for bits use ber"),
         ("ssim", logit_outcome(1), "use a receiver of images"),
         ("ssim", image_outcome(1, side=8), "at least 11x11 pixels, got 8x8; use psnr"),
+        ("niqe", image_outcome(1, side=180), "at least 192x192 pixels, got 180x180; use psnr"),
+        ("niqe", logit_outcome(1), "use a task that makes images"),
         ("ms_ssim", image_outcome(1, side=32), "at least 176x176 pixels, got 32x32; use ssim"),
         ("task_psnr", logit_outcome(1), "use a payload with reference images"),
         ("accuracy", image_outcome(1), "use task: {kind: classify}"),
