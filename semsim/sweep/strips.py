@@ -112,7 +112,7 @@ def take_pictures(
             generator = stream(seed, "picture", device=device)
             every, outputs = task.send(link, begun, snr, generator)
             got, output = every[0], outputs[0]
-            picture = task.picture(got.estimate, output)
+            picture = task.picture(got.estimate, output, aim)
             if picture.dim() != 4 or picture.shape[1] != 3:
                 continue
             judged = picture is output if aims else picture is got.estimate and sent is batch

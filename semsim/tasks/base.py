@@ -129,8 +129,14 @@ class Task(nn.Module):
         given = self._prepared(source)
         return self.loss(self._output(given.source, given.side_info), source, target)
 
-    def picture(self, estimate: Tensor, output: Tensor) -> Tensor:
-        """Return what a picture strip shows, [B, 3, H, W]: the output where that is an image."""
+    def picture(self, estimate: Tensor, output: Tensor, target: Tensor) -> Tensor:
+        """Return what a picture strip shows, [B, 3, H, W]: the output where that is an image.
+
+        Args:
+            estimate: what arrived, [B, ...].
+            output: what ``forward`` made of it, [B, ...].
+            target: the payload's, to be shown beside it where that helps.
+        """
         return output if output.shape == estimate.shape else estimate
 
     def after_step(self) -> None:

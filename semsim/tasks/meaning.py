@@ -43,7 +43,7 @@ class Recognise(Task):
         _check_targets("recognise", output, target)
         return F.cross_entropy(output, target)
 
-    def picture(self, estimate: Tensor, output: Tensor) -> Tensor:
+    def picture(self, estimate: Tensor, output: Tensor, target: Tensor) -> Tensor:
         """Return a grey image: there is none to show."""
         return _no_picture(output)
 
@@ -97,7 +97,7 @@ class Retrieve(Task):
         _check_targets("retrieve", output, target)
         return F.cross_entropy(output / self.temperature, target)
 
-    def picture(self, estimate: Tensor, output: Tensor) -> Tensor:
+    def picture(self, estimate: Tensor, output: Tensor, target: Tensor) -> Tensor:
         """Return a grey image: there is none to show."""
         return _no_picture(output)
 

@@ -19,6 +19,7 @@ from semsim.seeds import stream
 from semsim.vision import dbdh
 from semsim.vision.dbdh.camera import jpeg, uniform, view
 from semsim.vision.dbdh.network import PRESETS
+from semsim.vision.dbdh.task import FOUND, TRUE, in_crop
 
 
 def pictures(count: int = 4, size: int = 64) -> Tensor:
@@ -349,8 +350,36 @@ def test_true_corners_give_full_marks_at_both_ends() -> None:
         step = 0 if at == "receiver" else 2**0.5 / 8  # the sender tells quarters of a pixel
         assert dbdh.VertexError()(seen).max() < step + 1e-4
         assert torch.equal(dbdh.BitAccuracy()(seen), dbdh.BitAccuracyOracle()(seen))
-        assert task.picture(seen.source, seen.output).shape == seen.source.shape
+        drawn = task.picture(seen.source, seen.output, target)
+        assert drawn.shape == seen.source.shape
+        assert (drawn - task.picture(seen.source, seen.output, torch.zeros(6))).abs().sum() < 6 * 3
     assert seen.source.shape == (6, 3, 64, 64)
+
+
+def test_the_true_outline_is_drawn_beside_the_one_found() -> None:
+    photos, target = batch()
+    task = fresh()
+    true = target[:, :8].view(-1, 4, 2)
+    task.network.locate = lambda image, views: true + torch.tensor([9.0, 0.0])
+    green, yellow = (torch.tensor(colour).view(3, 1, 1) for colour in (TRUE, FOUND))
+    for at in ("receiver", "sender"):
+        task.at = at
+        seen = outcome(task, photos, target)
+        drawn = task.picture(seen.source, seen.output, target)
+        # the middle of the side at the top left lies on the outline
+        found = (
+            square(64, true).expand(6, -1, -1) if at == "sender" else true + true.new_tensor([9, 0])
+        )
+        places = {green: true, yellow: found}
+        if at == "sender":
+            places[green] = in_crop(true, (true + true.new_tensor([9, 0])), 64)
+            whole_photo = square(128, true).expand(6, -1, -1)
+            assert torch.allclose(in_crop(true, whole_photo, 64), true / 2, atol=1e-3)
+        for colour, quad in places.items():
+            middle = (quad[:, 0] + quad[:, 3]) / 2
+            for image, (x, y) in zip(drawn, middle.tolist(), strict=True):
+                if 0 <= x < image.shape[2] and 0 <= y < image.shape[1]:
+                    assert torch.equal(image[:, int(y), int(x)], colour.flatten())
 
 
 def fresh() -> dbdh.Localise:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from channels.checks import check_choice
-from semsim.nn.geometry import rectify, square
+from semsim.nn.geometry import area, homography, rectify, square, transform
 from semsim.tasks.base import Prepared, Task
 from semsim.vision.dbdh.embedders import (
     SIDE,
@@ -22,6 +22,7 @@ from semsim.vision.dbdh.embedders import (
 from semsim.vision.dbdh.message import BITS
 from semsim.vision.dbdh.network import DBDH, localisation_loss
 
+FOUND, TRUE = (1.0, 0.85, 0.0), (0.0, 0.9, 0.3)  #: colours of outlines, red, green, blue
 STEPS = 4  #: of a corner in a pixel, as the sender tells it
 
 
@@ -116,9 +117,18 @@ class Localise(Task):
         bits, word, passed = read_message(self.method, estimate, within)
         return torch.cat([corners.flatten(1), bits, word, passed[:, None].float()], dim=1)
 
-    def picture(self, estimate: Tensor, output: Tensor) -> Tensor:
-        """Return photos with the outline found in them, [B, 3, H, W]; at the sender the crops."""
-        quad = whole(estimate) if self.at == "sender" else output[:, :8].view(-1, 4, 2)
+    def picture(self, estimate: Tensor, output: Tensor, target: Tensor) -> Tensor:
+        """Return photos with the true outline in green and that found in yellow, [B, 3, H, W].
+
+        At the sender these are the crops, with the true outline where it would lie in them.
+        """
+        found = quad = output[:, :8].view(-1, 4, 2)
+        if self.at == "sender":
+            quad = whole(estimate)
+        if has_corners(target):
+            true = true_corners(target).to(found)
+            true = in_crop(true, found, estimate.shape[-1]) if self.at == "sender" else true
+            estimate = draw_outline(estimate, true, TRUE)
         return draw_outline(estimate, quad)
 
     def loss(self, output: Tensor, source: Tensor, target: Tensor) -> Tensor:
@@ -129,8 +139,13 @@ class Localise(Task):
         return localisation_loss(output, corners)
 
 
+def has_corners(target: Tensor) -> bool:
+    """Tell whether targets are eight coordinates and 30 bits."""
+    return target.dim() == 2 and target.shape[1] == 8 + BITS and target.is_floating_point()
+
+
 def true_corners(target: Tensor) -> Tensor:
-    if target.dim() != 2 or target.shape[1] != 8 + BITS or not target.is_floating_point():
+    if not has_corners(target):
         raise ValueError(
             "hidden codes are judged against eight coordinates and 30 bits, as payload dbdh has "
             f"them; this payload's target is {target.dtype} {list(target.shape)}"
@@ -149,7 +164,15 @@ def whole(crop: Tensor) -> Tensor:
     return square(crop.shape[-1], crop).expand(len(crop), -1, -1)
 
 
-def draw_outline(image: Tensor, quad: Tensor, colour: Sequence[float] = (1, 0.85, 0)) -> Tensor:
+def in_crop(quad: Tensor, cut: Tensor, side: int) -> Tensor:
+    """Return where a quadrilateral of the photo lies in the upright crop of another, [B, 4, 2]."""
+    corners = square(side, quad).expand(len(quad), -1, -1)
+    flat = area(cut).abs() < 1  # as rectify has it: such a crop shows nothing
+    usable = torch.where(flat[:, None, None], corners, cut)
+    return transform(homography(usable, corners), quad)
+
+
+def draw_outline(image: Tensor, quad: Tensor, colour: Sequence[float] = FOUND) -> Tensor:
     """Return images with the outline of a quadrilateral, one and a half pixels wide."""
     height, width = image.shape[2:]
     y = (torch.arange(height, device=image.device) + 0.5).view(1, 1, -1, 1)
