@@ -12,6 +12,7 @@ from semsim.mistakes import IN_SWEEP, SpecError
 from semsim.scenario.building import Built
 from semsim.scenario.room import is_large
 from semsim.scenario.scenario import Point, Scenario
+from semsim.sweep.outlook import training_line
 from semsim.sweep.trained import learns, rehearse
 from semsim.types import AnyLink
 
@@ -129,6 +130,7 @@ def _is_random(link: AnyLink) -> bool:
 def preflight_report(scenario: Scenario, device: torch.device) -> tuple[list[str], list[str]]:
     """Return what a run would do, link by link, and warnings, after sending items through each."""
     points, seconds, lines, warnings = scenario.points(), 0.0, list[str](), list[str]()
+    trainings: dict[str, str] = {}
     for point, built, _ in tried(points, device):
         row = point.scenario.check(built)[0]  # the first item also paid for imports and caches
         items = point.scenario.stop_rule().max_items or len(built.payload)
@@ -136,6 +138,9 @@ def preflight_report(scenario: Scenario, device: torch.device) -> tuple[list[str
         lines.append(_line(point, built, row, items))
         if _could_have_weights(point) and _is_random(built.link):
             warnings.append(_is_untrained(point))
+        own = point.scenario
+        if own.trains() and learns(built) and own.training_hash() not in trainings:
+            trainings[own.training_hash()] = training_line(point.name, own, built)
     snrs = ", ".join(f"{snr:g}" for snr in points[0].scenario.snr_db)
     if len(lines) < len(points):
         seconds *= len(points) / len(lines)
@@ -144,7 +149,7 @@ def preflight_report(scenario: Scenario, device: torch.device) -> tuple[list[str
         )
     head = f"{scenario.name}: {len(points)} link(s) at snr_db {snrs} on {device}"
     tail = f"  item by item this would take {seconds:.0f} s; batches may be faster"
-    return [head, *lines, tail], warnings
+    return [head, *lines, *trainings.values(), tail], warnings
 
 
 def _line(point: Point, built: Built, row: Row, items: int) -> str:

@@ -20,8 +20,10 @@ from typer.testing import CliRunner
 from semsim import zoo
 from semsim.cli import app
 from semsim.mistakes import SpecError
+from semsim.scenario.fields import train_spec
 from semsim.scenario.loading import pick_device
 from semsim.scenario.scenario import Scenario
+from semsim.sweep import outlook
 from semsim.sweep.preflight import preflight, preflight_report
 from semsim.sweep.sweep import run
 from semsim.sweep.trained import KEPT, own_weights, stages_of, train_all
@@ -67,6 +69,35 @@ def test_a_link_without_parameters_is_not_trained_and_that_is_said(
     trained, left = train_all(beside(), Path("out"))
     assert trained.startswith("learned: out/training") and left == "classical: nothing to train"
     assert len(list(Path("out/training").iterdir())) == 1
+
+
+def test_check_says_how_long_trainings_may_take(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(outlook, "step_seconds", lambda *_: 50.0)
+    told = [line for line in preflight_report(beside(), CPU)[0] if "training " in line]
+    assert told == [
+        "  training learned: about 2.5 min (3 steps of 2 items; an estimate from 2 items, without "
+        "validations; larger batches may take less)"
+    ]
+    train = {**VALUES["train"], "minutes": 4}
+    told = preflight_report(scenario(train=train), CPU)[0]
+    assert told[-2].endswith(": 4 min as train.minutes says")
+    stages = {**VALUES["train"], "stages": [{"minutes": 4}, {"steps": 216}]}
+    told = preflight_report(scenario(train=stages), CPU)[0]
+    assert "4 min as train.minutes says + about 3 h (216 steps of 2 items" in told[-2]
+
+
+def test_the_time_of_a_step_leaves_the_parts_as_they_were() -> None:
+    """Weights and gradients; the time itself is the machine's."""
+    own = scenario(train={**VALUES["train"], "batch_size": 8})
+    built = own.build(CPU)
+    before = {k: v.clone() for k, v in built.link.state_dict().items()}
+    assert outlook.step_seconds(own, built, train_spec(own.train)) > 0
+    after = built.link.state_dict()
+    assert all(torch.equal(v, after[k]) for k, v in before.items())
+    assert all(p.grad is None for p in built.link.parameters())
+    assert [outlook.words(s) for s in (0.123, 89, 90, 6000, 2e5, 1e8)] == [
+        "0.12 s", "89 s", "1.5 min", "1.7 h", "2.3 days", "1157 days",
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize(
