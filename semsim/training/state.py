@@ -200,9 +200,8 @@ def _optimiser(nets: nn.ModuleDict, spec: TrainSpec) -> torch.optim.Optimizer:
     if spec.optimiser == "muon":
         return muon.Muon(_at_rates(nets, muon.groups(nets), spec.rates or {}), lr=spec.lr)
     plain = [{"params": [p for p in nets.parameters() if p.requires_grad]}]
-    return torch.optim.AdamW(
-        _at_rates(nets, plain, spec.rates or {}), lr=spec.lr, weight_decay=1e-4
-    )
+    groups = _at_rates(nets, plain, spec.rates or {})
+    return torch.optim.AdamW(groups, lr=spec.lr, weight_decay=1e-4, fused=True)
 
 
 def _at_rates(
