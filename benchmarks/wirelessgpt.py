@@ -1,8 +1,8 @@
 """WirelessGPT against its classical rivals: prediction, estimation, sensing, a link, and cost.
 
     python benchmarks/wirelessgpt.py predict estimate sense tune wifi link cost rate
-        [--model WEIGHTS] [--lstm WEIGHTS] [--drops 1024] [--seeds 3] [--steps 100]
-        [--wifi PACK] [--out results/wirelessgpt]
+        [--model WEIGHTS] [--lstm WEIGHTS] [--drops 1024] [--pool 2048] [--seeds 3]
+        [--steps 100] [--wifi PACK] [--out results/wirelessgpt]
 
 PACK is wifi_intel5300.npz, of the Intel 5300; without it that section is left out.
 
@@ -61,7 +61,6 @@ from semsim.training.spec import TrainSpec
 from semsim.types import AnyLink
 
 SEEN, HORIZON = 16, 4
-POOL = 2048  #: labelled drops in all
 COMMON: dict[str, Any] = {"subcarriers": 16, "speed_mps": (11.2, 27.7)}  # 40 to 100 km/h
 DROPS: dict[str, dict[str, Any]] = {
     "UMi (trained on)": {"model": "umi"},
@@ -73,6 +72,7 @@ DROPS: dict[str, dict[str, Any]] = {
     },
 }  # fmt: skip
 SNRS_DB = (60.0, 20.0, 10.0, 0.0)
+ESTIMATED_DB = (-5.0, 0.0, 10.0, 20.0)
 Rows = Iterator[tuple[Any, ...]]
 
 
@@ -167,55 +167,78 @@ def lost(told: Tensor, truth: Tensor) -> str:
 def estimating(model: WirelessGPT, arguments: argparse.Namespace) -> Rows:
     """NMSE in dB of a channel behind noise on every element; heads are linear, solved exactly."""
     yield ("labels", "SNR dB", "rival", "NMSE dB")
-    pool, _, _ = drawn(POOL, 60, model="umi")
+    many = arguments.pool
+    pool, _, _ = drawn(many, 60, model="umi")
     h, _, _ = drawn(arguments.drops, 910, model="umi")
     random = control(model)
-    many = {slots: LinearMMSE.fit(pool, slots) for slots in (1, model.patch[0])}
-    for snr in (-5.0, 0.0, 10.0, 20.0):
+    rivals = {
+        (count, slots): LinearMMSE.fit(pool[:count], slots)
+        for count, slots in ((many, 1), (many, model.patch[0]), (many // 4, 1), (many // 100, 1))
+    }
+    for snr in ESTIMATED_DB:
         seen, n0 = seen_at(h, snr, 1), torch.full((len(h),), 10 ** (-snr / 10))
         yield "-", f"{snr:g}", "LS", in_db(nmse(seen, h))
-        for slots, rival in many.items():
-            name = f"LMMSE over {slots} slots, covariance of {POOL} drops"
-            yield POOL, f"{snr:g}", name, in_db(nmse(rival(seen, n0), h))
-        features = {
-            "raw patch (patch-wise linear MMSE)": lambda x: raw(model, x),
-            "z of a random network": lambda x: z(random, x),
-            "z": lambda x: z(model, x),
-            "raw + z of a random network": lambda x: torch.cat([raw(model, x), z(random, x)], 2),
-            "raw + z": lambda x: torch.cat([raw(model, x), z(model, x)], 2),
-        }
-        for labels in (POOL // 100, 512):
-            few = LinearMMSE.fit(pool[:labels])
-            rival = f"LMMSE, covariance of {labels} drops"
-            yield f"{labels}", f"{snr:g}", rival, in_db(nmse(few(seen, n0), h))
-            for rival, feature in features.items():
-                found = [
-                    probe(model, feature, pool[i * labels : (i + 1) * labels], seen, h, snr, i)
-                    for i in range(arguments.seeds)
-                ]
-                yield f"{labels}", f"{snr:g}", rival, over_seeds(found, 2)
+        for (count, slots), rival in rivals.items():
+            name = f"LMMSE over {slots} slots, covariance of {count} drops"
+            yield count, f"{snr:g}", name, in_db(nmse(rival(seen, n0), h))
+        found: dict[tuple[int, str], list[float]] = {}
+        tested = features(model, random, seen)
+        for seed in range(arguments.seeds):  # of up to four nothing is shared
+            labelled = pool[many // 4 * seed % many :][: many // 4]
+            known = features(model, random, seen_at(labelled, snr, 100 + seed))
+            for labels, name in itertools.product((many // 100, many // 4), known):
+                value = probe(model, known[name][:labels], labelled[:labels], tested[name], h)
+                found.setdefault((labels, name), []).append(value)
+        for (labels, name), values in found.items():
+            yield labels, f"{snr:g}", name, over_seeds(values, 2)
+    if arguments.model is not None:
+        yield from convolving(arguments)
 
 
-def raw(model: WirelessGPT, h: Tensor) -> Tensor:
-    return patchify(h, model.patch)
+def convolving(arguments: argparse.Namespace) -> Rows:
+    """ResCNN heads that see the observation alone, or z beside it, after the same training."""
+    tested = Channels("umi", arguments.drops // 4, seed=910, **COMMON)
+    for features, name in (("raw", "ResCNN on raw"), ("both", "ResCNN on raw + z")):
+        tasks = []
+        for seed in range(arguments.seeds):
+            torch.manual_seed(seed)
+            task = EstimateChannel(arguments.model, features=features, head="rescnn", pairs=16)
+            payload = Channels("umi", arguments.pool // 4, seed=60 + seed, **COMMON)
+            spec = TrainSpec(
+                steps=arguments.steps, batch_size=16, lr=1e-3, snr_db=(-5.0, 20.0),
+                precision="bf16", ema=0.95,
+            )  # fmt: skip
+            with Training(observed(), payload, task, spec, seed=seed) as training:
+                training.advance()
+                training.finish()
+            tasks.append(task)
+        for snr in ESTIMATED_DB:
+            found = [measured(task, tested, "channel_nmse", snr) for task in tasks]
+            labels = arguments.pool // 4
+            yield labels, f"{snr:g}", f"{name}, {arguments.steps} steps", over_seeds(found, 2)
 
 
-def z(model: WirelessGPT, h: Tensor) -> Tensor:
-    return batches(lambda x: model.encode(x).z, h)
+def features(model: WirelessGPT, random: WirelessGPT, h: Tensor) -> dict[str, Tensor]:
+    """Return what linear heads see of each patch, [B, P, n] by name."""
+    raw = patchify(h, model.patch)
+    z, other = (batches(lambda x, by=by: by.encode(x).z, h) for by in (model, random))
+    return {
+        "raw patch (patch-wise linear MMSE)": raw,
+        "z of a random network": other,
+        "z": z,
+        "raw + z of a random network": torch.cat([raw, other], 2),
+        "raw + z": torch.cat([raw, z], 2),
+    }
 
 
-def probe(
-    model: WirelessGPT, feature: Callable[[Tensor], Tensor], labelled: Tensor, seen: Tensor,
-    h: Tensor, snr: float, seed: int,
-) -> float:  # fmt: skip
+def probe(model: WirelessGPT, known: Tensor, labelled: Tensor, tested: Tensor, h: Tensor) -> float:
     """Return the NMSE in dB of a linear head that few labels are fitted to."""
-    x = feature(seen_at(labelled, snr, 100 + seed)).flatten(0, 1).double()
+    x = known.flatten(0, 1).double()
     x = torch.cat([x, torch.ones(len(x), 1)], 1)
-    y = raw(model, labelled).flatten(0, 1).double()
+    y = patchify(labelled, model.patch).flatten(0, 1).double()
     gram = x.T @ x
     gram += 1e-3 * gram.diagonal().mean() * torch.eye(len(gram))
     weights = torch.linalg.solve(gram, x.T @ y)
-    tested = feature(seen)
     told = tested.double() @ weights[:-1] + weights[-1]
     estimate = unpatchify(told, tuple(h.shape[1:]), model.patch)
     return 10 * math.log10(float(nmse(estimate, h).double().mean()))
@@ -225,9 +248,11 @@ def sensing(model: WirelessGPT, arguments: argparse.Namespace) -> Rows:
     """Accuracy of linear heads: line of sight, best beam 4 slots ahead, what a person does."""
     yield ("task", "labels", "features", "accuracy", "macro F1 or top 3")
     random = control(model)
-    train_h, train_facts, _ = drawn(POOL, 70, model="umi", los=0.5)
+    train_h, train_facts, _ = drawn(arguments.pool, 70, model="umi", los=0.5)
     h, facts, _ = drawn(arguments.drops, 920, model="umi", los=0.5)
-    moving = [ChannelActivity(n, seed=s).records(0, n) for n, s in ((POOL, 80), (len(h), 81))]
+    moving = [
+        ChannelActivity(n, seed=s).records(0, n) for n, s in ((arguments.pool, 80), (len(h), 81))
+    ]
     for task, classes in (("LoS", 2), ("beam", 16), ("activity", 6)):
         sets = []
         pair = moving if task == "activity" else ((train_h, train_facts), (h, facts))
@@ -244,14 +269,14 @@ def sensing(model: WirelessGPT, arguments: argparse.Namespace) -> Rows:
             "random network": (whole(random, x), whole(random, tested)),
             "WirelessGPT": (whole(model, x), whole(model, tested)),
         }
-        for labels in (POOL // 100, POOL // 10, 512, POOL):
+        for labels in (len(x) // 100, len(x) // 10, len(x) // 4, len(x)):
             for name, (own, other) in features.items():
                 got = scored(real(own), y, real(other), truth, classes, labels, arguments.seeds)
                 yield (task, labels, name, *got)
         own, other = (real(part) for part in features["WirelessGPT"])
         order = torch.randperm(len(y), generator=stream(1, "shuffle"))
-        got = scored(own, y[order], other, truth, classes, 512, arguments.seeds)
-        yield (task, 512, "WirelessGPT, shuffled labels", *got)
+        got = scored(own, y[order], other, truth, classes, len(x) // 4, arguments.seeds)
+        yield (task, len(x) // 4, "WirelessGPT, shuffled labels", *got)
 
 
 def real(x: Tensor) -> Tensor:
@@ -310,7 +335,7 @@ def tuning(weights: str, arguments: argparse.Namespace) -> Rows:
     """Tasks after the same steps on the same labels: encoders tuned, and networks from scratch."""
     yield ("task", "labels", "network", "learns", "NMSE dB at 10 dB")
     tested = Channels("umi", arguments.drops, seed=930, **COMMON)
-    for labels in (POOL // 100, POOL // 10):
+    for labels in (arguments.pool // 100, arguments.pool // 10):
         cases = [(None, "full"), (None, "frozen")]
         cases += [(weights, how) for how in ("frozen", "partial", "lora", "full")]
         for encoder, how in cases:
@@ -594,6 +619,7 @@ def main() -> None:
     parser.add_argument("--model", help="weights; a fresh network where left out")
     parser.add_argument("--lstm", help="weights of the LSTM rival")
     parser.add_argument("--drops", type=int, default=1024)
+    parser.add_argument("--pool", type=int, default=2048, help="labelled drops in all")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=100, help="of each tuning")
     parser.add_argument("--wifi", type=Path, help="wifi_intel5300.npz")

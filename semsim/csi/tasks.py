@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import math
 from typing import Any, Literal, get_args
 
 import torch
@@ -13,7 +12,7 @@ from torch.nn import functional as F
 from channels.checks import check_choice
 from semsim import zoo
 from semsim.csi.adapt import Tune, encoder_of, freeze, prepare
-from semsim.csi.blocks import Block
+from semsim.csi.heads import ClassHead, PatchHead, ResCNN
 from semsim.csi.model import WirelessGPT
 from semsim.csi.patches import patchify, unpatchify
 from semsim.csi.pretrain import check_channels
@@ -103,8 +102,10 @@ class EstimateChannel(_OfEncoder):
         last: blocks that ``partial`` trains.
         rank: of ``lora``.
         features: what the head sees of a patch: its values, the encoder's vector, or both.
-        head: ``linear``, which on raw patches is the linear MMSE estimate of each patch, or
-            ``blocks``: two of a transformer before it.
+        head: ``linear``, which on raw patches is the linear MMSE estimate of each patch;
+            ``blocks``: two of a transformer before it; or ``rescnn``: residual convolutions over
+            slots and subcarriers, see :class:`semsim.csi.heads.ResCNN`.
+        pairs: antenna pairs S of the channels, which ``rescnn`` has to know.
         weights: encoder and head as an earlier training left them.
     """
 
@@ -119,14 +120,15 @@ class EstimateChannel(_OfEncoder):
         last: int = 2,
         rank: int = 4,
         features: Features = "both",
-        head: Literal["linear", "blocks"] = "linear",
+        head: Literal["linear", "blocks", "rescnn"] = "linear",
+        pairs: int | None = None,
         weights: str | None = None,
     ) -> None:
         super().__init__()
         model = encoder_of(encoder, size)
         self._take(
-            model, _patch_head(model, features, head), features,
-            {"task": "estimate", "head": head},
+            model, _estimator_head(model, features, head, pairs), features,
+            {"task": "estimate", "head": head, "pairs": pairs},
             tune=tune, last=last, rank=rank, weights=weights,
         )  # fmt: skip
 
@@ -136,6 +138,9 @@ class EstimateChannel(_OfEncoder):
         net: Any = self.network
         h = joined(estimate)
         seen, patches, gain = net.tokens(h)
+        if isinstance(net.head, ResCNN):
+            scale = gain[:, None, None, None]
+            return parts(h) + net.head(seen, tuple(h.shape[1:])) * scale[..., None]  # type: ignore[no-any-return]
         told = (patches + net.head(seen)) * gain[:, None, None]
         return parts(unpatchify(told, tuple(h.shape[1:]), net.encoder.patch))  # type: ignore[arg-type]
 
@@ -157,38 +162,36 @@ def estimator_of(weights: str) -> EstimateChannel:
             f"model {weights!r} estimates no channel; name the task.safetensors of a training of "
             "task estimate_channel"
         )
-    model, features = WirelessGPT(**spec["encoder"]), spec["features"]
+    model, features, pairs = WirelessGPT(**spec["encoder"]), spec["features"], spec.get("pairs")
     task = EstimateChannel.__new__(EstimateChannel)
     Task.__init__(task)
     task._take(
-        model, _patch_head(model, features, spec["head"]), features,
-        {"task": "estimate", "head": spec["head"]},
+        model, _estimator_head(model, features, spec["head"], pairs), features,
+        {"task": "estimate", "head": spec["head"], "pairs": pairs},
         tune=spec["tune"], last=1, rank=spec["rank"] or 1, weights=weights,
     )  # fmt: skip
     return task
 
 
-def _patch_head(model: WirelessGPT, features: Features, head: str) -> _PatchHead:
-    check_choice("head", head, ("linear", "blocks"))
+def _estimator_head(
+    model: WirelessGPT, features: Features, head: str, pairs: int | None
+) -> nn.Module:
+    check_choice("head", head, ("linear", "blocks", "rescnn"))
+    if (head == "rescnn") != (pairs is not None):
+        raise ValueError(
+            f"pairs goes with head: rescnn, got head {head!r} and pairs {pairs!r}; write how many "
+            "antenna pairs the channels have, or leave it out"
+        )
+    seen = _values(model, features)
+    if pairs is not None:
+        return ResCNN(seen, pairs, model.patch)
+    return PatchHead(seen, model.enter.in_features, 2 if head == "blocks" else 0)
+
+
+def _values(model: WirelessGPT, features: Features) -> int:
+    """Return how many values of a patch a head sees."""
     raw = model.enter.in_features
-    seen = {"raw": raw, "z": model.width, "both": raw + model.width}.get(features, raw)
-    return _PatchHead(seen, raw, 2 if head == "blocks" else 0)
-
-
-class _PatchHead(nn.Module):
-    def __init__(self, seen: int, values: int, blocks: int) -> None:
-        super().__init__()
-        width = 4 * math.ceil(seen / 4) if blocks else seen
-        self.widen = nn.Linear(seen, width) if width != seen else nn.Identity()
-        self.blocks = nn.ModuleList(Block(width, 4) for _ in range(blocks))
-        self.linear = nn.Linear(width, values)
-        nn.init.zeros_(self.linear.weight), nn.init.zeros_(self.linear.bias)
-
-    def forward(self, seen: Tensor) -> Tensor:
-        x = self.widen(seen)
-        for block in self.blocks:
-            x = block(x)
-        return self.linear(x)  # type: ignore[no-any-return]
+    return {"raw": raw, "z": model.width, "both": raw + model.width}.get(features, raw)
 
 
 class ClassifyChannel(_OfEncoder):
@@ -228,10 +231,8 @@ class ClassifyChannel(_OfEncoder):
             )
         self.classes, self.slots = classes, slots
         model = encoder_of(encoder, size)
-        raw = model.enter.in_features
-        seen = {"raw": raw, "z": model.width, "both": raw + model.width}.get(features, raw) + 1
         self._take(
-            model, _ClassHead(seen, classes, hidden), features,
+            model, ClassHead(_values(model, features) + 1, classes, hidden), features,
             {"task": "classify", "classes": classes, "hidden": hidden},
             tune=tune, last=last, rank=rank, weights=weights,
         )  # fmt: skip
@@ -252,14 +253,3 @@ class ClassifyChannel(_OfEncoder):
         if int(target.max()) >= self.classes:
             raise ValueError(f"classes is {self.classes}, but a target is {int(target.max())}")
         return F.cross_entropy(output, target)
-
-
-class _ClassHead(nn.Module):
-    def __init__(self, seen: int, classes: int, hidden: int) -> None:
-        super().__init__()
-        self.norm = nn.LayerNorm(seen)
-        self.rise = nn.Sequential(nn.Linear(seen, hidden), nn.GELU()) if hidden else nn.Identity()
-        self.linear = nn.Linear(hidden or seen, classes)
-
-    def forward(self, seen: Tensor) -> Tensor:
-        return self.linear(self.rise(self.norm(seen)))  # type: ignore[no-any-return]

@@ -15,7 +15,7 @@ from channels.ofdm import TDL
 from semsim import Scenario, zoo
 from semsim.csi.learned import LearnedCSI
 from semsim.csi.tasks import ClassifyChannel, EstimateChannel
-from semsim.payloads.channels import parts
+from semsim.payloads.channels import joined, parts
 from semsim.payloads.pilot_estimates import PilotEstimates, off_grid, on_grid
 from semsim.seeds import stream
 from semsim.sweep.trained import train_all
@@ -52,6 +52,17 @@ def test_the_network_betters_each_element_in_its_place(uses: int, weights: str) 
     use = csi.h[1, 2, 1, 12 * symbol + subcarrier]
     torch.testing.assert_close(torch.view_as_real(use), expected[1, symbol, :, pair, subcarrier])
     assert csi.n0.tolist() == pytest.approx([0.1, 0.1])
+
+
+def test_a_head_of_convolutions_comes_back_from_its_weights(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    task = EstimateChannel(size="tiny", head="rescnn", pairs=6)
+    torch.nn.init.normal_(task.network.head.linear.weight, std=0.1)
+    path = zoo.export_parts(tmp_path / "task.safetensors", dict(task.named_children()))
+    state = CHANNEL.draw(2, 14 * 12, stream(1, "h"))
+    csi = LearnedCSI(PerfectCSI(), str(path))(state, torch.full((2,), 0.1), stream(1, "rx"))
+    expected = off_grid(joined(task(parts(on_grid(state.h, 12)))), 3)
+    torch.testing.assert_close(csi.h, expected)
 
 
 def test_pilots_cost_what_they_cost(weights: str) -> None:

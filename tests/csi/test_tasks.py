@@ -11,7 +11,9 @@ from torch import Tensor
 
 from semsim import Scenario, zoo
 from semsim.csi.adapt import LowRank
+from semsim.csi.heads import ResCNN
 from semsim.csi.model import PRESETS
+from semsim.csi.patches import patchify
 from semsim.csi.pretrain import FillIn
 from semsim.csi.tasks import ClassifyChannel, EstimateChannel
 from semsim.metrics.base import Outcome
@@ -21,7 +23,11 @@ from semsim.payloads.channels import parts
 from semsim.seeds import stream
 from semsim.sweep.trained import train_all
 
-TASKS = {"estimate": EstimateChannel, "classify": lambda **k: ClassifyChannel(5, **k)}
+TASKS = {
+    "estimate": EstimateChannel,
+    "estimate by rescnn": lambda **k: EstimateChannel(head="rescnn", pairs=4, **k),
+    "classify": lambda **k: ClassifyChannel(5, **k),
+}
 
 
 def channels(batch: int = 3, label: str = "h") -> Tensor:
@@ -38,7 +44,9 @@ def encoder(tmp_path_factory: pytest.TempPathFactory) -> str:
 def one_step(task: Any) -> set[str]:
     """Take a gradient step; return which weights it moved."""
     h = channels()
-    target = torch.tensor([0, 1, 4]) if isinstance(task, ClassifyChannel) else parts(h)
+    target = parts(channels(label="another"))
+    if isinstance(task, ClassifyChannel):
+        target = torch.tensor([0, 1, 4])
     before = {k: v.clone() for k, v in task.state_dict().items()}
     learning = [p for p in task.parameters() if p.requires_grad]
     optimiser = torch.optim.SGD(learning, lr=0.1)
@@ -97,9 +105,27 @@ def test_tasks_share_one_encoder(encoder: str) -> None:
 def test_an_estimate_begins_with_the_observation(encoder: str) -> None:
     seen = parts(channels())
     for features in ("raw", "z", "both"):
-        with torch.no_grad():
-            told = EstimateChannel(encoder, features=features)(seen)
-        torch.testing.assert_close(told, seen)
+        for head in ({}, {"head": "blocks"}, {"head": "rescnn", "pairs": 4}):
+            with torch.no_grad():
+                told = EstimateChannel(encoder, features=features, **head)(seen)
+            torch.testing.assert_close(told, seen)
+
+
+def test_convolutions_put_every_value_of_a_patch_in_its_place() -> None:
+    """Patches over the edge, and a head of one tap: what it sees of an element is that element."""
+    h = torch.randn(2, 6, 5, 7, dtype=torch.complex64, generator=stream(1, "h"))
+    head = ResCNN(128, 5, (4, 4, 4))
+    placed = head._in_place(patchify(h, (4, 4, 4)), (6, 5, 7))
+    expected = torch.cat([h.real, h.imag], dim=2).movedim(2, 1)
+    torch.testing.assert_close(placed, expected)
+    wider = ResCNN(130, 5, (4, 4, 4))._in_place(torch.ones(2, 8, 130), (6, 5, 7))
+    assert wider.shape == (2, 3 * 5, 6, 7)
+
+
+def test_convolutions_know_their_antenna_pairs(encoder: str) -> None:
+    task = EstimateChannel(encoder, head="rescnn", pairs=4)
+    with pytest.raises(ValueError, match="estimates 4 antenna pairs, got channels of 6; train one"):
+        task(parts(torch.ones(1, 8, 6, 4, dtype=torch.complex64)))
 
 
 def test_classes_see_the_first_slots_alone(encoder: str) -> None:
@@ -160,6 +186,7 @@ train:
     ("task", "target", "metrics"),
     [
         ("estimate_channel", "", "channel_nmse, angle_delay_nmse, rate_loss, nmse"),
+        ("estimate_channel, head: rescnn, pairs: 4", "", "channel_nmse"),
         ("classify_channel, classes: 4", ", target: beam", "accuracy, top3"),
     ],
 )
@@ -182,6 +209,10 @@ def test_a_scenario_tunes_and_measures(
         (lambda e: EstimateChannel("resnet-cifar10"), "holds no WirelessGPT"),
         (lambda e: EstimateChannel(e, tune="half"), "tune"),
         (lambda e: EstimateChannel(e, features="some"), "features"),
+        (lambda e: EstimateChannel(e, head="cnn"), "head is"),
+        (lambda e: EstimateChannel(e, head="rescnn"), "pairs goes with head: rescnn"),
+        (lambda e: EstimateChannel(e, pairs=4), "pairs goes with head: rescnn"),
+        (lambda e: EstimateChannel(e, head="rescnn", pairs=0), "pairs"),
         (lambda e: EstimateChannel(e, tune="partial", last=9), "at most the encoder's 4 blocks"),
         (lambda e: ClassifyChannel(1, e), "classes is at least 2"),
         (lambda e: ClassifyChannel(2, e)(torch.zeros(1, 3, 8, 8)), "use payload: {kind: channels}"),
