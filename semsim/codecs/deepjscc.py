@@ -18,6 +18,7 @@ from semsim.codecs.symbols import (
     to_latent,
     to_symbols,
 )
+from semsim.csi.vector import ChannelVector
 from semsim.nn.adjscc import WIDTH, DecoderADJSCC, EncoderADJSCC
 from semsim.nn.attention import ATTENTION
 from semsim.nn.codec import Decoder2019, Encoder2019, ResidualDecoder, ResidualEncoder, scale_widths
@@ -49,18 +50,28 @@ class _Codec(LatentCodec):
         depth: int = 2,
         reach: int = 0,
         padding: Padding = "symmetric",
+        csi_weights: str | None = None,
+        csi_subcarriers: int = 1,
+        csi_values: int = 16,
     ) -> None:
         super().__init__()
         spec: dict[str, Any] = (
             {"cbr": cbr, "preset": preset, "attention": attention, "adaptive": adaptive,
              "stride": stride, "patch": patch, "width": width, "depth": depth, "reach": reach,
-             "padding": padding}
+             "padding": padding, "csi_weights": csi_weights, "csi_subcarriers": csi_subcarriers,
+             "csi_values": csi_values}
         )  # fmt: skip
         _choose(spec)
         for name, least in (("depth", 1), ("reach", 0)):
             if spec[name] < least:
                 raise ValueError(f"{name} must be at least {least}, got {spec[name]}")
         _check_preset(spec)
+        if spec["csi_weights"] is not None and spec["adaptive"] != "both":
+            raise ValueError(
+                f"csi_weights tells the modules of the transmitter that see the SNR of the channel "
+                f"instead, and with adaptive {spec['adaptive']!r} there are none; write adaptive: "
+                "both and preset residual or adjscc"
+            )
         scale_widths(spec["stride"], spec["patch"], spec["width"])
         self.stride = spec["stride"]
         self.channels = latent_channels(spec["cbr"], self.stride)
@@ -139,22 +150,34 @@ class DeepJSCCTransmitter(_Codec, Transmitter):
             lose 2 dB to jointly coded ones; what a trained network keeps of it was not ablated.
         padding: of the convolutions in the two published networks, see :mod:`semsim.nn.same`;
             "keras" for weights from Keras (:mod:`semsim.codecs.keras.convert`).
+        csi_weights: weights of WirelessGPT, a name or task.safetensors of a training of
+            ``fill_in``: the transmitter is told what that makes of the channel in place of the SNR
+            alone, see :class:`semsim.csi.vector.ChannelVector`. It then needs a ``csi.tx`` that
+            knows the channel. The receiver goes on seeing the noise of each symbol.
+        csi_subcarriers: of the channel's OFDM grid; 1 where it has none.
+        csi_values: numbers that are told.
     """
 
     def _make(self) -> None:
         self.uses_csi = self.spec["adaptive"] == "both"
+        self.channel: ChannelVector | None = None
+        if self.spec["csi_weights"] is not None:
+            own = (self.spec[f"csi_{name}"] for name in ("weights", "subcarriers", "values"))
+            self.channel = ChannelVector(*own)
+        self.sees_channel = self.channel is not None
         self.encoder = self._encoder()
         # convolutions are faster in this order, on CPU and GPU
         self.encoder.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def _encoder(self) -> nn.Module:
+        told = self.spec["csi_values"] if self.sees_channel else int(self.uses_csi)
         if self.spec["preset"] == "residual":
-            return ResidualEncoder(self.channels, adaptive=self.uses_csi, **self.sizes())
+            return ResidualEncoder(self.channels, adaptive=told, **self.sizes())
         padding = self.spec["padding"]
         if self.spec["preset"] == "bourtsoulatze2019":
             return Encoder2019(self.channels, padding)
         width = self.spec["width"]
-        return EncoderADJSCC(self.channels, width=width, adaptive=self.uses_csi, padding=padding)
+        return EncoderADJSCC(self.channels, width=width, adaptive=told, padding=padding)
 
     def num_symbols(self, shape: tuple[int, ...]) -> int:
         """Return the symbols for an image [3, H, W]; its sides are padded to the stride."""
@@ -166,7 +189,8 @@ class DeepJSCCTransmitter(_Codec, Transmitter):
         image = pad_to_stride(source, self.stride)
         if self.spec["preset"] == "bourtsoulatze2019":
             return unit_power(to_symbols(self.encoder(image)))
-        return unit_power(to_symbols(self.encoder(image, csi.effective_snr_db())))
+        told = csi.effective_snr_db() if self.channel is None else self.channel(csi)
+        return unit_power(to_symbols(self.encoder(image, told)))
 
 
 class DeepJSCCReceiver(_Codec, Receiver):

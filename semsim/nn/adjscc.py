@@ -27,18 +27,19 @@ class GDNBlock(nn.Module):
         conv: the convolution or transposed convolution.
         inverse: inverse GDN, as a decoder has.
         last: neither PReLU nor AF module.
-        adaptive: whether there is an AF module.
+        adaptive: numbers that an AF module sees, 1 for the SNR; 0 for no such module.
     """
 
     def __init__(
-        self, conv: nn.Conv2d | nn.ConvTranspose2d, *, inverse: bool, last: bool, adaptive: bool
+        self, conv: nn.Conv2d | nn.ConvTranspose2d, *, inverse: bool, last: bool, adaptive: int
     ) -> None:
         super().__init__()
         width = conv.out_channels
         self.conv = conv
         self.gdn = GDN(width, inverse=inverse)
         self.slope = None if last else nn.PReLU(width, init=0.0)
-        self.snr = AttentionFeature(width) if adaptive and not last else None
+        seen = adaptive and not last
+        self.snr = AttentionFeature(width, told=adaptive) if seen else None
 
     def forward(self, x: Tensor, snr_db: Tensor) -> Tensor:
         """Return features; ``snr_db`` is [B]."""
@@ -54,11 +55,11 @@ class EncoderADJSCC(nn.Module):
     Args:
         channels: reals per latent position.
         width: channels within; 256 in the paper.
-        adaptive: whether it has AF modules.
+        adaptive: numbers that its AF modules see, 1 for the SNR; 0 for no such modules.
         padding: see :mod:`semsim.nn.same`; the authors' code has ``symmetric``.
     """
 
-    def __init__(self, channels: int, *, width: int, adaptive: bool, padding: Padding) -> None:
+    def __init__(self, channels: int, *, width: int, adaptive: int, padding: Padding) -> None:
         super().__init__()
         sizes = [(3, width, 9, 2), (width, width, 5, 2), (width, width, 5, 1),
                  (width, width, 5, 1), (width, channels, 5, 1)]  # fmt: skip
@@ -77,7 +78,7 @@ class EncoderADJSCC(nn.Module):
 class DecoderADJSCC(nn.Module):
     """Latent to image, the mirror of :class:`EncoderADJSCC` in transposed convolutions."""
 
-    def __init__(self, channels: int, *, width: int, adaptive: bool, padding: Padding) -> None:
+    def __init__(self, channels: int, *, width: int, adaptive: int, padding: Padding) -> None:
         super().__init__()
         sizes = [(channels, width, 5, 1), (width, width, 5, 1), (width, width, 5, 1),
                  (width, width, 5, 2), (width, 3, 9, 2)]  # fmt: skip

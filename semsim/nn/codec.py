@@ -46,13 +46,13 @@ class ResidualEncoder(nn.Module):
         width: channels at the finest scale.
         depth: residual blocks per scale.
         attention: see :mod:`semsim.nn.attention`.
-        adaptive: whether the blocks see the SNR.
+        adaptive: numbers that the blocks see, 1 for the SNR; 0 for none.
         reach: positions on each side over which latents are decorrelated; 0 for none.
     """
 
     def __init__(
         self, channels: int, *, stride: int, patch: int, width: int, depth: int, attention: str,
-        adaptive: bool, reach: int = 0,
+        adaptive: int, reach: int = 0,
     ) -> None:  # fmt: skip
         super().__init__()
         self.stride, self.patch = stride, patch
@@ -86,7 +86,7 @@ class ResidualDecoder(nn.Module):
 
     def __init__(
         self, channels: int, *, stride: int, patch: int, width: int, depth: int, attention: str,
-        adaptive: bool, reach: int = 0,
+        adaptive: int, reach: int = 0,
     ) -> None:  # fmt: skip
         super().__init__()
         self.stride, self.patch = stride, patch

@@ -33,14 +33,14 @@ class ResidualBlock(nn.Module):
     Args:
         width: channels W.
         attention_kind: see :mod:`semsim.nn.attention`.
-        adaptive: whether an AF module sees the SNR.
+        adaptive: numbers that an AF module sees, 1 for the SNR; 0 for no such module.
     """
 
-    def __init__(self, width: int, attention_kind: str = "none", *, adaptive: bool = True) -> None:
+    def __init__(self, width: int, attention_kind: str = "none", *, adaptive: int = 1) -> None:
         super().__init__()
         self.first = nn.Conv2d(width, width, 3, padding=1)
         self.second = nn.Conv2d(width, width, 3, padding=1)
-        self.snr = AttentionFeature(width, reduction=4) if adaptive else None
+        self.snr = AttentionFeature(width, reduction=4, told=adaptive) if adaptive else None
         self.attention = attention(attention_kind, width)
         start_at_zero(self.second)
 
@@ -55,7 +55,7 @@ class ResidualBlock(nn.Module):
 class Stage(nn.Module):
     """Residual blocks at one scale."""
 
-    def __init__(self, width: int, depth: int, attention_kind: str, *, adaptive: bool) -> None:
+    def __init__(self, width: int, depth: int, attention_kind: str, *, adaptive: int) -> None:
         super().__init__()
         self.blocks = nn.ModuleList(
             ResidualBlock(width, attention_kind, adaptive=adaptive) for _ in range(depth)

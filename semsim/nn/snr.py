@@ -10,7 +10,7 @@ SNR_RANGE_DB = (-20.0, 40.0)  # beyond it nothing changes any more
 
 
 class AttentionFeature(nn.Module):
-    """Scale channels by what the features and the SNR say together.
+    """Scale channels by what the features and the SNR say together, or a vector in its place.
 
         x ──► mean over H, W ──┐
                                ├─► Dense ─► ReLU ─► Dense ─► sigmoid ─► · x
@@ -19,22 +19,28 @@ class AttentionFeature(nn.Module):
     Args:
         channels: channels of ``x``.
         reduction: the hidden layer has ``channels // reduction`` units, at least 4.
+        told: numbers that come in beside the features; one is the SNR.
 
     Source: Xu, Ai, Chen, Yang, Sun, Rodrigues, Wireless Image Transmission Using Deep Source
     Channel Coding With Attention Modules, IEEE TCSVT 32(4), 2022. The paper feeds raw dB; here it
     is divided by 20 so that it weighs as much as a feature.
     """
 
-    def __init__(self, channels: int, reduction: int = 16) -> None:
+    def __init__(self, channels: int, reduction: int = 16, told: int = 1) -> None:
         super().__init__()
         hidden = max(channels // reduction, 4)
-        self.squeeze = nn.Linear(channels + 1, hidden)
+        self.squeeze = nn.Linear(channels + told, hidden)
         self.excite = nn.Linear(hidden, channels)
 
     def forward(self, x: Tensor, snr_db: Tensor) -> Tensor:
-        """Return x [B, C, H, W] scaled per item and channel; ``snr_db`` is [B], in dB."""
-        snr = snr_db.to(x.dtype).clamp(*SNR_RANGE_DB)[:, None] / SNR_SCALE_DB
-        context = torch.cat([x.mean(dim=(2, 3)), snr], dim=1)
+        """Return x [B, C, H, W] scaled per item and channel.
+
+        ``snr_db`` is [B], in dB; or [B, told], a vector that is taken as it is.
+        """
+        told = snr_db.to(x.dtype)
+        if told.dim() == 1:
+            told = told.clamp(*SNR_RANGE_DB)[:, None] / SNR_SCALE_DB
+        context = torch.cat([x.mean(dim=(2, 3)), told], dim=1)
         scale = torch.sigmoid(self.excite(torch.relu(self.squeeze(context))))
         return x * scale[:, :, None, None]
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import tempfile
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,7 +12,8 @@ import torch
 from torch import Tensor
 
 from channels import AWGN, CSI, PerfectCSI, Rayleigh
-from semsim import spec
+from semsim import spec, zoo
+from semsim.csi.pretrain import FillIn
 from semsim.link import Link
 from semsim.phy.power import TOLERANCE, most_power
 from semsim.scenario import fields
@@ -18,10 +21,29 @@ from semsim.seeds import stream
 from semsim.tables import TRANSMITTERS
 from semsim.types import Receiver, Transmission, Transmitter, WithSideInfo
 
+ENCODER = tempfile.TemporaryDirectory()  # it goes with the process
+
+
+def encoder_of_channels() -> str:
+    """Return weights of a small WirelessGPT that has learned nothing."""
+    torch.manual_seed(1)
+    path = Path(ENCODER.name) / "encoder.safetensors"
+    return str(zoo.export_parts(path, dict(FillIn("tiny").named_children())))
+
+
+def short(value: object) -> str:
+    """Return a setting as it stands in a test's name: the same in each process."""
+    return "encoder" if str(value).endswith(".safetensors") else str(value)
+
+
 #: further settings of a kind, beside its defaults; the first of those that cannot do without
 SETTINGS: dict[str, list[dict[str, Any]]] = {
     "analog": [{"cbr": "1/12"}],
-    "deepjscc": [{"preset": "bourtsoulatze2019"}, {"preset": "adjscc", "width": 8}],
+    "deepjscc": [
+        {"preset": "bourtsoulatze2019"},
+        {"preset": "adjscc", "width": 8},
+        {"width": 8, "csi_weights": encoder_of_channels()},
+    ],
     "flsc": [{"cbr": "1/96", "fine": None, "num_streams": 2}],
     "keras": [{"model": "semsim.codecs.keras.models:bourtsoulatze2019", "pairing": "channels"}],
     "lcfsc": [{"num_tx": 2, "num_rx": 2}],
@@ -31,7 +53,7 @@ SETTINGS: dict[str, list[dict[str, Any]]] = {
 }
 NEEDS_SETTINGS = {"keras"}
 CASES = [
-    pytest.param({"kind": kind, **own}, id=" ".join([kind, *map(str, own.values())]))
+    pytest.param({"kind": kind, **own}, id=" ".join([kind, *map(short, own.values())]))
     for kind in TRANSMITTERS
     for own in ([] if kind in NEEDS_SETTINGS else [{}]) + SETTINGS.get(kind, [])
 ]

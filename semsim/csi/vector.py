@@ -1,0 +1,71 @@
+"""A channel in a few numbers: what WirelessGPT makes of it, for a network that is told of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from channels.base import CSI
+from channels.checks import check_count
+from semsim.csi.adapt import encoder_of
+from semsim.nn.snr import SNR_RANGE_DB, SNR_SCALE_DB
+from semsim.payloads.pilot_estimates import on_grid
+
+
+class ChannelVector(nn.Module):
+    """Tell a network of a channel by a few numbers, learned from a frozen encoder.
+
+        h of each use ─► slots x pairs x subcarriers ─► encoder ─► mean of z ─┐
+                                                 log10 of the gain, the SNR ──┴─► linear ─► numbers
+
+    The encoder is frozen and stays where its weights are: it is no part of this module's own.
+
+    Args:
+        weights: of WirelessGPT: a name, or task.safetensors of a training of ``fill_in``.
+        subcarriers: of the OFDM grid on which the uses stand; 1 where there is none.
+        values: numbers that come out.
+    """
+
+    def __init__(self, weights: str, subcarriers: int = 1, values: int = 16) -> None:
+        super().__init__()
+        check_count("csi_subcarriers", subcarriers, "a channel without OFDM has 1")
+        check_count("csi_values", values, "the SNR alone is one number")
+        self.subcarriers = subcarriers
+        encoder = encoder_of(weights, "small").eval().requires_grad_(False)
+        self._frozen = (encoder,)  # in a tuple, so that it is no submodule
+        self.linear = nn.Linear(encoder.width + 2, values)
+
+    def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> Self:
+        self._frozen[0]._apply(fn)
+        return super()._apply(fn, recurse)
+
+    def forward(self, csi: CSI) -> Tensor:
+        """Return [B, values] for what an end believes of the channel."""
+        if csi.h is None:
+            raise ValueError(
+                "csi_weights tells the transmitter of the channel, and it knows none; write csi: "
+                "{tx: {kind: perfect}}, or feedback or predicted"
+            )
+        h, valid = self._snapshots(csi.h)
+        with torch.no_grad():
+            encoded = self._frozen[0].encode(h, valid=valid)
+        snr = csi.effective_snr_db().clamp(*SNR_RANGE_DB) / SNR_SCALE_DB
+        beside = torch.stack([encoded.log_gain, snr.to(encoded.log_gain)], dim=1)
+        return self.linear(torch.cat([encoded.whole, beside], dim=1))  # type: ignore[no-any-return]
+
+    def _snapshots(self, h: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Return h [B, R, T, N] as [B, slots, R T, F], and where it is known."""
+        h = h.to(torch.complex64)
+        if h.shape[-1] == 1:  # the same at all uses
+            return on_grid(h, 1), None
+        over = -h.shape[-1] % self.subcarriers  # of the last symbol
+        whole = on_grid(F.pad(h, (0, over)), self.subcarriers)
+        if not over:
+            return whole, None
+        valid = torch.ones(whole.shape, dtype=torch.bool, device=h.device)
+        valid[:, -1, :, -over:] = False
+        return whole, valid

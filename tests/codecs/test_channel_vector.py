@@ -1,0 +1,153 @@
+"""A codec that is told of the channel by a frozen encoder: what it sees, and what it learns."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from channels import CSI, PerfectCSI
+from channels.fading import Rayleigh
+from channels.ofdm import TDL
+from semsim import Link, Scenario, zoo
+from semsim.codecs.deepjscc import DeepJSCCReceiver, DeepJSCCTransmitter
+from semsim.csi.pretrain import FillIn
+from semsim.csi.vector import ChannelVector
+from semsim.payloads.pilot_estimates import on_grid
+from semsim.seeds import stream
+from semsim.sweep.trained import train_all
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> str:
+    torch.manual_seed(0)
+    path = tmp_path_factory.mktemp("encoder") / "task.safetensors"
+    return str(zoo.export_parts(path, dict(FillIn("tiny").named_children())))
+
+
+def codec(weights: str, **options: Any) -> DeepJSCCTransmitter:
+    """Return a transmitter whose blocks have something to scale, as after a training."""
+    torch.manual_seed(1)
+    made = DeepJSCCTransmitter("1/6", width=8, depth=1, csi_weights=weights, **options)
+    for parameter in made.parameters():
+        parameter.data.add_(0.1 * torch.randn_like(parameter))
+    return made
+
+
+def gains(label: str, uses: int = 128) -> Tensor:
+    generator = stream(1, label)
+    return torch.randn(2, 2, 2, uses, dtype=torch.complex64, generator=generator)
+
+
+def image() -> Tensor:
+    return torch.rand(2, 3, 16, 16, generator=stream(1, "image"))
+
+
+@pytest.mark.parametrize("preset", ["residual", "adjscc"])
+def test_another_channel_of_the_same_snr_changes_the_symbols(preset: str, weights: str) -> None:
+    sender = codec(weights, preset=preset)
+    one = gains("one")
+    turned = one.flip(1)  # the receive antennas swapped: nothing that an SNR could tell
+    n0 = torch.full((2,), 0.1)
+    assert torch.equal(CSI(one, n0).effective_snr_db(), CSI(turned, n0).effective_snr_db())
+    with torch.no_grad():
+        symbols = [sender(image(), CSI(h, n0)) for h in (one, one, turned)]
+    assert torch.equal(symbols[0], symbols[1])
+    assert not torch.allclose(symbols[0], symbols[2], atol=1e-4)
+
+
+def test_another_noise_changes_the_symbols(weights: str) -> None:
+    sender, h = codec(weights), gains("one")
+    with torch.no_grad():
+        low, high = (sender(image(), CSI(h, torch.full((2,), n0))) for n0 in (1.0, 0.01))
+    assert not torch.allclose(low, high, atol=1e-4)
+
+
+def test_the_gradient_reaches_the_numbers_and_not_the_encoder(weights: str) -> None:
+    sender = codec(weights)
+    (frozen,) = sender.channel._frozen
+    before = frozen.hash()
+    sender(image(), CSI(gains("one"), torch.ones(2))).abs().sum().backward()
+    assert sender.channel.linear.weight.grad.abs().sum() > 0
+    assert all(p.grad is None for p in frozen.parameters())
+    assert not any(key.startswith("channel._frozen") for key in sender.state_dict())
+    assert sender.channel.state_dict().keys() == {"linear.weight", "linear.bias"}
+    sender.to(torch.float64), sender.to(torch.float32)  # it goes along
+    assert frozen.hash() == before
+
+
+def test_the_encoder_sees_uses_in_their_place_on_the_grid(weights: str) -> None:
+    vector = ChannelVector(weights, subcarriers=12)
+    h = gains("one", 36)
+    whole, valid = vector._snapshots(h)
+    assert valid is None and torch.equal(whole, on_grid(h, 12))
+    part, valid = vector._snapshots(h[..., :29])  # five uses of the third symbol
+    assert part.shape == (2, 3, 4, 12)
+    assert torch.equal(part[valid], whole[valid])
+    assert valid[:, 2, :, :5].all() and not valid[:, 2, :, 5:].any()
+    told = vector(CSI(h[..., :29], torch.ones(2)))
+    assert told.shape == (2, 16) and told.isfinite().all()
+    flat, valid = vector._snapshots(h[..., :1])
+    assert flat.shape == (2, 1, 4, 1) and valid is None
+
+
+def test_it_rides_over_mimo_ofdm_and_comes_back_from_its_weights(
+    weights: str, tmp_path: Path
+) -> None:
+    sender, receiver = codec(weights, csi_subcarriers=12), DeepJSCCReceiver("1/6", width=8, depth=1)
+    channel = TDL("A", num_tx=2, num_rx=2, subcarriers=12)
+    link = Link(sender, channel, receiver, csi_tx=PerfectCSI()).eval()
+    with torch.no_grad():
+        sent = link.transmit(image(), 10.0, stream(1, "link"))
+        assert sent.estimate.shape == (2, 3, 16, 16)
+        path = zoo.export(tmp_path / "codec.safetensors", sender, DeepJSCCReceiver(**sender.spec))
+        again, other = zoo.pair(path, DeepJSCCTransmitter, DeepJSCCReceiver)
+        assert other.spec == again.spec
+        csi = CSI(gains("one"), torch.ones(2))
+        assert torch.equal(again(image(), csi), sender.eval()(image(), csi))
+
+
+SCENARIO = """
+payload: {{kind: synthetic, count: 2, size: 16}}
+transmitter: {{kind: deepjscc, width: 8, depth: 1, cbr: 1/6, csi_weights: {weights}}}
+channel: {{kind: rayleigh, num_tx: 2, num_rx: 2}}
+csi: {{tx: {{kind: {csi}}}}}
+frontend: {{kind: svd}}
+metrics: [psnr]
+snr_db: [10]
+train: {{payload: {{kind: synthetic, count: 2, size: 16}}, steps: 1, batch_size: 2}}
+"""
+
+
+def test_a_scenario_trains_it_and_names_its_encoder(weights: str, tmp_path: Path) -> None:
+    (tmp_path / "csi.yaml").write_text(SCENARIO.format(weights=weights, csi="perfect"))
+    scenario = Scenario.load(tmp_path / "csi.yaml")
+    (line,) = train_all(scenario, tmp_path / "out")
+    own = scenario.points()[0].scenario
+    assert own.content["data"].keys() == {weights}
+    (row,) = own.check(own.build("cpu", Path(line.partition(": ")[2])))
+    assert row["metric"] == "psnr"
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"adaptive": "receiver"}, "csi_weights tells the modules of the transmitter .* both"),
+        ({"preset": "bourtsoulatze2019"}, "with adaptive 'none' there are none"),
+        ({"csi_subcarriers": 0}, "csi_subcarriers"),
+        ({"csi_values": 0}, "csi_values"),
+        ({"csi_weights": "resnet-cifar10"}, "holds no WirelessGPT"),
+    ],
+)
+def test_what_cannot_be_told_is_refused(options: dict, says: str, weights: str) -> None:
+    with pytest.raises(ValueError, match=says):
+        DeepJSCCTransmitter("1/6", **{"csi_weights": weights, **options})
+
+
+def test_a_transmitter_that_knows_no_channel_is_told_so(weights: str) -> None:
+    link = Link(codec(weights), Rayleigh(), DeepJSCCReceiver("1/6", width=8))
+    with pytest.raises(ValueError, match=r"knows none; write csi: \{tx: \{kind: perfect\}\}"):
+        link.transmit(image(), 10.0, stream(1, "link"))
