@@ -182,7 +182,7 @@ def own_weights(
         where = place if last else place / f"stage-{number}"
         _fit(stage, built, settings, where, seed, f"training {name}" if progress else False)
         kept = (where / WEIGHTS, where / zoo.OF_TASK)
-        begun = tuple(str(file) for file in kept if file.is_file())
+        begun = tuple(str(file) for file in kept if file.is_file() and zoo.tensors(str(file)))
     write_sums(place, KEPT)
     return place / WEIGHTS
 
