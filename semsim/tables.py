@@ -181,6 +181,7 @@ VISION = {
             "face_ssim": "FaceSSIM",
         },
     ),
+    "restore": Paper("semsim.vision.restore", "DegradedFaces", "Restore"),
 }
 
 if (Path(__file__).parent / "vision").is_dir():  # the folder may be deleted

@@ -26,15 +26,16 @@ def defended(image: Tensor, defence: Defence) -> Tensor:
         patches = F.unfold(F.pad(image, (1, 1, 1, 1), mode="replicate"), 3)
         columns = patches.view(len(image), 3, 9, -1)
         return columns.median(dim=2).values.view_as(image)
-    return torch.stack([_jpeg(one) for one in image.cpu()]).to(image.device)
+    return torch.stack([jpeg(one, QUALITY) for one in image.cpu()]).to(image.device)
 
 
-def _jpeg(image: Tensor) -> Tensor:
+def jpeg(image: Tensor, quality: int) -> Tensor:
+    """Return an image [3, H, W] in [0, 1] after JPEG."""
     import numpy as np
     from PIL import Image
 
     pixels = (255 * image).round().to(torch.uint8).permute(1, 2, 0).contiguous().numpy()
     buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, "JPEG", quality=QUALITY)
+    Image.fromarray(pixels).save(buffer, "JPEG", quality=quality)
     back = np.array(Image.open(buffer).convert("RGB"))
     return torch.from_numpy(back).permute(2, 0, 1).float() / 255

@@ -54,10 +54,12 @@ class Verify(Task):
         size: side of faces in pixels.
         people: to train on, for the margin head.
         adversarial: train on faces perturbed by one step of so much, to 255; 0 for clean ones.
-        attack: perturb every probe before it is sent; the fields of :class:`Attack`.
+        attack: perturb every probe before it is sent; the fields of :class:`Attack`, or those of
+            :class:`semsim.vision.restore.RestoreAttack` with ``restorer_weights``.
         goal: of the attack: genuine pairs dodge, impostors impersonate.
         surrogate: architecture that the attack sees; the verifier itself where None.
         surrogate_weights: its weights.
+        restorer_weights: of task ``restore``; the attack then perturbs features of a restoration.
         defence: what the receiver does to the face first.
         seed: of what is random in the attack.
     """
@@ -78,6 +80,7 @@ class Verify(Task):
         goal: Goal = "dodging",
         surrogate: Kind | None = None,
         surrogate_weights: str | None = None,
+        restorer_weights: str | None = None,
         defence: Defence = "none",
         seed: int = 0,
     ) -> None:
@@ -88,7 +91,11 @@ class Verify(Task):
             raise ValueError(f"adversarial lies between 0 and 255, got {adversarial}")
         if (surrogate is None) != (surrogate_weights is None):
             raise ValueError("surrogate and surrogate_weights are given together, or neither is")
-        self.attack = None if attack is None else _attack(attack)
+        if restorer_weights is not None and attack is None:
+            raise ValueError("restorer_weights belong to an attack; write attack: {} beside them")
+        self.attack: Any = attack  # checked, once it is known which
+        if attack is not None:
+            self.attack = _attack(attack, restored=restorer_weights is not None)
         self.goal, self.defence = goal, defence
         self.adversarial, self.seed = adversarial, seed
         network = Verifier(verifier, size=size)
@@ -101,6 +108,7 @@ class Verify(Task):
             other = Verifier(surrogate, size=size)
             zoo.load_parts(surrogate_weights, {"network": other}, among_others=True)
             self._surrogate = [other.eval().requires_grad_(False)]
+        self._restorer = [] if restorer_weights is None else [_restorer(restorer_weights)]
 
     def begin(self, link: AnyLink, sources: Sequence[Tensor], *, once: bool = True) -> Begun:
         """Return probes, perturbed where asked, and what was enrolled."""
@@ -131,7 +139,14 @@ class Verify(Task):
         if self.attack is None:
             return probe
         network = self._surrogate[0].to(probe.device) if self._surrogate else self.network
-        return craft(network, probe, enrolled, self.attack, self.goal, seed=self.seed)
+        if not self._restorer:
+            return craft(network, probe, enrolled, self.attack, self.goal, seed=self.seed)
+        from semsim.vision.restore import craft_restored
+
+        restorer = self._restorer[0].to(probe.device)
+        return craft_restored(
+            network, restorer, probe, enrolled, self.attack, self.goal, seed=self.seed
+        )
 
     def forward(self, estimate: Tensor, side_info: Tensor | None = None) -> Tensor:
         """Return cosines less both thresholds and as they are, [B, 3]; above 0 is accepted."""
@@ -192,15 +207,27 @@ class Verify(Task):
             )
 
 
-def _attack(values: dict[str, Any]) -> Attack:
-    names = [each.name for each in fields(Attack)]
+def _attack(values: dict[str, Any], *, restored: bool) -> Any:
+    kind: Any = Attack
+    if restored:
+        from semsim.vision.restore import RestoreAttack as kind
+    names = [each.name for each in fields(kind)]
     for name in values:
         if name not in names:
             raise ValueError(f"attack has no {name!r}; {known(names, name)}")
     try:
-        return Attack(**values)
+        return kind(**values)
     except TypeError as error:
         raise ValueError(f"attack has a value of another kind: {error}") from error
+
+
+def _restorer(weights: str) -> Any:
+    """Return a restoration in evaluation mode."""
+    from semsim.vision.restore import Restorer
+
+    restorer = Restorer()
+    zoo.load_parts(weights, {"network": restorer}, among_others=True)
+    return restorer.eval().requires_grad_(False)
 
 
 def probe_of(source: Tensor) -> Tensor:
