@@ -8,7 +8,9 @@ random. The localisers are the zoo's. Parts:
     photos    both embedders and cameras, residuals of several strengths, none at all, and a guess
     jpeg      the photos once more through JPEG: what breaks first
     links     over AWGN, behind several codecs, localised at the receiver and at the sender
-    ablation  networks of equal budget in RUNS (train_dbdh.py dbdh --filters none ... --out RUNS/X)
+    ablation  networks of equal budget in RUNS, made by
+
+    python benchmarks/dbdh.py --data DATA --runs RUNS --train filters_none --steps 300
 
 Intervals are 95 %, of the mean over photos. Writes benchmarks/results/dbdh.csv and dbdh.md.
 """
@@ -23,7 +25,7 @@ from typing import Any
 
 import pandas
 import torch
-from make_pool import read_pack
+from make_pool import read_pack, write_covers
 from torch import Tensor
 
 from channels import AWGN
@@ -34,6 +36,9 @@ from semsim.codecs.no_link import NoLink, NoLinkTransmitter
 from semsim.codecs.separate import SeparateLink, SeparateTransmitter
 from semsim.metrics.image import PSNR
 from semsim.nn.geometry import quad_iou
+from semsim.training.loop import train
+from semsim.training.spec import TrainSpec
+from semsim.types import AnyLink
 from semsim.vision import dbdh
 from semsim.vision.dbdh.camera import jpeg
 
@@ -44,6 +49,16 @@ CASES = (("pimog", "screen", (0.0, 2.0, 4.0, 8.0)), ("pimog", "print", (0.0, 2.0
          ("spread", "screen", (0.0, 4.0, 8.0, 16.0)))  # fmt: skip
 STRENGTHS = (2.0, 4.0, 8.0)  # of the ablation, whose networks are young
 PARTS = ("photos", "jpeg", "links", "ablation")
+ABLATIONS: dict[str, dict[str, Any]] = {
+    "all": {},
+    "filters_none": {"filters": "none"},
+    "filters_srm": {"filters": "srm"},
+    "filters_gabor": {"filters": "gabor"},
+    "no_cross": {"cross": False},
+    "no_ase": {"ase": False},
+    "no_luma": {"luma": False},
+    "no_mask": {"segmentation": False},
+}
 
 
 def unpack(data: Path, folder: Path) -> str:
@@ -174,6 +189,23 @@ def ablation(covers: str, count: int, runs: Path) -> list[dict[str, Any]]:
     return rows
 
 
+def train_ablation(name: str, covers: str, runs: Path, steps: int) -> None:
+    """Train a network of the ablation on photos of strong and of hidden codes."""
+    torch.manual_seed(0)
+    payload = dbdh.MarkedPhotos(
+        4000, path=covers, embedder="pimog", capture="both", strength=(3.0, 24.0)
+    )
+    task = dbdh.Localise(embedder="pimog", weights=None, trainable=True)
+    task.network = network = dbdh.DBDH(**ABLATIONS[name])
+    settings = TrainSpec(
+        steps=steps, batch_size=16, lr=3e-3, optimiser="muon", warmup=0.03, ema=1 - 1 / 300,
+        clip=5.0, flip=False, through="task",
+    )  # fmt: skip
+    train(AnyLink(), payload, task, settings, folder=runs / name, progress=name)
+    path = runs / name / "dbdh-pimog.safetensors"
+    zoo.export_parts(path, {"network": network.deployed()}, {"steps": steps})
+
+
 def zoo_card(path: Path) -> dict[str, Any]:
     import json
 
@@ -240,9 +272,17 @@ def main() -> None:
     parser.add_argument("--runs", type=Path)
     parser.add_argument("--only", default=",".join(PARTS))
     parser.add_argument("--count", type=int, default=100)
+    parser.add_argument("--train", choices=ABLATIONS, help="make a network of the ablation")
+    parser.add_argument("--steps", type=int, default=300, help="of that network")
     args = parser.parse_args()
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)
+    if args.train:
+        covers = args.runs / "covers"
+        if not covers.is_dir():
+            write_covers(args.data, covers)
+        train_ablation(args.train, str(covers), args.runs, args.steps)
+        return
     wanted, file = args.only.split(","), RESULTS / "dbdh.csv"
     found = []
     with tempfile.TemporaryDirectory() as folder:

@@ -2,7 +2,7 @@
 
     python benchmarks/denoisers.py --data DATA --runs RUNS [--cards]
 
-RUNS is what train_denoiser.py wrote; what is not there is left out. PSNR is that of the last 1,000
+RUNS is what denoiser_rivals.py wrote; what is not there is left out. PSNR is that of the last 1,000
 lossless CIFAR-10 images (the first ``--images`` of them), MS-SSIM that of the middles of the Kodak
 photos, 192 x 192 pixels, which CIFAR images are too small for. All systems see the same noise and
 fading, and gains are paired by image; intervals are 95 % over images. Writes
@@ -21,11 +21,11 @@ from typing import Any
 import numpy as np
 import pandas
 import torch
+from denoiser_rivals import PLANS, classes, start
 from denoisers_report import curves, report
 from latent_rivals import DiffusionReceiver, DnCNNReceiver
 from timing import interleaved, ratio
 from torch import Tensor, nn
-from train_denoiser import PLANS, classes, start
 from zoo_psnr import Images, cifar, count_multiply_adds, kodak, write_card
 
 from channels import AWGN, Rayleigh
@@ -256,7 +256,7 @@ def facts(codec: str, runs: Path, rows: pandas.DataFrame) -> dict[str, Any]:
     """What the zoo's card of a joint stage says of its measurement."""
     made = ends(codec, RESIDUAL, runs)
     if made is None:
-        raise SystemExit(f"{codec} has no joint stage below {runs}; run train_denoiser.py first")
+        raise SystemExit(f"{codec} has no joint stage below {runs}; run denoiser_rivals.py first")
     plan = {str(s): _steps(made[1], torch.tensor([10 ** (-s / 10)])) for s in SNRS}
     return {
         "multiply_adds": count_multiply_adds(*made, (3, 32, 32)),  # at 10 dB

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import pandas
+from denoiser_rivals import PLANS
 from timing import machine
-from train_denoiser import PLANS
 
 
 def table(rows: pandas.DataFrame, value: str, spread: str | None = None) -> str:

@@ -4,13 +4,14 @@
     python benchmarks/make_pool.py photo --data DATA --out POOL.npz
     python benchmarks/make_pool.py photo-large --data DATA --out POOL.npz
     python benchmarks/make_pool.py cifar-classes --data DATA --out POOL.npz
+    python benchmarks/make_pool.py covers --data DATA --out FOLDER
 
 DATA holds image packs: NAME.npz with ``blob`` (concatenated image files), ``off`` (their ends) and
 arrays such as ``split`` and ``name``. Read are bsds500 (folders train and test; val validates),
 photos883_128 and, for cifar, the first 2,000 images of cifar10_lossless3000. cifar-classes are the
 images x and classes y of CIFAR-10: 46,000 of cifar10_jpeg56000, then cifar10_lossless3000, of which
-the last 1,000 test. Photos are shrunk with
-antialiasing by random factors, because a shrunk photo is free of compression artefacts.
+the last 1,000 test. covers are the photos themselves as files, in mixed order. Photos are shrunk
+with antialiasing by random factors, because a shrunk photo is free of compression artefacts.
 """
 
 from __future__ import annotations
@@ -79,14 +80,29 @@ def classes(data: Path) -> dict[str, np.ndarray]:
     return {"x": x, "y": np.concatenate([meta["label"][chosen], clean["label"]]).astype(np.int64)}
 
 
+def write_covers(data: Path, folder: Path) -> None:
+    """Write the photos to train on as files of their own, large and small ones mixed."""
+    bsds, meta = read_pack(data / "bsds500.npz")
+    photos = [image for image, s in zip(bsds, meta["split"], strict=True) if s in ("train", "test")]
+    photos += read_pack(data / "photos883_128.npz")[0]
+    folder.mkdir(parents=True, exist_ok=True)
+    for number, which in enumerate(np.random.default_rng(0).permutation(len(photos))):
+        photos[which].save(folder / f"{number:04d}.png")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("kind", choices=("cifar", "photo", "photo-large", "cifar-classes"))
+    parser.add_argument(
+        "kind", choices=("cifar", "photo", "photo-large", "cifar-classes", "covers")
+    )
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
     if args.kind == "cifar-classes":
         np.savez(args.out, **classes(args.data))
+        return
+    if args.kind == "covers":
+        write_covers(args.data, args.out)
         return
     rng = np.random.default_rng(0)
     bsds, meta = read_pack(args.data / "bsds500.npz")

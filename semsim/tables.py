@@ -71,6 +71,7 @@ PAYLOADS = {
     "cifar10": "semsim.payloads.cifar:CIFAR10",
     "arrays": "semsim.payloads.arrays:Arrays",
     "pool": "semsim.payloads.pool:Pool",
+    "mix": "semsim.payloads.mix:Mix",
     "bits": "semsim.payloads.bits:Bits",
     "channel_history": "semsim.payloads.channel_history:ChannelHistory",
     "channels": "semsim.payloads.channels:Channels",

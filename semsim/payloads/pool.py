@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -74,11 +75,8 @@ class Pool(ImagePayload):
                 f"path: {len(self.parts)} parts need as many weights of at least 0, got "
                 f"{weights.tolist()}"
             )
-        generator = stream(0, "pool", count)
-        part = torch.multinomial(weights, count, replacement=True, generator=generator)
-        sizes = torch.tensor([len(p) for p in self.parts])[part]
-        unit = torch.rand(count, generator=generator, dtype=torch.float64)
-        return torch.stack([part, (unit * sizes).long()], dim=1)
+        sizes = [len(part) for part in self.parts]
+        return draw_places(weights.tolist(), sizes, count, stream(0, "pool", count))
 
     def __len__(self) -> int:
         return len(self.places)
@@ -87,3 +85,20 @@ class Pool(ImagePayload):
         """Return one patch, uint8 [3, H, W]."""
         part, place = self.places[index].tolist()
         return self.parts[part][place]
+
+
+def draw_places(
+    weights: Sequence[float], sizes: Sequence[int], count: int, generator: torch.Generator
+) -> Tensor:
+    """Return part and place in it of items drawn with replacement, int64 [count, 2].
+
+    Args:
+        weights: how often each part is drawn from.
+        sizes: how many items each part has.
+        count: how many to draw.
+        generator: decides which.
+    """
+    chances = torch.tensor(weights, dtype=torch.float64)
+    part = torch.multinomial(chances, count, replacement=True, generator=generator)
+    unit = torch.rand(count, generator=generator, dtype=torch.float64)
+    return torch.stack([part, (unit * torch.tensor(sizes)[part]).long()], dim=1)

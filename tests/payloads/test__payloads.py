@@ -22,6 +22,7 @@ from semsim.payloads.channels import ChannelMix, Channels
 from semsim.payloads.cifar import CIFAR10
 from semsim.payloads.folder import Folder
 from semsim.payloads.measured import MeasuredChannels
+from semsim.payloads.mix import Mix
 from semsim.payloads.photos import Photos
 from semsim.payloads.pilot_estimates import PilotEstimates
 from semsim.payloads.pool import Pool
@@ -61,6 +62,7 @@ PAYLOADS: dict[str, Make] = {
     "arrays": arrays,
     "pool": pool,
     "held out": lambda folder: pool(folder, split="valid", count=None),
+    "mix": lambda _: Mix([Synthetic(4, 16), Photos(resize=16, crop=16)], shares=(1, 3), count=9),
     "bits": lambda _: Bits(6, 20),
     "dead leaves": lambda _: Synthetic(4, 16),
     "pink": lambda _: Synthetic(4, 16, texture="pink"),
@@ -141,3 +143,17 @@ def test_bits_are_fair_and_independent_between_seeds() -> None:
 def test_a_wrong_argument_is_named(call: Callable[[], Any], words: str) -> None:
     with pytest.raises(ValueError, match=words):
         call()
+
+
+def test_a_mix_draws_as_often_as_its_shares_say_and_names_what_is_wrong() -> None:
+    of = [Synthetic(4, 16), Photos(resize=16, crop=16)]
+    drawn = Mix(of, shares=(1, 3), count=4000)
+    first = sum(part == 0 for part, _ in drawn.places.tolist()) / 4000
+    assert abs(first - 0.25) < 4 * (0.25 * 0.75 / 4000) ** 0.5  # four standard deviations
+    for shares in [(1,), (0, 0), (-1, 2), (1, float("inf"))]:
+        with pytest.raises(ValueError, match="shares are 2 weights"):
+            Mix(of, shares=shares)
+    with pytest.raises(ValueError, match="of is a list of payloads"):
+        Mix([])
+    asked = spec.parse("payload", {"kind": "mix", "of": [{"kind": "photos"}], "count": 7})
+    assert len(spec.build(asked)) == 7

@@ -10,14 +10,17 @@ import torch
 from torch import Tensor
 
 from channels import AWGN
-from semsim import Link, evaluate
+from semsim import Link, evaluate, zoo
 from semsim.codecs.analog import AnalogReceiver, AnalogTransmitter
 from semsim.codecs.no_link import NoLink, NoLinkTransmitter
 from semsim.metrics.base import Outcome
 from semsim.nn.geometry import order_corners, quad_iou, rectify, region_mask, square
+from semsim.scenario.scenario import Scenario
 from semsim.seeds import stream
+from semsim.sweep.trained import own_weights
 from semsim.vision import dbdh
 from semsim.vision.dbdh.camera import jpeg, uniform, view
+from semsim.vision.dbdh.learning import LearnToHide
 from semsim.vision.dbdh.network import PRESETS
 from semsim.vision.dbdh.task import FOUND, TRUE, in_crop
 
@@ -470,3 +473,50 @@ def test_who_made_the_codes_of_a_prepared_set_is_not_known(tmp_path) -> None:
     dbdh.write_set(dbdh.MarkedPhotos(1, embedder="spread"), tmp_path)
     prepared = dbdh.MarkedPhotos(None, path=str(tmp_path))
     dbdh.Localise("none").check_payload(prepared)
+
+
+def test_a_range_of_strengths_and_both_cameras_are_drawn_per_photo() -> None:
+    made = dbdh.MarkedPhotos(40, capture="both", strength=(2.0, 32.0))
+    strengths = torch.tensor([made._strength(i) for i in range(400)]).log2()
+    assert strengths.min() >= 1 and strengths.max() <= 5
+    assert abs(float(strengths.mean()) - 3) < 4 * (4 / 12**0.5) / 400**0.5  # uniform on [1, 5]
+    assert [made._capture(i) for i in range(3)] == ["print", "screen", "print"]
+    with pytest.raises(ValueError, match="least, largest"):
+        dbdh.MarkedPhotos(1, strength=(0.0, 4.0))
+
+
+def test_the_embedder_learns_to_be_read() -> None:
+    torch.manual_seed(0)
+    task = LearnToHide()
+    covers = torch.rand(8, 3, 64, 64).round(decimals=1)
+    first = task.own_loss(covers, covers, 0.0, stream(0, "a"))
+    assert torch.equal(first, task.own_loss(covers, covers, 0.0, stream(0, "a")))
+    optimiser = torch.optim.Adam(task.parameters(), lr=1e-3)
+    for _ in range(30):
+        optimiser.zero_grad()
+        loss = task.own_loss(covers, covers, 0.0, stream(0, "b"))
+        loss.backward()
+        optimiser.step()
+    assert loss < first - 0.05  # the same bits and shots: what is there can be learned by heart
+    marked = task.eval()(covers)
+    rms = 255 * (marked - covers)[:, :, 16:48, 16:48].square().mean().sqrt()
+    assert 2.0 < rms <= 4.01  # clipping takes some
+
+
+def test_stages_of_a_task_alone_go_on_from_one_another(tmp_path: Path) -> None:
+    values = {
+        "name": "hide", "seed": 0, "payload": {"kind": "synthetic", "count": 2, "size": 64},
+        "transmitter": "no_link", "channel": "awgn", "metrics": ["task_psnr"], "snr_db": 0,
+        "task": {"kind": "semsim.vision.dbdh.learning:LearnToHide"},
+        "train": {
+            "payload": {"kind": "synthetic", "count": 4, "size": 64}, "through": "task",
+            "batch_size": 2, "ema": 0.0, "stages": [{"steps": 1}, {"steps": 1, "lr": 1e-12}],
+        },
+    }  # fmt: skip
+    scenario = Scenario.parse(values)
+    weights = own_weights(scenario, tmp_path, torch.device("cpu"))
+    assert weights is not None
+    first = zoo.tensors(weights.parent / "stage-1" / zoo.OF_TASK)
+    last = zoo.tensors(weights.parent / zoo.OF_TASK)
+    learned = [name for name in first if name.endswith("weight")]
+    assert all(torch.allclose(first[n], last[n], atol=1e-6) for n in learned)

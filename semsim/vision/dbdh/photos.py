@@ -43,8 +43,9 @@ class MarkedPhotos(Dataset[tuple[Tensor, Tensor]]):
             (train), the next 5 % (val), the last 5 % (test). The bundled photos are not split.
         embedder: ``pimog`` (trained) or ``spread`` (key-seeded, much harder to find).
         key: key of ``spread``.
-        strength: rms of the residual within the region, on the scale 0 to 255; 0 hides nothing.
-        capture: ``print`` or ``screen``, both with perspective, or ``none``.
+        strength: rms of the residual within the region, on the scale 0 to 255; 0 hides nothing. Two
+            numbers are the ends between which each photo draws its own, evenly in its logarithm.
+        capture: ``print`` or ``screen``, both with perspective, ``both`` in turn, or ``none``.
         side: least and largest side of the region, as a share of ``size``.
         turns: whether the camera is held in any of four ways.
         seed: decides covers' crops, places, messages and captures.
@@ -61,8 +62,8 @@ class MarkedPhotos(Dataset[tuple[Tensor, Tensor]]):
         split: Split = "all",
         embedder: Embedding = "pimog",
         key: int = 0,
-        strength: float = 4.0,
-        capture: Capture = "screen",
+        strength: float | tuple[float, float] = 4.0,
+        capture: Capture | Literal["both"] = "screen",
         side: tuple[float, float] = (0.3, 0.6),
         turns: bool = True,
         seed: int = 0,
@@ -70,9 +71,8 @@ class MarkedPhotos(Dataset[tuple[Tensor, Tensor]]):
         check_counts(count=count, size=size)
         _check_photos(size, split, capture, strength, side)
         self.size, self.split, self.seed = size, split, seed
-        self.options: dict[str, Any] = {
-            "strength": strength, "capture": capture, "side": tuple(side), "turns": turns
-        }  # fmt: skip
+        self.strength, self.capture = strength, capture
+        self.options: dict[str, Any] = {"side": tuple(side), "turns": turns}
         self.method = make_embedder(embedder, key)
         self._kept: dict[int, tuple[Tensor, Tensor]] = {}
         root = None if path is None else Path(path)
@@ -115,9 +115,24 @@ class MarkedPhotos(Dataset[tuple[Tensor, Tensor]]):
     def _make(self, covers: Photos | Folder, index: int) -> tuple[Tensor, Tensor]:
         g = stream(self.seed, "marked", self.split, index)
         cover, background = (self._patch(covers, index + i, g) for i in (0, 1))
+        how: dict[str, Any] = {"strength": self._strength(index), "capture": self._capture(index)}
         with torch.no_grad():
-            photo, corners, bits = photograph(cover, background, self.method, g, **self.options)
+            photo, corners, bits = photograph(
+                cover, background, self.method, g, **how, **self.options
+            )
         return photo[0], torch.cat([corners.flatten(), bits.flatten()])
+
+    def _strength(self, index: int) -> float:
+        if not isinstance(self.strength, Sequence):
+            return self.strength
+        low, high = self.strength
+        g = stream(self.seed, "strength", self.split, index)
+        return low * (high / low) ** float(uniform(g, 0, 1))
+
+    def _capture(self, index: int) -> Capture:
+        if self.capture != "both":
+            return self.capture
+        return "screen" if index % 2 else "print"
 
     def _patch(self, covers: Photos | Folder, number: int, g: torch.Generator) -> Tensor:
         """Return a random square of a cover, shrunk by 1 to 2.2, [1, 3, size, size]."""
@@ -144,13 +159,23 @@ class MarkedPhotos(Dataset[tuple[Tensor, Tensor]]):
 
 
 def _check_photos(
-    size: int, split: str, capture: str, strength: float, side: Sequence[float]
+    size: int,
+    split: str,
+    capture: str,
+    strength: float | Sequence[float],
+    side: Sequence[float],
 ) -> None:
     if size % 32:
         raise ValueError(f"size is a multiple of 32, got {size}; write {max(32, size // 32 * 32)}")
     check_choice("split", split, ("all", "train", "val", "test"))
-    check_choice("capture", capture, ("none", "print", "screen"))
-    if not 0 <= strength <= 64:
+    check_choice("capture", capture, ("none", "print", "screen", "both"))
+    if isinstance(strength, Sequence):
+        if len(strength) != 2 or not 0 < strength[0] <= strength[1] <= 64:
+            raise ValueError(
+                f"strength between two ends is [least, largest] with 0 < least <= largest <= 64, "
+                f"got {list(strength)}"
+            )
+    elif not 0 <= strength <= 64:
         raise ValueError(f"strength is an rms between 0 and 64 on the scale to 255, got {strength}")
     if len(side) != 2 or not 0.1 <= side[0] <= side[1] <= 0.7:
         raise ValueError(f"side is [least, largest] within 0.1 to 0.7, got {list(side)}")

@@ -23,9 +23,23 @@ from semsim.vision.marformer.scanner import DENSITY, Material, Scan, Scanner
 
 DENTAL: tuple[Material, ...] = ("Ti", "Fe", "Zr", "Ag")  #: implant, steel, crown, amalgam
 IMPLANTS: tuple[Material, ...] = ("Ti", "Fe")
-KEEP_BYTES = 1 << 29  #: of simulated slices kept in memory
-# by all that decides a slice, because a sweep makes the same payload once per link
-_KEPT: dict[tuple[Any, ...], tuple[Tensor, Tensor]] = {}
+KEEP_BYTES = 1 << 31  #: of simulated slices kept in memory
+
+
+class _Kept(dict[tuple[Any, ...], tuple[Tensor, Tensor]]):
+    """Slices by all that decides them, because a sweep makes the same payload once per link."""
+
+    nbytes = 0
+
+    def keep(self, key: tuple[Any, ...], pair: tuple[Tensor, Tensor]) -> None:
+        """Keep a pair where there is still room."""
+        size = sum(image.nbytes for image in pair)
+        if self.nbytes + size <= KEEP_BYTES:
+            self[key] = pair
+            self.nbytes += size
+
+
+_KEPT = _Kept()
 
 
 class MetalSlices(torch.utils.data.Dataset[tuple[Tensor, Tensor]]):
@@ -115,8 +129,7 @@ class MetalSlices(torch.utils.data.Dataset[tuple[Tensor, Tensor]]):
         pair = _KEPT.get((*self._key, index))
         if pair is None:
             pair = self._pair(index)
-            if (len(_KEPT) + 1) * pair[0].nbytes * 2 <= KEEP_BYTES:
-                _KEPT[(*self._key, index)] = pair
+            _KEPT.keep((*self._key, index), pair)
         source, target = pair
         return source.expand(3, -1, -1), target.expand(3, -1, -1)
 

@@ -1,23 +1,22 @@
-"""Export LCFSC and its plain twin for the zoo: the runs of lcfsc.py, trained on where asked.
+"""Measure LCFSC, or its plain twin, as semsim train left it; write weights and card for the zoo.
 
-    python benchmarks/train_lcfsc.py --data DATA --pool POOL.npz --runs RUNS --out OUT [NAME ...]
+    semsim train scenarios/train/lcfsc-2x2.yaml
+    python benchmarks/lcfsc_card.py lcfsc-2x2 --weights RUN/weights.safetensors --data DATA --out O
 
-RUNS are those of lcfsc.py, whose seed-0 codecs are the start; with --steps both twins get the same
-further steps on the same crops, channels and noise. Writes OUT/NAME.safetensors and its card,
-measured over the test crops of lcfsc.py. A training that was stopped goes on from OUT.
+RUN is the training's folder. Measured are the test crops of lcfsc.py, over fading, with the channel
+known at the transmitter and, for LCFSC, also with another channel in its place.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import shutil
 from pathlib import Path
 
 import numpy as np
 import torch
-from lcfsc import ANTENNAS, go_on, make_link, measure, take_over
-from lcfsc_data import SIDE, Crops, test_crops
+from lcfsc import ANTENNAS, make_link, measure
+from lcfsc_data import SIDE, test_crops
 from zoo_psnr import Images, bundled, count_multiply_adds
 
 from channels import CSI, MismatchedCSI
@@ -25,18 +24,13 @@ from semsim import Link, evaluate, stream, zoo
 from semsim.metrics.image import PSNR
 
 NAMES = {
-    f"{name}-{n}x{n}": (n, variant, arguments)
+    f"{name}-{n}x{n}": (n, {"fusion": fusion})
     for n in ANTENNAS
-    for name, variant, arguments in (
-        ("lcfsc", "masked", {"fusion": "masked"}),
-        ("lcfsc-plain", "plain", {"fusion": "none"}),
-    )
+    for name, fusion in (("lcfsc", "masked"), ("lcfsc-plain", "none"))
 }
 DATA = (
     "BSDS500 train and test photos, 883 photos of 128 px, shrunk by random factors; crops of 64 px"
 )
-
-FILES = "--data DATA --pool POOL.npz --runs RUNS"
 
 
 def curve(link: Link, test: Images) -> dict[str, float]:
@@ -100,51 +94,25 @@ def count_multiply_adds_of(link: Link, known: CSI) -> int:
     return count_multiply_adds(transmitter, link.receiver, (3, SIDE, SIDE))  # type: ignore[arg-type]
 
 
-def one(name: str, args: argparse.Namespace, crops: Crops, test: Images) -> None:
-    """Train, export and measure one codec."""
-    antennas, variant, arguments = NAMES[name]
-    link = make_link(antennas, arguments, 0)
-    label, folder = f"{antennas}x{antennas}", args.out / name
-    before = [args.runs / f"{label} {kind}" for kind in ("start", f"{variant} 0")]
-    take_over(link, before[-1] / "weights.safetensors")
-    if args.steps:
-        go_on(link, crops, folder, steps=args.steps, lr=2e-3, seed=1000)
-        before.append(folder)
-    past = [json.loads((f / "weights.json").read_text()) for f in before]
-    card = {
-        "data": DATA,
-        "steps": sum(f["steps"] for f in past),
-        "batch": "8 crops of 64 px",
-        "minutes": round(sum(f["minutes"] for f in past), 1),
-        "machine": "one CPU core shared with other work",
-        "command": f"python benchmarks/lcfsc.py {FILES} --start {past[0]['steps']} --steps "
-        f"{past[1]['steps']} --antennas {antennas} --seeds 0 --variants {variant}; python "
-        f"benchmarks/train_lcfsc.py {FILES} --out OUT --steps {args.steps} {name}",
-        "history": f"{past[0]['steps']} steps as the plain codec, the rest as it is",
-        **facts(name, link, test, antennas),
-    }
-    args.out.mkdir(parents=True, exist_ok=True)
-    path = zoo.export(args.out / f"{name}.safetensors", link.transmitter, link.receiver, card)
-    print(json.dumps(card["measured"]), card.get("ratio"), flush=True)
-    if args.ship:
-        for file in (path, path.with_suffix(".json")):
-            shutil.copy(file, zoo.WEIGHTS)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("names", nargs="*", default=list(NAMES))
+    parser.add_argument("name", choices=NAMES)
+    parser.add_argument("--weights", type=Path, required=True, help="of the training")
     parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--pool", type=Path, required=True)
-    parser.add_argument("--runs", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--steps", type=int, default=0, help="beyond the runs")
-    parser.add_argument("--ship", action="store_true", help="copy to semsim/weights")
     args = parser.parse_args()
     torch.set_num_threads(1)
-    crops, test = Crops(args.pool, args.runs / "pool"), test_crops(args.data)
-    for name in args.names:
-        one(name, args, crops, test)
+    antennas, arguments = NAMES[args.name]
+    link = make_link(antennas, arguments, 0)
+    zoo.load(args.weights, link.transmitter, link.receiver)
+    past = json.loads(args.weights.with_suffix(".json").read_text())
+    made = {key: past[key] for key in ("steps", "minutes", "training", "before") if key in past}
+    command = f"semsim train scenarios/train/{args.name}.yaml"
+    card = {"data": DATA, **made, "command": command}
+    card |= facts(args.name, link, test_crops(args.data), antennas)
+    args.out.mkdir(parents=True, exist_ok=True)
+    zoo.export(args.out / f"{args.name}.safetensors", link.transmitter, link.receiver, card)
+    print(json.dumps(card["measured"]), card.get("ratio"))
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""Train denoisers in front of a codec, and the same codec without one, alike.
+"""Train rivals of the latent denoiser from one codec, alike: what denoisers.py compares.
 
-    python benchmarks/train_denoiser.py deepjscc-cifar-1-6 control --pools POOLS --out RUNS
-    python benchmarks/train_denoiser.py deepjscc-cifar-1-6 residual --pools POOLS --out RUNS
+    python benchmarks/denoiser_rivals.py deepjscc-cifar-1-6 control --pools POOLS --out RUNS
+    python benchmarks/denoiser_rivals.py deepjscc-cifar-1-6 residual --pools POOLS --out RUNS
 
 POOLS holds cifar.npz, made by make_pool.py. ``deepjscc-cifar-1-6`` of the zoo knows the SNR at both
 ends. ``deepjscc2019-cifar-1-6`` does not, and is trained here, at 10 dB, when it is first needed.
@@ -15,7 +15,7 @@ block fading on two streams of unequal gain.
     diffusion     a diffusion model of the latent, as many steps as stage 2
 
 The controls take as many steps as stages 2 and 3 together. A run that was stopped goes on where it
-was; with ``residual``, ``--export FOLDER`` writes the weights for the zoo and their card.
+was. The weights of the zoo come from scenarios/train/latent-denoiser-*.yaml.
 """
 
 from __future__ import annotations
@@ -226,28 +226,6 @@ def fit_noise(transmitter: Any, rival: DiffusionReceiver, patches: Patches, step
         return training.finish().minutes
 
 
-def export(name: str, out: Path, folder: Path) -> None:
-    """Write the joint stage for the zoo, with what its card says of the making."""
-    plan, own = PLANS[name], classes(name)
-    made = (own[0], LatentDenoiser.around(own[1]))
-    ends = zoo.pair(out / "stage3" / "weights.safetensors", *made)
-    done = [json.loads((out / s / "facts.json").read_text()) for s in ("stage2", "stage3")]
-    stages = (
-        f"{plan.steps} steps of the denoiser before the frozen codec, lr {FRESH_LR:g}; "
-        f"{plan.steps} of all of it, lr {plan.lr:g}; both on the task's loss and a tenth of the "
-        "latent's"
-    )
-    card = {
-        "data": zoo.card("deepjscc-cifar-1-6")["data"], "started_from": name, "stages": stages,
-        "steps": 2 * plan.steps, "batch": 32, "snr_db": SNR_DB,
-        "minutes": round(sum(d["minutes"] for d in done), 1),
-        "machine": "1 of 2 CPU cores shared with other work",
-        "command": f"python benchmarks/train_denoiser.py {name} residual --pools POOLS --out RUNS "
-        "--export FOLDER",
-    }  # fmt: skip
-    zoo.export(folder / f"latent-denoiser-{name}.safetensors", *ends, card)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("codec", choices=PLANS)
@@ -256,7 +234,6 @@ def main() -> None:
     )
     parser.add_argument("--pools", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--export", type=Path, help="where to write weights for the zoo")
     args = parser.parse_args()
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)
@@ -270,8 +247,6 @@ def main() -> None:
     elif args.what == "residual":
         around = functools.partial(LatentDenoiser, **SIZES, told=PLANS[name].told)
         stages(name, patches, runs, out, around)
-        if args.export:
-            export(name, out, args.export)
     elif args.what == "dncnn":
         stages(name, patches, runs, out, DnCNNReceiver, last=2)
     else:
