@@ -511,15 +511,17 @@ class Plain(nn.Module):
         width = fused.out.in_features
         self.q, self.k, self.v, self.out = (nn.Linear(width, width) for _ in range(4))
 
-    def forward(self, x: Tensor, allowed: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, allowed: Tensor | None = None, *, across: bool = False) -> Tensor:
+        if across:
+            return self(x.transpose(-2, -3)).transpose(-2, -3)
         q, k, v = (
-            layer(x).unflatten(-1, (self.heads, -1)).transpose(1, 2)
+            layer(x).unflatten(-1, (self.heads, -1)).transpose(-2, -3)
             for layer in (self.q, self.k, self.v)
         )
         scores = (q @ k.transpose(-1, -2)) / math.sqrt(q.shape[-1])
         weights = torch.exp(scores.float() - scores.float().amax(dim=-1, keepdim=True))
         weights = weights / weights.sum(dim=-1, keepdim=True)
-        return self.out((weights.to(v.dtype) @ v).transpose(1, 2).flatten(2))
+        return self.out((weights.to(v.dtype) @ v).transpose(-2, -3).flatten(-2))
 
 
 def step(model: WirelessGPT, h: Tensor, *, bf16: bool) -> float:
@@ -550,6 +552,10 @@ def costing(model: WirelessGPT, arguments: argparse.Namespace) -> Rows:
         ratio = statistics.median(times["plain"]) / statistics.median(times["own"])
         yield f"{name}, small, batch 64, medians of 5 in turn", f"{ratio:.2f}"
     yield "encode a snapshot, small, batch 64, ms", f"{encode_ms(small, h):.2f}"
+    alone, operations = products(small, len(h) * small.grid(h).total)
+    yield "of it products of its layers, timed alone, ms", f"{1e3 * alone / len(h):.2f}"
+    yield "these are, Gflop a snapshot", f"{operations / len(h) / 1e9:.2f}"
+    yield "which this core does at, Gflop/s", f"{operations / alone / 1e9:.0f}"
     one = h[:, :4]
     yield "the same of 4 slots, ms", f"{encode_ms(small, one):.2f}"
     base = WirelessGPT.preset("base80", attention="factorised")
@@ -565,6 +571,23 @@ def costing(model: WirelessGPT, arguments: argparse.Namespace) -> Rows:
     low_memory(base)
     yield "base80 kept for the backward pass, MB, normal", f"{normal / 1e6:.0f}"
     yield "base80 kept for the backward pass, MB, memory low", f"{kept(base, few) / 1e6:.0f}"
+
+
+def products(model: WirelessGPT, tokens: int) -> tuple[float, float]:
+    """Return the least seconds of all dense layers of the blocks in bf16, and their operations."""
+    seconds = operations = 0.0
+    for layer in model.blocks.modules():
+        if isinstance(layer, nn.Linear):
+            x = torch.randn(tokens, layer.in_features).bfloat16()
+            w = layer.weight.detach().bfloat16()
+            taken = []
+            for _ in range(3):
+                start = time.process_time()
+                F.linear(x, w)
+                taken.append(time.process_time() - start)
+            seconds += min(taken)
+            operations += 2 * tokens * w.numel()
+    return seconds, operations
 
 
 def encode_ms(model: WirelessGPT, h: Tensor) -> float:

@@ -27,14 +27,22 @@ class Attention(nn.Module):
         self.qkv = nn.Linear(width, 3 * width)
         self.out = nn.Linear(width, width)
 
-    def forward(self, x: Tensor, allowed: Tensor | None = None) -> Tensor:
-        """Return [B, P, d] of x [B, P, d]; allowed bool, broadcast to [B, 1, P, P]."""
-        qkv = self.qkv(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
-        q, k, v = qkv.unbind(0)
-        few = x.device.type == "cpu" and x.shape[1] <= FEW
+    def forward(self, x: Tensor, allowed: Tensor | None = None, *, across: bool = False) -> Tensor:
+        """Return [..., P, d] of x [..., P, d], where tokens see those of the same leading axes.
+
+        Args:
+            x: tokens.
+            allowed: who may see whom, bool, broadcast to [groups, 1, n, n], n of a group.
+            across: let tokens see those along the axis before P instead, of [..., T, P, d].
+        """
+        qkv = self.qkv(x).unflatten(-1, (3, self.heads, -1))
+        axis = -4 if across else -3  # only here are groups moved together
+        parts = [part.movedim(axis, -2) for part in qkv.unbind(-3)]  # [..., heads, n, e]
+        q, k, v = (part.flatten(0, -4) for part in parts)
+        few = x.device.type == "cpu" and q.shape[-2] <= FEW
         mix = in_steps if few else F.scaled_dot_product_attention
-        mixed = mix(q, k, v, attn_mask=allowed)
-        return self.out(mixed.transpose(1, 2).flatten(2))  # type: ignore[no-any-return]
+        mixed = mix(q, k, v, attn_mask=allowed).view(parts[0].shape)
+        return self.out(mixed.movedim(-2, axis).flatten(-2))  # type: ignore[no-any-return]
 
 
 def in_steps(q: Tensor, k: Tensor, v: Tensor, attn_mask: Tensor | None = None) -> Tensor:
@@ -42,7 +50,7 @@ def in_steps(q: Tensor, k: Tensor, v: Tensor, attn_mask: Tensor | None = None) -
 
     On a CPU and for few tokens two batched products are faster: 3.5 times in bf16 at 80 tokens.
     """
-    scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)
+    scores = (q @ k.transpose(-1, -2)) * q.shape[-1] ** -0.5  # of few tokens they are fewer than q
     if attn_mask is not None:
         scores = scores.masked_fill(~attn_mask, -torch.inf)
     return scores.softmax(dim=-1) @ v
@@ -65,9 +73,9 @@ class Block(nn.Module):
         self.rise, self.fall = nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
         self.bend = nn.GELU()
 
-    def forward(self, x: Tensor, allowed: Tensor | None = None) -> Tensor:
-        """Return [B, P, d] of x [B, P, d]."""
-        x = x + self.attention(self.norm1(x), allowed)
+    def forward(self, x: Tensor, allowed: Tensor | None = None, *, across: bool = False) -> Tensor:
+        """Return tokens like x [..., P, d]; allowed and across as for :class:`Attention`."""
+        x = x + self.attention(self.norm1(x), allowed, across=across)
         return x + self.fall(self.bend(self.rise(self.norm2(x))))  # type: ignore[no-any-return]
 
 
@@ -81,16 +89,9 @@ def along(x: Tensor, block: Block, grid: PatchGrid, axis: str, allowed: Tensor |
         axis: ``time`` or ``place``.
         allowed: who may see whom, bool [1 or B, 1, P, P]; None where all may.
     """
-    batch, places = len(x), grid.space * grid.frequency
-    grouped = x.view(batch, grid.time, places, -1)
-    if axis == "time":
-        grouped = grouped.transpose(1, 2)
-    size = grouped.shape[2]
-    own = None if allowed is None else _own(allowed, grid, axis, batch)
-    mixed = block(grouped.flatten(0, 1), own).view(batch, -1, size, x.shape[-1])
-    if axis == "time":
-        mixed = mixed.transpose(1, 2)
-    return mixed.reshape(x.shape)
+    own = None if allowed is None else _own(allowed, grid, axis, len(x))
+    mixed: Tensor = block(x.unflatten(1, (grid.time, -1)), own, across=axis == "time")
+    return mixed.flatten(1, 2)
 
 
 def _own(allowed: Tensor, grid: PatchGrid, axis: str, batch: int) -> Tensor:

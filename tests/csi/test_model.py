@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from semsim.csi import WirelessGPT
-from semsim.csi.blocks import in_steps
+from semsim.csi.blocks import Block, in_steps
 from semsim.csi.model import PRESETS
 from semsim.csi.patches import grid_of, hide, patchify, unpatchify
 from semsim.nn.lowmem import low_memory
@@ -214,3 +214,16 @@ def test_a_hash_tells_weights_apart() -> None:
 def test_what_fits_is_said(call: object, says: str) -> None:
     with pytest.raises(ValueError, match=says):
         call()
+
+
+def test_attention_across_is_attention_of_what_is_turned() -> None:
+    torch.manual_seed(0)
+    block = Block(8, 2).double()
+    x = torch.randn(2, 3, 5, 8, dtype=torch.float64)
+    turned = block(x.transpose(1, 2)).transpose(1, 2)
+    torch.testing.assert_close(block(x, across=True), turned)
+    allowed = torch.ones(1, 1, 3, 3, dtype=torch.bool).tril()
+    late = x.clone()
+    late[:, 2] = 0
+    told = (block(part, allowed, across=True)[:, :2] for part in (x, late))
+    torch.testing.assert_close(*told)
