@@ -1,14 +1,18 @@
 """What workers bring, and what they cost.
 
-    python benchmarks/workers.py [--repeats 3] [--points 300] [--data DATA]
+    python benchmarks/workers.py speed [--repeats 3] [--data DATA]
+    python benchmarks/workers.py points [300]
+    python benchmarks/workers.py memory [1000 5000 20000]
 
-- two processes against one with one thread, on a sweep of a CNN and, with DATA (kodak24.npz), on the
-  classical baseline over Kodak: ratios of runs in turn, starting the processes included and not;
-- seconds per point of empty links: here, in two processes, on Ray where it is installed;
-- memory of the driver as empty links become more.
+- speed: two processes against one with one thread, on a sweep of a CNN and, with DATA
+  (kodak24.npz), on the classical baseline over Kodak: ratios of runs in turn, starting the
+  processes included and not;
+- points: time per point of empty links: here, in two processes, on Ray where it is installed;
+- memory: of the driver as empty links become more, in processes of their own. Links of an empty
+  run mean some files each: let TMPDIR name a fast disk.
 
-Meant for two free cores. Writes benchmarks/results/workers.md.
-"""  # noqa: E501 - one line of text
+Meant for two free cores. Writes benchmarks/results/workers_*.md.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +24,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -112,6 +116,13 @@ def speed_up(name: str, values: dict[str, Any], repeats: int) -> list[str]:
     return lines
 
 
+def speed(data: Path | None, repeats: int) -> list[str]:
+    """Return lines on sweeps in two processes against one thread here."""
+    lines = ["| sweep | times faster | of single rounds | one thread here |", "|---|---|---|---|"]
+    lines += speed_up("CNN, 7 SNRs, 800 images", CNN, repeats)
+    return lines + (speed_up("HEVC + LDPC, Kodak", kodak(data), repeats) if data else [])
+
+
 def per_point(points: int) -> list[str]:
     """Return lines on what an empty link costs, beyond the first hundred."""
     ways: dict[str, Callable[[], Engine] | None] = {"here": None}
@@ -121,7 +132,8 @@ def per_point(points: int) -> list[str]:
 
         ways["Ray, two cores"] = partial(OnRay, 2)
     seconds(empty(2), None)  # imports
-    lines = []
+    lines = ["| empty links | ms per point in two rounds, building and writing included |"]
+    lines += ["|---|---|"]
     for name, engine in ways.items():
         rounds = [[seconds(empty(n), engine) for n in (100, 100 + points)] for _ in range(2)]
         found = sorted(1000 * (many - few) / points for few, many in rounds)
@@ -129,47 +141,57 @@ def per_point(points: int) -> list[str]:
     return lines
 
 
-def memory(points: int) -> str:
-    """Return the peak memory of a driver of its own after so many empty links in two processes."""
-    command = [sys.executable, __file__, "--driver", str(points)]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    return f"| {points} | {done.stdout.strip()} |"
+def memory(counts: Sequence[int]) -> list[str]:
+    """Return lines on the peak memory of drivers, each a process of its own, by empty links."""
+    lines = [
+        "| empty links | driver of | peak MB | kB for each more | CPU ms of the driver per link |"
+    ]
+    lines += ["|---|---|---|---|---|"]
+    for jobs in (1, 2):
+        name, before = "itself" if jobs == 1 else "two processes", None
+        for points in counts:
+            command = [sys.executable, __file__, "drive", str(points), "--jobs", str(jobs)]
+            done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+            peak, cpu = map(float, done.stdout.split())
+            more = (
+                "" if before is None else f"{1024 * (peak - before[1]) / (points - before[0]):.1f}"
+            )
+            lines.append(f"| {points} | {name} | {peak:.0f} | {more} | {1000 * cpu / points:.1f} |")
+            print(lines[-1], flush=True)
+            before = points, peak
+    return lines
 
 
-def drive(points: int) -> None:
-    """Run so many empty links and print the peak memory of this process in MB."""
-    seconds(empty(points), partial(Processes, 2))
-    print(f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f}")
+def drive(points: int, jobs: int) -> None:
+    """Run so many empty links; print the peak memory of this process in MB and its CPU time."""
+    seconds(empty(points), None if jobs == 1 else partial(Processes, jobs))
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    print(f"{peak:.1f} {time.process_time():.1f}")
 
 
 def main() -> None:
     """Measure, print and write."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("what", choices=["speed", "points", "memory", "drive"])
+    parser.add_argument("links", type=int, nargs="*", help="of points, memory and drive")
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--points", type=int, default=300)
-    parser.add_argument("--data", type=Path)
-    parser.add_argument("--driver", type=int, help="measure the memory of so many empty links")
+    parser.add_argument("--jobs", type=int, default=1, help="of drive")
+    parser.add_argument("--data", type=Path, help="folder of kodak24.npz, for speed")
     arguments = parser.parse_args()
+    what, links = arguments.what, arguments.links
     torch.set_num_threads(1)
-    if arguments.driver:
-        drive(arguments.driver)
+    if what == "drive":
+        drive(links[0], arguments.jobs)
         return
     lines = [f"{machine()}; one thread per process, runs in turn.", ""]
-    lines += ["| sweep | times faster | of single rounds | one thread here |", "|---|---|---|---|"]
-    lines += speed_up("CNN, 7 SNRs, 800 images", CNN, arguments.repeats)
-    if arguments.data:
-        lines += speed_up("HEVC + LDPC, Kodak", kodak(arguments.data), arguments.repeats)
-    lines += [
-        "",
-        "| empty links | ms per point in two rounds, building and writing included |",
-        "|---|---|",
-    ]
-    lines += per_point(arguments.points)
-    lines += ["", "| empty links in one run | peak MB of the driver |", "|---|---|"]
-    lines += [memory(points) for points in (100, 1200)]
-    (RESULTS / "workers.md").write_text("\n".join(lines) + "\n")
-    print("\n".join(lines))
-    sys.stdout.flush()
+    if what == "speed":
+        lines += speed(arguments.data, arguments.repeats)
+    elif what == "points":
+        lines += per_point(*links or [300])
+    else:
+        lines += memory(links or [1000, 5000, 20_000])
+    (RESULTS / f"workers_{what}.md").write_text("\n".join(lines) + "\n")
+    print("\n".join(lines), flush=True)
 
 
 if __name__ == "__main__":

@@ -47,6 +47,7 @@ Where = Annotated[
     list[str] | None, typer.Option(metavar="KEY=VALUE", help="Only such rows; may be repeated.")
 ]
 Family = Annotated[str | None, typer.Argument(metavar="[FAMILY]")]
+BARS = 24  #: on the screen at once
 
 
 def _version(value: bool) -> None:
@@ -399,7 +400,7 @@ def _warn(lines: list[str]) -> None:
 
 @contextmanager
 def _progress() -> Iterator[Any]:
-    """Draw bars on a terminal; print a line per link elsewhere."""
+    """Draw bars of the latest links on a terminal; print a line per link elsewhere."""
     if not sys.stderr.isatty():
         yield _line_per_link()
         return
@@ -413,6 +414,8 @@ def _progress() -> Iterator[Any]:
 
         def listener(state: Any) -> None:
             if state.done not in tasks:
+                if len(tasks) == BARS:
+                    bars.remove_task(tasks.pop(min(tasks)))
                 label = f"{state.done + 1}/{state.points} {state.label}"
                 tasks[state.done] = bars.add_task(label, total=state.total, now="")
             bars.update(tasks[state.done], completed=state.items, now=_now(state))

@@ -20,6 +20,7 @@ from semsim.files.disk import (
     damaged_files,
     log,
     read_sums,
+    replacing,
     seal,
     set_aside,
     unseal,
@@ -171,12 +172,10 @@ def frame(rows: Iterable[Row]) -> DataFrame:
 
 def write_rows(folder: Path, table: DataFrame) -> None:
     """Write ``rows.parquet`` and ``rows.csv``, and the sums of what the folder holds."""
-    import io
-
-    buffer = io.BytesIO()
-    table.to_parquet(buffer, index=False)
-    write_atomic(folder / "rows.parquet", buffer.getvalue())
-    write_atomic(folder / "rows.csv", _no_formulas(table).to_csv(index=False))
+    with replacing(folder / "rows.parquet") as partial:
+        table.to_parquet(partial, index=False)
+    with replacing(folder / "rows.csv") as partial:
+        _no_formulas(table).to_csv(partial, index=False)
     write_sums(folder, WRITTEN)
 
 

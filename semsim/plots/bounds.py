@@ -1,12 +1,14 @@
-"""Which bound a curve is, in the words that figures and tables show."""
+"""What figures and tables show of many links: how many at most, and which bound a curve is."""
 
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pandas import DataFrame
+
+LINKS = 200  #: of a table, at most; more help nobody
 
 
 def name_bounds(rows: DataFrame) -> DataFrame:
@@ -28,6 +30,19 @@ def name_bounds(rows: DataFrame) -> DataFrame:
         elif telling:
             labels[names.index] = [f"{scheme}: {name}" for name in names]
     return rows.assign(transmitter=labels)
+
+
+def first_links(rows: DataFrame, columns: list[str]) -> tuple[list[tuple[Any, DataFrame]], str]:
+    """Return the rows of each link, of LINKS at most, and a sentence where that is not all.
+
+    Args:
+        rows: of one metric.
+        columns: that tell links apart.
+    """
+    groups = rows.groupby(columns, sort=False, dropna=False)
+    first = rows[groups.ngroup() < LINKS].groupby(columns, sort=False, dropna=False)
+    cut = f"The first {LINKS} of {groups.ngroups} links." if groups.ngroups > LINKS else ""
+    return list(first), cut
 
 
 def _short(bound: str) -> str:

@@ -218,12 +218,18 @@ def _faint(ax: Axes, rows: DataFrame, x: str, by: str) -> None:
     """Draw more schemes than can be told apart as one thin line each, without names."""
     import numpy as np
 
-    gap = [np.array([np.nan])]
-    lines = [line.sort_values(x) for _, line in rows.groupby(by, sort=False)]
-    if lines:
-        along = np.concatenate([part for line in lines for part in ([*line[x]], *gap)])
-        value = np.concatenate([part for line in lines for part in ([*line["value"]], *gap)])
-        ax.plot(along, value, color="#cccccc", linewidth=0.5, zorder=1)
+    style: dict[str, Any] = {"color": "#cccccc", "linewidth": 0.5, "zorder": 1}
+    if rows.empty:
+        return
+    if not _is_numeric(rows, x):
+        for _, line in rows.groupby(by, sort=False):
+            ax.plot([*line[x]], [*line["value"]], **style)
+        return
+    schemes = rows[by].factorize()[0]
+    order = np.lexsort((rows[x], schemes))
+    ends = np.flatnonzero(np.diff(schemes[order], append=-1)) + 1
+    along, value = (rows[name].to_numpy(float)[order] for name in (x, "value"))
+    ax.plot(np.insert(along, ends, np.nan), np.insert(value, ends, np.nan), **style)
 
 
 def _theory(ax: Axes, curves: Mapping[str, Callable[[Any], Any]], x: Any) -> None:

@@ -10,13 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 from semsim.files.disk import write_atomic
 from semsim.intervals import interval_note, with_reach
-from semsim.plots.bounds import name_bounds
+from semsim.plots.bounds import first_links, name_bounds
 
 if TYPE_CHECKING:
     from pandas import DataFrame
 
 TYPES = {".png": "image/png", ".svg": "image/svg+xml", ".jpg": "image/jpeg", ".webp": "image/webp"}
-LINKS = 200  #: of a table, at most; a page with more helps nobody
 ABOVE = ("uids", "swept", "plots")  #: in rows.csv, in the tables, in the scenario
 STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; color: #222; max-width: 62rem; margin: 2rem auto;
@@ -112,15 +111,14 @@ def _pivot(rows: DataFrame, swept: Sequence[str]) -> str:
     title = f"{rows['metric'].iloc[0]} ({unit})" if unit else str(rows["metric"].iloc[0])
     heads = [*columns, *(["CBR"] if "cbr" in rows else []), *(f"{snr:g} dB" for snr in snrs)]
     lines = ["<tr>" + "".join(f"<th>{html.escape(str(h))}</th>" for h in heads) + "</tr>"]
-    links = list(rows.groupby(columns, sort=False, dropna=False))
-    for key, link in links[:LINKS]:
+    links, cut = first_links(rows, columns)
+    for key, link in links:
         words = [*map(str, key), *([f"{link['cbr'].mean():.4g}"] if "cbr" in rows else [])]
         cells = [f"<td>{html.escape(word)}</td>" for word in words]
         cells += [_cell(link[link["snr_db"] == snr]) for snr in snrs]
         lines.append("<tr>" + "".join(cells) + "</tr>")
-    cut = f"<p>The first {LINKS} of {len(links)} links.</p>" if len(links) > LINKS else ""
     table = f'<div class="wide"><table>{"".join(lines)}</table></div>'
-    return f"<h3>{html.escape(title)}</h3>{cut}{table}"
+    return f"<h3>{html.escape(title)}</h3>{f'<p>{cut}</p>' if cut else ''}{table}"
 
 
 def _differences(rows: DataFrame, swept: Sequence[str]) -> list[str]:

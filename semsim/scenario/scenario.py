@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import itertools
 import json
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -25,19 +23,19 @@ from semsim.mistakes import IN_SWEEP, SpecError, known, unforeseen
 from semsim.plots.folder import check_plot
 from semsim.scenario import clients, fields
 from semsim.scenario.building import Built, build, weights_of_users
-from semsim.scenario.expansion import choices_of, parse_sweep, set_key
+from semsim.scenario.expansion import choices_of, parse_sweep
 from semsim.scenario.loading import (
     check_files,
     data_hashes,
     weights_hash,
     weights_of_task,
 )
+from semsim.scenario.points import CLIENT, Combinations, Points
 from semsim.scenario.room import checkable
 from semsim.scenario.strict_yaml import located, read_yaml
 from semsim.seeds import MAX_SEED
 
 MAX_LINKS = 100_000  #: of one scenario
-CLIENT = "client"  #: column that tells the clients of a federation apart
 NOT_LEARNED = {"client", "validate_every"}  #: keys of ``federated`` that change no weight
 _NOT_SWEPT = ("name", "sweep", "plots", "metrics", "stop", "device")
 
@@ -125,7 +123,8 @@ class Scenario(BaseModel):
         for path in scenario.sweep:
             _check_root(path)
         _check_size(scenario.sweep)
-        scenario.points()
+        for _ in scenario.points():
+            pass
         scenario.check_plots()
         return scenario
 
@@ -137,26 +136,13 @@ class Scenario(BaseModel):
         """Travel to another process as the plain mapping."""
         return spec.validate, (Scenario, self.to_dict())
 
-    def points(self) -> list[Point]:
-        """Return one point for each combination of swept values, in the order written."""
+    def points(self) -> Points:
+        """Return one point for each combination of swept values, in the order written.
+
+        Each is built when it is asked for.
+        """
         base = {k: v for k, v in self.to_dict().items() if k != "sweep"}
-        axes = [
-            [(path, label, value) for label, value in choices_of(choices)]
-            for path, choices in self.sweep.items()
-        ]
-        points = []
-        for combination in itertools.product(*axes):
-            values = json.loads(json.dumps(base))
-            for path, _, value in sorted(combination, key=lambda choice: choice[0].count(".")):
-                set_key(values, path, value)
-            scenario, swept = _validated(values, combination), dict(c[:2] for c in combination)
-            shown = clients.shown_clients(scenario.federated)
-            for label, client in shown:
-                set_key(values, "federated.client", client)
-                points.append(Point(_validated(values, combination), {**swept, CLIENT: label}))
-            if not shown:
-                points.append(Point(scenario, swept))
-        return points
+        return Combinations(base, self.sweep, _validated).points()
 
     def of_client(self, client: int | None = None, *, training: bool = False) -> Scenario:
         """Return the link of one client of a federation as a scenario without one."""
@@ -309,19 +295,6 @@ class Scenario(BaseModel):
         if isinstance(error, ValueError):
             return SpecError("", f"the first item does not get through: {text}")
         return SpecError("", f"the first item does not get through: {unforeseen(error)}")
-
-
-@dataclass(frozen=True)
-class Point:
-    """One combination of swept values: a scenario without sweep, and labels of what was chosen."""
-
-    scenario: Scenario
-    swept: dict[str, Any]
-
-    @property
-    def name(self) -> str:
-        """What to call it on the screen."""
-        return " | ".join(str(label) for label in self.swept.values()) or self.scenario.name
 
 
 def _hash(content: Any) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from semsim.comparison.differences import add_differences, scheme_column
 from semsim.evaluation import Row
@@ -13,42 +13,41 @@ from semsim.plots.folder import draw_all
 from semsim.plots.style import WORDS, word_of
 from semsim.results import Journal
 from semsim.scenario.building import Built
-from semsim.scenario.scenario import CLIENT, Point, Scenario
+from semsim.scenario.points import CLIENT
+from semsim.scenario.scenario import Scenario
+from semsim.sweep.plan import Planned
 from semsim.sweep.strips import FIRST, draw_strips, shown_links, shown_snrs, take_pictures
 
 if TYPE_CHECKING:
     from pandas import DataFrame
 
-LABELLED = ("transmitter", "channel", "payload", "frontend")  #: parts whose kind is a column
 
+def collect(points: Sequence[Planned], journal: Journal) -> Iterator[Row]:
+    """Yield the finished rows of these points, under the labels they have now.
 
-def collect(points: list[Point], journal: Journal) -> Iterator[Row]:
-    """Yield the finished rows of these points, under the labels they have now."""
+    Equal words of many rows are one object, so that a table of them is small.
+    """
+    words: dict[str, str] = {}
     for point in points:
-        own = labels(point)
-        for snr in point.scenario.snr_db:
-            for uid in point.scenario.uids(snr):
-                for row in journal.finished(uid) or []:
-                    kept = {} if "payload" in point.swept else {"payload": row["payload"]}
-                    yield {**row, **own, **kept}
+        own, swept = point.labels, point.swept
+        for uid in point.all_uids():
+            for row in journal.finished(uid) or []:
+                kept = {} if "payload" in swept else {"payload": row["payload"]}
+                whole = {**row, **own, **kept}
+                shared = {k: words.setdefault(v, v) for k, v in whole.items() if type(v) is str}
+                yield {**whole, **shared, "uid": uid}
 
 
-def labels(point: Point) -> dict[str, Any]:
-    """Return the columns that say which link a row belongs to."""
-    scenario = point.scenario
-    kinds = {name: getattr(scenario, name).kind for name in LABELLED}
-    known = {"csi_rx": scenario.csi.rx.kind, "csi_tx": scenario.csi.tx.kind}
-    return {"scenario": scenario.name, **kinds, **known, **point.swept}
-
-
-def apart(scenario: Scenario, points: list[Point]) -> list[str]:
+def apart(scenario: Scenario, points: Sequence[Planned]) -> list[str]:
     """Return the columns that tell the curves of a run apart: what is swept, user and client."""
-    several = any(point.scenario.users > 1 for point in points)
+    several = any(len(point.uids(point.snr_db[0])) > 1 for point in points)
     clients = [] if scenario.federated is None else [CLIENT]
     return [*scenario.sweep, *clients, *(["user"] if several else [])]
 
 
-def figures(folder: Path, scenario: Scenario, points: list[Point], rows: DataFrame) -> list[Path]:
+def figures(
+    folder: Path, scenario: Scenario, points: Sequence[Planned], rows: DataFrame
+) -> list[Path]:
     """Draw the figures and strips of a finished run; return the files."""
     swept = apart(scenario, points)
     files = draw_all(folder, swept, [plot.model_dump() for plot in scenario.plots], rows)
@@ -56,7 +55,7 @@ def figures(folder: Path, scenario: Scenario, points: list[Point], rows: DataFra
     for index in pictured(points):
         point = points[index]
         place = picture_folder(folder, point)
-        found = {s: place / f"{s:g}.png" for s in shown_snrs(point.scenario.snr_db)}
+        found = {s: place / f"{s:g}.png" for s in shown_snrs(point.snr_db)}
         has_first = any((place / f"{name}.png").is_file() for name in FIRST)
         if has_first and all(path.is_file() for path in found.values()):
             panel, scheme = _place(point)
@@ -82,21 +81,22 @@ def captions(files: Sequence[Path], rows: DataFrame) -> dict[Path, str]:
     return found
 
 
-def pictured(points: list[Point]) -> list[int]:
+def pictured(points: Sequence[Planned]) -> list[int]:
     """Return which links have pictures: as many as can be looked at."""
-    return shown_links([_place(point) for point in points])
+    return shown_links(map(_place, points))
 
 
-def _place(point: Point) -> tuple[str, str]:
+def _place(point: Planned) -> tuple[str, str]:
     """Return panel and scheme of a link among the strips."""
-    apart = [k for k in point.swept if k == "channel" or k.startswith("payload")]
-    panel = ", ".join(str(point.swept[k]) for k in apart)
-    scheme = ", ".join(str(label) for k, label in point.swept.items() if k not in apart)
-    return panel, scheme or str(labels(point)["transmitter"])
+    swept = point.swept
+    apart = [k for k in swept if k == "channel" or k.startswith("payload")]
+    panel = ", ".join(str(swept[k]) for k in apart)
+    scheme = ", ".join(str(label) for k, label in swept.items() if k not in apart)
+    return panel, scheme or str(point.labels["transmitter"])
 
 
 def with_differences(
-    folder: Path, scenario: Scenario, points: list[Point], rows: DataFrame
+    folder: Path, scenario: Scenario, points: Sequence[Planned], rows: DataFrame
 ) -> DataFrame:
     """Return rows with the paired differences that the scenario's first such figure asks for."""
     for plot in scenario.plots:
@@ -108,15 +108,15 @@ def with_differences(
     return rows
 
 
-def picture_folder(folder: Path, point: Point) -> Path:
+def picture_folder(folder: Path, point: Planned) -> Path:
     """Return where the pictures of one link lie."""
-    return folder / "pictures" / point.scenario.uid()
+    return folder / "pictures" / point.uid
 
 
-def keep_pictures(folder: Path, point: Point, built: Built, snrs: Sequence[float]) -> None:
+def keep_pictures(folder: Path, point: Planned, built: Built, snrs: Sequence[float]) -> None:
     """Take the pictures of a link at some SNRs, and note the sums of all there are."""
     place = picture_folder(folder, point)
-    shown = [snr for snr in shown_snrs(point.scenario.snr_db) if snr in snrs]
+    shown = [snr for snr in shown_snrs(point.snr_db) if snr in snrs]
     take_pictures(
         built.link, built.payload, built.task, built.metrics[0], shown,
         seed=point.scenario.seed, folder=place, device=built.device,
@@ -125,7 +125,7 @@ def keep_pictures(folder: Path, point: Point, built: Built, snrs: Sequence[float
         write_sums(place, sorted(path.name for path in place.glob("*.png")))
 
 
-def lost_pictures(folder: Path, point: Point) -> list[str]:
+def lost_pictures(folder: Path, point: Planned) -> list[str]:
     """Return which pictures of a link are gone or damaged; the latter are set aside."""
     place = picture_folder(folder, point)
     lost = [name for name, digest in read_sums(place).items() if digest != sum_of(place / name)]

@@ -19,8 +19,9 @@ from semsim.measuring import Part
 from semsim.mistakes import SpecError
 from semsim.results import Journal
 from semsim.scenario.building import Built
-from semsim.scenario.scenario import Point, Scenario
-from semsim.sweep.outputs import keep_pictures, labels, lost_pictures
+from semsim.scenario.scenario import Scenario
+from semsim.sweep.outputs import keep_pictures, lost_pictures
+from semsim.sweep.plan import Planned
 from semsim.sweep.trained import own_weights
 
 CHECKPOINT_S = 5.0  #: seconds between checkpoints within a link
@@ -68,14 +69,13 @@ class Work:
     pictured: frozenset[int]
 
 
-def pending_snrs(point: Point, folder: Path, journal: Journal) -> list[float]:
+def pending_snrs(point: Planned, folder: Path, journal: Journal) -> list[float]:
     """Return the SNRs of a link that lack rows or the values of their items."""
 
     def is_done(uid: str) -> bool:
         return uid in journal and items_path(folder, uid).is_file()
 
-    scenario = point.scenario
-    return [s for s in scenario.snr_db if not all(map(is_done, scenario.uids(s)))]
+    return [s for s in point.snr_db if not all(map(is_done, point.uids(s)))]
 
 
 class PointRun:
@@ -88,16 +88,16 @@ class PointRun:
         pending: its SNRs that are missing; none where only pictures are.
     """
 
-    def __init__(self, work: Work, point: Point, index: int, pending: list[float]) -> None:
+    def __init__(self, work: Work, point: Planned, index: int, pending: list[float]) -> None:
         self.work, self.point, self.pending = work, point, pending
         self.scenario, self.shown = point.scenario, index in work.pictured
         told = work.listener is not None
         self.weights = own_weights(self.scenario, work.trainings, work.device, progress=told)
-        self.built, self.uid = self.scenario.build(work.device, self.weights), self.scenario.uid()
+        self.built, self.uid = self.scenario.build(work.device, self.weights), point.uid
         if not pending:
             return
         self.evaluation = evaluation = evaluation_of(self.scenario, self.built, pending)
-        uids = {place: self.scenario.uid(*place) for place in evaluation.points}
+        uids = {at: point.uids(at.snr_db)[at.user - 1] for at in evaluation.points}
         self.items = LinkItems(work.folder, uids, [metric.name for metric in self.built.metrics])
         _resume(evaluation, self.items, work.journal.checkpoint(self.uid))
         evaluation.keep = self.items
@@ -147,7 +147,7 @@ class PointRun:
         """Keep pictures, items and rows of a link whose SNRs are all measured."""
         work, journal = self.work, self.work.journal
         if not self.pending:
-            keep_pictures(work.folder, self.point, self.built, self.scenario.snr_db)
+            keep_pictures(work.folder, self.point, self.built, self.point.snr_db)
             return
         self.keeper.save()  # pictures take time too
         if self.shown:
@@ -158,7 +158,7 @@ class PointRun:
         self.items.drop()
 
 
-def point_run(work: Work, point: Point, index: int) -> PointRun | None:
+def point_run(work: Work, point: Planned, index: int) -> PointRun | None:
     """Return the run of a link; None where nothing of it is missing."""
     pending = pending_snrs(point, work.folder, work.journal)
     shown = index in work.pictured
@@ -191,13 +191,13 @@ def _about(evaluation: Evaluation, payload: Any) -> dict[str, Any]:
     return {"plan": plan, "payload": spec.dump(payload), "means": means}
 
 
-def _keep(journal: Journal, point: Point, built: Built, evaluation: Evaluation) -> None:
+def _keep(journal: Journal, point: Planned, built: Built, evaluation: Evaluation) -> None:
     """Write the rows of one link to the journal, a line for each SNR."""
-    rows, own = evaluation.rows(), labels(point)
+    rows, own = evaluation.rows(), point.labels
     own["payload"] = point.swept.get("payload", getattr(built.payload, "name", own["payload"]))
     kept: dict[str, list[Row]] = {}
     for row in rows:
-        uid = point.scenario.uid(row["snr_db"], row.get("user", 1))
+        uid = point.uids(row["snr_db"])[row.get("user", 1) - 1]
         kept.setdefault(uid, []).append({**row, "uid": uid, **own})
     journal.finish(kept)
 

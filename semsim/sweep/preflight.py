@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -10,8 +10,9 @@ import torch
 from semsim.evaluation import Row
 from semsim.mistakes import IN_SWEEP, SpecError
 from semsim.scenario.building import Built
+from semsim.scenario.points import Point
 from semsim.scenario.room import is_large
-from semsim.scenario.scenario import Point, Scenario
+from semsim.scenario.scenario import Scenario
 from semsim.sweep.outlook import training_line
 from semsim.sweep.trained import learns, rehearse
 from semsim.types import AnyLink
@@ -41,7 +42,7 @@ def _quick(train: dict[str, Any]) -> dict[str, Any]:
     return {**{k: v for k, v in train.items() if k != "minutes"}, "steps": QUICK_STEPS}
 
 
-def covering(points: list[Point]) -> list[Point]:
+def covering(points: Sequence[Point]) -> Sequence[Point]:
     """Return the links of a sweep to try before it runs: all of them where they are few.
 
     Of many, those that meet each swept value at least once, or MOST_CHECKED of these spread evenly.
@@ -50,13 +51,13 @@ def covering(points: list[Point]) -> list[Point]:
         return points
     seen: set[tuple[str, str]] = set()
     chosen = []
-    for point in points:
+    for index, point in enumerate(points):
         values = {(path, str(label)) for path, label in point.swept.items()}
         if values - seen:
             seen |= values
-            chosen.append(point)
+            chosen.append(index)
     step = max(len(chosen) / MOST_CHECKED, 1)
-    return [chosen[int(i * step)] for i in range(min(len(chosen), MOST_CHECKED))]
+    return [points[chosen[int(i * step)]] for i in range(min(len(chosen), MOST_CHECKED))]
 
 
 class Tried(NamedTuple):
@@ -67,7 +68,7 @@ class Tried(NamedTuple):
     rows: list[Row]
 
 
-def tried(points: list[Point], device: torch.device) -> Iterator[Tried]:
+def tried(points: Sequence[Point], device: torch.device) -> Iterator[Tried]:
     """Build links one after the other, send one item through each, and rehearse trainings once."""
     seen = set()
     for point in covering(points):
@@ -87,7 +88,7 @@ def tried(points: list[Point], device: torch.device) -> Iterator[Tried]:
         yield Tried(point, built, rows)
 
 
-def preflight(points: list[Point], device: torch.device) -> None:
+def preflight(points: Sequence[Point], device: torch.device) -> None:
     """Raise SpecError where a link cannot run, before anything is written."""
     for _ in tried(points, device):
         pass

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 import shutil
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +18,8 @@ from semsim.files.disk import locked, replacing
 from semsim.items import items_path
 from semsim.mistakes import SpecError
 from semsim.results import Journal
-from semsim.scenario.scenario import Point
+from semsim.scenario.points import Point, Points
+from semsim.sweep.plan import Planned
 
 
 @dataclass(frozen=True)
@@ -42,22 +44,25 @@ class Shard:
         """Return where it writes, below the folder of the whole sweep."""
         return whole / "shards" / f"{self.number}-of-{self.count}"
 
-    def of(self, points: list[Point]) -> list[Point]:
+    def of(self, points: Sequence[Point]) -> Points:
         """Return its points, links with the SNRs that are its own."""
-        found, place = [], 0
-        for point in points:
-            own = []
-            for snr in point.scenario.snr_db:
-                if place % self.count == self.number - 1:
-                    own.append(snr)
-                place += 1
-            if own:
-                scenario = point.scenario.model_copy(update={"snr_db": own})
-                found.append(Point(scenario, point.swept))
-        return found
+        found, place = list[tuple[int, slice]](), 0
+        for index, point in enumerate(points):
+            count = len(point.scenario.snr_db)
+            first = (self.number - 1 - place) % self.count
+            if first < count:
+                found.append((index, slice(first, None, self.count)))
+            place += count
+
+        def cut(key: tuple[int, slice]) -> Point:
+            point = points[key[0]]
+            own = point.scenario.snr_db[key[1]]
+            return Point(point.scenario.model_copy(update={"snr_db": own}), point.swept)
+
+        return Points(cut, found)
 
 
-def merge_shards(points: list[Point], folder: Path) -> int:
+def merge_shards(points: Sequence[Planned], folder: Path) -> int:
     """Take what the shards below a folder have measured into it; return how many points that were.
 
     Raises:
@@ -95,14 +100,14 @@ def _holds(journal: Journal, place: Path, uid: str) -> bool:
     return uid in journal and items_path(place, uid).is_file()
 
 
-def _named(points: list[Point]) -> list[tuple[str, str]]:
-    """Return the uid of every point, and what to call it."""
-    return [
+def _named(points: Sequence[Planned]) -> Iterator[tuple[str, str]]:
+    """Yield the uid of every point, and what to call it."""
+    return (
         (uid, f"{point.name} at {snr:g} dB")
         for point in points
-        for snr in point.scenario.snr_db
-        for uid in point.scenario.uids(snr)
-    ]
+        for snr in point.snr_db
+        for uid in point.uids(snr)
+    )
 
 
 def _names(places: list[Path]) -> str:

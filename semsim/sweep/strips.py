@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,13 +29,15 @@ def shown_snrs(snrs: Sequence[float]) -> list[float]:
     return [snrs[round(k * (len(snrs) - 1) / (SNRS - 1))] for k in range(SNRS)]
 
 
-def shown_links(places: Sequence[tuple[str, str]]) -> list[int]:
+def shown_links(places: Iterable[tuple[str, str]]) -> list[int]:
     """Return which links, given by panel and scheme, are shown: some panels, some of each."""
     panels: dict[str, list[int]] = {}
     for index, (panel, _) in enumerate(places):
         if panel in panels or len(panels) < PANELS:
-            panels.setdefault(panel, []).append(index)
-    return sorted(index for links in panels.values() for index in links[:SCHEMES])
+            links = panels.setdefault(panel, [])
+            if len(links) < SCHEMES:
+                links.append(index)
+    return sorted(index for links in panels.values() for index in links)
 
 
 def draw_strips(folder: Path, schemes: dict[str, dict[str, dict[float, Path]]]) -> list[Path]:

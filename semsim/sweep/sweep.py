@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,8 +16,10 @@ from semsim.mistakes import SpecError
 from semsim.plots.report import write_report
 from semsim.results import Journal, frame, provenance, read_provenance, write_rows
 from semsim.scenario.loading import data_read_once, pick_device, weights_hash
-from semsim.scenario.scenario import Point, Scenario
+from semsim.scenario.points import Points
+from semsim.scenario.scenario import Scenario
 from semsim.sweep.outputs import apart, captions, collect, figures, pictured, with_differences
+from semsim.sweep.plan import Plan, Planned
 from semsim.sweep.points import Listener, Work, pending_snrs
 from semsim.sweep.preflight import preflight, quicker
 from semsim.sweep.shards import Shard, merge_shards
@@ -71,29 +73,29 @@ def run(
     if shard is not None:
         points, folder = shard.of(points), shard.folder(folder)
         check_trained(points, trainings)
-    earlier = Journal(folder)
-    preflight([p for p in points if fresh or pending_snrs(p, folder, earlier)], where)
+    plan = Plan(points)
+    preflight(points if fresh else _unfinished(plan, folder), where)
     folder.mkdir(parents=True, exist_ok=True)
     with locked(folder):
         journal = Journal(folder)
         journal.mend()
-        shown = frozenset(pictured(points) if shard is None else [])
-        work = Work(folder, trainings, journal, where, listener, len(points), shown)
+        shown = frozenset(pictured(plan) if shard is None else [])
+        work = Work(folder, trainings, journal, where, listener, len(plan), shown)
         if fresh:
             work.journal.clear()
             if shard is None:
                 forget(points, folder)
-        _write_header(folder, scenario, points, source, where)
-        rows = _run_points(work, points, None if engine is None else engine())
+        _write_header(folder, scenario, plan, source, where)
+        rows = _run_points(work, plan, None if engine is None else engine())
         if shard is None:
-            rows = with_differences(folder, scenario, points, rows)
+            rows = with_differences(folder, scenario, plan, rows)
         write_rows(folder, rows)
     if shard is None:
         write_report(
             rows,
             folder / "report.html",
             title=scenario.name,
-            figures=captions(figures(folder, scenario, points, rows), rows),
+            figures=captions(figures(folder, scenario, plan, rows), rows),
             provenance=read_provenance(folder),
             scenario=source,
         )
@@ -115,28 +117,35 @@ def merge(scenario: Scenario | str | Path, out: str | Path | None = None) -> Dat
     whole = scenario if isinstance(scenario, Scenario) else Scenario.load(scenario)
     with data_read_once():
         sources.refresh()
-        merge_shards(whole.points(), results_folder(whole, out))
+        merge_shards(Plan(whole.points()), results_folder(whole, out))
     return run(scenario, out)
 
 
-def _run_points(work: Work, points: list[Point], engine: Engine | None) -> DataFrame:
+def _unfinished(plan: Plan, folder: Path) -> Points:
+    """Return the links that lack something."""
+    journal, points = Journal(folder), plan.points
+    lacking = [n for n, point in enumerate(plan) if pending_snrs(point, folder, journal)]
+    return Points(points.__getitem__, lacking)
+
+
+def _run_points(work: Work, plan: Sequence[Planned], engine: Engine | None) -> DataFrame:
     """Run what is missing, link after link, and return all rows.
 
     The rows are written now and then, at a twentieth of the time at most, and in the end.
     """
     due = time.monotonic() + ROWS_S
     try:
-        for _ in run_links(work, points, engine):
+        for _ in run_links(work, plan, engine):
             if time.monotonic() > due:
                 start = time.monotonic()
-                write_rows(work.folder, frame(collect(points, work.journal)))
+                write_rows(work.folder, frame(collect(plan, work.journal)))
                 due = time.monotonic() + max(ROWS_S, 20 * (time.monotonic() - start))
     except BaseException:
-        rows = frame(collect(points, work.journal))
+        rows = frame(collect(plan, work.journal))
         if len(rows):
             write_rows(work.folder, rows)
         raise
-    return frame(collect(points, work.journal))
+    return frame(collect(plan, work.journal))
 
 
 def results_folder(scenario: Scenario, out: str | Path | None = None) -> Path:
@@ -157,14 +166,13 @@ def to_yaml(scenario: Scenario) -> str:
 
 
 def _write_header(
-    folder: Path, scenario: Scenario, points: list[Point], source: str, device: torch.device
+    folder: Path, scenario: Scenario, plan: Plan, source: str, device: torch.device
 ) -> None:
     """Write the scenario's text and the provenance of what follows."""
-    uids = [uid for p in points for snr in p.scenario.snr_db for uid in p.scenario.uids(snr)]
-    names = {point.scenario.transmitter.weights for point in points} - {None}
-    weights = {name: weights_hash(name) for name in sorted(names)}
+    uids = [uid for point in plan for uid in point.all_uids()]
+    weights = {name: weights_hash(name) for name in sorted(plan.weights)}
     shown = {
-        "swept": apart(scenario, points),
+        "swept": apart(scenario, plan),
         "plots": [plot.model_dump() for plot in scenario.plots],
     }
     record = {**provenance(source, uids, weights, str(device)), **shown}

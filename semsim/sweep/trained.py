@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,8 @@ from semsim.mistakes import SpecError, blame_argument, sentence, unforeseen
 from semsim.scenario.building import Built
 from semsim.scenario.fields import STAGE_PARTS, train_spec
 from semsim.scenario.loading import check_files, pick_device
-from semsim.scenario.scenario import Point, Scenario
+from semsim.scenario.points import Point
+from semsim.scenario.scenario import Scenario
 from semsim.seeds import stream
 
 WEIGHTS = "weights.safetensors"
@@ -72,14 +73,14 @@ def train_all(
                 yield f"{point.name}: {weights}"
 
 
-def forget(points: list[Point], folder: Path) -> None:
+def forget(points: Sequence[Point], folder: Path) -> None:
     """Delete the trainings of these links, finished or not."""
     for point in points:
         if point.scenario.trains() and (place := _place(point.scenario, folder)).is_dir():
             shutil.rmtree(place)
 
 
-def check_trained(points: list[Point], folder: Path) -> None:
+def check_trained(points: Sequence[Point], folder: Path) -> None:
     """Raise SpecError where a link needs a training that the folder does not hold finished."""
     for point in points:
         if point.scenario.trains() and not _is_trained(point.scenario, folder):

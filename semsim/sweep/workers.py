@@ -14,7 +14,7 @@ import os
 import signal
 import threading
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Future, ProcessPoolExecutor, wait
 from dataclasses import dataclass, field
 from multiprocessing import get_context
@@ -30,7 +30,8 @@ from semsim.evaluation import Evaluation
 from semsim.files.disk import log
 from semsim.measuring import Part, Place
 from semsim.mistakes import SpecError
-from semsim.scenario.scenario import Point, Scenario
+from semsim.scenario.scenario import Scenario
+from semsim.sweep.plan import Planned
 from semsim.sweep.points import PointRun, Work, evaluation_of, point_run
 
 AHEAD = 3  #: batches per worker that are on their way at once
@@ -160,7 +161,7 @@ def _begin(threads: int, lifeline: Any) -> None:
     threading.Thread(target=end, daemon=True).start()
 
 
-def run_links(work: Work, points: list[Point], engine: Engine | None) -> Iterator[None]:
+def run_links(work: Work, points: Sequence[Planned], engine: Engine | None) -> Iterator[None]:
     """Run what is missing of each link, and yield after each that is finished."""
     if engine is not None:
         yield from _Driver(work, points, engine).run()
@@ -196,7 +197,7 @@ class _Open:
 class _Driver:
     """Hands out batches of all links in order, so that no worker waits at the end of a link."""
 
-    def __init__(self, work: Work, points: list[Point], engine: Engine) -> None:
+    def __init__(self, work: Work, points: Sequence[Planned], engine: Engine) -> None:
         self.work, self.points, self.engine = work, points, engine
         self.open: list[_Open] = []
         self.lost = 0  # batches, since the latest one arrived
