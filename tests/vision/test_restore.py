@@ -129,7 +129,7 @@ def test_latents_are_a_quarter_as_wide_and_faces_come_back(
 ) -> None:
     face = drawn(2, 3, size, size)
     latent = restorer.encode(face)
-    assert latent.shape == (2, 4, size // 4, size // 4)
+    assert latent.shape == (2, 8, size // 4, size // 4)
     assert restorer.decode(latent).shape == face.shape
     assert restorer.unet(torch.cat([latent, latent], dim=1), 7).shape == latent.shape
     with pytest.raises(ValueError, match="multiples of 16, got 40x40; write size: 48"):
@@ -186,7 +186,7 @@ class Oracle(nn.Module):
 def test_a_perfect_network_leads_to_the_clean_latent(steps: int, start: float) -> None:
     """And the U-Net runs once per step."""
     model = restore.Restorer()
-    clean = torch.randn(2, 4, 8, 8, generator=stream(1, "clean"))
+    clean = torch.randn(2, 8, 8, 8, generator=stream(1, "clean"))
     oracle = Oracle(clean, model.kept)
     model.unet = oracle  # type: ignore[assignment]
     rungs = restore.ladder(steps, start)

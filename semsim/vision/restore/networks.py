@@ -35,7 +35,7 @@ class Autoencoder(nn.Module):
         widths: at half and at a quarter of the side.
     """
 
-    def __init__(self, channels: int = 4, widths: tuple[int, int] = (32, 64)) -> None:
+    def __init__(self, channels: int = 8, widths: tuple[int, int] = (32, 64)) -> None:
         super().__init__()
         a, b = widths
         self.encoder = nn.Sequential(
@@ -77,7 +77,7 @@ class Restorer(nn.Module):
     kept: Tensor
     spread: Tensor
 
-    def __init__(self, channels: int = 4, widths: tuple[int, ...] = (48, 96, 144)) -> None:
+    def __init__(self, channels: int = 8, widths: tuple[int, ...] = (48, 96, 144)) -> None:
         super().__init__()
         self.spec = {"channels": channels, "widths": list(widths)}
         self.autoencoder = Autoencoder(channels)
