@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Literal, get_args
 
 import torch
@@ -11,7 +12,8 @@ from torch import Tensor
 from channels.base import CSI, ChannelState
 from channels.blocks import per_use
 from channels.checks import check_choice, check_count, check_positive
-from channels.csi import FeedbackCSI
+from channels.csi import FeedbackCSI, Overhead
+from channels.grid import SLOT
 from semsim.csi.adapt import encoder_of
 from semsim.csi.kalman import kalman
 from semsim.csi.model import WirelessGPT
@@ -26,10 +28,10 @@ class PredictedCSI(FeedbackCSI):
         reports of delay_s ago, and of each interval_s before ─► predictor ─► H now ─► precoder
 
     Each coherence block has a history of its own; over an OFDM grid one per slot of an item, over
-    antenna pairs and groups of subcarriers. Only the latest report of each block or slot is
-    charged. That is all there is where a report is sent every ``interval_s`` anyway, as over slots
-    of that length; where blocks are longer, the reports between them are free, and all but
-    ``hold`` know more than they pay for.
+    antenna pairs and groups of subcarriers. An item is charged for the reports of its own time, one
+    every ``interval_s``; those before it were other items'. ``hold`` needs the latest one of each
+    slot alone. Of blocks without a grid the duration is not known, and one report each is charged:
+    where they are longer than ``interval_s``, all but ``hold`` know more than they pay for.
 
     Args:
         delay_s: age of the latest report when it is used, in s; a multiple of interval_s.
@@ -101,6 +103,15 @@ class PredictedCSI(FeedbackCSI):
         older = [self.report(state, received, age)[0] for age in ages]
         history = torch.stack([*older[::-1], latest], dim=1)  # [B, M, R, T, blocks]
         return CSI(per_use(self._now(history, state), state), noise)
+
+    def overhead(self, state: ChannelState, uses: int, num_tx: int) -> Overhead:
+        """Return the bits of the reports that are sent while an item is, see the class."""
+        own = super().overhead(state, uses, num_tx)
+        if self.by == "hold" or state.grid is None:
+            return own
+        slot_s = SLOT / state.grid.symbol_rate_hz
+        reports = max(1.0, slot_s / self.interval_s)
+        return replace(own, feedback_bits=own.feedback_bits * reports)
 
     def _now(self, history: Tensor, state: ChannelState) -> Tensor:
         """Return the channel of now, [B, R, T, blocks], of reports [B, M, R, T, blocks]."""

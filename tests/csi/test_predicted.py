@@ -104,6 +104,21 @@ def test_a_history_that_fills_no_patch_is_padded_before(weights: str) -> None:
         assert torch.equal(predict(model, h, 4)[:, :2], predict(model, h, 2))
 
 
+@pytest.mark.parametrize(("spacing_hz", "reports"), [(15e3, 2), (30e3, 1), (60e3, 1)])
+def test_reports_within_a_slot_are_paid_for(spacing_hz: float, reports: int) -> None:
+    """A slot lasts 1 ms at 15 kHz, and a report comes every half of one."""
+    channel = CDL("C", num_tx=2, subcarriers=12, subcarrier_spacing_hz=spacing_hz, **MOVING)
+    state = channel.draw(1, 12 * 28, stream(1, "h"))
+    latest = FeedbackCSI(delay_s=1e-3).overhead(state, 12 * 28, 2)
+    held = PredictedCSI(1e-3, "hold").overhead(state, 12 * 28, 2)
+    assert held == latest
+    more = PredictedCSI(1e-3, "kalman").overhead(state, 12 * 28, 2)
+    assert more.feedback_bits == pytest.approx(reports * latest.feedback_bits)
+    flat = Rayleigh(2, 2, **MOVING).draw(1, 4, stream(1, "h"))
+    alike = [PredictedCSI(1e-3, by).overhead(flat, 4, 2) for by in ("hold", "ar")]
+    assert alike[0] == alike[1]
+
+
 def test_a_scenario_predicts(weights: str, tmp_path: Path) -> None:
     text = f"""
 payload: {{kind: bits, length: 32, count: 2}}
