@@ -21,6 +21,7 @@ from semsim.vision.restore.unet import ResidualBlock, UNet
 NOISE_STEPS = 1000
 BETA = (1e-4, 0.02)  #: of the first and the last step
 LEAST = 16  #: pixels that a side is a multiple of: 4 for the latent, 4 for the U-Net
+OFF = 0.25  #: variance of a degraded face's latent around the face's, roughly
 LOG_VARIANCE = (-20.0, 10.0)
 Place = Literal["latent", "unet", "decoder"]
 
@@ -107,12 +108,29 @@ class Restorer(nn.Module):
         kept = self.kept[step].view(-1, 1, 1, 1)
         return kept.sqrt() * latent + (1 - kept).sqrt() * noise
 
+    def guess(self, latent: Tensor, condition: Tensor, step: Tensor | int) -> tuple[Tensor, Tensor]:
+        """Return a clean latent without a network, and how far it is off, [B, 1, 1, 1].
+
+        The mean of what the noised latent says, z / sqrt(k) with variance (1 - k) / k, and of the
+        degraded face's latent, with variance ``OFF``, each by the inverse of its variance.
+        """
+        kept = self.kept[step].view(-1, 1, 1, 1)
+        noisy = (1 - kept) / kept
+        trust = OFF / (OFF + noisy)
+        deviation = (OFF * noisy / (OFF + noisy)).sqrt()
+        return trust * latent / kept.sqrt() + (1 - trust) * condition, deviation
+
+    def clean(self, latent: Tensor, condition: Tensor, step: Tensor | int) -> Tensor:
+        """Return the clean latent that the model sees in a noised one: the guess, corrected."""
+        known, deviation = self.guess(latent, condition, step)
+        return known + deviation * self.unet(torch.cat([latent, condition], dim=1), step)
+
     def sampled(
         self, latent: Tensor, condition: Tensor, ladder: list[int], stop: int = 0
     ) -> Tensor:
         """Return latents after the steps of a ladder down to its rung ``stop``, by DDIM, eta 0.
 
-        z' = sqrt(k') z_0 + sqrt(1 - k') e, with e the U-Net's and z_0 = (z - sqrt(1 - k) e) / sqrt(k)
+        z' = sqrt(k') z_0 + sqrt(1 - k') e, with z_0 the model's and e = (z - sqrt(k) z_0) / sqrt(1 - k)
 
         Args:
             latent: at the noise of the first rung.
@@ -121,14 +139,13 @@ class Restorer(nn.Module):
             stop: rungs from the end at which to stop.
         """  # noqa: E501 - the equation
         for now, after in itertools.pairwise(ladder[: len(ladder) - stop]):
-            noise = self.unet(torch.cat([latent, condition], dim=1), now)
-            latent = self.stepped(latent, noise, now, after)
+            latent = self.stepped(latent, self.clean(latent, condition, now), now, after)
         return latent
 
-    def stepped(self, latent: Tensor, noise: Tensor, now: int, after: int) -> Tensor:
-        """Return latents one rung further down, for the noise that the U-Net sees."""
+    def stepped(self, latent: Tensor, clean: Tensor, now: int, after: int) -> Tensor:
+        """Return latents one rung further down, for the clean ones that the model sees."""
         k, next_k = self.kept[now], self.kept[after]
-        clean = (latent - (1 - k).sqrt() * noise) / k.sqrt()
+        noise = (latent - k.sqrt() * clean) / (1 - k).sqrt()
         return next_k.sqrt() * clean + (1 - next_k).sqrt() * noise
 
     def begun(self, condition: Tensor, rungs: list[int], seed: int) -> Tensor:
@@ -172,12 +189,14 @@ class Restorer(nn.Module):
         if not steps:
             raise ValueError("place: unet needs a step of it; write steps: 1 or more")
         condition, rungs = self.encode(face), ladder(steps, start)
-        latent = self.sampled(self.begun(condition, rungs, seed), condition, rungs, stop=1)
-        middle, skips, embedded = self.unet.down(torch.cat([latent, condition], 1), rungs[-2])
+        latent, last = self.begun(condition, rungs, seed), rungs[-2]
+        latent = self.sampled(latent, condition, rungs, stop=1)
+        known, deviation = self.guess(latent, condition, last)
+        middle, skips, embedded = self.unet.down(torch.cat([latent, condition], dim=1), last)
 
         def finish(features: Tensor) -> Tensor:
-            noise = self.unet.up(features, skips, embedded)
-            return self.decode(self.stepped(latent, noise, rungs[-2], rungs[-1]))
+            clean = known + deviation * self.unet.up(features, skips, embedded)
+            return self.decode(self.stepped(latent, clean, last, rungs[-1]))
 
         return middle, finish
 
@@ -201,14 +220,16 @@ def autoencoder_loss(network: Autoencoder, face: Tensor, generator: torch.Genera
     return (found - face).abs().mean() + 1e-6 * divergence.flatten(1).sum(dim=1).mean()
 
 
-def noise_loss(
+def denoising_loss(
     network: Restorer, degraded: Tensor, face: Tensor, generator: torch.Generator
 ) -> Tensor:
-    """Return the squared error of the noise that the U-Net sees in latents of faces."""
+    """Return the squared error of clean latents, in units of how far the guess is off."""
     with torch.no_grad():
         latent, condition = network.encode(face), network.encode(degraded)
     device = latent.device
     step = torch.randint(1, NOISE_STEPS + 1, (len(face),), generator=generator, device=device)
     noise = torch.randn(latent.shape, generator=generator, device=device)
-    mixed = torch.cat([network.noised(latent, step, noise), condition], dim=1)
-    return F.mse_loss(network.unet(mixed, step), noise)
+    noised = network.noised(latent, step, noise)
+    known, deviation = network.guess(noised, condition, step)
+    found = network.unet(torch.cat([noised, condition], dim=1), step)
+    return F.mse_loss(found, (latent - known) / deviation)

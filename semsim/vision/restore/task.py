@@ -11,7 +11,7 @@ from channels.checks import check_choice
 from semsim import zoo
 from semsim.ranges import clip
 from semsim.tasks.base import Task
-from semsim.vision.restore.networks import Restorer, autoencoder_loss, ladder, noise_loss
+from semsim.vision.restore.networks import Restorer, autoencoder_loss, denoising_loss, ladder
 
 PARTS = ("autoencoder", "unet")
 BATCH = 64  #: faces whose latents are measured at once
@@ -77,7 +77,7 @@ class Restore(Task):
             )
         if self.part == "autoencoder":
             return autoencoder_loss(self.network.autoencoder, target, generator)
-        return noise_loss(self.network, source, target, generator)
+        return denoising_loss(self.network, source, target, generator)
 
     def loss(self, output: Tensor, source: Tensor, target: Tensor) -> Tensor:
         """Return the mean absolute error, for a codec that is trained through the restoration."""

@@ -55,7 +55,7 @@ class Attention(nn.Module):
 
 
 class UNet(nn.Module):
-    """Features in, features of the same size out, for a noise step.
+    """Features in, features of the same size out, for a noise step; a fresh one gives zeros.
 
     Args:
         before, after: channels in and out.
@@ -81,9 +81,10 @@ class UNet(nn.Module):
         self.doubles = nn.ModuleList(
             nn.Conv2d(b, a, 3, padding=1) for a, b in reversed([*itertools.pairwise(widths)])
         )
-        self.out = nn.Sequential(
-            nn.GroupNorm(GROUPS, first), nn.SiLU(), nn.Conv2d(first, after, 3, padding=1)
-        )
+        last = nn.Conv2d(first, after, 3, padding=1)
+        nn.init.zeros_(last.weight)
+        nn.init.zeros_(last.bias)  # type: ignore[arg-type]
+        self.out = nn.Sequential(nn.GroupNorm(GROUPS, first), nn.SiLU(), last)
 
     def forward(self, x: Tensor, step: Tensor | int) -> Tensor:
         """Return features [B, after, H, W] of [B, before, H, W] at a noise step, [B] or one."""
