@@ -13,15 +13,18 @@ from torch import Tensor, nn
 
 
 def interleaved(
-    alternatives: Mapping[str, Callable[[], object]], repeats: int, warm_up: int = 1
+    alternatives: Mapping[str, Callable[[], object]],
+    repeats: int,
+    warm_up: int = 1,
+    clock: Callable[[], float] = time.perf_counter,
 ) -> dict[str, list[float]]:
-    """Run every alternative ``repeats`` times, A B C A B C …, and return its seconds."""
+    """Run every alternative ``repeats`` times, A B C A B C …, and return its seconds by a clock."""
     seconds: dict[str, list[float]] = {name: [] for name in alternatives}
     for round_index in range(-warm_up, repeats):
         for name, work in alternatives.items():
-            start = time.perf_counter()
+            start = clock()
             work()
-            elapsed = time.perf_counter() - start
+            elapsed = clock() - start
             if round_index >= 0:
                 seconds[name].append(elapsed)
     return seconds
