@@ -81,10 +81,10 @@ class UNet(nn.Module):
         self.doubles = nn.ModuleList(
             nn.Conv2d(b, a, 3, padding=1) for a, b in reversed([*itertools.pairwise(widths)])
         )
-        last = nn.Conv2d(first, after, 3, padding=1)
-        nn.init.zeros_(last.weight)
-        nn.init.zeros_(last.bias)  # type: ignore[arg-type]
-        self.out = nn.Sequential(nn.GroupNorm(GROUPS, first), nn.SiLU(), last)
+        end = nn.Conv2d(first, after, 3, padding=1)
+        for weights in end.parameters():
+            nn.init.zeros_(weights)
+        self.out = nn.Sequential(nn.GroupNorm(GROUPS, first), nn.SiLU(), end)
 
     def forward(self, x: Tensor, step: Tensor | int) -> Tensor:
         """Return features [B, after, H, W] of [B, before, H, W] at a noise step, [B] or one."""
