@@ -180,10 +180,10 @@ class Attacked:
         })  # fmt: skip
         say(self.rows[-1])
 
-    def pixel(self, eps: float) -> None:
-        attack = faces.Attack(eps=eps, iterations=self.iterations)
+    def pixel(self, eps: float, name: str = "I-FGSM", **more: Any) -> None:
+        attack = faces.Attack(eps=eps, iterations=self.iterations, **more)
         adv = faces.craft(self.nets[SURROGATE], self.probes, self.enrolled, attack)
-        self.add(f"I-FGSM {eps:g}", "I-FGSM", eps, adv)
+        self.add(f"{name} {eps:g}", name, eps, adv)
 
     def restored(self, name: str, attack: restore.RestoreAttack, method: str = "ablation") -> None:
         adv = restore.craft_restored(
@@ -226,6 +226,8 @@ def attacked(
     base = restore.RestoreAttack(iterations=args.iterations)
     for eps in PIXEL_BUDGETS:
         on.pixel(eps)
+    on.pixel(8, "MI-FGSM", momentum=1.0)
+    on.pixel(8, "BPFA", eta=0.02)
     on.restored(PLAIN, replace(base, eps=0.0, iterations=1))
     for eps in LATENT_BUDGETS:
         attack = replace(base, eps=eps, step=2 * eps / args.iterations)
