@@ -8,6 +8,7 @@ import time
 import torch
 
 from semsim.federated.settings import federated_spec
+from semsim.mistakes import SpecError, unforeseen
 from semsim.scenario.building import Built
 from semsim.scenario.fields import train_spec
 from semsim.scenario.scenario import Scenario
@@ -64,8 +65,12 @@ def step_seconds(scenario: Scenario, built: Built, spec: TrainSpec) -> float:
         for step in range(2):  # the first also pays for caches
             start = time.perf_counter()
             source, target = (part.to(built.device) for part in batches.batch(step))
-            loss = step_loss(state, source, target, step)
-            torch.autograd.grad(loss, weights, allow_unused=True)[0]
+            try:
+                loss = step_loss(state, source, target, step)
+                torch.autograd.grad(loss, weights, allow_unused=True)
+            except Exception as error:
+                text = f"its loss gives no gradient: {unforeseen(error)}"
+                raise SpecError("train", text) from error
             loss.item()  # waits for the device
             taken.append(time.perf_counter() - start)
         state.nets.eval()

@@ -27,6 +27,7 @@ from semsim.sweep import outlook
 from semsim.sweep.preflight import preflight, preflight_report
 from semsim.sweep.sweep import run
 from semsim.sweep.trained import KEPT, own_weights, stages_of, train_all
+from semsim.tasks.reconstruct import Reconstruct
 
 ZOO = "deepjscc-cifar-1-6"
 LEARNED = {"kind": "deepjscc", "cbr": "1/6", "width": 4, "depth": 1}
@@ -98,6 +99,12 @@ def test_the_time_of_a_step_leaves_the_parts_as_they_were() -> None:
     assert [outlook.words(s) for s in (0.123, 89, 90, 6000, 2e5, 1e8)] == [
         "0.12 s", "89 s", "1.5 min", "1.7 h", "2.3 days", "1157 days",
     ]  # fmt: skip
+
+
+def test_check_sees_a_loss_without_a_gradient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Reconstruct, "loss", lambda *_: torch.zeros(()))
+    with pytest.raises(SpecError, match=r"^train: its loss gives no gradient: .*grad"):
+        preflight_report(scenario(), CPU)
 
 
 @pytest.mark.parametrize(
