@@ -205,8 +205,8 @@ def convolving(arguments: argparse.Namespace) -> Rows:
             task = EstimateChannel(arguments.model, features=features, head="rescnn", pairs=16)
             payload = Channels("umi", arguments.pool // 4, seed=60 + seed, **COMMON)
             spec = TrainSpec(
-                steps=arguments.steps, batch_size=16, lr=1e-3, snr_db=(-5.0, 20.0),
-                precision="bf16", ema=0.95,
+                steps=arguments.steps, batch_size=16, lr=5e-3, optimiser="muon",
+                snr_db=(-5.0, 20.0), precision="bf16", ema=0.95,
             )  # fmt: skip
             with Training(observed(), payload, task, spec, seed=seed) as training:
                 training.advance()
@@ -363,7 +363,7 @@ def taught(
         torch.manual_seed(seed)
         task, payload = make(), Channels("umi", labels, seed=90 + seed, **COMMON)
         spec = TrainSpec(
-            steps=arguments.steps, batch_size=16, lr=1e-3, optimiser="muon", snr_db=10.0,
+            steps=arguments.steps, batch_size=16, lr=3e-3, optimiser="muon", snr_db=10.0,
             through=through, precision="bf16", ema=0.95,
         )  # fmt: skip
         with Training(observed(), payload, task, spec, seed=seed) as training:
