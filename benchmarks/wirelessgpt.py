@@ -459,6 +459,14 @@ LINKS: dict[str, dict[str, Any]] = {
         "metrics": ["ber"],
         "snr_db": [6],
     },
+    "PSNR of DeepJSCC, 4x1, 4 dB": {
+        "payload": {"kind": "photos", "crop": 64},
+        "transmitter": {"kind": "deepjscc", "weights": "deepjscc-photo-1-16"},
+        "channel": {"kind": "umi", "num_tx": 4, "num_rx": 1},
+        "frontend": {"kind": "svd"},
+        "metrics": ["psnr"],
+        "snr_db": [4],
+    },
     "PSNR of DeepJSCC, 4x4, 10 dB": {
         "payload": {"kind": "photos", "crop": 64},
         "transmitter": {"kind": "deepjscc", "weights": "deepjscc-photo-1-16"},
