@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
@@ -137,6 +136,11 @@ def sources_of(images: Sequence[Pixels], like: Tensor) -> Tensor:
 
 
 def each(function: Callable[[S], T], items: Sequence[S]) -> list[T]:
-    """Call a function on each item, on all cores: codecs work outside Python's lock."""
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    """Call a function on each item, in as many threads as torch has: codecs leave Python's lock.
+
+    So a worker among many keeps to its share of the machine.
+    """
+    if (threads := min(torch.get_num_threads(), len(items))) < 2:
+        return list(map(function, items))
+    with ThreadPoolExecutor(threads) as pool:
         return list(pool.map(function, items))
