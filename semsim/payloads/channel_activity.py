@@ -40,6 +40,7 @@ class ChannelActivity(ChannelItems):
         seed: decides the items, together with the index.
     """
 
+    drawn_by_sionna = True
     name = "channel_activity"
     classes = CLASSES
 

@@ -39,6 +39,7 @@ class ChannelItems(Dataset[tuple[Tensor, Any]]):
 
     name: str
     target: Target
+    drawn_by_sionna = False  #: whether another version of Sionna may give other items
 
     def _aim(self, target: Target) -> None:
         check_choice("target", target, get_args(Target))
@@ -117,6 +118,7 @@ class Channels(ChannelItems):
         seed: decides the items, together with the index.
     """
 
+    drawn_by_sionna = True
     name = "channels"
 
     def __init__(

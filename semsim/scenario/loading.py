@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import BaseModel
 from torch import nn
 
 from semsim import spec
@@ -69,6 +70,23 @@ def start_hash(name: str) -> str:
         raise SpecError("train.start", f"no such file: {name}") from None
     except SpecError as error:
         raise SpecError("train.start", error.message) from error
+
+
+def drawn_by_sionna(part: Any) -> bool:
+    """Tell whether a payload, or one within it, has its items drawn by Sionna.
+
+    Args:
+        part: as a scenario has it; None for none.
+    """
+    if isinstance(part, list | tuple):
+        return any(map(drawn_by_sionna, part))
+    if not isinstance(part, BaseModel):
+        return False
+    if getattr(type(part), "family", None) == "payload":
+        payload: Any = spec.resolve("payload", part.kind)  # type: ignore[attr-defined]
+        if getattr(payload, "drawn_by_sionna", False):
+            return True
+    return any(drawn_by_sionna(getattr(part, name)) for name in type(part).model_fields)
 
 
 def weights_of_task(task: Any) -> str | None:

@@ -15,6 +15,7 @@ import torch
 from pydantic import BaseModel, Field, PlainValidator, WithJsonSchema
 
 import semsim
+from channels.sionna_bridge import sionna_version
 from semsim import spec
 from semsim.evaluation import Row, Stop, evaluate
 from semsim.federated.settings import parse_federated
@@ -27,6 +28,7 @@ from semsim.scenario.expansion import choices_of, parse_sweep
 from semsim.scenario.loading import (
     check_files,
     data_hashes,
+    drawn_by_sionna,
     weights_hash,
     weights_of_task,
 )
@@ -196,6 +198,8 @@ class Scenario(BaseModel):
         for key in ("link", "federated"):
             if getattr(self, key) is None:
                 del content[key]
+        if drawn_by_sionna(self.payload) or (self.trains() and drawn_by_sionna(self.train)):
+            content["sionna"] = sionna_version()  # in no training's hash, which may be long
         return {**content, "data": data_hashes(content), "version": semsim.__version__}
 
     @property

@@ -15,6 +15,7 @@ from semsim import cli, spec
 from semsim.payloads.channel_files import ChannelFiles, write_channels
 from semsim.payloads.channels import BLOCK, ChannelMix, Channels, best_beam, joined, parts
 from semsim.payloads.synthetic import Synthetic
+from semsim.scenario import scenario as scenarios
 
 SMALL = {"slots": 2, "subcarriers": 3, "tx": (1, 2)}
 
@@ -146,3 +147,25 @@ def test_a_mistake_in_the_file_is_one_sentence(text: str, says: str, tmp_path: P
     told = CliRunner().invoke(cli.app, ["channels", str(tmp_path / "wrong.yaml")])
     assert told.exit_code == 2
     assert says in told.output
+
+
+def test_another_sionna_gives_other_rows_and_leaves_trainings_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    mixed = {"kind": "channel_mix", "of": [{"kind": "channels", "model": "umi", "count": 4}]}
+    files = {"kind": "channel_files", "path": "nowhere"}
+
+    def hashes(payload: object, version: str, **changes: object) -> tuple[str, str]:
+        monkeypatch.setattr(scenarios, "sionna_version", lambda: version)
+        scenario = scenarios.Scenario.parse({
+            "payload": payload, "transmitter": "observed", "channel": "awgn", "snr_db": [0],
+            "task": {"kind": "fill_in", "size": "tiny"}, "metrics": ["channel_nmse"], **changes,
+        })  # fmt: skip
+        return scenario.uid(0.0), scenario.training_hash()
+
+    assert hashes(files, "2.0") == hashes(files, "9.9")
+    old, new = hashes(mixed, "2.0"), hashes(mixed, "9.9")
+    assert old[0] != new[0] and old[1] == new[1]
+    train = {"through": "task", "payload": mixed, "steps": 1}
+    old, new = (hashes(files, version, train=train) for version in ("2.0", "9.9"))
+    assert old[0] != new[0] and old[1] == new[1]
