@@ -77,6 +77,9 @@ def client_app(made: Made) -> Any:
 class FlowerEngine:
     """Sends jobs over a Flower grid; a client whose process dies or is late yields no update.
 
+    All updates of a round are in memory before the first is added, so that they are added in the
+    order of the clients; the local engine holds one at a time.
+
     Args:
         grid: of a ServerApp.
         nodes: how many to wait for before the first round.

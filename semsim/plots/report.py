@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
 TYPES = {".png": "image/png", ".svg": "image/svg+xml", ".jpg": "image/jpeg", ".webp": "image/webp"}
-ABOVE = ("uids", "swept", "plots")  #: in rows.csv, in the tables, in the scenario
+#: in rows.csv, in the tables, in the scenario, and too much: provenance.json has it
+ABOVE = ("uids", "swept", "plots", "shards")
 STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; color: #222; max-width: 62rem; margin: 2rem auto;
        padding: 0 1rem; }

@@ -8,8 +8,11 @@ import sys
 from concurrent.futures import Future
 from typing import Any
 
+import torch
+
 from semsim.measuring import Part
 from semsim.mistakes import SpecError, sentence
+from semsim.scenario.loading import pick_device
 from semsim.sweep.workers import Job, measure
 
 ANSWER_S = 10  #: seconds that a cluster has to answer
@@ -39,10 +42,13 @@ class OnRay:
         if self._started:
             _connect(ray, address, workers)
         there = ray.cluster_resources()
-        cores, cards = there.get("CPU", 1.0), there.get("GPU", 0.0)
-        if gpus > cards:
+        cores, cards, self.gpus = there.get("CPU", 1.0), there.get("GPU", 0.0), gpus
+        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+        most = max((node.get("GPU", 0.0) for node in nodes), default=0.0)
+        if gpus > most:
             self.close(at_once=True)
-            raise SpecError("", f"--gpus {gpus:g} asks for more than the cluster's {cards:g} GPUs")
+            most_there = f"the cluster's largest node has: {most:g} GPUs"
+            raise SpecError("", f"--gpus {gpus:g} asks for more than {most_there}")
         self.workers = workers or max(1, int(cards / gpus if gpus else cores))
         self._task = ray.remote(num_cpus=1, num_gpus=gpus, max_retries=0)(measure)
 
@@ -50,6 +56,19 @@ class OnRay:
         """Hand out a job."""
         future: Future[list[Part]] = _Plain(self._task.remote(job).future())
         return future
+
+    def device(self, name: str) -> str:
+        """Return the device of this name, which the workers must have where they reserve GPUs."""
+        if not self.gpus:
+            return str(pick_device(name))
+        if name == "auto" and torch.cuda.is_available():
+            return "cuda"
+        if not name.startswith("cuda"):
+            raise SpecError(
+                "", f"--gpus {self.gpus:g} reserves GPUs, but the device is {name!r}; "
+                "add --device cuda"
+            )  # fmt: skip
+        return name
 
     def lost(self, error: BaseException) -> bool:
         """Tell whether a worker or its node died, so that the batch may be tried elsewhere."""

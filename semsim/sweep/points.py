@@ -63,7 +63,8 @@ class Work:
     folder: Path
     trainings: Path  #: the results folder with what was trained
     journal: Journal
-    device: torch.device
+    device: torch.device  #: where this process sends
+    asked: str  #: the device that the run asks for, which other workers may have
     listener: Listener | None
     count: int
     pictured: frozenset[int]

@@ -13,13 +13,16 @@ import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from semsim.files.disk import locked, replacing
+from semsim.files.disk import Damaged, locked, replacing, seal, unseal, write_atomic
 from semsim.items import items_path
 from semsim.mistakes import SpecError
-from semsim.results import Journal
+from semsim.results import Journal, read_provenance
 from semsim.scenario.points import Point, Points
 from semsim.sweep.plan import Planned
+
+RECORDS = "shards.json"  #: beside the journal: what made the rows that came from shards
 
 
 @dataclass(frozen=True)
@@ -93,7 +96,23 @@ def merge_shards(points: Sequence[Planned], folder: Path) -> int:
             with replacing(target) as partial:
                 shutil.copyfile(items_path(place, uid), partial)
             journal.finish({uid: shards[place].finished(uid) or []})
+        taken = {place.name: _record(place) for place in places if place in found.values()}
+        if taken:
+            records = seal({**shard_records(folder), **taken})
+            write_atomic(folder / "journal" / RECORDS, records)
     return len(found)
+
+
+def shard_records(folder: Path) -> dict[str, Any]:
+    """Return what made the rows of each shard that was merged into a folder, by its name."""
+    try:
+        return unseal((folder / "journal" / RECORDS).read_bytes())
+    except (FileNotFoundError, Damaged):
+        return {}
+
+
+def _record(place: Path) -> dict[str, Any]:
+    return {k: v for k, v in read_provenance(place).items() if k not in ("uids", "swept", "plots")}
 
 
 def _holds(journal: Journal, place: Path, uid: str) -> bool:

@@ -22,9 +22,9 @@ from semsim.sweep.outputs import apart, captions, collect, figures, pictured, wi
 from semsim.sweep.plan import Plan, Planned
 from semsim.sweep.points import Listener, Work, pending_snrs
 from semsim.sweep.preflight import preflight, quicker
-from semsim.sweep.shards import Shard, merge_shards
+from semsim.sweep.shards import Shard, merge_shards, shard_records
 from semsim.sweep.trained import check_trained, forget
-from semsim.sweep.workers import Engine, run_links
+from semsim.sweep.workers import Engine, made, run_links
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -58,38 +58,40 @@ def run(
             ``partial(Processes, 2)`` of :mod:`semsim.sweep.workers`; none by default.
         shard: measure only this part, into a folder of its own; see :func:`merge`.
     """
-    text = None if isinstance(scenario, Scenario) else Path(scenario)
-    if not isinstance(scenario, Scenario):
-        scenario = Scenario.load(scenario)
-    source = to_yaml(scenario) if text is None else text.read_text()
+    scenario, source = _read(scenario)
     if quick:
         if shard is not None:
             raise SpecError("", "--quick is a trial of the whole sweep; leave --shard out")
         scenario = quicker(scenario)
     folder = results_folder(scenario, out)
-    where = pick_device(device or scenario.device)
+    asked = device or scenario.device
+    where = _device_here(asked, engine)
     sources.refresh()
     points, trainings = scenario.points(), folder
     if shard is not None:
         points, folder = shard.of(points), shard.folder(folder)
-        check_trained(points, trainings)
+    if shard is not None or asked.startswith("cuda") > (where.type == "cuda"):
+        check_trained(points, trainings)  # shards do not train, nor a head without the GPU
     plan = Plan(points)
-    preflight(points if fresh else _unfinished(plan, folder), where)
-    folder.mkdir(parents=True, exist_ok=True)
-    with locked(folder):
-        journal = Journal(folder)
-        journal.mend()
-        shown = frozenset(pictured(plan) if shard is None else [])
-        work = Work(folder, trainings, journal, where, listener, len(plan), shown)
-        if fresh:
-            work.journal.clear()
+    missing = points if fresh else _unfinished(plan, folder)
+    with made(engine, missing, asked) as workers:
+        preflight(missing, where)
+        folder.mkdir(parents=True, exist_ok=True)
+        with locked(folder):
+            journal = Journal(folder)
+            journal.mend()
+            shown = frozenset(pictured(plan) if shard is None else [])
+            work = Work(folder, trainings, journal, where, asked, listener, len(plan), shown)
+            if fresh:
+                work.journal.clear()
+                if shard is None:
+                    forget(points, folder)
+            there = str(where) if workers is None else workers.device(asked)
+            _write_header(folder, scenario, plan, source, there)
+            rows = _run_points(work, plan, workers)
             if shard is None:
-                forget(points, folder)
-        _write_header(folder, scenario, plan, source, where)
-        rows = _run_points(work, plan, None if engine is None else engine())
-        if shard is None:
-            rows = with_differences(folder, scenario, plan, rows)
-        write_rows(folder, rows)
+                rows = with_differences(folder, scenario, plan, rows)
+            write_rows(folder, rows)
     if shard is None:
         write_report(
             rows,
@@ -100,6 +102,23 @@ def run(
             scenario=source,
         )
     return rows
+
+
+def _device_here(asked: str, engine: Callable[[], Engine] | None) -> torch.device:
+    """Return where this process sends; the CPU where only workers may have the GPU asked for."""
+    try:
+        return pick_device(asked)
+    except SpecError:
+        if engine is None or not asked.startswith("cuda"):
+            raise
+        return torch.device("cpu")  # the workers say whether they have it
+
+
+def _read(scenario: Scenario | str | Path) -> tuple[Scenario, str]:
+    """Return a scenario and its text as YAML."""
+    if isinstance(scenario, Scenario):
+        return scenario, to_yaml(scenario)
+    return Scenario.load(scenario), Path(scenario).read_text()
 
 
 def merge(scenario: Scenario | str | Path, out: str | Path | None = None) -> DataFrame:
@@ -165,9 +184,7 @@ def to_yaml(scenario: Scenario) -> str:
     return text.getvalue()
 
 
-def _write_header(
-    folder: Path, scenario: Scenario, plan: Plan, source: str, device: torch.device
-) -> None:
+def _write_header(folder: Path, scenario: Scenario, plan: Plan, source: str, device: str) -> None:
     """Write the scenario's text and the provenance of what follows."""
     uids = [uid for point in plan for uid in point.all_uids()]
     weights = {name: weights_hash(name) for name in sorted(plan.weights)}
@@ -175,6 +192,8 @@ def _write_header(
         "swept": apart(scenario, plan),
         "plots": [plot.model_dump() for plot in scenario.plots],
     }
-    record = {**provenance(source, uids, weights, str(device)), **shown}
+    record = {**provenance(source, uids, weights, device), **shown}
+    if shards := shard_records(folder):
+        record["shards"] = shards
     write_atomic(folder / "scenario.yaml", source)
     write_atomic(folder / "provenance.json", seal(record, indent=2))

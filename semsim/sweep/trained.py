@@ -86,8 +86,8 @@ def check_trained(points: Sequence[Point], folder: Path) -> None:
         if point.scenario.trains() and not _is_trained(point.scenario, folder):
             raise SpecError(
                 "train",
-                f"shards share what was trained before, and {folder} holds no sound weights of "
-                f"{point.name}; run semsim train FILE first",
+                f"shards and workers with GPUs of their own share what was trained before, and "
+                f"{folder} holds no sound weights of {point.name}; run semsim train FILE first",
             )
 
 

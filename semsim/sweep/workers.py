@@ -9,12 +9,13 @@ within a worker may round otherwise. The driver alone writes.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import signal
 import threading
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Future, ProcessPoolExecutor, wait
 from dataclasses import dataclass, field
 from multiprocessing import get_context
@@ -29,7 +30,9 @@ from semsim import spec
 from semsim.evaluation import Evaluation
 from semsim.files.disk import log
 from semsim.measuring import Part, Place
-from semsim.mistakes import SpecError
+from semsim.mistakes import SpecError, unforeseen
+from semsim.scenario.loading import pick_device
+from semsim.scenario.points import Point
 from semsim.scenario.scenario import Scenario
 from semsim.sweep.plan import Planned
 from semsim.sweep.points import PointRun, Work, evaluation_of, point_run
@@ -63,11 +66,27 @@ class Job:
 
 
 def measure(job: Job) -> list[Part]:
-    """Measure one batch; a worker builds a link once and keeps the latest few."""
-    meter = _opened(_Link(job)).meter
-    with meter.measuring():
-        items = meter.batches.items(job.numbers)
-        return meter.measure(job.index, list(job.numbers), items, job.snrs, which=True)
+    """Measure one batch; a worker builds a link once and keeps the latest few.
+
+    A job without items builds the link alone.
+    """
+    try:
+        meter = _opened(_Link(job)).meter
+        if not job.numbers:
+            return []
+        with meter.measuring():
+            items = meter.batches.items(job.numbers)
+            return meter.measure(job.index, list(job.numbers), items, job.snrs, which=True)
+    except Exception as error:
+        raise _travelling(error) from None
+
+
+def _travelling(error: Exception) -> Exception:
+    """Return an exception that every process can read: others may lack its class, or its state."""
+    if isinstance(error, SpecError) or type(error).__module__ == "builtins":
+        return error
+    kind = ValueError if isinstance(error, ValueError) else RuntimeError
+    return kind(unforeseen(error))
 
 
 class _Link:
@@ -98,6 +117,9 @@ class Engine(Protocol):
 
     def submit(self, job: Job) -> Future[list[Part]]:
         """Hand out a job."""
+
+    def device(self, name: str) -> str:
+        """Return where workers send, for the device that a run asks for."""
 
     def lost(self, error: BaseException) -> bool:
         """Tell whether a job failed because its worker died, so that it may be tried again."""
@@ -137,6 +159,10 @@ class Processes:
             self._start()
             return self._pool.submit(measure, job)
 
+    def device(self, name: str) -> str:
+        """Return the device of this name, which must be on this machine."""
+        return str(pick_device(name))
+
     def lost(self, error: BaseException) -> bool:
         """Tell whether a worker died, and with it all that were at work."""
         return isinstance(error, BrokenExecutor)
@@ -159,6 +185,33 @@ def _begin(threads: int, lifeline: Any) -> None:
         os._exit(1)
 
     threading.Thread(target=end, daemon=True).start()
+
+
+@contextlib.contextmanager
+def made(
+    engine: Callable[[], Engine] | None, points: Sequence[Point], device: str
+) -> Iterator[Engine | None]:
+    """Make workers, which import what the first link needs while the driver plans.
+
+    Args:
+        engine: makes them; None where the links are measured here.
+        points: what is to be measured; nothing is made where that is nothing.
+        device: that the run asks for.
+    """
+    if engine is None or not len(points):
+        yield None
+        return
+    workers, scenario = engine(), points[0].scenario
+    try:
+        there = workers.device(device)
+        if not scenario.trains():
+            first = Job(scenario.uid(), scenario.to_dict(), None, there, (), 0, ())
+            for _ in range(workers.workers):
+                workers.submit(first)
+        yield workers
+    except BaseException:
+        workers.close(at_once=True)
+        raise
 
 
 def run_links(work: Work, points: Sequence[Planned], engine: Engine | None) -> Iterator[None]:
@@ -222,7 +275,7 @@ class _Driver:
                 open_.link.keeper.save()
 
     def _jobs(self) -> Iterator[tuple[_Open, Job]]:
-        device = str(self.work.device)
+        device = self.engine.device(self.work.asked)
         for number, point in enumerate(self.points):
             link = point_run(self.work, point, number)
             if link is None or not link.pending:

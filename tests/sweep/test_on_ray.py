@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from typer.testing import CliRunner
 
 from semsim.cli import app
 from semsim.mistakes import SpecError
-from semsim.results import read_rows
+from semsim.results import read_provenance, read_rows
 from semsim.sweep.on_ray import OnRay
 from semsim.sweep.sweep import run
 
@@ -29,6 +30,14 @@ snr_db: [0, 10]
 batch_size: 4
 sweep: {transmitter.mode: [plain, negative]}
 """
+
+
+class OnGPUs(OnRay):
+    """Workers that reserve GPUs, on a cluster that has none."""
+
+    def __init__(self, *given: Any, **named: Any) -> None:
+        super().__init__(*given, **named)
+        self.gpus = 0.5
 
 
 @pytest.fixture(autouse=True)
@@ -73,9 +82,33 @@ def test_a_cluster_that_loses_a_node_gives_the_same_digits(cluster: Any) -> None
 def test_a_mistake_in_a_worker_and_gpus_that_are_not_there_are_told(cluster: Any) -> None:
     with pytest.raises(SpecError, match="99 asks for more than the cluster's"):
         run("toy.yaml", "ray", engine=partial(OnRay, address=cluster.address, gpus=99))
+    with pytest.raises(SpecError, match=r"--gpus 0\.5 reserves GPUs, but the device is 'cpu'"):
+        run("toy.yaml", "ray", device="cpu", engine=partial(OnGPUs, 1, address=cluster.address))
+    assert not Path("ray").exists()
     Path("toy.yaml").write_text(TOY.replace("items: 80", "items: 80, bad_at: 20"))
     with pytest.raises(ValueError, match="item 20 of the payload holds NaN"):
         run("toy.yaml", "bad", engine=partial(OnRay, 2, address=cluster.address))
+
+
+def test_a_head_without_gpu_sends_to_workers_that_have_one() -> None:
+    pytest.importorskip("ray", reason="needs the extra cluster")
+    workers = OnGPUs.__new__(OnGPUs)
+    workers.gpus = 0.5
+    assert workers.device("cuda") == "cuda"
+    workers.gpus = 0.0
+    if not torch.cuda.is_available():
+        with pytest.raises(SpecError, match="'cuda' is not available here"):
+            workers.device("cuda")
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_batches_on_gpus_of_ray_give_the_rows_of_a_gpu_here() -> None:
+    pytest.importorskip("ray", reason="needs the extra cluster")
+    run("toy.yaml", "one", device="cuda")
+    run("toy.yaml", "ray", device="cuda", engine=partial(OnRay, 2, gpus=0.5))
+    first, second = (read_rows(folder).drop(columns="seconds") for folder in ("one", "ray"))
+    assert first.equals(second)
+    assert read_provenance("ray")["device"] == "cuda"
 
 
 def test_an_address_at_which_nobody_listens_is_told() -> None:

@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 from semsim.cli import app
 from semsim.items import read_items
 from semsim.mistakes import SpecError
-from semsim.results import read_rows
+from semsim.results import read_provenance, read_rows
 from semsim.scenario.scenario import Scenario
 from semsim.sweep.shards import Shard
 from semsim.sweep.sweep import merge, run
@@ -44,6 +44,13 @@ def test_merged_shards_are_the_whole_run() -> None:
     for uid in first["uid"]:
         assert read_items("one", uid).equals(read_items("out", uid))
     assert Path("out/report.html").is_file()
+    run("toy.yaml", "out")
+    shards = read_provenance("out")["shards"]
+    assert list(shards) == ["1-of-4", "2-of-4", "3-of-4", "4-of-4"]
+    own = read_provenance("out/shards/2-of-4")
+    assert shards["2-of-4"] == {k: own[k] for k in shards["2-of-4"]} and "device" in own
+    run("toy.yaml", "out", fresh=True)
+    assert "shards" not in read_provenance("out")
 
 
 def test_shards_share_all_points_evenly() -> None:

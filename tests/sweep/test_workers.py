@@ -15,7 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
+from semsim.cli import app
+from semsim.files.disk import locked
 from semsim.items import read_items
 from semsim.measuring import Part
 from semsim.results import read_rows
@@ -23,6 +26,19 @@ from semsim.sweep.sweep import run
 from semsim.sweep.workers import Job, Processes, measure
 
 TESTS = Path(__file__).parents[1]
+OWN = """
+from toy_parts import Error
+
+class Unreadable(ValueError):
+    def __init__(self, one, two):
+        super().__init__("no good")
+
+class Bad(Error):
+    def __call__(self, outcome):
+        if len(outcome.source) > 1:  # not where one item is tried before
+            raise Unreadable(1, 2)
+        return super().__call__(outcome)
+"""
 TOY = """
 name: toy
 seed: 3
@@ -65,7 +81,7 @@ class Backwards:
 
     def __init__(self) -> None:
         self.waiting: list[tuple[Future[list[Part]], Job]] = []
-        self.measured = 0
+        self.measured, self.ended_at_once = 0, False
 
     def submit(self, job: Job) -> Future[list[Part]]:
         self.waiting.append((future := _Lazy(self), job))
@@ -77,11 +93,14 @@ class Backwards:
             future.set_result(measure(job))
         self.waiting.clear()
 
+    def device(self, name: str) -> str:
+        return "cpu"
+
     def lost(self, error: BaseException) -> bool:
         return False
 
     def close(self, *, at_once: bool) -> None:
-        pass
+        self.ended_at_once = at_once
 
 
 class _Lazy(Future):  # type: ignore[type-arg]
@@ -188,3 +207,24 @@ def _wait_for(happens: Any) -> None:
     while not happens():
         assert time.monotonic() < end
         time.sleep(0.1)
+
+
+def test_an_exception_that_cannot_travel_is_told_by_type_and_text() -> None:
+    Path("own.py").write_text(OWN)
+    sys.path.insert(0, str(Path.cwd()))
+    Path("toy.yaml").write_text(TOY.replace("toy_parts:Error", "own:Bad"))
+    try:
+        with pytest.raises(ValueError, match=r"Unreadable: no good \(own.py:\d+, in __call__\)"):
+            run("toy.yaml", "many", engine=partial(Processes, 1))
+    finally:
+        sys.path.remove(str(Path.cwd()))
+
+
+def test_a_second_run_into_a_folder_is_told_and_writes_nothing(backwards: Backwards) -> None:
+    with locked(Path("out")):
+        told = CliRunner().invoke(app, ["run", "toy.yaml", "--out", "out"])
+        with pytest.raises(ValueError, match="writing to out"):
+            run("toy.yaml", "out", engine=lambda: backwards)
+    assert told.exit_code == 2 and "another run or training is writing to out" in told.stderr
+    assert backwards.ended_at_once
+    assert [path.name for path in Path("out").iterdir()] == [".lock"]
