@@ -28,9 +28,9 @@ class Restore(Task):
         trainable: train ``part`` of the network.
         part: ``autoencoder``, or ``unet`` on the frozen autoencoder.
         steps: of DDIM; 0 is the autoencoder alone.
-        start: share of the noise to begin with; below 1 what arrives is kept to, and 1 is all noise.
+        start: share of the noise to begin with; the less, the nearer to what arrives.
         seed: of that noise.
-    """  # noqa: E501 - the last argument
+    """
 
     metric = "task_psnr"
     network: Restorer
