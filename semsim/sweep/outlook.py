@@ -54,8 +54,8 @@ def step_seconds(scenario: Scenario, built: Built, spec: TrainSpec) -> float:
     from semsim.training.learner import Batches, step_loss
     from semsim.training.state import State, frozen
 
-    few = dataclasses.replace(spec, batch_size=min(spec.batch_size, FEW), processes=1, start=None)
-    few = dataclasses.replace(few, cut=False)
+    count = min(spec.batch_size, FEW)
+    few = dataclasses.replace(spec, batch_size=count, processes=1, start=None, cut=False)
     batches = Batches(training_data(scenario)[0], few, scenario.seed)
     taken = []
     with torch.random.fork_rng(), frozen(built.link, built.task, few.rates or {}):
@@ -74,7 +74,7 @@ def step_seconds(scenario: Scenario, built: Built, spec: TrainSpec) -> float:
             loss.item()  # waits for the device
             taken.append(time.perf_counter() - start)
         state.nets.eval()
-    return taken[-1] * spec.batch_size / few.batch_size / spec.processes
+    return taken[-1] * spec.batch_size / count / spec.processes
 
 
 def words(seconds: float) -> str:

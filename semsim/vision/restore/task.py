@@ -14,7 +14,7 @@ from semsim.tasks.base import Task
 from semsim.vision.restore.networks import Restorer, autoencoder_loss, denoising_loss, ladder
 
 PARTS = ("autoencoder", "unet")
-BATCH = 64  #: faces whose latents are measured at once
+MEASURED = 512  #: faces whose latents are measured in the end
 
 
 class Restore(Task):
@@ -88,14 +88,7 @@ class Restore(Task):
         """Measure the deviation of latents, to which the U-Net's are scaled."""
         if not self.trainable or self.part != "autoencoder":
             return
-        network, device = self.network, next(self.network.parameters()).device
-        count = min(len(payload), 8 * BATCH)
-        means = [
-            network.autoencoder.moments(
-                torch.stack([payload[i][1] for i in range(first, min(first + BATCH, count))]).to(
-                    device
-                )
-            )[0]
-            for first in range(0, count, BATCH)
-        ]
-        network.spread.copy_(torch.cat(means).square().mean().sqrt())
+        device = next(self.network.parameters()).device
+        some = torch.stack([payload[i][1] for i in range(min(len(payload), MEASURED))])
+        means = [self.network.autoencoder.moments(part.to(device))[0] for part in some.split(64)]
+        self.network.spread.copy_(torch.cat(means).square().mean().sqrt())
