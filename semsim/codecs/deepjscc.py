@@ -66,12 +66,7 @@ class _Codec(LatentCodec):
             if spec[name] < least:
                 raise ValueError(f"{name} must be at least {least}, got {spec[name]}")
         _check_preset(spec)
-        if spec["csi_weights"] is not None and spec["adaptive"] != "both":
-            raise ValueError(
-                f"csi_weights tells the modules of the transmitter that see the SNR of the channel "
-                f"instead, and with adaptive {spec['adaptive']!r} there are none; write adaptive: "
-                "both and preset residual or adjscc"
-            )
+        _check_told(spec)
         scale_widths(spec["stride"], spec["patch"], spec["width"])
         self.stride = spec["stride"]
         self.channels = latent_channels(spec["cbr"], self.stride)
@@ -124,6 +119,22 @@ def _check_preset(spec: dict[str, Any]) -> None:
                 f"{key} is {spec[key]!r}, but the network of preset {spec['preset']} has "
                 f"{key}: {value}; write that, or another preset"
             )
+
+
+def _check_told(spec: dict[str, Any]) -> None:
+    own = {key: spec[key] for key in ("csi_subcarriers", "csi_values")}
+    if spec["csi_weights"] is None:
+        if own != {"csi_subcarriers": 1, "csi_values": 16}:
+            raise ValueError(
+                f"csi_subcarriers and csi_values go with csi_weights, got {own}; name weights of "
+                "WirelessGPT, or leave them out"
+            )
+    elif spec["adaptive"] != "both":
+        raise ValueError(
+            "csi_weights tells the modules of the transmitter that see the SNR of the channel "
+            f"instead, and with adaptive {spec['adaptive']!r} there are none; write adaptive: both "
+            "and preset residual or adjscc"
+        )
 
 
 class DeepJSCCTransmitter(_Codec, Transmitter):

@@ -139,6 +139,7 @@ def test_a_scenario_trains_it_and_names_its_encoder(weights: str, tmp_path: Path
         ({"preset": "bourtsoulatze2019"}, "with adaptive 'none' there are none"),
         ({"csi_subcarriers": 0}, "csi_subcarriers"),
         ({"csi_values": 0}, "csi_values"),
+        ({"csi_weights": None, "csi_subcarriers": 12}, "go with csi_weights, got"),
         ({"csi_weights": "resnet-cifar10"}, "holds no WirelessGPT"),
     ],
 )
