@@ -227,6 +227,12 @@ def _check_spec(name: str, prefix: str, part: nn.Module, trained: dict[str, Any]
     if trained is None or mine is None:
         return
     wrong = {k: v for k, v in trained.items() if k in mine and not _agree(v, mine[k])}
+    strange = sorted(trained.keys() - mine.keys())
+    if wrong and strange:
+        raise ValueError(
+            f"weights {name!r} are of another kind of {prefix}: theirs takes {', '.join(strange)}, "
+            f"this one does not; name the kind that they were trained with, or {RETRAIN}"
+        )
     if wrong:
         theirs = ", ".join(f"{k} {v}" for k, v in wrong.items())
         ours = ", ".join(f"{k} {mine[k]}" for k in wrong)

@@ -12,6 +12,7 @@ import torch
 from channels import AWGN
 from semsim import Link, evaluate, zoo
 from semsim.codecs.deepjscc import DeepJSCCReceiver, DeepJSCCTransmitter
+from semsim.codecs.swin_jscc import SwinReceiver
 from semsim.metrics.image import PSNR
 from semsim.scenario.loading import weights_hash
 
@@ -94,6 +95,16 @@ def test_weights_for_another_rate_are_refused_in_words(tmp_path: Path) -> None:
     path = exported(tmp_path)
     with pytest.raises(ValueError, match="trained for cbr 1/6, this transmitter has cbr 1/12"):
         zoo.load(path, *pair("1/12"))
+
+
+def test_weights_of_another_codec_are_told_as_such(tmp_path: Path) -> None:
+    path = exported(tmp_path)
+    transmitter, _ = pair()
+    receiver = SwinReceiver("1/6", preset="tiny")
+    with pytest.raises(
+        ValueError, match=r"another kind of receiver: theirs takes attention, .*depth"
+    ):
+        zoo.load(path, transmitter, receiver)
 
 
 def test_weights_of_another_architecture_are_refused(tmp_path: Path) -> None:
