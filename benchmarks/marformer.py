@@ -2,7 +2,7 @@
 
     python benchmarks/marformer.py [--data CT] [--weights marformer-t]
 
-CT holds hu.npy and meta.npz, as ``unpack.py ct_tcga CT`` writes them; without it only the jaws are
+CT holds hu.npy and meta.npz, as the payload ``mar`` reads them; without it only the jaws are
 measured. Writes benchmarks/results/marformer.{csv,md}. PSNR and SSIM against the same scan without
 metal, peak 1; ± is half a 95 % interval from a bootstrap, over slices for jaws and over patients
 for CT, which is the wider and the honest one there.

@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from semsim.tables import FAMILIES
+
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 BLOCKS = [
@@ -30,6 +32,37 @@ def test_the_readme_is_short() -> None:
 def test_links_lead_somewhere(page: Path) -> None:
     for target in re.findall(r"\]\(([^)#]+)", page.read_text()):
         assert target.startswith("https://") or (page.parent / target).exists(), target
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_table_of_parts_holds_every_kind(family: str) -> None:
+    table = (ROOT / "docs" / "parts.md").read_text().split("\n## ")[0]
+    missing = [kind for kind in FAMILIES[family] if f"`{kind}`" not in table]
+    assert not missing, f"write {missing} into the table of docs/parts.md, at {family}"
+
+
+def benchmark_commands() -> dict[str, str]:
+    """Return each benchmark command of the pages, scenarios and results, with a page it is on."""
+    found: dict[str, str] = {}
+    scenarios = sorted((ROOT / "scenarios").rglob("*.yaml"))
+    for page in [*PAGES, *scenarios, *sorted((ROOT / "benchmarks" / "results").glob("*.md"))]:
+        for command in re.findall(r"python (benchmarks/[^`\n#]*)", page.read_text()):
+            found.setdefault(command.strip(), page.name)
+    return found
+
+
+@pytest.mark.parametrize("command", benchmark_commands())
+def test_a_benchmark_takes_the_options_that_its_command_gives(command: str) -> None:
+    script, *words = command.split()
+    code = (ROOT / script).read_text()
+    given = {word for word in words if word.startswith("--")}
+    assert given <= set(re.findall(r'"(--[\w-]+)"', code)), "an option that it does not have"
+    arguments = re.findall(r"add_argument\((.*?)\)\n", code, re.S)
+    asked = [text.split('"')[1] for text in arguments if "required=True" in text]
+    assert set(asked) <= given, "an option that it asks for is missing"
+    places = [text for text in arguments if not text.lstrip().startswith('"--')]
+    if any("nargs" not in text for text in places):
+        assert words and not words[0].startswith("--"), "it asks what to do"
 
 
 def test_the_first_commands_are_make_demo_and_make_test() -> None:
