@@ -382,14 +382,14 @@ def _engine(on: str, jobs: int | None, address: str | None, gpus: float) -> Any:
     from semsim.mistakes import SpecError, one_of
     from semsim.sweep.workers import Processes
 
+    if jobs is not None and jobs < 1:
+        raise SpecError("", f"--jobs is the number of processes, 1 or more, got {jobs}")
     if one_of(("here", "ray"), on, "--on") == "ray":
         from semsim.sweep.on_ray import OnRay
 
         return partial(OnRay, jobs, address=address, gpus=gpus)
     if address is not None or gpus:
         raise SpecError("", "--address and --gpus are of a Ray cluster; add --on ray")
-    if jobs is not None and jobs < 1:
-        raise SpecError("", f"--jobs is the number of processes, 1 or more, got {jobs}")
     return None if jobs is None or jobs == 1 else partial(Processes, jobs)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import socket
 import sys
@@ -36,8 +37,8 @@ class OnRay:
         self, workers: int | None = None, *, address: str | None = None, gpus: float = 0.0
     ) -> None:
         ray = _ray()
-        if gpus < 0:
-            raise SpecError("", f"--gpus is 0 or more, got {gpus:g}")
+        if not 0 <= gpus < math.inf:
+            raise SpecError("", f"--gpus is a number, 0 or more, got {gpus:g}")
         self._started = not ray.is_initialized()
         if self._started:
             _connect(ray, address, workers)

@@ -111,10 +111,22 @@ def test_batches_on_gpus_of_ray_give_the_rows_of_a_gpu_here() -> None:
     assert read_provenance("ray")["device"] == "cuda"
 
 
-def test_an_address_at_which_nobody_listens_is_told() -> None:
+@pytest.mark.parametrize(
+    "options, told",
+    [
+        (["--address", "127.0.0.1:1"], "no Ray cluster answers at '127.0.0.1:1'"),
+        (["--address", "ray://127.0.0.1:1"], "no Ray cluster answers at 'ray://127.0.0.1:1'"),
+        (["--gpus", "-1"], "--gpus is a number, 0 or more, got -1"),
+        (["--gpus", "nan"], "--gpus is a number, 0 or more, got nan"),
+    ],
+)
+def test_what_no_cluster_can_do_is_told_and_nothing_is_written(
+    options: list[str], told: str
+) -> None:
     pytest.importorskip("ray", reason="needs the extra cluster")
-    with pytest.raises(SpecError, match="no Ray cluster answers"):
-        run("toy.yaml", "ray", engine=partial(OnRay, address="127.0.0.1:1"))
+    result = CliRunner().invoke(app, ["run", "toy.yaml", "--on", "ray", *options])
+    assert result.exit_code == 2 and told in result.stderr
+    assert not Path("results").exists()
 
 
 def test_ray_that_is_not_installed_is_told(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -115,6 +115,7 @@ train: {payload: {kind: synthetic, count: 4, size: 16}, steps: 2, batch_size: 2}
     "options, told",
     [
         (["--jobs", "0"], "--jobs is the number of processes"),
+        (["--on", "ray", "--jobs", "0"], "--jobs is the number of processes"),
         (["--on", "slurm"], "--on 'slurm' is not one of here, ray"),
         (["--gpus", "1"], "add --on ray"),
         (["--address", "auto"], "add --on ray"),
