@@ -36,7 +36,7 @@ COLUMNS = (
     "ci_high", "n", "cbr", "power", "seed", "seconds", "unit", "better", "frontend", "csi_rx",
     "csi_tx",
 )  # fmt: skip
-ROWS = 20_000  #: rows that are in memory one by one
+ROWS = 2_000  #: rows that are in memory one by one, of 3 kB each
 FORMULA = ("=", "+", "-", "@", "\t", "\r")
 WRITTEN = ("rows.parquet", "rows.csv", "provenance.json", "scenario.yaml")
 PACKAGES = ("torch", "sionna-no-rt", "sionna", "numpy", "pillow", "pillow-heif")
@@ -161,7 +161,7 @@ def frame(rows: Iterable[Row]) -> DataFrame:
     rows, parts = iter(rows), list[pd.DataFrame]()
     while part := list(islice(rows, ROWS)):  # as a table rows take a tenth of the memory
         parts.append(pd.DataFrame(part))
-    table = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
+    table = pd.concat(parts, ignore_index=True).infer_objects() if parts else pd.DataFrame()
     first = [name for name in COLUMNS if name in table]
     table = table[[*first, *(name for name in table if name not in first)]]
     for name in filter(lambda name: pd.api.types.is_object_dtype(table[name]), table):

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from semsim import results
 from semsim.files.disk import write_atomic
 from semsim.results import COLUMNS, Journal, frame, provenance, read_rows, write_rows
 
@@ -114,3 +115,18 @@ def test_text_that_a_spreadsheet_would_run_is_marked_as_text(tmp_path: Path) -> 
     write_rows(tmp_path, frame(rows))
     assert (tmp_path / "rows.csv").read_text().splitlines()[1:] == ["'=1+1,-1.5", "plain,2.0"]
     assert read_rows(tmp_path)["transmitter"].tolist() == ["=1+1", "plain"]
+
+
+def test_a_table_is_the_same_in_any_number_of_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    import pandas as pd
+
+    rows = [
+        {"snr_db": 1.0, "value": 1.0, "seed": 1, "said": "x", "few": True},
+        {"snr_db": 2.0, "value": 2.0, "seed": 2, "said": "y", "few": False},
+        {"snr_db": 3.0, "value": 0.5, "seed": 2, "said": None, "few": True, "rank": 1.5},
+        {"snr_db": 4.0, "value": 0.5, "seed": 3, "few": True, "bound": "capacity"},
+        {"snr_db": 5.0, "value": 0.5, "seed": 3, "said": "z", "few": True, "rank": 2.0},
+    ]
+    whole = results.frame(rows)
+    monkeypatch.setattr(results, "ROWS", 2)
+    pd.testing.assert_frame_equal(results.frame(rows), whole)
