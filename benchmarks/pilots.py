@@ -1,9 +1,11 @@
 """What knowing a channel costs, how wrong it is, and how it ages: measured against closed forms.
 
-python benchmarks/pilots.py [--quick]  # writes benchmarks/results/pilots.md; 1 minute on 2 cores
+    python benchmarks/pilots.py [--quick]
+
+Takes a minute on 2 cores and writes benchmarks/results/pilots.md; with --quick nothing is written.
 """
 
-import sys
+import argparse
 from pathlib import Path
 
 import torch
@@ -15,7 +17,12 @@ from channels.spectrum import spectrum_of
 from channels.units import db_to_linear
 from semsim.seeds import stream
 
-ITEMS = 100 if "--quick" in sys.argv else 1000
+parser = argparse.ArgumentParser(
+    description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+)
+parser.add_argument("--quick", action="store_true", help="a tenth of the items, to see it work")
+QUICK = parser.parse_args().quick
+ITEMS = 100 if QUICK else 1000
 USES, VALUES = 3072, 3 * 128 * 128  # CBR 1/16 of a photo of 128 by 128
 FAST = {"speed_mps": 30.0, "carrier_hz": 3.5e9}
 
@@ -128,5 +135,5 @@ Made by `python benchmarks/pilots.py`.
 {table(["model", "motion", "measured"], spread())}
 """
 print(text)
-if "--quick" not in sys.argv:
+if not QUICK:
     (Path(__file__).parent / "results" / "pilots.md").write_text(text)
