@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -18,8 +19,8 @@ def parse_sweep(value: object) -> dict[str, Any]:
             raise SpecError(path, f"must be a list, or a mapping of labels, got {choices!r}")
         if not choices:
             raise SpecError(path, "is empty; give at least one value, or leave the key out")
-        labels = [str(label) for label, _ in choices_of(choices)]
-        if twice := sorted({label for label in labels if labels.count(label) > 1}):
+        labels = Counter(str(label) for label, _ in choices_of(choices))
+        if twice := sorted(label for label, times in labels.items() if times > 1):
             raise SpecError(
                 path, f"names {twice[0]!r} twice; leave one out, or give both labels of their own"
             )
@@ -32,8 +33,9 @@ def choices_of(choices: Any) -> Iterator[tuple[Any, Any]]:
         yield from choices.items()
         return
     kinds = [c.get("kind", "") if isinstance(c, Mapping) else c for c in choices]
+    times = Counter(map(str, kinds))
     for choice, kind in zip(choices, kinds, strict=True):
-        if isinstance(choice, Mapping) and (kinds.count(kind) > 1 or not kind):
+        if isinstance(choice, Mapping) and (times[str(kind)] > 1 or not kind):
             rest = " ".join(f"{k}={v}" for k, v in choice.items() if k != "kind")
             yield f"{kind} {rest}".strip(), choice
         else:

@@ -64,7 +64,7 @@ class OnRay:
             return str(pick_device(name))
         if name == "auto" and torch.cuda.is_available():
             return "cuda"
-        if not name.startswith("cuda"):
+        if name != "cuda":  # which of them Ray decides
             raise SpecError(
                 "", f"--gpus {self.gpus:g} reserves GPUs, but the device is {name!r}; "
                 "add --device cuda"

@@ -70,7 +70,7 @@ def run(
     points, trainings = scenario.points(), folder
     if shard is not None:
         points, folder = shard.of(points), shard.folder(folder)
-    if shard is not None or asked.startswith("cuda") > (where.type == "cuda"):
+    if shard is not None or (asked.startswith("cuda") and where.type != "cuda"):
         check_trained(points, trainings)  # shards do not train, nor a head without the GPU
     plan = Plan(points)
     missing = points if fresh else _unfinished(plan, folder)
