@@ -331,7 +331,7 @@ def words(
     """Return the tables in words."""
     trained = ", ".join(f"{k} {c['steps']} steps in {c['minutes']:g} min" for k, c in card.items())
     lines = ["# Faces restored, and perturbed restorations", "",
-             *__doc__.strip().splitlines()[-3:], "",
+             *__doc__.strip().splitlines()[-2:], "",
              f"Training: {trained}, one thread of a shared machine.", "",
              f"Surrogate {SURROGATE}. Gains are over the degraded face, paired by face.", "",
              "| way | PSNR dB | gain | SSIM | gain | cosine, mean of verifiers | gain of the "
