@@ -59,6 +59,7 @@ class GridChannel(GainChannel):
     carrier_hz: float = 3.5e9
     subcarriers: int = 48
     subcarrier_spacing_hz: float = 30e3
+    drawn_by_sionna = True  #: another version of Sionna may draw others
     num_tx: int = 1
     num_rx: int = 1
 

@@ -73,18 +73,27 @@ def start_hash(name: str) -> str:
 
 
 def drawn_by_sionna(part: Any) -> bool:
-    """Tell whether a payload, or one within it, has its items drawn by Sionna.
+    """Tell whether a payload or a channel, or one within it, is drawn by Sionna.
 
     Args:
-        part: as a scenario has it; None for none.
+        part: as a scenario has it, or a stage of a training as it is written; None for none.
     """
     if isinstance(part, list | tuple):
         return any(map(drawn_by_sionna, part))
+    if isinstance(part, Mapping):  # a stage may also change arguments of a channel alone
+        families = {"payload": "payload", "validation": "payload", "channel": "channel"}
+        named = [(families[key], value) for key, value in part.items() if key in families]
+        return any(
+            drawn_by_sionna(spec.parse(family, value))
+            for family, value in named
+            if isinstance(value, str) or (isinstance(value, Mapping) and "kind" in value)
+        )
     if not isinstance(part, BaseModel):
         return False
-    if getattr(type(part), "family", None) == "payload":
-        payload: Any = spec.resolve("payload", part.kind)  # type: ignore[attr-defined]
-        if getattr(payload, "drawn_by_sionna", False):
+    family = getattr(type(part), "family", None)
+    if family in ("payload", "channel"):
+        made: Any = spec.resolve(family, part.kind)  # type: ignore[attr-defined]
+        if getattr(made, "drawn_by_sionna", False):
             return True
     return any(drawn_by_sionna(getattr(part, name)) for name in type(part).model_fields)
 

@@ -198,7 +198,8 @@ class Scenario(BaseModel):
         for key in ("link", "federated"):
             if getattr(self, key) is None:
                 del content[key]
-        if drawn_by_sionna(self.payload) or (self.trains() and drawn_by_sionna(self.train)):
+        drawn = (self.payload, self.channel, self.link, self.train if self.trains() else None)
+        if any(map(drawn_by_sionna, drawn)):
             content["sionna"] = sionna_version()  # in no training's hash, which may be long
         return {**content, "data": data_hashes(content), "version": semsim.__version__}
 

@@ -33,6 +33,8 @@ class OnRay:
         gpus: GPUs of each batch; a share such as 0.25 lets four batches have one.
     """
 
+    elsewhere = True
+
     def __init__(
         self, workers: int | None = None, *, address: str | None = None, gpus: float = 0.0
     ) -> None:

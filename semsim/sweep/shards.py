@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from semsim.files.disk import Damaged, locked, replacing, seal, unseal, write_atomic
+from semsim.files.disk import Damaged, locked, replacing, seal, set_aside, unseal, write_atomic
 from semsim.items import items_path
 from semsim.mistakes import SpecError
 from semsim.results import Journal, read_provenance
@@ -91,23 +91,27 @@ def merge_shards(points: Sequence[Planned], folder: Path) -> int:
                 "", f"{len(missing)} points are in no shard below {folder}, such as {missing[0]}; "
                 f"run the shards that were stopped again (there are {_names(places)})"
             )  # fmt: skip
+        taken = {place.name: _record(place) for place in places if place in found.values()}
+        if taken:  # before the rows, so that a merge that is stopped leaves none without it
+            records = seal({**shard_records(folder), **taken})
+            write_atomic(folder / "journal" / RECORDS, records)
         for uid, place in found.items():
             target = items_path(folder, uid)
             with replacing(target) as partial:
                 shutil.copyfile(items_path(place, uid), partial)
             journal.finish({uid: shards[place].finished(uid) or []})
-        taken = {place.name: _record(place) for place in places if place in found.values()}
-        if taken:
-            records = seal({**shard_records(folder), **taken})
-            write_atomic(folder / "journal" / RECORDS, records)
     return len(found)
 
 
 def shard_records(folder: Path) -> dict[str, Any]:
     """Return what made the rows of each shard that was merged into a folder, by its name."""
+    path = folder / "journal" / RECORDS
     try:
-        return unseal((folder / "journal" / RECORDS).read_bytes())
-    except (FileNotFoundError, Damaged):
+        return unseal(path.read_bytes())
+    except FileNotFoundError:
+        return {}
+    except Damaged as error:
+        set_aside(path, str(error), then="shards that are merged again are noted again")
         return {}
 
 

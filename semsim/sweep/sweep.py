@@ -109,7 +109,8 @@ def _device_here(asked: str, engine: Callable[[], Engine] | None) -> torch.devic
     try:
         return pick_device(asked)
     except SpecError:
-        if engine is None or not asked.startswith("cuda"):
+        elsewhere = getattr(getattr(engine, "func", engine), "elsewhere", False)
+        if not elsewhere or not asked.startswith("cuda"):
             raise
         return torch.device("cpu")  # the workers say whether they have it
 

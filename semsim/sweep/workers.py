@@ -114,6 +114,7 @@ class Engine(Protocol):
     """Where batches are measured."""
 
     workers: int
+    elsewhere: bool  #: whether workers may have devices that the driver lacks
 
     def submit(self, job: Job) -> Future[list[Part]]:
         """Hand out a job."""
@@ -137,6 +138,8 @@ class Processes:
     Args:
         count: how many.
     """
+
+    elsewhere = False
 
     def __init__(self, count: int) -> None:
         check_count("jobs", count, "processes that measure at once")

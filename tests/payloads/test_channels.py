@@ -167,5 +167,11 @@ def test_another_sionna_gives_other_rows_and_leaves_trainings_alone(
     old, new = hashes(mixed, "2.0"), hashes(mixed, "9.9")
     assert old[0] != new[0] and old[1] == new[1]
     train = {"through": "task", "payload": mixed, "steps": 1}
-    old, new = (hashes(files, version, train=train) for version in ("2.0", "9.9"))
-    assert old[0] != new[0] and old[1] == new[1]
+    staged = {"through": "task", "payload": files, "stages": [{"payload": mixed}, {"steps": 1}]}
+    history = {"kind": "pilot_estimates", "channel": "umi", "csi": "pilots"}
+    for payload, changes in [
+        (files, {"train": train}), (files, {"train": staged}), (history, {}),
+        (files, {"channel": "tdl"}),
+    ]:  # fmt: skip
+        old, new = (hashes(payload, version, **changes) for version in ("2.0", "9.9"))
+        assert old[0] != new[0] and old[1] == new[1]
