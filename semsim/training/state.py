@@ -150,6 +150,10 @@ class State:
         for name, value in content["average"].items():
             self.average[name].copy_(value)
         self.optimiser.load_state_dict(content["optimiser"])
+        for parameter, held in self.optimiser.state.items():
+            for key, value in held.items():  # the fused step takes memory as it lies
+                if torch.is_tensor(value) and value.shape == parameter.shape:
+                    held[key] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
 
 
 def take_over(nets: nn.ModuleDict, names: list[str], *, cut: bool) -> None:
@@ -201,7 +205,8 @@ def _optimiser(nets: nn.ModuleDict, spec: TrainSpec) -> torch.optim.Optimizer:
         return muon.Muon(_at_rates(nets, muon.groups(nets), spec.rates or {}), lr=spec.lr)
     plain = [{"params": [p for p in nets.parameters() if p.requires_grad]}]
     groups = _at_rates(nets, plain, spec.rates or {})
-    return torch.optim.AdamW(groups, lr=spec.lr, weight_decay=1e-4, fused=True)
+    fused = all(p.is_floating_point() for p in nets.parameters() if p.requires_grad)
+    return torch.optim.AdamW(groups, lr=spec.lr, weight_decay=1e-4, fused=fused)
 
 
 def _at_rates(
