@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
+from semsim.csi.pretrain import FillIn
+from semsim.csi.recurrent import PredictChannel
 from semsim.results import read_provenance
 from semsim.scenario.scenario import Scenario
 from semsim.seeds import stream
 from semsim.sweep.sweep import run
 from semsim.tables import FAMILIES
+from semsim.tasks.base import Task
+from semsim.vision import faces, restore, sscl
+from semsim.vision.dbdh.learning import LearnToHide
 
 NO_GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 DEVICES = ["cpu", pytest.param("cuda", marks=NO_GPU)]
@@ -65,3 +72,45 @@ def test_a_sweep_trains_and_measures_on_its_device(device: str, tmp_path: Path) 
     mse = (sent.estimate - sources).square().flatten(1).mean(1)
     # noise at 100 dB moves the error by 1e-5 of itself, rounding of products to TF32 by 1e-3
     assert value == pytest.approx(float((-10 * mse.log10()).mean()), abs=0.02)
+
+
+FRESH: dict[str, Any] = {"weights": None, "trainable": True}
+CHANNELS = (4, 8, 2, 2, 16)
+LEARNERS: dict[str, tuple[Callable[[], Task], tuple[int, ...]]] = {
+    "codes": (LearnToHide, (4, 3, 64, 64)),
+    "faces": (lambda: faces.Verify("plain", people=2, size=32, adversarial=8, **FRESH),
+              (4, 3, 32, 32)),
+    "autoencoder": (lambda: restore.Restore(trainable=True, part="autoencoder"), (4, 3, 32, 32)),
+    "unet": (lambda: restore.Restore(trainable=True, part="unet"), (4, 3, 32, 32)),
+    "sites": (lambda: sscl.FindSites(queue=8, choice="random", warmup=0.0, channel_db=(0.0, 10.0),
+                                     **FRESH), (4, 3, 32, 32)),
+    "fill_in": (lambda: FillIn("tiny"), CHANNELS),
+    "predict_channel": (PredictChannel, CHANNELS),
+}  # fmt: skip
+
+
+class DrawsWhereAsked(TorchFunctionMode):
+    """Refuses draws that name no device: a generator on a GPU has none on the CPU."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        given = kwargs or {}
+        if func in (torch.rand, torch.randn, torch.randint, torch.randperm):
+            assert given.get("device") is not None, f"{func.__name__} draws without a device"
+        return func(*args, **given)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("name", LEARNERS)
+def test_own_losses_draw_on_the_device_of_their_generator(name: str, device: str) -> None:
+    make, shape = LEARNERS[name]
+    torch.manual_seed(1)
+    task = make().to(device).train()
+    source = torch.rand(shape, generator=stream(0, "items")).to(device)
+    classes = torch.tensor([0, 1, -1, -1] if name == "sites" else [0, 1, 0, 1], device=device)
+    target = classes if name in ("faces", "sites") else source
+    for _ in range(2):  # what the first leaves in a queue, the second uses
+        with DrawsWhereAsked():
+            loss = task.own_loss(source, target, 0.5, stream(0, "own", device=device))
+        assert loss.device.type == device and bool(torch.isfinite(loss))

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from semsim.nn.geometry import rectify, square
 from semsim.seeds import stream
 from semsim.tasks.base import Task
-from semsim.vision.dbdh.camera import draw_box, print_noise, screen_noise
+from semsim.vision.dbdh.camera import draw_box, print_noise, screen_noise, uniform
 from semsim.vision.dbdh.embedders import SIDE, Pimog, embed
 from semsim.vision.dbdh.message import BITS
 
@@ -66,7 +66,8 @@ class LearnToHide(Task):
         strength = max(last, first * (last / first) ** (progress / FALLING))
         box = draw_box(len(source), source.shape[2], self.side, generator)
         region = rectify(source, box, SIDE).contiguous(memory_format=torch.channels_last)
-        bits = torch.randint(2, (len(source), BITS), generator=generator).float()
+        device = generator.device
+        bits = torch.randint(2, (len(source), BITS), generator=generator, device=device).float()
         residual = self.network.residual(region, bits)
         seen = shot((region + strength / 255 * residual).clamp(0, 1), generator)
         loss = nn.functional.binary_cross_entropy_with_logits(self.network.read(seen), bits)
@@ -76,8 +77,8 @@ class LearnToHide(Task):
 def shot(container: Tensor, generator: torch.Generator) -> Tensor:
     """Return what a camera makes of upright regions [B, 3, 64, 64]: of prints, or of a screen."""
     corners = square(SIDE, container).expand(len(container), -1, -1)
-    off = SHIFT * (2 * torch.rand(corners.shape, generator=generator) - 1)
-    on_screen = torch.rand((), generator=generator) < 0.5
+    off = uniform(generator, -SHIFT, SHIFT, *corners.shape)
+    on_screen = uniform(generator, 0, 1) < 0.5
     noise = screen_noise if on_screen else print_noise
     return noise(rectify(container, corners + off, SIDE), generator)
 
