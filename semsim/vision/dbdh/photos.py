@@ -45,7 +45,8 @@ class MarkedPhotos(Dataset[tuple[Tensor, Tensor]]):
         key: key of ``spread``.
         strength: rms of the residual within the region, on the scale 0 to 255; 0 hides nothing. Two
             numbers are the ends between which each photo draws its own, evenly in its logarithm.
-        capture: ``print`` or ``screen``, both with perspective, ``both`` in turn, or ``none``.
+        capture: ``print`` or ``screen``, both with perspective, ``none``, or ``both``, of which each
+            photo draws one.
         side: least and largest side of the region, as a share of ``size``.
         turns: whether the camera is held in any of four ways.
         seed: decides covers' crops, places, messages and captures.
@@ -132,7 +133,8 @@ class MarkedPhotos(Dataset[tuple[Tensor, Tensor]]):
     def _capture(self, index: int) -> Capture:
         if self.capture != "both":
             return self.capture
-        return "screen" if index % 2 else "print"
+        g = stream(self.seed, "capture", self.split, index)  # not in turn: covers go round by index
+        return "screen" if uniform(g, 0, 1) < 0.5 else "print"
 
     def _patch(self, covers: Photos | Folder, number: int, g: torch.Generator) -> Tensor:
         """Return a random square of a cover, shrunk by 1 to 2.2, [1, 3, size, size]."""
