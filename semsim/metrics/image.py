@@ -10,6 +10,7 @@ from typing import Literal
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from channels.units import linear_to_db
 from semsim.metrics.base import Metric, Outcome, Pair
@@ -104,7 +105,10 @@ class MSSSIMdB(MSSSIM):
 
 
 class NIQE(Metric):
-    """How far what the task makes is from undisturbed photos, with no reference: 0 is like them."""
+    """How far what the task makes is from undisturbed photos, with no reference: 0 is like them.
+
+    A flat image, such as the mid-grey of a lost one, gives about 573 and so rules a mean.
+    """
 
     name, label = "niqe", "NIQE"
     better: Literal["higher", "lower"] = "lower"
@@ -122,7 +126,21 @@ class NIQE(Metric):
                 f"niqe needs images of at least {LEAST_NIQE}x{LEAST_NIQE} pixels, got "
                 f"{image.shape[-2]}x{image.shape[-1]}; use psnr or ssim instead"
             )
+        _check_scale(image, outcome)
         return niqe(round_8bit(image))
+
+
+def _check_scale(image: Tensor, outcome: Outcome) -> None:
+    """Refuse images on another scale than that of the payload's reference, or else of what is sent.
+
+    Of images of another size or number of channels than both, nothing is known.
+    """
+    of_task = outcome.target.shape == image.shape
+    like = outcome.target if of_task else outcome.source
+    if like.dim() == 4 and like.shape[1] == image.shape[1]:
+        check_range(like, f"the {'reference' if of_task else 'sent'} images")
+        resized = F.interpolate(like.to(torch.float32), image.shape[-2:])
+        check_follows(image, resized, "the task's images")
 
 
 def round_8bit(image: Tensor) -> Tensor:

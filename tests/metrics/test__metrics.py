@@ -160,6 +160,18 @@ def test_a_void_question_is_refused(name: str, outcome: Outcome, words: str) -> 
     assert words in str(error.value)
 
 
+def test_niqe_refuses_the_scales_that_psnr_refuses() -> None:
+    image = torch.rand(1, 3, 192, 192, generator=stream(1, "scale"))
+    wide = 300 * image.repeat_interleave(2, dim=3)
+    for outcome in (Outcome(300 * image, image, image), Outcome(*[300 * image] * 3)):
+        for name in ("psnr", "niqe"):
+            with pytest.raises(ValueError, match=r"images lie in \[0, 1\]; divide them by 1023"):
+                make(name)(outcome)
+    with pytest.raises(ValueError, match="the task's images are about"):
+        make("niqe")(Outcome(wide, image, image))
+    assert make("niqe")(Outcome(wide / 300, image, torch.zeros(1))).isfinite().all()
+
+
 def test_psnr_beside_a_classifier_is_that_of_the_estimate_it_saw() -> None:
     source = torch.rand(3, 3, 8, 8, generator=stream(9, "source"))
     sent = Transmission(estimate=source, x=torch.ones(3, 1, 1), ledger=Ledger(payload=1))
