@@ -23,7 +23,7 @@ from semsim.vision.marformer.scanner import DENSITY, Material, Scan, Scanner
 
 DENTAL: tuple[Material, ...] = ("Ti", "Fe", "Zr", "Ag")  #: implant, steel, crown, amalgam
 IMPLANTS: tuple[Material, ...] = ("Ti", "Fe")
-KEEP_BYTES = 1 << 31  #: of simulated slices kept in memory
+KEEP_BYTES = 1 << 30  #: of simulated slices kept in memory, by each process
 
 
 class _Kept(dict[tuple[Any, ...], tuple[Tensor, Tensor]]):
