@@ -42,11 +42,16 @@ def test_the_table_of_parts_holds_every_kind(family: str) -> None:
 
 
 def benchmark_commands() -> dict[str, str]:
-    """Return each benchmark command of the pages, scenarios and results, with a page it is on."""
+    """Return each benchmark command of pages, scenarios, results and cards, with where it is.
+
+    Those of scripts that are gone say as of which commit they ran, and are left out.
+    """
     found: dict[str, str] = {}
-    scenarios = sorted((ROOT / "scenarios").rglob("*.yaml"))
-    for page in [*PAGES, *scenarios, *sorted((ROOT / "benchmarks" / "results").glob("*.md"))]:
-        for command in re.findall(r"python (benchmarks/[^`\n#]*)", page.read_text()):
+    others = [*(ROOT / "scenarios").rglob("*.yaml"), *(ROOT / "semsim").rglob("*.json"),
+              *(ROOT / "benchmarks" / "results").glob("*.md")]  # fmt: skip
+    called = r'python (benchmarks/\w+\.py(?! \(as of commit)[^`\n#";]*)'
+    for page in [*PAGES, *sorted(others)]:
+        for command in re.findall(called, page.read_text()):
             found.setdefault(command.strip(), page.name)
     return found
 
