@@ -45,8 +45,8 @@ class MarkedPhotos(Dataset[tuple[Tensor, Tensor]]):
         key: key of ``spread``.
         strength: rms of the residual within the region, on the scale 0 to 255; 0 hides nothing. Two
             numbers are the ends between which each photo draws its own, evenly in its logarithm.
-        capture: ``print`` or ``screen``, both with perspective, ``none``, or ``both``, of which each
-            photo draws one.
+        capture: ``print`` or ``screen``, both with perspective, ``none``, or ``both``, of which
+            each photo draws one.
         side: least and largest side of the region, as a share of ``size``.
         turns: whether the camera is held in any of four ways.
         seed: decides covers' crops, places, messages and captures.
