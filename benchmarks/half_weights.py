@@ -5,7 +5,8 @@
 
 Both precisions send the same images over the same fading and noise: held-out CIFAR-10 images for
 codecs of 32 x 32, the photos that semsim carries, at 128 px, for the others; AWGN and block
-Rayleigh, every SNR of the cards. Computation stays in single precision; only the file is half as
+Rayleigh, every SNR of the cards; LCFSC over its own antennas with the channel known at both ends.
+MARformer cleans the same drawn jaws. Computation stays in single precision; the file is half as
 large.
 """
 
@@ -25,21 +26,42 @@ from safetensors.torch import save
 from torch import nn
 from zoo_psnr import CHANNELS, SEED, SNRS, cifar
 
+from channels import PerfectCSI, Rayleigh
 from semsim import Link, evaluate, zoo
 from semsim.evaluation import Stop
 from semsim.payloads.photos import Photos
+from semsim.vision.marformer import MetalSlices
 
 MOST_DB = 0.01  #: that a mean may move
-ITEMS = 200
+ITEMS, JAWS = 60, 48
 
 
-def values(parts: dict[str, nn.Module], channel: str, payload: Any) -> np.ndarray:
+def values(link: Link, payload: Any) -> np.ndarray:
     """Return the mean PSNR at each SNR, [SNRs], in dB."""
-    link = Link(parts["transmitter"], CHANNELS[channel](), parts["receiver"])
     rows = evaluate(
         link, payload, snr_db=SNRS, metrics=["psnr"], stop=Stop(1, ITEMS), seed=SEED, batch_size=20
     )
     return np.array([row["value"] for row in rows])
+
+
+def means(name: str, parts: dict[str, nn.Module], data: Path) -> np.ndarray:
+    """Return all mean PSNRs of a network, in dB."""
+    if name.startswith("marformer"):
+        scans = [MetalSlices(JAWS)[i] for i in range(JAWS)]
+        seen, clean = (torch.stack(images)[:, :1] for images in zip(*scans, strict=True))
+        with torch.inference_mode():
+            cleaned = torch.cat([parts["network"].eval()(x) for x in seen.split(8)]).clamp(0, 1)
+        error = (cleaned - clean).square().mean(dim=(1, 2, 3))
+        return np.array([float(-10 * error.log10().mean())])
+    ends = (parts["transmitter"], parts["receiver"])
+    if name.startswith("lcfsc"):
+        antennas = int(name[-1])
+        channel = Rayleigh(num_tx=antennas, num_rx=antennas)
+        links = [Link(ends[0], channel, ends[1], csi_tx=PerfectCSI())]
+    else:
+        links = [Link(ends[0], CHANNELS[c](), ends[1]) for c in list(CHANNELS)[:2]]
+    payload = cifar(data)[0] if "cifar" in name else Photos(resize=128, crop=128)
+    return np.concatenate([values(link, payload) for link in links])
 
 
 def largest_move(name: str, data: Path) -> float:
@@ -49,8 +71,7 @@ def largest_move(name: str, data: Path) -> float:
         for tensor in (*part.parameters(), *part.buffers()):
             if tensor.is_floating_point():
                 tensor.data = tensor.data.half().float()
-    payload = cifar(data)[0] if "cifar" in name else Photos(resize=128, crop=128)
-    moves = [values(half, c, payload) - values(single, c, payload) for c in list(CHANNELS)[:2]]
+    moves = means(name, half, data) - means(name, single, data)
     return float(np.abs(moves).max())
 
 
@@ -82,7 +103,7 @@ def main() -> None:
     for name in arguments.names:
         move = largest_move(name, arguments.data)
         fits = move <= MOST_DB
-        print(f"{name}: the largest of {2 * len(SNRS)} means moves by {move:.4f} dB", flush=True)
+        print(f"{name}: the mean that moves most does so by {move:.4f} dB", flush=True)
         if arguments.write and fits:
             write_half(name, move)
 
