@@ -181,12 +181,14 @@ class CSI:
         past: returns what this end believed some seconds ago, for one that is told late.
         covariance: of noise and interference together at the receive antennas, [B, R, R, 1 or N],
             complex128; None where the end knows no more than their power n0.
+        foreseen: returns what the front end will leave of it, for a transmitter that sees h too.
     """
 
     h: Tensor | None
     n0: Tensor
     past: Callable[[float], CSI] | None = None
     covariance: Tensor | None = None
+    foreseen: Callable[[], CSI] | None = None
 
     def effective_snr_db(self) -> Tensor:
         """Return the SNR of the AWGN channel with the same mean capacity per symbol, [B], in dB.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -119,11 +121,15 @@ class Link(Hop, AnyLink):
     def _seen_by_transmitter(self, air: Air) -> CSI:
         """Return what the transmitter may know, the noise that the front end will leave.
 
-        A transmitter that says ``sees_channel = True`` gets what its end believes, h included.
+        A transmitter that says ``sees_channel = True`` gets what its end believes, h included,
+        and that noise where it asks for it.
         """
-        if not self.transmitter.uses_csi or self.transmitter.sees_channel:
+        if not self.transmitter.uses_csi:
             return air.csi_tx
-        return self.foreseen(air)
+        if not self.transmitter.sees_channel:
+            return self.foreseen(air)
+        self.transmitter.check_channel(air.state)
+        return replace(air.csi_tx, foreseen=partial(self.foreseen, air))
 
 
 def begin_at(transmitter: Transmitter, source: Tensor) -> Any:

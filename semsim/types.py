@@ -201,7 +201,8 @@ class Transmitter(End):
     takes = ("source", "csi", "generator")
     uses_csi: bool = True  #: False where x depends on the source alone: a sweep then encodes once
     #: True for CSI with h as this end believes it, and n0 [B], also in front of a linear front
-    #: end; without, the noise that the front end will leave on each symbol
+    #: end, and ``foreseen`` the noise behind it; without, only the noise that the front end will
+    #: leave on each symbol
     sees_channel: bool = False
     constellation: bool = False  #: True where the power is 1 in expectation, not in each item
     #: the link of a transmitter that is more than one end, and then needs no receiver
@@ -210,6 +211,9 @@ class Transmitter(End):
     def num_symbols(self, shape: tuple[int, ...]) -> int:
         """Return how many complex symbols K an item of this shape (without batch) costs."""
         raise NotImplementedError(f"{type(self).__name__} gives no num_symbols(shape)")
+
+    def check_channel(self, state: ChannelState) -> None:
+        """Refuse, by a ValueError, a channel that this end sees and cannot work with."""
 
     def begin(self, source: Tensor) -> Any:
         """Return what does not depend on the channel, which ``forward`` then takes as ``begun``."""

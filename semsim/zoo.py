@@ -25,6 +25,7 @@ from semsim.mistakes import known
 T = TypeVar("T", bound=nn.Module)
 R = TypeVar("R", bound=nn.Module)
 WEIGHTS = Path(__file__).parent / "weights"
+HASHES = "sha256"  #: key of a spec: SHA-256 of the files that arguments name, by argument
 OF_TASK = "task.safetensors"  #: what a training leaves of its task, beside the link's weights
 FETCH = "install semsim again"
 RETRAIN = "train it again with semsim train, or name other weights"
@@ -69,11 +70,21 @@ def build(name: str) -> dict[str, nn.Module]:
 def _made(path: str, spec: Mapping[str, Any]) -> Any:
     """Construct a class, ``module:Class``, by a spec; parts nested in it say their own class."""
     module, _, attribute = path.partition(":")
-    arguments = {k: v for k, v in spec.items() if k not in ("kind", "class")}
-    for key, value in arguments.items():
+    own = {k: v for k, v in arguments(spec).items() if k not in ("kind", "class")}
+    for key, value in own.items():
         if isinstance(value, Mapping) and "class" in value:
-            arguments[key] = _made(value["class"], value)
-    return getattr(importlib.import_module(module), attribute)(**arguments)
+            own[key] = _made(value["class"], value)
+    return getattr(importlib.import_module(module), attribute)(**own)
+
+
+def arguments(spec: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what of a spec a constructor takes: all but the hashes of files."""
+    return {k: v for k, v in spec.items() if k != HASHES}
+
+
+def digest(name: str | Path) -> str:
+    """Return the SHA-256 of shipped weights, or of a .safetensors file."""
+    return sha256_of(_path(name))
 
 
 def load(name: str | Path, transmitter: nn.Module, receiver: nn.Module | None) -> None:
@@ -101,7 +112,8 @@ def pair(
     if missing:
         raise ValueError(f"weights {name!r} hold no {' and no '.join(missing)}; {RETRAIN}")
     try:
-        ends = transmitter(**specs["transmitter"]), receiver(**specs["receiver"])
+        first, second = (arguments(specs[end]) for end in ("transmitter", "receiver"))
+        ends = transmitter(**first), receiver(**second)
     except TypeError as error:
         raise ValueError(f"weights {name!r} are of another codec: {error}; {RETRAIN}") from error
     load(name, *ends)
@@ -222,12 +234,17 @@ def _check_hash(path: Path, sha256: str | None) -> None:
 
 
 def _check_spec(name: str, prefix: str, part: nn.Module, trained: dict[str, Any] | None) -> None:
-    """Compare the arguments in the file with those of the part, where both are known."""
+    """Compare the arguments in the file with those of the part, where both are known.
+
+    Of an argument that names a file the bytes count, not the place, where both know their hash.
+    """
     mine = getattr(part, "spec", None)
     if trained is None or mine is None:
         return
-    wrong = {k: v for k, v in trained.items() if k in mine and not _agree(v, mine[k])}
-    strange = sorted(trained.keys() - mine.keys())
+    same = _check_hashes(name, prefix, trained, mine)
+    both = arguments(trained).keys() & arguments(mine).keys() - same
+    wrong = {k: v for k, v in trained.items() if k in both and not _agree(v, mine[k])}
+    strange = sorted(arguments(trained).keys() - mine.keys())
     if wrong and strange:
         raise ValueError(
             f"weights {name!r} are of another kind of {prefix}: theirs takes {', '.join(strange)}, "
@@ -240,6 +257,26 @@ def _check_spec(name: str, prefix: str, part: nn.Module, trained: dict[str, Any]
             f"weights {name!r} were trained for {theirs}, this {prefix} has {ours}; write what "
             f"they were trained for, or {RETRAIN}"
         )
+
+
+def _check_hashes(
+    name: str, prefix: str, trained: Mapping[str, Any], mine: Mapping[str, Any]
+) -> set[str]:
+    """Return the arguments that name the same bytes in both; refuse other bytes."""
+    theirs, ours = _hashes(trained), _hashes(mine)
+    for key in sorted(theirs.keys() & ours.keys()):
+        if theirs[key] != ours[key]:
+            raise ValueError(
+                f"weights {name!r} were trained with {key} of SHA-256 {theirs[key][:12]}…, this "
+                f"{prefix} has {mine[key]} of {ours[key][:12]}…; name the file that they were "
+                f"trained with, or {RETRAIN}"
+            )
+    return theirs.keys() & ours.keys()
+
+
+def _hashes(spec: Mapping[str, Any]) -> dict[str, str]:
+    found = spec.get(HASHES)
+    return {k: str(v) for k, v in found.items()} if isinstance(found, Mapping) else {}
 
 
 def _agree(trained: Any, mine: Any) -> bool:

@@ -7,7 +7,8 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from channels.base import CSI
+from channels.base import CSI, ChannelState
+from semsim import zoo
 from semsim.codecs.symbols import (
     LatentCodec,
     check_equalised,
@@ -37,36 +38,13 @@ class _Codec(LatentCodec):
     kind = "deepjscc"
     spec: dict[str, Any]
 
-    def __init__(
-        self,
-        cbr: float | str = "1/6",
-        *,
-        preset: Preset = "residual",
-        attention: Attention = "none",
-        adaptive: Adaptive | None = None,
-        stride: int = 4,
-        patch: int = 4,
-        width: int | None = None,
-        depth: int = 2,
-        reach: int = 0,
-        padding: Padding = "symmetric",
-        csi_weights: str | None = None,
-        csi_subcarriers: int = 1,
-        csi_values: int = 16,
-    ) -> None:
-        super().__init__()
-        spec: dict[str, Any] = (
-            {"cbr": cbr, "preset": preset, "attention": attention, "adaptive": adaptive,
-             "stride": stride, "patch": patch, "width": width, "depth": depth, "reach": reach,
-             "padding": padding, "csi_weights": csi_weights, "csi_subcarriers": csi_subcarriers,
-             "csi_values": csi_values}
-        )  # fmt: skip
+    def _settle(self, spec: dict[str, Any]) -> None:
+        """Check the arguments, and make the networks of this end."""
         _choose(spec)
         for name, least in (("depth", 1), ("reach", 0)):
             if spec[name] < least:
                 raise ValueError(f"{name} must be at least {least}, got {spec[name]}")
         _check_preset(spec)
-        _check_told(spec)
         scale_widths(spec["stride"], spec["patch"], spec["width"])
         self.stride = spec["stride"]
         self.channels = latent_channels(spec["cbr"], self.stride)
@@ -75,7 +53,7 @@ class _Codec(LatentCodec):
         self._make()
 
     def _make(self) -> None:
-        """Make the networks of this end."""
+        """Make the networks of this end of its ``spec``."""
         raise NotImplementedError
 
     def sizes(self) -> dict[str, Any]:
@@ -164,17 +142,46 @@ class DeepJSCCTransmitter(_Codec, Transmitter):
         csi_weights: weights of WirelessGPT, a name or task.safetensors of a training of
             ``fill_in``: the transmitter is told what that makes of the channel in place of the SNR
             alone, see :class:`semsim.csi.vector.ChannelVector`. It then needs a ``csi.tx`` that
-            knows the channel. The receiver goes on seeing the noise of each symbol.
-        csi_subcarriers: of the channel's OFDM grid; 1 where it has none.
+            knows the channel. The receiver goes on seeing the noise of each symbol. The codec's
+            file keeps the SHA-256 of these weights, wherever they lie.
+        csi_subcarriers: of the channel's OFDM grid; 1 where it has none, and then the channel
+            stays for an item.
         csi_values: numbers that are told.
     """
 
+    def __init__(
+        self,
+        cbr: float | str = "1/6",
+        *,
+        preset: Preset = "residual",
+        attention: Attention = "none",
+        adaptive: Adaptive | None = None,
+        stride: int = 4,
+        patch: int = 4,
+        width: int | None = None,
+        depth: int = 2,
+        reach: int = 0,
+        padding: Padding = "symmetric",
+        csi_weights: str | None = None,
+        csi_subcarriers: int = 1,
+        csi_values: int = 16,
+    ) -> None:
+        super().__init__()
+        self._settle(
+            {"cbr": cbr, "preset": preset, "attention": attention, "adaptive": adaptive,
+             "stride": stride, "patch": patch, "width": width, "depth": depth, "reach": reach,
+             "padding": padding, "csi_weights": csi_weights, "csi_subcarriers": csi_subcarriers,
+             "csi_values": csi_values}
+        )  # fmt: skip
+
     def _make(self) -> None:
+        _check_told(self.spec)
         self.uses_csi = self.spec["adaptive"] == "both"
         self.channel: ChannelVector | None = None
-        if self.spec["csi_weights"] is not None:
-            own = (self.spec[f"csi_{name}"] for name in ("weights", "subcarriers", "values"))
-            self.channel = ChannelVector(*own)
+        if (weights := self.spec["csi_weights"]) is not None:
+            sizes = (self.spec[f"csi_{name}"] for name in ("subcarriers", "values"))
+            self.channel = ChannelVector(weights, *sizes)
+            self.spec[zoo.HASHES] = {"csi_weights": zoo.digest(weights)}
         self.sees_channel = self.channel is not None
         self.encoder = self._encoder()
         # convolutions are faster in this order, on CPU and GPU
@@ -189,6 +196,11 @@ class DeepJSCCTransmitter(_Codec, Transmitter):
             return Encoder2019(self.channels, padding)
         width = self.spec["width"]
         return EncoderADJSCC(self.channels, width=width, adaptive=told, padding=padding)
+
+    def check_channel(self, state: ChannelState) -> None:
+        """Refuse a channel over another grid than ``csi_subcarriers`` says."""
+        if self.channel is not None:
+            self.channel.check(state)
 
     def num_symbols(self, shape: tuple[int, ...]) -> int:
         """Return the symbols for an image [3, H, W]; its sides are padded to the stride."""
@@ -212,8 +224,29 @@ class DeepJSCCReceiver(_Codec, Receiver):
     Shrunk by the trust, symbols are the best linear guess of what was sent; the trust goes in
     beside them, so that the network can tell apart symbols of unequal reliability (streams,
     fading). The published networks get the symbols as they are. Arguments as in
-    :class:`DeepJSCCTransmitter`.
+    :class:`DeepJSCCTransmitter`, without those of the channel that the transmitter is told of.
     """
+
+    def __init__(
+        self,
+        cbr: float | str = "1/6",
+        *,
+        preset: Preset = "residual",
+        attention: Attention = "none",
+        adaptive: Adaptive | None = None,
+        stride: int = 4,
+        patch: int = 4,
+        width: int | None = None,
+        depth: int = 2,
+        reach: int = 0,
+        padding: Padding = "symmetric",
+    ) -> None:
+        super().__init__()
+        self._settle(
+            {"cbr": cbr, "preset": preset, "attention": attention, "adaptive": adaptive,
+             "stride": stride, "patch": patch, "width": width, "depth": depth, "reach": reach,
+             "padding": padding}
+        )  # fmt: skip
 
     def _make(self) -> None:
         self.decoder = self._decoder()

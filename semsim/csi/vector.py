@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from channels.base import CSI
+from channels.base import CSI, ChannelState
 from channels.checks import check_count
 from semsim.csi.adapt import encoder_of
 from semsim.nn.snr import SNR_RANGE_DB, SNR_SCALE_DB
@@ -22,11 +22,13 @@ class ChannelVector(nn.Module):
         h of each use ─► slots x pairs x subcarriers ─► encoder ─► mean of z ─┐
                                                  log10 of the gain, the SNR ──┴─► linear ─► numbers
 
-    The encoder is frozen and stays where its weights are: it is no part of this module's own.
+    The encoder is frozen and stays where its weights are: it is no part of this module's own. The
+    SNR is that behind the front end, as a codec has it that is told of nothing else.
 
     Args:
         weights: of WirelessGPT: a name, or task.safetensors of a training of ``fill_in``.
-        subcarriers: of the OFDM grid on which the uses stand; 1 where there is none.
+        subcarriers: of the OFDM grid on which the uses stand; 1 where there is none, and then
+            the channel stays for an item.
         values: numbers that come out.
     """
 
@@ -43,6 +45,15 @@ class ChannelVector(nn.Module):
         self._frozen[0]._apply(fn)
         return super()._apply(fn, recurse)
 
+    def check(self, state: ChannelState) -> None:
+        """Refuse a channel over a grid of other subcarriers."""
+        if state.symbol_uses != self.subcarriers:
+            raise ValueError(
+                "csi_subcarriers is the number of the channel's OFDM grid, here "
+                f"{state.symbol_uses} (1 is no grid), got {self.subcarriers}; write "
+                f"csi_subcarriers: {state.symbol_uses}"
+            )
+
     def forward(self, csi: CSI) -> Tensor:
         """Return [B, values] for what an end believes of the channel."""
         if csi.h is None:
@@ -53,7 +64,8 @@ class ChannelVector(nn.Module):
         h, valid = self._snapshots(csi.h)
         with torch.no_grad():
             encoded = self._frozen[0].encode(h, valid=valid)
-        snr = csi.effective_snr_db().clamp(*SNR_RANGE_DB) / SNR_SCALE_DB
+        left = csi if csi.foreseen is None else csi.foreseen()
+        snr = left.effective_snr_db().clamp(*SNR_RANGE_DB) / SNR_SCALE_DB
         beside = torch.stack([encoded.log_gain, snr.to(encoded.log_gain)], dim=1)
         return self.linear(torch.cat([encoded.whole, beside], dim=1))  # type: ignore[no-any-return]
 
@@ -62,6 +74,12 @@ class ChannelVector(nn.Module):
         h = h.to(torch.complex64)
         if h.shape[-1] == 1:  # the same at all uses
             return on_grid(h, 1), None
+        if self.subcarriers == 1:
+            raise ValueError(
+                "csi_weights tells of a channel that stays for an item, or of one over OFDM, got "
+                f"{h.shape[-1]} gains without a grid; write rayleigh with coherence: "
+                "block, or a channel such as tdl"
+            )
         over = -h.shape[-1] % self.subcarriers  # of the last symbol
         whole = on_grid(F.pad(h, (0, over)), self.subcarriers)
         if not over:

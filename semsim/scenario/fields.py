@@ -176,7 +176,7 @@ def parse_transmitter(value: object) -> BaseModel:
     if isinstance(kind, str) and kind in spec.FAMILIES["transmitter"] and kind not in theirs:
         named = f"kind {theirs[0]}" if theirs else card["classes"]["transmitter"]
         raise SpecError("weights", f"{weights!r} belong to {named}, not to {kind!r}")
-    return spec.parse("transmitter", {**specs["transmitter"], **value})
+    return spec.parse("transmitter", {**zoo.arguments(specs["transmitter"]), **value})
 
 
 def parse_receiver(value: object) -> BaseModel | None:
