@@ -93,15 +93,20 @@ def run(
                 rows = with_differences(folder, scenario, plan, rows)
             write_rows(folder, rows)
     if shard is None:
-        write_report(
-            rows,
-            folder / "report.html",
-            title=scenario.name,
-            figures=captions(figures(folder, scenario, plan, rows), rows),
-            provenance=read_provenance(folder),
-            scenario=source,
-        )
+        _report(folder, scenario, plan, rows, source)
     return rows
+
+
+def _report(folder: Path, scenario: Scenario, plan: Plan, rows: DataFrame, source: str) -> None:
+    """Draw the figures and write the report around them."""
+    write_report(
+        rows,
+        folder / "report.html",
+        title=scenario.name,
+        figures=captions(figures(folder, scenario, plan, rows), rows),
+        provenance=read_provenance(folder),
+        scenario=source,
+    )
 
 
 def _device_here(asked: str, engine: Callable[[], Engine] | None) -> torch.device:
