@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import json
 import os
@@ -77,8 +78,8 @@ def test_check_says_how_long_trainings_may_take(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(outlook, "step_seconds", lambda *_: 50.0)
     told = [line for line in preflight_report(beside(), CPU)[0] if "training " in line]
     assert told == [
-        "  training learned: about 2.5 min (3 steps of 2 items; an estimate from 2 items, without "
-        "validations; larger batches may take less)"
+        "  training learned: about 2.5 min (3 steps of 2 items; an estimate from few items, "
+        "without validations)"
     ]
     train = {**VALUES["train"], "minutes": 4}
     told = preflight_report(scenario(train=train), CPU)[0]
@@ -93,14 +94,57 @@ def test_the_time_of_a_step_leaves_the_parts_as_they_were() -> None:
     own = scenario(train={**VALUES["train"], "batch_size": 8})
     built = own.build(CPU)
     before = {k: v.clone() for k, v in built.link.state_dict().items()}
+    in_training = built.link.training
     settings = dataclasses.replace(train_spec(own.train), start="deepjscc-cifar-1-6", cut=True)
     assert outlook.step_seconds(own, built, settings) > 0
     after = built.link.state_dict()
     assert all(torch.equal(v, after[k]) for k, v in before.items())
     assert all(p.grad is None for p in built.link.parameters())
+    assert built.link.training == in_training
     assert [outlook.words(s) for s in (0.123, 89, 90, 6000, 2e5, 1e8)] == [
         "0.12 s", "89 s", "1.5 min", "1.7 h", "2.3 days", "1157 days",
     ]  # fmt: skip
+
+
+def test_the_time_of_a_step_leaves_running_statistics_as_they_were() -> None:
+    """Those of a verifier's batch norm, and the thresholds that it estimates in training."""
+    people = {"kind": "faces", "split": "train", "people": 4, "shots": 2, "size": 32}
+    task = {"kind": "faces", "verifier": "residual", "trainable": True, "size": 32, "people": 4}
+    own = scenario(
+        payload={**people, "split": "test"}, transmitter="no_link", metrics=["tar"], task=task,
+        train={"payload": people, "through": "task", "steps": 2, "batch_size": 8},
+    )  # fmt: skip
+    built = own.build(CPU)
+    before = copy.deepcopy(built.task.state_dict())
+    assert any("running_var" in key for key in before)
+    assert outlook.step_seconds(own, built, train_spec(own.train)) > 0
+    after = built.task.state_dict()
+    assert all(torch.equal(v, after[k]) for k, v in before.items())
+
+
+def test_the_time_of_a_step_lies_on_the_line_of_two(monkeypatch: pytest.MonkeyPatch) -> None:
+    counts: list[int] = []
+
+    def taken(_scenario: Any, _built: Any, spec: Any, *_: Any, **__: Any) -> float:
+        counts.append(spec.batch_size)
+        return 0.1 + 0.01 * spec.batch_size
+
+    monkeypatch.setattr(outlook, "_least_seconds", taken)
+    monkeypatch.setattr(outlook, "_making_seconds", lambda *_: 0.0)
+    own = scenario()
+    built, settings = own.build(CPU), train_spec(own.train)
+    for batch_size, asked in ((1, [1]), (2, [2]), (8, [2, 8]), (64, [2, 8])):
+        counts.clear()
+        wanted = dataclasses.replace(settings, batch_size=batch_size)
+        found = outlook.step_seconds(own, built, wanted)
+        assert found == pytest.approx(0.1 + 0.01 * batch_size) and counts == asked
+    monkeypatch.setattr(outlook, "SLOW", 0.11)
+    counts.clear()
+    assert outlook.step_seconds(own, built, dataclasses.replace(settings, batch_size=64)) > 0.7
+    assert counts == [2, 4]
+    monkeypatch.setattr(outlook, "_making_seconds", lambda *_: 0.5)
+    # 4 items are new among those of three steps of 2
+    assert outlook.step_seconds(own, built, settings) == pytest.approx(0.12 + 4 / 3 * 0.5)
 
 
 def test_check_sees_a_loss_without_a_gradient(monkeypatch: pytest.MonkeyPatch) -> None:
