@@ -61,7 +61,7 @@ def test_each_layer_and_the_whole_give_what_keras_gives(kind: str) -> None:
     assert max(check.error for check in checks) < 1e-5
     kinds = {"bourtsoulatze2019": 10 + 9, "adjscc": 2 * (5 + 5 + 4 + 8), "adjscc basic": 2 * 14}
     assert len(checks) == kinds.get(kind, kinds["adjscc"]) + 2
-    assert transmitter.spec == receiver.spec
+    assert receiver.spec.items() <= transmitter.spec.items()
     assert transmitter.spec["padding"] == "keras"
     for end in (transmitter, receiver):  # no weight kept its start
         assert all(p.any() for p in end.parameters() if p.dim() == 4)
