@@ -24,6 +24,7 @@ from semsim.nn.adjscc import WIDTH, DecoderADJSCC, EncoderADJSCC
 from semsim.nn.attention import ATTENTION
 from semsim.nn.codec import Decoder2019, Encoder2019, ResidualDecoder, ResidualEncoder, scale_widths
 from semsim.nn.same import Padding
+from semsim.nn.snr import snr_number
 from semsim.phy.power import unit_power
 from semsim.types import Receiver, Transmitter
 
@@ -113,6 +114,10 @@ def _check_told(spec: dict[str, Any]) -> None:
             f"instead, and with adaptive {spec['adaptive']!r} there are none; write adaptive: both "
             "and preset residual or adjscc"
         )
+
+
+def _snr(csi: CSI) -> Tensor:
+    return snr_number(csi.effective_snr_db())
 
 
 class DeepJSCCTransmitter(_Codec, Transmitter):
@@ -212,7 +217,7 @@ class DeepJSCCTransmitter(_Codec, Transmitter):
         image = pad_to_stride(source, self.stride)
         if self.spec["preset"] == "bourtsoulatze2019":
             return unit_power(to_symbols(self.encoder(image)))
-        told = csi.effective_snr_db() if self.channel is None else self.channel(csi)
+        told = _snr(csi) if self.channel is None else self.channel(csi)
         return unit_power(to_symbols(self.encoder(image, told)))
 
 
@@ -275,9 +280,9 @@ class DeepJSCCReceiver(_Codec, Receiver):
             trust = symbol_trust(csi.n0, expected)
             latent = to_latent(y[:, 0] * trust, self.channels, *grid)
             trust = trust.reshape(len(y), self.channels // 2, *grid)
-            image = self.decoder(latent, trust, csi.effective_snr_db())
+            image = self.decoder(latent, trust, _snr(csi))
         else:
             latent = to_latent(y[:, 0], self.channels, *grid)
-            seen = (csi.effective_snr_db(),) if self.spec["preset"] == "adjscc" else ()
+            seen = (_snr(csi),) if self.spec["preset"] == "adjscc" else ()
             image = self.decoder(latent, *seen)
         return shown(image, shape, training=self.training)

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from channels.base import CSI, ChannelState
 from channels.checks import check_count
 from semsim.csi.adapt import encoder_of
-from semsim.nn.snr import SNR_RANGE_DB, SNR_SCALE_DB
+from semsim.nn.snr import snr_number
 from semsim.payloads.pilot_estimates import on_grid
 
 
@@ -65,9 +65,9 @@ class ChannelVector(nn.Module):
         with torch.no_grad():
             encoded = self._frozen[0].encode(h, valid=valid)
         left = csi if csi.foreseen is None else csi.foreseen()
-        snr = left.effective_snr_db().clamp(*SNR_RANGE_DB) / SNR_SCALE_DB
-        beside = torch.stack([encoded.log_gain, snr.to(encoded.log_gain)], dim=1)
-        return self.linear(torch.cat([encoded.whole, beside], dim=1))  # type: ignore[no-any-return]
+        snr = snr_number(left.effective_snr_db()).to(encoded.whole)
+        told = torch.cat([encoded.whole, encoded.log_gain[:, None], snr], dim=1)
+        return self.linear(told)  # type: ignore[no-any-return]
 
     def _snapshots(self, h: Tensor) -> tuple[Tensor, Tensor | None]:
         """Return h [B, R, T, N] as [B, slots, R T, F], and where it is known."""

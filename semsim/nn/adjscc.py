@@ -1,12 +1,12 @@
 """The networks of ADJSCC: convolutions with GDN and PReLU, and AF modules that see the SNR.
 
-    block:   5 x 5 ─► GDN ─► PReLU ─► AF(snr)          encoder: 9 x 9 / 2, 5 x 5 / 2, then 5 x 5
+    block:   5 x 5 ─► GDN ─► PReLU ─► AF(told)          encoder: 9 x 9 / 2, 5 x 5 / 2, then 5 x 5
                                                        decoder: the mirror, inverse GDN, a sigmoid
 
 Source: Xu, Ai, Chen, Yang, Sun, Rodrigues, Wireless Image Transmission Using Deep Source Channel
 Coding With Attention Modules, IEEE TCSVT 32(4), 2022. Sizes, order and the slopes per channel are
 those of the authors' code, as is a GDN without PReLU after the last layer of either end. Without AF
-modules it is what they call BDJSCC. Ours: the SNR is scaled, see :class:`AttentionFeature`.
+modules it is what they call BDJSCC. Ours: the SNR is scaled, see :func:`snr_number`.
 """
 
 from __future__ import annotations
@@ -39,14 +39,14 @@ class GDNBlock(nn.Module):
         self.gdn = GDN(width, inverse=inverse)
         self.slope = None if last else nn.PReLU(width, init=0.0)
         seen = adaptive and not last
-        self.snr = AttentionFeature(width, told=adaptive) if seen else None
+        self.snr = AttentionFeature(width, num_told=adaptive) if seen else None
 
-    def forward(self, x: Tensor, snr_db: Tensor) -> Tensor:
-        """Return features; ``snr_db`` is [B]."""
+    def forward(self, x: Tensor, told: Tensor) -> Tensor:
+        """Return features; ``told`` is [B, adaptive]."""
         x = self.gdn(self.conv(x))
         if self.slope is not None:
             x = self.slope(x)
-        return x if self.snr is None else self.snr(x, snr_db)
+        return x if self.snr is None else self.snr(x, told)
 
 
 class EncoderADJSCC(nn.Module):
@@ -68,10 +68,10 @@ class EncoderADJSCC(nn.Module):
             for i, size in enumerate(sizes)
         )
 
-    def forward(self, image: Tensor, snr_db: Tensor) -> Tensor:
-        """Return the latent; ``snr_db`` is [B]."""
+    def forward(self, image: Tensor, told: Tensor) -> Tensor:
+        """Return the latent; ``told`` is [B, adaptive]."""
         for block in self.blocks:
-            image = block(image, snr_db)
+            image = block(image, told)
         return image
 
 
@@ -87,8 +87,8 @@ class DecoderADJSCC(nn.Module):
             for i, size in enumerate(sizes)
         )
 
-    def forward(self, latent: Tensor, snr_db: Tensor) -> Tensor:
-        """Return the image in [0, 1]; ``snr_db`` is [B]."""
+    def forward(self, latent: Tensor, told: Tensor) -> Tensor:
+        """Return the image in [0, 1]; ``told`` is [B, adaptive]."""
         for block in self.blocks:
-            latent = block(latent, snr_db)
+            latent = block(latent, told)
         return latent.sigmoid()

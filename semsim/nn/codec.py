@@ -67,12 +67,12 @@ class ResidualEncoder(nn.Module):
         if reach:
             self.whiten = position_filter(half_whitening(stride, channels, reach)[0])
 
-    def forward(self, image: Tensor, snr_db: Tensor) -> Tensor:
+    def forward(self, image: Tensor, told: Tensor) -> Tensor:
         """Return the latent [B, channels, H/stride, W/stride] of image [B, 3, H, W] in [0, 1]."""
         image = image - 0.5
         x = self.stem(nn.functional.pixel_unshuffle(image, self.patch))
         for index, stage in enumerate(self.stages):
-            x = stage(x if index == 0 else self.down[index - 1](x), snr_db)
+            x = stage(x if index == 0 else self.down[index - 1](x), told)
         linear = self.linear(nn.functional.pixel_unshuffle(image, self.stride))
         return self.whiten(linear + self.head(x))
 
@@ -103,18 +103,18 @@ class ResidualDecoder(nn.Module):
         if reach:
             self.restore = position_filter(half_whitening(stride, channels, reach)[1])
 
-    def forward(self, latent: Tensor, trust: Tensor, snr_db: Tensor) -> Tensor:
+    def forward(self, latent: Tensor, trust: Tensor, told: Tensor) -> Tensor:
         """Return the image [B, 3, H, W], about [0, 1] but not clamped.
 
         Args:
             latent: received, shrunk by ``trust``, [B, C, h, w].
             trust: 1 / (1 + n0) of each complex symbol, [B, C / 2, h, w].
-            snr_db: effective SNR per item, [B].
+            told: what the blocks see, [B, adaptive].
         """
         latent = self.restore(latent)
         x = self.stem(torch.cat([latent, trust], dim=1))
         for index, stage in enumerate(self.stages):
-            x = stage(x if index == 0 else self.up[index - 1](x), snr_db)
+            x = stage(x if index == 0 else self.up[index - 1](x), told)
         image = nn.functional.pixel_shuffle(self.linear(latent), self.stride)
         return image + nn.functional.pixel_shuffle(self.head(x), self.patch) + 0.5
 

@@ -25,7 +25,7 @@ def start_at_zero(layer: nn.Conv2d) -> None:
 class ResidualBlock(nn.Module):
     """Two convolutions and a sum; without normalisation, because in a codec scale carries meaning.
 
-        x ─┬─► 3 x 3 ─► leaky ReLU ─► 3 x 3 ─► AF(snr) ─► attention ─► + ─►
+        x ─┬─► 3 x 3 ─► leaky ReLU ─► 3 x 3 ─► AF(told) ─► attention ─► + ─►
            └──────────────────────────────────────────────────────────┘
 
     The last convolution starts at zero, so that a fresh network is its linear path.
@@ -40,15 +40,15 @@ class ResidualBlock(nn.Module):
         super().__init__()
         self.first = nn.Conv2d(width, width, 3, padding=1)
         self.second = nn.Conv2d(width, width, 3, padding=1)
-        self.snr = AttentionFeature(width, reduction=4, told=adaptive) if adaptive else None
+        self.snr = AttentionFeature(width, reduction=4, num_told=adaptive) if adaptive else None
         self.attention = attention(attention_kind, width)
         start_at_zero(self.second)
 
-    def forward(self, x: Tensor, snr_db: Tensor) -> Tensor:
-        """Return features like x [B, W, H, W']; ``snr_db`` is [B]."""
+    def forward(self, x: Tensor, told: Tensor) -> Tensor:
+        """Return features like x [B, W, H, W']; ``told`` is [B, adaptive]."""
         y = self.second(nn.functional.leaky_relu(self.first(x), LEAK))
         if self.snr is not None:
-            y = self.snr(y, snr_db)
+            y = self.snr(y, told)
         return x + self.attention(y)
 
 
@@ -61,10 +61,10 @@ class Stage(nn.Module):
             ResidualBlock(width, attention_kind, adaptive=adaptive) for _ in range(depth)
         )
 
-    def forward(self, x: Tensor, snr_db: Tensor) -> Tensor:
-        """Return features like x [B, W, H, W']; ``snr_db`` is [B]."""
+    def forward(self, x: Tensor, told: Tensor) -> Tensor:
+        """Return features like x [B, W, H, W']; ``told`` is [B, adaptive]."""
         for block in self.blocks:
-            x = block(x, snr_db)
+            x = block(x, told)
         return x
 
 

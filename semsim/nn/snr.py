@@ -9,38 +9,37 @@ SNR_SCALE_DB = 20.0  # brings the usual range of SNR to about one
 SNR_RANGE_DB = (-20.0, 40.0)  # beyond it nothing changes any more
 
 
+def snr_number(snr_db: Tensor) -> Tensor:
+    """Return an SNR in dB, [B], as the one number that networks are told, [B, 1], about -1 to 2."""
+    return snr_db.clamp(*SNR_RANGE_DB)[:, None] / SNR_SCALE_DB
+
+
 class AttentionFeature(nn.Module):
-    """Scale channels by what the features and the SNR say together, or a vector in its place.
+    """Scale channels by what the features say together with what is told, such as the SNR.
 
         x ──► mean over H, W ──┐
                                ├─► Dense ─► ReLU ─► Dense ─► sigmoid ─► · x
-        snr_db ────────────────┘
+        told ──────────────────┘
 
     Args:
         channels: channels of ``x``.
         reduction: the hidden layer has ``channels // reduction`` units, at least 4.
-        told: numbers that come in beside the features; one is the SNR.
+        num_told: numbers that come in beside the features, 1 for the SNR.
 
     Source: Xu, Ai, Chen, Yang, Sun, Rodrigues, Wireless Image Transmission Using Deep Source
-    Channel Coding With Attention Modules, IEEE TCSVT 32(4), 2022. The paper feeds raw dB; here it
-    is divided by 20 so that it weighs as much as a feature.
+    Channel Coding With Attention Modules, IEEE TCSVT 32(4), 2022. The paper feeds raw dB; here
+    :func:`snr_number` divides it by 20 so that it weighs as much as a feature.
     """
 
-    def __init__(self, channels: int, reduction: int = 16, told: int = 1) -> None:
+    def __init__(self, channels: int, reduction: int = 16, num_told: int = 1) -> None:
         super().__init__()
         hidden = max(channels // reduction, 4)
-        self.squeeze = nn.Linear(channels + told, hidden)
+        self.squeeze = nn.Linear(channels + num_told, hidden)
         self.excite = nn.Linear(hidden, channels)
 
-    def forward(self, x: Tensor, snr_db: Tensor) -> Tensor:
-        """Return x [B, C, H, W] scaled per item and channel.
-
-        ``snr_db`` is [B], in dB; or [B, told], a vector that is taken as it is.
-        """
-        told = snr_db.to(x.dtype)
-        if told.dim() == 1:
-            told = told.clamp(*SNR_RANGE_DB)[:, None] / SNR_SCALE_DB
-        context = torch.cat([x.mean(dim=(2, 3)), told], dim=1)
+    def forward(self, x: Tensor, told: Tensor) -> Tensor:
+        """Return x [B, C, H, W] scaled per item and channel; ``told`` is [B, num_told]."""
+        context = torch.cat([x.mean(dim=(2, 3)), told.to(x.dtype)], dim=1)
         scale = torch.sigmoid(self.excite(torch.relu(self.squeeze(context))))
         return x * scale[:, :, None, None]
 

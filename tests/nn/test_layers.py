@@ -16,26 +16,36 @@ from semsim.nn.conv import (
 )
 from semsim.nn.muon import Muon, groups, orthogonalise
 from semsim.nn.resnet import ResNet
-from semsim.nn.snr import AttentionFeature
+from semsim.nn.snr import AttentionFeature, snr_number
 
 
 def test_af_scales_channels_by_a_factor_that_depends_on_the_snr() -> None:
     torch.manual_seed(1)
     module = AttentionFeature(16)
     x = torch.rand(2, 16, 3, 4) + 0.1
-    scale = module(x, torch.tensor([0.0, 20.0])) / x
+    scale = module(x, snr_number(torch.tensor([0.0, 20.0]))) / x
     torch.testing.assert_close(scale, scale[:, :, :1, :1].expand_as(scale))
     assert (scale > 0).all()
     assert (scale < 1).all()
     same = x[:1].expand_as(x)
-    low, high = module(same, torch.tensor([0.0, 20.0]))
+    low, high = module(same, snr_number(torch.tensor([0.0, 20.0])))
     assert not torch.allclose(low, high)
 
 
 def test_af_stays_finite_at_any_snr() -> None:
     module = AttentionFeature(16)
     snr_db = torch.tensor([float("-inf"), -300.0, 300.0])
-    assert torch.isfinite(module(torch.ones(3, 16, 2, 2), snr_db)).all()
+    assert torch.isfinite(module(torch.ones(3, 16, 2, 2), snr_number(snr_db))).all()
+
+
+def test_af_takes_what_it_is_told_as_it_is() -> None:
+    module, x = AttentionFeature(16, num_told=3), torch.ones(2, 16, 2, 2)
+    far = torch.tensor([[0.0, 1, 2], [0, 1, 3]])  # no SNR is told as more than 2
+    one, other = module(x, far)
+    assert not torch.allclose(one, other)
+    torch.testing.assert_close(
+        snr_number(torch.tensor([-90.0, 10, 90])), torch.tensor([[-1], [0.5], [2]])
+    )
 
 
 def test_the_transform_is_orthonormal_and_ordered() -> None:

@@ -23,7 +23,7 @@ from semsim.codecs.deepjscc import DeepJSCCReceiver, DeepJSCCTransmitter
 from semsim.codecs.keras.loading import End
 from semsim.nn.adjscc import GDNBlock
 from semsim.nn.gdn import GDN
-from semsim.nn.snr import SNR_SCALE_DB, AttentionFeature
+from semsim.nn.snr import SNR_SCALE_DB, AttentionFeature, snr_number
 from semsim.phy.power import unit_power
 from semsim.seeds import stream
 
@@ -274,7 +274,7 @@ def _whole(end: End, model: Any, network: nn.Module, seen: Callable[[Tensor], Te
     inputs = [x.permute(0, 2, 3, 1), snr_db[:, None]][: len(model.inputs)]
     sees_snr = any(isinstance(m, GDNBlock) for m in network.modules())
     with torch.no_grad():
-        ours = network(x, snr_db) if sees_snr else network(x)
+        ours = network(x, snr_number(snr_db)) if sees_snr else network(x)
     ours, expected = ours.permute(0, 2, 3, 1), _run(model, *inputs)
     if expected.numel() != ours.numel():
         raise ValueError(f"{end} gives {list(expected.shape)}, semsim's {list(ours.shape)}")
