@@ -28,8 +28,9 @@ class PredictedCSI(FeedbackCSI):
         reports of delay_s ago, and of each interval_s before ─► predictor ─► H now ─► precoder
 
     Each coherence block has a history of its own; over an OFDM grid one per slot of an item, over
-    antenna pairs and groups of subcarriers. An item is charged for the reports of its own time, one
-    every ``interval_s``; those before it were other items'. ``hold`` needs the latest one of each
+    antenna pairs and groups of subcarriers. Reports have come all along, before the first item of a
+    sweep too: an item is charged for those of its own time alone, one every ``interval_s``, and at
+    least one per slot, also where ``interval_s`` is longer. ``hold`` needs the latest one of each
     slot alone. Of blocks without a grid the duration is not known, and one report each is charged:
     where they are longer than ``interval_s``, all but ``hold`` know more than they pay for.
 

@@ -92,7 +92,8 @@ def own_autoregression(h: Tensor, horizon: int, order: int, *, ridge: float = 1e
 def jakes(h: Tensor, horizon: int, doppler: Tensor, n0: Tensor, order: int = 16) -> Tensor:
     """Return the linear MMSE prediction where all waves come from all sides: Clarke's correlation.
 
-    What a Kalman filter with Jakes' spectrum comes to at most, over a window of ``order`` slots.
+    What a Kalman filter with Jakes' spectrum comes to at most over as many slots, the last
+    ``order``.
 
     Args:
         h: [B, T, S, F], of mean power 1.
@@ -136,7 +137,7 @@ class LinearMMSE:
 
     def __call__(self, seen: Tensor, n0: Tensor) -> Tensor:
         """Return estimates [B, T, S, F] of an observation with noise n0 [B]."""
-        values, vectors = self._eigen
+        values, vectors = (part.to(seen.device) for part in self._eigen)
         turned = _grouped(seen, self.slots) @ vectors.conj()  # V^H x, as rows
         kept = values / (values + n0.double()[:, None, None])
         return ((turned * kept) @ vectors.mT).view(seen.shape).to(torch.complex64)

@@ -98,6 +98,9 @@ def test_slots_that_go_together_are_estimated_together() -> None:
     mean = seen.mean(dim=1, keepdim=True) / 1.1
     torch.testing.assert_close(told, mean.expand(-1, 4, -1, -1).to(told.dtype))
     fitted = LinearMMSE.fit(h, 2)
+    with torch.device("meta"):  # stands for another device: what was fitted goes where h is
+        there = torch.empty(h.shape, dtype=h.dtype), torch.empty(len(h))
+    assert fitted(*there).is_meta
     assert fitted.covariance.shape == (12, 12)
     alike = fitted.covariance[:6, :6] - fitted.covariance[:6, 6:]
     assert alike.abs().max() < 1e-12
