@@ -5,7 +5,7 @@
 
 Both precisions send the same images over the same fading and noise: held-out CIFAR-10 images for
 codecs of 32 x 32, the photos that semsim carries, at 128 px, for the others; AWGN and block
-Rayleigh, every SNR of the cards; LCFSC over its own antennas with the channel known at both ends.
+Rayleigh, every SNR of the cards; LCFSC at 64 px over its own antennas, the channel known to both.
 MARformer cleans the same drawn jaws. Computation stays in single precision; the file is half as
 large.
 """
@@ -60,7 +60,8 @@ def means(name: str, parts: dict[str, nn.Module], data: Path) -> np.ndarray:
         links = [Link(ends[0], channel, ends[1], csi_tx=PerfectCSI())]
     else:
         links = [Link(ends[0], CHANNELS[c](), ends[1]) for c in list(CHANNELS)[:2]]
-    payload = cifar(data)[0] if "cifar" in name else Photos(resize=128, crop=128)
+    side = 64 if name.startswith("lcfsc") else 128  # as they were trained
+    payload = cifar(data)[0] if "cifar" in name else Photos(resize=side, crop=side)
     return np.concatenate([values(link, payload) for link in links])
 
 
