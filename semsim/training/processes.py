@@ -5,12 +5,15 @@ from __future__ import annotations
 import multiprocessing
 import os
 import pickle
+import time
 from collections.abc import Callable
 from typing import Any
 
 import torch
 
 from semsim.stopping import Postponed
+
+SETTLE_S = 0.5  #: for threads of the process group, before it ends
 
 
 def in_processes(fabric: Any, make: Callable[..., Any]) -> None:
@@ -41,6 +44,9 @@ def _work(fabric: Any, make: bytes) -> None:
     with pickle.loads(make)(fabric=fabric) as training:
         training.advance_until(Postponed())
     fabric.barrier()
+    # gloo's threads let go of the last sums only with the interpreter's lock, which this thread
+    # keeps while it waits for them in the end of the group: give it to them before
+    time.sleep(SETTLE_S)
     torch.distributed.destroy_process_group()  # or its threads may abort a process that ends
 
 
