@@ -63,6 +63,23 @@ _NESTED: dict[Any, str] = {
 }
 
 
+class Part(BaseModel):
+    """One part as it is written.
+
+    An option that the class lists in its ``later_options`` is dumped only where it is set, so that
+    scenarios without it keep the hash, and with it the results, that they had before.
+    """
+
+    model_config = CLOSED
+    later_options: typing.ClassVar[tuple[str, ...]] = ()
+
+    @pydantic.model_serializer(mode="wrap")
+    def _as_before(self, rest: pydantic.SerializerFunctionWrapHandler) -> dict[str, Any]:
+        dumped: dict[str, Any] = rest(self)
+        unset = {name for name in self.later_options if dumped.get(name) is None}
+        return {name: value for name, value in dumped.items() if name not in unset}
+
+
 def resolve(family: str, kind: str) -> Callable[..., object]:
     """Return the class that ``kind`` names in a family, importing it now.
 
@@ -223,11 +240,12 @@ def _model(family: str, kind: str, part: Callable[..., object]) -> type[BaseMode
         fields["weights"] = (str | None, Field(default=None, description=about))
     model = pydantic.create_model(
         re.sub(r"\W", "_", f"{family}_{kind}"),
-        __config__=CLOSED,
+        __base__=Part,
         __doc__=(inspect.getdoc(part) or "").split("\n\n")[0],
         **fields,
     )
     model.family = family  # type: ignore[attr-defined]
+    model.later_options = getattr(part, "later_options", ())
     return model
 
 

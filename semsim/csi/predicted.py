@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import replace
-from typing import Literal, get_args
+from functools import partial
+from typing import ClassVar, Literal, get_args
 
 import torch
 from torch import Tensor
 
 from channels.base import CSI, ChannelState
-from channels.blocks import per_use
-from channels.checks import check_choice, check_count, check_positive
+from channels.blocks import block_means, per_use
+from channels.checks import check_choice, check_count, check_finite, check_positive
 from channels.csi import FeedbackCSI, Overhead
 from channels.grid import SLOT
+from channels.streams import beside, gains_by_use
+from channels.units import snr_db_to_n0
 from semsim.csi.adapt import encoder_of
 from semsim.csi.kalman import kalman
 from semsim.csi.model import WirelessGPT
@@ -46,7 +50,14 @@ class PredictedCSI(FeedbackCSI):
         order: reports that ``ar`` weighs.
         model: weights of WirelessGPT: a name, or task.safetensors of a training of ``fill_in``.
         bits: bits per real coefficient; None reports floats.
+        report_snr_db: SNR of the pilots that the reports rest on, in dB: each reported gain errs by
+            CN(0, 1 / SNR), whatever the link's own SNR is, and every ``by`` hears the same. Each
+            slot of an item has errors of its own. ``kalman`` knows their power, ``ar`` is fitted to
+            reports as noisy as those it weighs. None reports what the receiver believes: the truth
+            with csi.rx perfect, and an estimate at the link's SNR with pilots or dmrs.
     """
+
+    later_options: ClassVar = ("report_snr_db",)
 
     def __init__(
         self,
@@ -58,6 +69,7 @@ class PredictedCSI(FeedbackCSI):
         order: int = 6,
         model: str | None = None,
         bits: int | None = None,
+        report_snr_db: float | None = None,
     ) -> None:
         super().__init__(bits, delay_s=delay_s)
         check_choice("by", by, get_args(By))
@@ -81,13 +93,17 @@ class PredictedCSI(FeedbackCSI):
                 f"model goes with by: wirelessgpt, got by {by!r} and model {model!r}; name weights "
                 "of a training of fill_in, or leave model out"
             )
+        if report_snr_db is not None:
+            check_finite("report_snr_db", report_snr_db, "leave it out for reports without noise")
+        self.report_snr_db = report_snr_db
         self.network = None
         if model is not None:
             self.network = encoder_of(model, "small").eval().requires_grad_(False)
 
     def extra_repr(self) -> str:
         """Name the settings as they would be written."""
-        return f"by={self.by!r}, interval_s={self.interval_s}, {super().extra_repr()}"
+        noise = "" if self.report_snr_db is None else f", report_snr_db={self.report_snr_db}"
+        return f"by={self.by!r}, interval_s={self.interval_s}, {super().extra_repr()}{noise}"
 
     def forward(
         self,
@@ -97,6 +113,10 @@ class PredictedCSI(FeedbackCSI):
         received: CSI | None = None,
     ) -> CSI:
         """Return the channel of now as predicted from late reports."""
+        if received is not None and received.past is not None and self.report_snr_db is not None:
+            seed = partial(beside, generator.get_state(), generator.device, "report")
+            past = partial(self._measured, received.past, state, seed)
+            received = replace(received, past=past)
         latest, noise = self.report(state, received, self.delay_s)
         if self.by == "hold":
             return CSI(per_use(latest, state), noise)
@@ -114,6 +134,25 @@ class PredictedCSI(FeedbackCSI):
         reports = max(1.0, slot_s / self.interval_s)
         return replace(own, feedback_bits=own.feedback_bits * reports)
 
+    def _measured(
+        self,
+        past: Callable[[float], CSI],
+        state: ChannelState,
+        seed: Callable[[float], torch.Generator],
+        age_s: float,
+    ) -> CSI:
+        """Return what the receiver knew, with the noise of the pilots that it reports of."""
+        csi = past(age_s)
+        if csi.h is None:
+            return csi
+        h = block_means(replace(state, h=csi.h))
+        error = gains_by_use(tuple(h.shape[:3]), h.shape[3], seed(age_s)).to(h.dtype)
+        return replace(csi, h=per_use(h + self._noise() ** 0.5 * error, state))
+
+    def _noise(self) -> float:
+        """Return the power of a report's error, linear."""
+        return 0.0 if self.report_snr_db is None else snr_db_to_n0(self.report_snr_db)
+
     def _now(self, history: Tensor, state: ChannelState) -> Tensor:
         """Return the channel of now, [B, R, T, blocks], of reports [B, M, R, T, blocks]."""
         groups = 1
@@ -130,7 +169,10 @@ class PredictedCSI(FeedbackCSI):
         if self.by == "ar":
             return own_autoregression(h, self.horizon, self.order)
         if self.by == "kalman":
-            return kalman(h, self.horizon, order=self.reports)
+            known = None
+            if self.report_snr_db is not None:
+                known = torch.full((len(h),), self._noise(), device=h.device)
+            return kalman(h, self.horizon, n0=known, order=self.reports)
         assert self.network is not None  # for mypy: by wirelessgpt has one
         return predict(self.network, h, self.horizon)
 

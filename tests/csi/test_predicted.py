@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
 from channels.base import CSI, Channel, ChannelState
+from channels.blocks import block_means
 from channels.csi import FeedbackCSI, PerfectCSI, remember
 from channels.fading import Rayleigh
 from channels.ofdm import CDL, TDL
 from semsim import Scenario, zoo
+from semsim.csi.kalman import kalman
 from semsim.csi.model import WirelessGPT
 from semsim.csi.predicted import PredictedCSI, predict
 from semsim.csi.pretrain import FillIn
@@ -95,6 +98,72 @@ def test_a_perfect_model_tells_each_block_s_own_future(weights: str) -> None:
     torch.testing.assert_close(csi.h, fresh.h)
 
 
+def test_every_predictor_hears_the_same_noisy_reports(weights: str) -> None:
+    """Errors are those that were asked for, of each report its own, and no predictor moves them."""
+    heard = {}
+    for by, model in (("hold", None), ("ar", None), ("kalman", None), ("wirelessgpt", weights)):
+        source = PredictedCSI(1e-3, by, model=model, reports=8, report_snr_db=10.0)
+        asked: list[Tensor] = heard.setdefault(by, [])
+
+        def spied(*of: Any, report: Any = source.report, asked: list[Tensor] = asked) -> Any:
+            came = report(*of)
+            asked.append(came[0])
+            return came
+
+        source.report = spied
+        told(source, "grid", batch=12)
+    for by in ("ar", "kalman", "wirelessgpt"):
+        assert len(heard[by]) == 8
+        assert torch.equal(heard[by][0], heard["hold"][0])
+        assert all(torch.equal(a, b) for a, b in zip(heard[by], heard["ar"], strict=True))
+    channel, uses = CHANNELS["grid"]
+    state = channel.draw(12, uses, stream(1, "h"))
+    truth = [block_means(state.earlier(1e-3 + k * 0.5e-3)) for k in range(8)]
+    errors = torch.stack([a - b for a, b in zip(heard["ar"], truth, strict=True)])
+    count = errors.numel()
+    assert abs(errors.abs().square().mean() - 0.1) < 5 * 0.1 / count**0.5
+    flat = errors.flatten(1)
+    alike = (flat @ flat.mH).abs() / (0.1 * flat.shape[1])
+    assert (alike - torch.eye(8)).abs().max() < 6 / flat.shape[1] ** 0.5
+
+
+def test_reports_without_noise_are_as_before() -> None:
+    plain, _ = told(PredictedCSI(1e-3, "hold"), "grid")
+    faint, _ = told(PredictedCSI(1e-3, "hold", report_snr_db=100.0), "grid")
+    torch.testing.assert_close(faint.h, plain.h, rtol=0, atol=1e-4)  # ten deviations of the noise
+    state = CHANNELS["grid"][0].draw(1, 12 * 28, stream(1, "h"))
+    noisy, plain = PredictedCSI(1e-3, report_snr_db=10.0), PredictedCSI(1e-3)
+    assert noisy.overhead(state, 12 * 28, 2) == plain.overhead(state, 12 * 28, 2)
+
+
+def test_the_kalman_filter_is_told_of_the_noise(monkeypatch: pytest.MonkeyPatch) -> None:
+    told_of = []
+
+    def spy(h: Tensor, horizon: int, **given: Any) -> Tensor:
+        told_of.append(given["n0"])
+        return kalman(h, horizon, **given)
+
+    monkeypatch.setattr("semsim.csi.predicted.kalman", spy)
+    told(PredictedCSI(1e-3, "kalman", report_snr_db=10.0), "flat")
+    told(PredictedCSI(1e-3, "kalman"), "flat")
+    torch.testing.assert_close(told_of[0], torch.full((3,), 0.1))
+    assert told_of[1] is None
+
+
+def test_an_option_that_came_later_leaves_other_hashes_alone() -> None:
+    def uid(**options: object) -> str:
+        late = {"kind": "predicted", "delay_s": 1e-3, "by": "hold", **options}
+        given = {"payload": "bits", "transmitter": "uncoded", "csi": {"tx": late}, "snr_db": [10]}
+        scenario = Scenario.parse({**given, "channel": "awgn", "metrics": ["ber"]})
+        part = scenario.csi.tx.model_dump()
+        assert ("report_snr_db" in part) == (options.get("report_snr_db") is not None)
+        assert type(scenario.csi.tx).model_validate(part) == scenario.csi.tx
+        return scenario.points()[0].scenario.uid(10.0)
+
+    assert uid() == uid(report_snr_db=None)
+    assert len({uid(), uid(report_snr_db=10.0), uid(report_snr_db=20.0)}) == 3
+
+
 def test_a_history_that_fills_no_patch_is_padded_before(weights: str) -> None:
     model = FillIn("tiny", weights=weights).network.eval()
     h = torch.randn(2, 8, 4, 4, dtype=torch.complex64, generator=stream(1, "h"))
@@ -149,6 +218,7 @@ sweep:
         ({"delay_s": 1e-3, "by": "wirelessgpt"}, "model goes with by: wirelessgpt"),
         ({"delay_s": 1e-3, "model": "x"}, "leave model out"),
         ({"delay_s": 1e-3, "by": "hope"}, "by is one of"),
+        ({"delay_s": 1e-3, "report_snr_db": math.inf}, "report_snr_db is a finite number, got inf"),
         ({"delay_s": 1e-3, "by": "wirelessgpt", "model": "resnet-cifar10"}, "no WirelessGPT"),
     ],
 )
