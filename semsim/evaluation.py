@@ -93,7 +93,6 @@ class Evaluation:
         stop: Stop | None = None,
         seed: int = 0,
         batch_size: int = 64,
-        device: torch.device | None = None,
     ) -> None:
         if not isinstance(link, AnyLink):
             raise TypeError(
@@ -117,7 +116,7 @@ class Evaluation:
         for metric in self.metrics:
             metric.check_payload(payload)
         self.max_items = self.stop.max_items or len(payload)
-        self.device = device or device_of(link)
+        self.device = device_of(link)
         self.snr_db, self.users = _snrs(snr_db), link.users
         self.points = {
             Place(snr, user): Tally([Moments(kept=[] if m.pooled else None) for m in self.metrics])
@@ -279,13 +278,12 @@ def evaluate(
     stop: Stop | None = None,
     seed: int = 0,
     batch_size: int = 64,
-    device: torch.device | None = None,
-    progress: Callable[[Evaluation], None] | None = None,
 ) -> list[Row]:
     """Measure a link at several SNRs and return one row per SNR and metric.
 
     Args:
-        link: a :class:`semsim.link.Link`, or your own :class:`semsim.types.AnyLink`, on its device.
+        link: a :class:`semsim.link.Link`, or your own :class:`semsim.types.AnyLink`. Items are
+            sent where it is: ``evaluate(link.to("cuda"), ...)``.
         payload: items (source, target), deterministic by index.
         snr_db: average received Es/N0 per receive antenna, in dB: a list, an array, a tensor.
         metrics: what to measure, objects or kinds such as "psnr"; the stop rule looks at the first.
@@ -295,8 +293,6 @@ def evaluate(
         seed: decides fading and noise; the payload and the weights have seeds of their own.
         batch_size: items per batch at most. Part of the experiment: it decides which random
             numbers an item meets.
-        device: where items are sent; where the link's parameters are by default.
-        progress: called after each batch.
 
     Raises:
         ValueError: the link sends too much power, an estimate holds NaN, or a metric makes no
@@ -311,9 +307,8 @@ def evaluate(
         stop=stop,
         seed=seed,
         batch_size=batch_size,
-        device=device,
     )
-    evaluation.run(progress)
+    evaluation.run()
     return evaluation.rows()
 
 

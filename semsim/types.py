@@ -98,6 +98,11 @@ class AnyLink(nn.Module):
     payloads: Sequence[Payload] = ()  #: of the users from the second on, where not the first one's
     ignores_channel: ClassVar[bool] = False  #: True where all SNRs are one: a sweep sends once
 
+    def __init__(self) -> None:
+        super().__init__()
+        # a link without parameters is somewhere, too: this goes where ``to`` sends the link
+        self.register_buffer("_place", torch.empty(0), persistent=False)
+
     def begin(self, source: Any) -> Any:
         """Return what all SNRs of a batch share, for ``transmit(begun=...)``; None for nothing."""
         return None

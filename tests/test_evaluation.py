@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from toy_parts import Error, Negative, ToyChannel, ToyPayload, ToyReceiver, ToyTransmitter
 
-from semsim.evaluation import Evaluation, Stop, evaluate
+from semsim.evaluation import Evaluation, Stop, device_of, evaluate
 from semsim.intervals import Moments
 from semsim.link import Link
 from semsim.measuring import Place
@@ -147,12 +147,16 @@ def test_a_single_item_with_too_much_power_is_refused_at_its_batch() -> None:
 
     loud = Link(Loud(), ToyChannel(), ToyReceiver())
     seen: list[int] = []
+    options: Any = {"snr_db": [0.0], "metrics": [Error()], "batch_size": 10}
     with pytest.raises(ValueError, match=r"Loud sends a mean power of 1\.9 .* in item 5"):
-        evaluate(
-            loud, ToyPayload(), snr_db=[0.0], metrics=[Error()], batch_size=10,
-            progress=lambda evaluation: seen.append(1),
-        )  # fmt: skip
+        Evaluation(loud, ToyPayload(), **options).run(lambda evaluation: seen.append(1))
     assert not seen
+
+
+def test_a_link_without_parameters_is_where_it_was_moved() -> None:
+    assert device_of(AnyLink()) == torch.device("cpu")
+    assert device_of(AnyLink().to("meta")) == torch.device("meta")
+    assert not AnyLink().state_dict()
 
 
 def test_points_of_a_constellation_may_stray_by_chance_but_not_on_average() -> None:

@@ -151,9 +151,7 @@ def train_client(clients: Clients, job: Job, folder: Path) -> Update:
     held = layout(member, settings.aggregation)
     kept = _kept(folder, job.client, job.kept)
     spec = dataclasses.replace(member.spec, start=None)
-    with Training(
-        member.link, member.payload, member.task, spec, seed=member.seed, device=member.device
-    ) as training:
+    with Training(member.link, member.payload, member.task, spec, seed=member.seed) as training:
         given = {**job.weights, **kept["own"]}
         before = training.weights() | {n: v.to(member.device) for n, v in given.items()}
         training.take(before)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from channels.base import CSI
 from semsim.link import Link
 from semsim.types import AnyLink, Transmitter
@@ -29,6 +31,6 @@ def check_separated(kind: str, csi: CSI) -> None:
         raise ValueError(f"{kind} needs a front end that separates streams; write frontend: lmmse")
 
 
-def class_of(transmitter: Transmitter) -> type[AnyLink]:
+def class_of(transmitter: Transmitter) -> Callable[..., AnyLink]:
     """Return the link that a codec brings along, or the plain one."""
     return transmitter.link_class or Link

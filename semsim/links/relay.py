@@ -82,7 +82,7 @@ class RelayLink(Link):
         self.second = Hop(channel if second is None else second, **ends)  # type: ignore[arg-type]
         if relay == "decode":
             over = (channel, self.second.channel)
-            legs = (class_of(transmitter)(transmitter, c, receiver=receiver, **ends) for c in over)  # type: ignore[arg-type]
+            legs = (class_of(transmitter)(transmitter, c, receiver=receiver, **ends) for c in over)
             self.legs = nn.ModuleList(legs)
             return
         check_open(f"relay: {relay}", transmitter, "write relay: decode")

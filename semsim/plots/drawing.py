@@ -43,7 +43,7 @@ PUBLISHED = ("system", "payload", "channel", "cbr", "snr_db", "metric", "value")
 
 def plot_rows(
     rows: DataFrame,
-    path: str | Path | None = None,
+    path: str | Path | Sequence[Path] = (),
     *,
     x: str = "snr_db",
     y: str | Sequence[str] = "psnr",
@@ -51,13 +51,12 @@ def plot_rows(
     panel: str | None = "channel",
     reference: DataFrame | None = None,
     theory: Mapping[str, Callable[[Any], Any]] | None = None,
-    also: Sequence[str] = (),
 ) -> Figure:
     """Draw one metric of many rows, with 95 % intervals: a colour per scheme, a panel per channel.
 
     Args:
         rows: results as ``semsim.results`` reads them.
-        path: file to write; its suffix decides the format (.png, .pdf, .svg). None writes nothing.
+        path: file to write, or several; the suffix decides the format (.png, .pdf, .svg).
         x: column along the horizontal axis.
         y: metric along the vertical axis; logarithmic where its rows say so. Several are drawn
             side by side, with a row of panels for each value of ``panel``.
@@ -67,7 +66,6 @@ def plot_rows(
         reference: published values to lay beneath in grey, as :func:`published` chooses them; a
             panel shows those whose channel has the name of its own, such as ``AWGN``.
         theory: curves to lay beneath, dashed: name to a function of x.
-        also: further suffixes, such as ".svg", under which the figure is written beside ``path``.
 
     Raises:
         ValueError: the rows have no such column or metric.
@@ -106,9 +104,8 @@ def plot_rows(
         _legend(figure, axes)
         cut = f"; {LINES} of {len(every_look)} schemes are named" if rest else ""
         figure.supxlabel(_footnote(shown, x) + cut, fontsize=6.5, color="#555555")
-        save(figure, path)
-        for suffix in also:
-            save(figure, None if path is None else Path(path).with_suffix(suffix))
+        for written in (path,) if isinstance(path, str | Path) else path:
+            save(figure, written)
     return figure
 
 

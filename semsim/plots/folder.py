@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,26 +18,11 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
 
-def draw(
-    folder: Path,
-    swept: Sequence[str],
-    *,
-    x: str = "snr_db",
-    y: str | Sequence[str] | None = None,
-    by: str | None = None,
-    theory: Mapping[str, str | Mapping[str, Any]] | None = None,
-    published: str | None = None,
-    difference_to: str | None = None,
-    rows: DataFrame | None = None,
-    suffix: str = "",
-) -> list[Path]:
-    """Draw one figure per metric, or of the metric ``y`` alone; return the files.
-
-    No line mixes links: what neither ``x`` nor ``by`` tells apart gets panels of its own.
+@dataclass(frozen=True)
+class Wish:
+    """What a figure shall show: an entry of ``plots``.
 
     Args:
-        folder: the results folder.
-        swept: columns that tell links apart.
         x: column along the horizontal axis.
         y: metric, or several side by side in one figure; one figure of each where None.
         by: column with one line per value; all swept columns together where None.
@@ -44,6 +30,31 @@ def draw(
         published: CSV file of published values, see
             :func:`semsim.plots.drawing.published`, in grey.
         difference_to: value of ``by`` from which the others' difference is drawn beside ``y``.
+    """
+
+    x: str = "snr_db"
+    y: str | Sequence[str] | None = None
+    by: str | None = None
+    theory: Mapping[str, str | Mapping[str, Any]] | None = None
+    published: str | None = None
+    difference_to: str | None = None
+
+
+def draw(
+    folder: Path,
+    swept: Sequence[str],
+    wish: Wish,
+    rows: DataFrame | None = None,
+    suffix: str = "",
+) -> list[Path]:
+    """Draw one figure per metric, or of the metric that is wished alone; return the files.
+
+    No line mixes links: what neither ``x`` nor ``by`` tells apart gets panels of its own.
+
+    Args:
+        folder: the results folder.
+        swept: columns that tell links apart.
+        wish: what to show.
         rows: rows to draw instead of those in the folder.
         suffix: of the files' names, where several figures share metric and axis.
     """
@@ -53,13 +64,13 @@ def draw(
     from semsim.plots.style import DIFFERENCE
 
     rows = _of_links(read_rows(folder) if rows is None else rows)
-    beside = ""
-    if difference_to is not None:
+    x, y, by, beside = wish.x, wish.y, wish.by, ""
+    if wish.difference_to is not None:
         choices = {c: list(rows[c].map(str).unique()) for c in swept if c in rows}
-        by = scheme_column(choices, by, difference_to)
-        rows = add_differences(folder, rows, swept, by, difference_to)
-        beside = f"{DIFFERENCE}{difference_to}"
-        suffix = f"_difference_to_{file_name(difference_to)}{suffix}"
+        by = scheme_column(choices, by, wish.difference_to)
+        rows = add_differences(folder, rows, swept, by, wish.difference_to)
+        beside = f"{DIFFERENCE}{wish.difference_to}"
+        suffix = f"_difference_to_{file_name(wish.difference_to)}{suffix}"
     if TRAINING not in (x, by):
         rows = over_trainings(rows, swept)
     rows = pd.concat([rows, _as_metric(rows, beside)], ignore_index=True) if beside else rows
@@ -71,18 +82,18 @@ def draw(
     elif apart:
         whole = [panel, *apart] if panel else apart
         rows, panel = rows.assign(panel=_together(rows, whole)), "panel"
-    curves = {label: closed_form(wish) for label, wish in (theory or {}).items()}
+    curves = {label: closed_form(curve) for label, curve in (wish.theory or {}).items()}
     files = []
     for chosen in [y] if y else [m for m in rows["metric"].unique() if DIFFERENCE not in m]:
         metrics = (chosen,) if isinstance(chosen, str) else tuple(chosen)
-        reference = None if published is None else _reference(published, metrics, rows, x)
+        reference = wish.published and _reference(wish.published, metrics, rows, x)
         name = "_and_".join(metrics) + f"_over_{x}{suffix}.png"
         path = folder / re.sub(r"[^\w.+-]", "_", name)
         metrics = tuple(name for m in metrics for name in ((m, m + beside) if beside else (m,)))
+        written = [path, path.with_suffix(".svg"), path.with_suffix(".pdf")]
         plots.plot_rows(
-            rows, path, x=x, y=metrics, by=by, panel=panel, theory=curves, reference=reference,
-            also=(".svg", ".pdf"),
-        )  # fmt: skip
+            rows, written, x=x, y=metrics, by=by, panel=panel, theory=curves, reference=reference
+        )
         files.append(path)
     return files
 
@@ -130,7 +141,7 @@ def draw_all(
         drawn.append((wish.get("x"), wish.get("y")))
         again = drawn.count(drawn[-1])
         suffix = f"_{again}" if again > 1 else ""
-        files += draw(folder, swept, rows=rows, suffix=suffix, **wish)
+        files += draw(folder, swept, Wish(**wish), rows, suffix)
     return files
 
 

@@ -282,7 +282,6 @@ class Scenario(BaseModel):
             rows = evaluate(
                 built.link, payload, snr_db=self.snr_db[:1], metrics=built.metrics,
                 task=built.task, stop=Stop(1, 1), seed=self.seed, batch_size=1,
-                device=built.device,
             )  # fmt: skip
         except SpecError:
             raise

@@ -110,7 +110,7 @@ class ScenarioClients:
             found = evaluate(
                 member.link, Shard(self.data[1], indices), snr_db=member.spec.val_snr_db,
                 metrics=[task.metric], task=task, seed=self.seed,
-                stop=Stop(1, min(member.spec.val_items, len(indices))), device=self.device,
+                stop=Stop(1, min(member.spec.val_items, len(indices))),
             )  # fmt: skip
             name = self.settings.task_of(client)
             keys = ("snr_db", "metric", "value", "n")

@@ -214,7 +214,6 @@ def evaluation_of(scenario: Scenario, built: Built, snrs: list[float]) -> Evalua
         stop=scenario.stop_rule(),
         seed=scenario.seed,
         batch_size=scenario.batch_size,
-        device=built.device,
     )
 
 

@@ -204,7 +204,7 @@ def _fit(
     payload, validation = training_data(scenario)
     result = train(
         built.link, payload, built.task, settings, folder=place, seed=seed, validation=validation,
-        device=built.device, progress=name,
+        progress=name,
     )  # fmt: skip
     if result.weights is None:
         raise SpecError("train", f"{_scheme(scenario)} has an end that is no nn.Module to keep")
@@ -287,7 +287,7 @@ def rehearse_stage(scenario: Scenario, built: Built) -> bool:
         if validation is not None:
             evaluate(
                 built.link, validation, snr_db=settings.val_snr_db[:1], task=built.task,
-                metrics=[built.task.metric], stop=Stop(1, 1), device=built.device,
+                metrics=[built.task.metric], stop=Stop(1, 1),
             )  # fmt: skip
     except ValueError as error:
         names = type(scenario.train).model_fields

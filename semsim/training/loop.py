@@ -17,9 +17,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
-import torch
 from torch import Tensor, nn
 
+from semsim.evaluation import device_of
 from semsim.files.disk import locked
 from semsim.stopping import Postponed
 from semsim.tasks.reconstruct import Reconstruct
@@ -69,8 +69,6 @@ def train(
     folder: str | Path,
     seed: int = 0,
     validation: Any = None,
-    resume: bool = True,
-    device: str | torch.device = "cpu",
     progress: bool | str = False,
 ) -> TrainResult:
     """Train a link and its task, and leave the averaged weights in them.
@@ -79,8 +77,8 @@ def train(
     goes on from there. A checkpoint that is damaged is set aside, and the one before it is taken.
 
     Args:
-        link: a Link, or your own ``AnyLink``; its channel and front end are trained through. A task
-            that is trained alone needs none: ``AnyLink()``.
+        link: a Link, or your own ``AnyLink``, trained where it is, through its channel and front
+            end. A task that is trained alone needs none: ``AnyLink()``.
         payload: items (source, target).
         task: gives the loss; reconstruction by MSE by default.
         spec: how to train.
@@ -88,19 +86,16 @@ def train(
         seed: decides every random number of the training.
         validation: payload for the curve over SNR of PSNR, of the task's PSNR where items have a
             reference image, of accuracy where they have a class; none by default. It picks nothing.
-        resume: go on from the folder's checkpoint where there is one.
-        device: where to train.
         progress: say on the screen how far it is; a word is what it calls the training.
     """
     make = partial(
-        Training, link, payload, task, spec, folder=folder, seed=seed, validation=validation,
-        device=device,
-    )  # fmt: skip
+        Training, link, payload, task, spec, folder=folder, seed=seed, validation=validation
+    )
     if spec is not None and spec.processes > 1:
-        fabric = fabric_for(torch.device(device), Path(folder), spec.log, spec.processes)
-        in_processes(fabric, partial(make, resume=resume, progress=progress))
-        resume = True  # from what they have saved
-    with make(resume=resume, progress=progress) as training:
+        fabric = fabric_for(device_of(link), Path(folder), spec.log, spec.processes)
+        in_processes(fabric, make, progress)  # what they have saved is the state below
+    with make() as training:
+        training.screen = Screen(progress)
         training.advance()
         return training.finish()
 
@@ -118,9 +113,8 @@ class Training:
     their sums of gradients are rounded.
 
     Args:
-        link, payload, task, spec, seed, validation, device, progress: as for :func:`train`.
+        link, payload, task, spec, seed, validation: as for :func:`train`.
         folder: where checkpoint, log, validation curve and weights go; None keeps nothing.
-        resume: go on from the folder's checkpoint where there is one.
         fabric: Lightning Fabric of this process where several train together.
     """
 
@@ -134,9 +128,6 @@ class Training:
         folder: str | Path | None = None,
         seed: int = 0,
         validation: Any = None,
-        resume: bool = True,
-        device: str | torch.device = "cpu",
-        progress: bool | str = False,
         fabric: Any = None,
     ) -> None:
         self.task, self.spec = task or Reconstruct(), spec or TrainSpec()
@@ -147,10 +138,10 @@ class Training:
             )
         self.link, self.payload, self.validation = link, payload, validation
         self.folder = None if folder is None else Path(folder)
-        self.seed, self.resume, self.device = seed, resume, torch.device(device)
+        self.seed, self.device = seed, device_of(link)
         self.share = (0, 1) if fabric is None else (fabric.global_rank, fabric.world_size)
         self.first = self.share[0] == 0  # only it writes and speaks
-        self.screen = Screen(progress if self.first else False)
+        self.screen = Screen(False)  #: says nothing until another is put here
         self.losses: list[float] = []
         self.curve: list[dict[str, Any]] = []
         self.state: State
@@ -169,7 +160,7 @@ class Training:
             changed.enter_context(low_memory_if(wants_less, self.link, self.task, folder))
             changed.enter_context(frozen(self.link, self.task, spec.rates or {}))
             self.state = State(self.link, self.task, spec, self.seed, self.share)
-            if folder is not None and self.resume:
+            if folder is not None:
                 self.state.resume(folder)
                 self.curve = curve_so_far(folder, self.state.steps)
             self._batches = Batches(self.payload, spec, self.seed, self.share)

@@ -12,11 +12,12 @@ from typing import Any
 import torch
 
 from semsim.stopping import Postponed
+from semsim.training.screen import Screen
 
 SETTLE_S = 0.5  #: for threads of the process group, before it ends
 
 
-def in_processes(fabric: Any, make: Callable[..., Any]) -> None:
+def in_processes(fabric: Any, make: Callable[..., Any], progress: bool | str = False) -> None:
     """Train in the processes of a Fabric; what they have done is in the folder's checkpoint.
 
     Ctrl-C and SIGTERM reach all of them, which finish the step at hand and save.
@@ -24,11 +25,12 @@ def in_processes(fabric: Any, make: Callable[..., Any]) -> None:
     Args:
         fabric: for several processes.
         make: returns the training of one process, given ``fabric``.
+        progress: what the first process says on the screen, as in :class:`Screen`.
     """
     signals = Postponed(_pass_on)
     with signals.noting():
         # torch would hand over the weights as memory that all of them share and change
-        fabric.launch(_work, pickle.dumps(make))
+        fabric.launch(_work, pickle.dumps(make), progress)
     signals.obey()
 
 
@@ -39,9 +41,11 @@ def _pass_on(number: int) -> None:
             os.kill(process.pid, number)
 
 
-def _work(fabric: Any, make: bytes) -> None:
+def _work(fabric: Any, make: bytes, progress: bool | str) -> None:
     """Train in one process; a signal is obeyed by the one that started it."""
     with pickle.loads(make)(fabric=fabric) as training:
+        if training.first:
+            training.screen = Screen(progress)
         training.advance_until(Postponed())
     fabric.barrier()
     # gloo's threads let go of the last sums only with the interpreter's lock, which this thread
