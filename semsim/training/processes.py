@@ -5,16 +5,15 @@ from __future__ import annotations
 import multiprocessing
 import os
 import pickle
-import time
+import sys
 from collections.abc import Callable
+from multiprocessing import util
 from typing import Any
 
 import torch
 
 from semsim.stopping import Postponed
 from semsim.training.screen import Screen
-
-SETTLE_S = 0.5  #: for threads of the process group, before it ends
 
 
 def in_processes(fabric: Any, make: Callable[..., Any], progress: bool | str = False) -> None:
@@ -48,10 +47,17 @@ def _work(fabric: Any, make: bytes, progress: bool | str) -> None:
             training.screen = Screen(progress)
         training.advance_until(Postponed())
     fabric.barrier()
-    # gloo's threads let go of the last sums only with the interpreter's lock, which this thread
-    # keeps while it waits for them in the end of the group: give it to them before
-    time.sleep(SETTLE_S)
-    torch.distributed.destroy_process_group()  # or its threads may abort a process that ends
+    # Ending the process group waits for gloo's threads, which may wait for the interpreter's lock
+    # that the waiting thread holds; not ending it lets them abort the interpreter as it ends. So
+    # the process leaves, after the last of multiprocessing's own work, without either.
+    util.Finalize(None, _leave, exitpriority=-100)
+
+
+def _leave() -> None:
+    """End this process at once, with success."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)
 
 
 def agreed(fabric: Any, seconds: float, signal: int | None) -> tuple[float, int | None]:
