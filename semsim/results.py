@@ -27,6 +27,7 @@ from semsim.files.disk import (
     write_atomic,
     write_sums,
 )
+from semsim.files.incoming import reading
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -198,7 +199,8 @@ def read_rows(folder: str | Path) -> DataFrame:
             f"{path} is not the file whose sum is in {SUMS}: it is damaged, or a run was killed as "
             f"it wrote. Run the scenario again; delete {SUMS} if you changed the rows yourself"
         )
-    return pd.read_parquet(path)
+    with reading(path, "Parquet", "run the scenario again, which writes it anew"):
+        return pd.read_parquet(path)
 
 
 def read_provenance(folder: str | Path) -> dict[str, Any]:

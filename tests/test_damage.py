@@ -122,6 +122,12 @@ def test_no_damaged_checkpoint_of_a_point_is_taken(finished: Path, tmp_path: Pat
     assert Journal(tmp_path).checkpoint(uid) == state
 
 
+def test_damaged_rows_without_a_sum_are_told_in_a_sentence(tmp_path: Path) -> None:
+    (tmp_path / "rows.parquet").write_bytes(b"PAR1 and then nothing")
+    with pytest.raises(ValueError, match=r"rows\.parquet cannot be read as Parquet .* run the sce"):
+        read_rows(tmp_path)
+
+
 @pytest.mark.parametrize(
     ("name", "read"), [("rows.parquet", digits), ("provenance.json", read_provenance)]
 )
