@@ -15,6 +15,10 @@ from torch.nn import functional as F
 Hiding = Literal["random", "time", "frequency", "space"]
 
 
+#: slots that an encoder in a link sees at once, 18 slots of 14 OFDM symbols and 63 patches of 4
+SPAN = 252
+
+
 class PatchGrid(NamedTuple):
     """How many patches there are along time, space and frequency."""
 

@@ -23,6 +23,7 @@ from semsim.csi.kalman import kalman
 from semsim.csi.model import WirelessGPT
 from semsim.csi.rivals import own_autoregression
 
+PIECE = 1024  #: histories that are continued together, so that memory does not grow with an item
 By = Literal["hold", "ar", "kalman", "wirelessgpt"]
 
 
@@ -161,7 +162,7 @@ class PredictedCSI(FeedbackCSI):
         batch, moments, rx, tx = history.shape[:4]
         slots = history.unflatten(-1, (-1, groups)).movedim(4, 1)  # [B, slots, M, R, T, groups]
         h = slots.reshape(-1, moments, rx * tx, groups)
-        told = self._predicted(h)[:, self.horizon - 1]
+        told = torch.cat([self._predicted(some)[:, self.horizon - 1] for some in h.split(PIECE)])
         return told.view(batch, -1, rx, tx, groups).movedim(1, 3).flatten(3).to(history.dtype)
 
     def _predicted(self, h: Tensor) -> Tensor:
@@ -178,7 +179,10 @@ class PredictedCSI(FeedbackCSI):
 
 
 def predict(model: WirelessGPT, h: Tensor, horizon: int) -> Tensor:
-    """Return the next slots of h [B, M, S, F] as a model predicts them, [B, horizon, S, F]."""
+    """Return the next slots of h [B, M, S, F] as a model predicts them, [B, horizon, S, F].
+
+    Where nothing was received, as of lost packets, nothing is to come.
+    """
     patch = model.patch[0]
     slots = -(-horizon // patch) * patch
     late = -(-h.shape[1] // patch) * patch - h.shape[1]  # zeros before, so that patches fit
@@ -187,5 +191,7 @@ def predict(model: WirelessGPT, h: Tensor, horizon: int) -> Tensor:
     if late:
         valid = torch.ones(seen.shape, dtype=torch.bool, device=h.device)
         valid[:, :late] = False
-    told: Tensor = model(seen, model.hidden_slots(seen, slots), valid)
+    lost = ~h.flatten(1).any(dim=1)[:, None, None, None]
+    told: Tensor = model(torch.where(lost, 1, seen), model.hidden_slots(seen, slots), valid)
+    told = torch.where(lost, 0, told)
     return told[:, late + h.shape[1] :][:, :horizon]

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from channels.base import CSI, ChannelState
 from channels.checks import check_count
 from semsim.csi.adapt import encoder_of
+from semsim.csi.patches import SPAN
 from semsim.nn.snr import snr_number
 from semsim.payloads.pilot_estimates import on_grid
 
@@ -23,7 +24,9 @@ class ChannelVector(nn.Module):
                                                  log10 of the gain, the SNR ──┴─► linear ─► numbers
 
     The encoder is frozen and stays where its weights are: it is no part of this module's own. The
-    SNR is that behind the front end, as a codec has it that is told of nothing else.
+    SNR is that behind the front end, as a codec has it that is told of nothing else. Of a channel
+    of many slots the encoder sees 252 at once, and what it makes of them is averaged. A channel
+    without any power, such as that of a lost packet, is told by zeros and its SNR.
 
     Args:
         weights: of WirelessGPT: a name, or task.safetensors of a training of ``fill_in``.
@@ -63,11 +66,30 @@ class ChannelVector(nn.Module):
             )
         h, valid = self._snapshots(csi.h)
         with torch.no_grad():
-            encoded = self._frozen[0].encode(h, valid=valid)
+            whole, log_gain = self._encoded(h, valid)
         left = csi if csi.foreseen is None else csi.foreseen()
-        snr = snr_number(left.effective_snr_db()).to(encoded.whole)
-        told = torch.cat([encoded.whole, encoded.log_gain[:, None], snr], dim=1)
-        return self.linear(told)  # type: ignore[no-any-return]
+        snr = snr_number(left.effective_snr_db()).to(whole)
+        gain = log_gain.masked_fill(log_gain.isneginf(), 0)
+        return self.linear(torch.cat([whole, gain[:, None], snr], dim=1))  # type: ignore[no-any-return]
+
+    def _encoded(self, h: Tensor, valid: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Return the mean of z [B, d] and log10 of the gain [B]; zeros and -inf where h is zero."""
+        slots = h.shape[1]
+        if slots > SPAN:
+            spans = range(0, slots, SPAN)
+            own = [None if valid is None else valid[:, at : at + SPAN] for at in spans]
+            parts = [
+                self._encoded(part, known)
+                for part, known in zip(h.split(SPAN, dim=1), own, strict=True)
+            ]
+            share = h.new_tensor([min(SPAN, slots - at) / slots for at in spans]).real
+            wholes, gains = (torch.stack(found, dim=-1) for found in zip(*parts, strict=True))
+            return (wholes * share).sum(dim=-1), 0.5 * (100**gains * share).sum(dim=-1).log10()
+        lost = ~h.flatten(1).any(dim=1)
+        heard = torch.where(lost[:, None, None, None], 1, h)
+        encoded = self._frozen[0].encode(heard, valid=valid)
+        whole = encoded.whole.masked_fill(lost[:, None], 0)
+        return whole, encoded.log_gain.masked_fill(lost, -torch.inf)
 
     def _snapshots(self, h: Tensor) -> tuple[Tensor, Tensor | None]:
         """Return h [B, R, T, N] as [B, slots, R T, F], and where it is known."""

@@ -70,6 +70,37 @@ def test_another_noise_changes_the_symbols(weights: str) -> None:
     assert not torch.allclose(low, high, atol=1e-4)
 
 
+def test_of_many_slots_so_many_are_seen_at_once(
+    weights: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """20 slots of 16 subcarriers in spans of 8: the mean over slots, and the mean power."""
+    monkeypatch.setattr("semsim.csi.vector.SPAN", 8)
+    vector, h = ChannelVector(weights, 16), gains("long", 20 * 16)
+    (encoder,) = vector._frozen
+    grid = on_grid(h, 16)
+    with torch.no_grad():
+        each = [encoder.encode(part) for part in grid.split(8, dim=1)]
+        whole, log_gain = vector._encoded(grid, None)
+    expected = sum(w * one.whole for w, one in zip((0.4, 0.4, 0.2), each, strict=True))
+    torch.testing.assert_close(whole, expected)
+    power = grid.abs().square().mean(dim=(1, 2, 3))
+    torch.testing.assert_close(log_gain, 0.5 * power.log10())
+    cut = vector(CSI(h[..., :-3], torch.ones(2)))  # the last symbol is not full
+    assert cut.isfinite().all()
+
+
+def test_a_lost_packet_is_told_by_zeros(weights: str) -> None:
+    vector, h = ChannelVector(weights, 16), gains("one")
+    with torch.no_grad():
+        alone = vector(CSI(h, torch.ones(2)))
+        h[1] = 0
+        told = vector(CSI(h, torch.ones(2)))
+    torch.testing.assert_close(told[0], alone[0])
+    rest = told[1] - vector.linear.bias
+    slope = vector.linear.weight[:, -1]  # of the SNR alone
+    torch.testing.assert_close(rest, slope * (rest @ slope) / (slope @ slope))
+
+
 def test_the_gradient_reaches_the_numbers_and_not_the_encoder(weights: str) -> None:
     sender = codec(weights)
     (frozen,) = sender.channel._frozen

@@ -54,6 +54,17 @@ def test_the_network_betters_each_element_in_its_place(uses: int, weights: str) 
     assert csi.n0.tolist() == pytest.approx([0.1, 0.1])
 
 
+def test_of_many_symbols_so_many_are_seen_at_once(
+    weights: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("semsim.csi.learned.SPAN", 8)
+    learned, state = LearnedCSI(PerfectCSI(), weights), CHANNEL.draw(2, 20 * 12, stream(1, "h"))
+    task = learned.network
+    pieces = [task(parts(some)) for some in on_grid(state.h, 12).split(8, dim=1)]
+    csi = learned(state, torch.full((2,), 0.1), stream(1, "rx"))
+    torch.testing.assert_close(csi.h, off_grid(joined(torch.cat(pieces, dim=1)), 3))
+
+
 def test_a_head_of_convolutions_comes_back_from_its_weights(tmp_path: Path) -> None:
     torch.manual_seed(0)
     task = EstimateChannel(size="tiny", head="rescnn", pairs=6)

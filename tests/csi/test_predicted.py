@@ -164,6 +164,24 @@ def test_an_option_that_came_later_leaves_other_hashes_alone() -> None:
     assert len({uid(), uid(report_snr_db=10.0), uid(report_snr_db=20.0)}) == 3
 
 
+def test_histories_are_continued_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole, _ = told(PredictedCSI(1e-3, "kalman"), "grid")
+    monkeypatch.setattr("semsim.csi.predicted.PIECE", 2)
+    pieces, _ = told(PredictedCSI(1e-3, "kalman"), "grid")
+    torch.testing.assert_close(pieces.h, whole.h)
+
+
+def test_of_lost_packets_nothing_is_to_come(weights: str) -> None:
+    model = FillIn("tiny", weights=weights).network.eval()
+    h = torch.randn(2, 8, 4, 4, dtype=torch.complex64, generator=stream(1, "h"))
+    with torch.no_grad():
+        alone = predict(model, h, 3)
+        h[1] = 0
+        told = predict(model, h, 3)
+    torch.testing.assert_close(told[0], alone[0])
+    assert not told[1].any()
+
+
 def test_a_history_that_fills_no_patch_is_padded_before(weights: str) -> None:
     model = FillIn("tiny", weights=weights).network.eval()
     h = torch.randn(2, 8, 4, 4, dtype=torch.complex64, generator=stream(1, "h"))
