@@ -243,16 +243,17 @@ def _check_spec(name: str, prefix: str, part: nn.Module, trained: dict[str, Any]
         return
     same = _check_hashes(name, prefix, trained, mine)
     both = arguments(trained).keys() & arguments(mine).keys() - same
-    wrong = {k: v for k, v in trained.items() if k in both and not _agree(v, mine[k])}
+    wrong = [found for k in trained if k in both for found in _apart(k, trained[k], mine[k])]
     strange = sorted(arguments(trained).keys() - mine.keys())
-    if wrong and strange:
+    nothing_shared = bool(mine) and not arguments(trained).keys() & mine.keys()
+    if strange and (wrong or nothing_shared):
         raise ValueError(
             f"weights {name!r} are of another kind of {prefix}: theirs takes {', '.join(strange)}, "
             f"this one does not; name the kind that they were trained with, or {RETRAIN}"
         )
     if wrong:
-        theirs = ", ".join(f"{k} {v}" for k, v in wrong.items())
-        ours = ", ".join(f"{k} {mine[k]}" for k in wrong)
+        theirs = ", ".join(f"{name} {value}" for name, value, _ in wrong)
+        ours = ", ".join(f"{name} {value}" for name, _, value in wrong)
         raise ValueError(
             f"weights {name!r} were trained for {theirs}, this {prefix} has {ours}; write what "
             f"they were trained for, or {RETRAIN}"
@@ -279,8 +280,12 @@ def _hashes(spec: Mapping[str, Any]) -> dict[str, str]:
     return {k: str(v) for k, v in found.items()} if isinstance(found, Mapping) else {}
 
 
-def _agree(trained: Any, mine: Any) -> bool:
-    """Compare two arguments; of nested parts only what both know: a new key spoils no weights."""
+def _apart(name: str, trained: Any, mine: Any) -> list[tuple[str, Any, Any]]:
+    """Return what differs of an argument, by name, with both values.
+
+    Of nested parts only what both know is compared: a new key spoils no weights.
+    """
     if isinstance(trained, Mapping) and isinstance(mine, Mapping):
-        return all(_agree(trained[key], mine[key]) for key in trained.keys() & mine.keys())
-    return bool(trained == mine)
+        both = [key for key in trained if key in mine]
+        return [one for key in both for one in _apart(f"{name}.{key}", trained[key], mine[key])]
+    return [] if trained == mine else [(name, trained, mine)]

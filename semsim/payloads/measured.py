@@ -124,12 +124,10 @@ def _gains(values: Any, axes: str, path: str) -> Tensor:
     """Return gains as complex64 [N, S, F]."""
     if values.dtype.kind not in "fic":
         raise ValueError(f"path {path} holds {values.dtype}; gains are complex, or real parts")
+    if not values.size:
+        raise ValueError(f"path {path} holds no packets: {list(values.shape)}; name another array")
     is_complex = values.dtype.kind == "c"
-    if (
-        values.ndim != len(axes) + (not is_complex)
-        or not values.size
-        or (not is_complex and values.shape[-1] != 2)
-    ):
+    if values.ndim != len(axes) + (not is_complex) or (not is_complex and values.shape[-1] != 2):
         more = "" if is_complex else " and a last axis of 2"
         raise ValueError(
             f"path {path} holds {values.dtype} {list(values.shape)}, but axes {axes!r} are "

@@ -234,3 +234,21 @@ def test_what_does_not_fit_is_said(call: Any, says: str, encoder: str) -> None:
 def test_a_fresh_encoder_has_the_size_asked_for() -> None:
     task = ClassifyChannel(2, size="tiny", tune="full")
     assert task.network.encoder.width == PRESETS["tiny"]["width"]
+
+
+def test_weights_of_another_patch_are_refused_by_what_differs(tmp_path: Path) -> None:
+    """Of an encoder within a task too, and a task's weights are none of an encoder alone."""
+    files = {}
+    for name, patch in (("own", (4, 4, 4)), ("other", (2, 4, 4))):
+        path = tmp_path / f"{name}.safetensors"
+        files[name] = str(
+            zoo.export_parts(path, dict(FillIn("tiny", patch=patch).named_children()))
+        )
+    task = EstimateChannel(files["own"])
+    path = tmp_path / "task.safetensors"
+    trained = str(zoo.export_parts(path, dict(task.named_children())))
+    says = r"trained for encoder.patch \[4, 4, 4\], this network has encoder.patch \[2, 4, 4\]"
+    with pytest.raises(ValueError, match=says):
+        EstimateChannel(files["other"], weights=trained)
+    with pytest.raises(ValueError, match=r"another kind of network: theirs takes encoder, "):
+        FillIn("tiny", weights=trained)

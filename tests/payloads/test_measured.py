@@ -96,6 +96,9 @@ def test_void_measurements_are_refused(tmp_path: Path) -> None:
     np.save(tmp_path / "nan.npy", gains().numpy() * np.nan)
     with pytest.raises(ValueError, match="NaN or infinity"):
         MeasuredChannels(str(tmp_path / "nan.npy"))
+    np.save(tmp_path / "none_left.npy", gains().numpy()[:0])
+    with pytest.raises(ValueError, match="holds no packets"):
+        MeasuredChannels(str(tmp_path / "none_left.npy"))
     with pytest.raises(ValueError, match="does not exist"):
         MeasuredChannels(str(tmp_path / "none.npy"))
     (tmp_path / "text.npz").write_text("no array")
