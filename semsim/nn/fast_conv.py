@@ -54,7 +54,10 @@ class Depthwise(nn.Conv2d):
         """Return features like x [B, C, H, W]."""
         slow = x.device.type == "cpu" and self.kernel_size[1] > COLUMNS
         if slow and torch.is_grad_enabled() and x.shape[-1] >= self.kernel_size[1]:
-            return _InPieces.apply(x, self.weight, self.bias)
+            taken: Any = (x, self.weight, self.bias)
+            if torch.is_autocast_enabled(x.device.type):  # it knows no functions of our own
+                taken = (part.to(torch.get_autocast_dtype(x.device.type)) for part in taken)
+            return _InPieces.apply(*taken)
         return super().forward(x)
 
 

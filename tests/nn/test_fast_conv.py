@@ -29,6 +29,19 @@ def test_a_depthwise_convolution_and_its_gradients_are_those_of_torch(
         assert torch.allclose(got, want)
 
 
+def test_under_autocast_a_depthwise_convolution_is_trained_in_half_precision() -> None:
+    plain, fast = nn.Conv2d(4, 4, 7, padding=3, groups=4), Depthwise(4, 7)
+    fast.load_state_dict(plain.state_dict())
+    x = features(2, 4, 9, 8).float().requires_grad_()
+    with torch.autocast("cpu", torch.bfloat16):
+        assert fast(x).dtype == torch.bfloat16
+        got = gradients(fast, x)
+    assert {gradient.dtype for gradient in got} == {torch.float32}
+    # 288 products of parts rounded to 8 bits: 2^-9 of each, and the sum again, of at most the norms
+    for here, there in zip(got, gradients(plain, x), strict=True):
+        assert float((here - there).norm()) < 2**-6 * float(there.norm())
+
+
 @pytest.mark.parametrize("memory", [torch.contiguous_format, torch.channels_last])
 def test_a_pointwise_convolution_is_that_of_torch(memory: torch.memory_format) -> None:
     plain, fast = nn.Conv2d(5, 3, 1).double(), Pointwise(5, 3).double()
