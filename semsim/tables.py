@@ -37,6 +37,7 @@ LINKS = {
 
 TRANSMITTERS = {
     "analog": "semsim.codecs.analog:AnalogTransmitter",
+    "coded": "semsim.codecs.coded:CodedTransmitter",
     "deepjscc": "semsim.codecs.deepjscc:DeepJSCCTransmitter",
     "flsc": "semsim.codecs.flsc.codec:FLSCTransmitter",
     "hybrid": "semsim.codecs.hybrid:HybridTransmitter",
@@ -54,6 +55,7 @@ TRANSMITTERS = {
 
 RECEIVERS = {
     "analog": "semsim.codecs.analog:AnalogReceiver",
+    "coded": "semsim.codecs.coded:CodedReceiver",
     "deepjscc": "semsim.codecs.deepjscc:DeepJSCCReceiver",
     "flsc": "semsim.codecs.flsc.codec:FLSCReceiver",
     "keras": "semsim.codecs.keras.codec:KerasReceiver",

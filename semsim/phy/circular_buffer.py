@@ -46,7 +46,7 @@ def read_places(info: int, graph: Graph, version: int, coded: int) -> Tensor:
         coded: n.
     """
     size, starts = _layout(info, graph)
-    return (starts[version] + torch.arange(coded)) % size
+    return (starts[version] + torch.arange(coded, device="cpu")) % size
 
 
 def interleave(bits: Tensor, bits_per_symbol: int) -> Tensor:

@@ -39,6 +39,7 @@ def short(value: object) -> str:
 #: further settings of a kind, beside its defaults; the first of those that cannot do without
 SETTINGS: dict[str, list[dict[str, Any]]] = {
     "analog": [{"cbr": "1/12"}],
+    "coded": [{"mcs": 8}],
     "deepjscc": [
         {"preset": "bourtsoulatze2019"},
         {"preset": "adjscc", "width": 8},
