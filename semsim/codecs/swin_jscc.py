@@ -17,6 +17,7 @@ from semsim.codecs.symbols import (
     latent_channels,
     pad_to_stride,
     shown,
+    strongest_first,
     symbol_trust,
     to_latent,
     to_symbols,
@@ -52,7 +53,7 @@ class _Codec(LatentCodec):
         *,
         preset: Preset = "tiny",
         adaptive: Adaptive = "both",
-        heatmap: bool | None = None,
+        heatmap: bool | Literal["receiver"] | None = None,
         patch: int | None = None,
         widths: tuple[int, ...] | None = None,
         depths: tuple[int, ...] | None = None,
@@ -60,12 +61,15 @@ class _Codec(LatentCodec):
         window: int | None = None,
         linear: int | None = None,
         rates: tuple[float | str, ...] = (),
+        num_streams: int = 1,
     ) -> None:
         super().__init__()
+        if num_streams < 1:
+            raise ValueError(f"num_streams must be at least 1, got {num_streams}")
         spec: dict[str, Any] = (
             {"cbr": cbr, "preset": preset, "adaptive": adaptive, "heatmap": heatmap, "patch": patch,
              "widths": widths, "depths": depths, "decoder_depths": decoder_depths,
-             "window": window, "linear": linear, "rates": rates}
+             "window": window, "linear": linear, "rates": rates, "num_streams": num_streams}
         )  # fmt: skip
         for name, choices in (("preset", Preset), ("adaptive", Adaptive)):
             if spec[name] not in get_args(choices):
@@ -96,6 +100,11 @@ class _Codec(LatentCodec):
         """Make the networks of this end."""
         raise NotImplementedError
 
+    def _places(self, count: int, device: torch.device) -> Tensor | slice:
+        """Return where each symbol of the latent goes."""
+        streams = self.spec["num_streams"]
+        return strongest_first(count, streams, device) if streams > 1 else slice(None)
+
     def _channels_of(self, rates: tuple[float | str, ...]) -> list[int]:
         try:
             return sorted({latent_channels(rate, self.stride) for rate in rates})
@@ -110,7 +119,8 @@ class _Codec(LatentCodec):
             raise ValueError(
                 f"rates need up to {self.rates[-1]} channels, but the last of widths is {width}"
             )
-        for name, given in (("heatmap", spec["heatmap"]), ("linear", spec["linear"] is not None)):
+        fixed = {"heatmap": spec["heatmap"], "linear": spec["linear"] is not None}
+        for name, given in {**fixed, "num_streams": spec["num_streams"] > 1}.items():
             if given:
                 raise ValueError(f"{name} needs a fixed rate; leave it out, or rates")
         self.heatmap = False
@@ -153,6 +163,7 @@ class SwinTransmitter(_Codec, Transmitter):
         heatmap: whether the networks also see how far each single symbol can be trusted, given the
             noise that the front end leaves on it; preset ``tiny`` does by default. The papers feed
             the noise variance itself (DeepJSCC-MIMO); here it is 1 / (1 + n0), which is bounded.
+            "receiver" shows the transmitter the mean over the symbols in place of each.
         patch: pixels per token at the finest scale, instead of the preset's.
         widths: channels of a token per scale, finest first; multiples of 32. Likewise.
         depths: blocks of the encoder per scale. Likewise.
@@ -163,6 +174,8 @@ class SwinTransmitter(_Codec, Transmitter):
             has such a path by default.
         rates: CBRs that one network serves, ``cbr`` being the one at work; it is trained on all of
             them, one drawn per batch.
+        num_streams: streams of the link, min(num_tx, num_rx) behind frontend svd: the first
+            channels of the latent then go on the strongest ones. 1 for no such order.
 
     Source: Yang, Wang, Dai, Qin, Niu, Zhang, WITT, ICASSP 2023; Yang and others, SwinJSCC, IEEE
     TCCN 2024. Found in their code: presets, block, ModNets, raw dB and channel counts into them,
@@ -215,14 +228,20 @@ class SwinTransmitter(_Codec, Transmitter):
         image = pad_to_stride(source, self.stride)
         latent = self.encoder(image, _snr(csi), trust, features=begun)
         if not self.rates:
-            return unit_power(to_symbols(latent))
+            symbols = unit_power(to_symbols(latent))
+            sent = torch.empty_like(symbols)
+            sent[..., self._places(symbols.shape[-1], symbols.device)] = symbols
+            return sent
         return self._send_some(latent, generator)
 
     def _heatmap(self, csi: CSI, grid: tuple[int, int]) -> Tensor:
         """Return 1 / (1 + n0) of each symbol, [B, C / 2, h, w]; n0 is [B] or [B, 1, >= K]."""
         pairs, batch = self.channels // 2, len(csi.n0)
         symbols = pairs * grid[0] * grid[1]
-        return symbol_trust(csi.n0, symbols).reshape(batch, pairs, *grid)
+        trust = symbol_trust(csi.n0, symbols)[:, self._places(symbols, csi.n0.device)]
+        if self.spec["heatmap"] == "receiver":
+            trust = trust.mean(dim=1, keepdim=True).expand_as(trust)
+        return trust.reshape(batch, pairs, *grid)
 
     def _send_some(self, latent: Tensor, generator: torch.Generator | None) -> WithSideInfo:
         """Send the channels of latent [B, width, h, w] that weigh most at the rate at work."""
@@ -286,8 +305,9 @@ class SwinReceiver(_Codec, Receiver):
             channels = self.sizes.widths[-1]
         expected = channels // 2 * grid[0] * grid[1]
         check_equalised(self.kind, y, csi, expected, shape)
-        trust = symbol_trust(csi.n0, expected)
-        latent = to_latent(y[:, 0] * trust, channels, *grid)
+        places = self._places(expected, y.device)
+        trust = symbol_trust(csi.n0, expected)[:, places]
+        latent = to_latent(y[:, 0, places] * trust, channels, *grid)
         if side_info is not None:
             latent = self._place(latent, side_info)
         heatmap = trust.reshape(len(y), channels // 2, *grid) if self.heatmap else None

@@ -95,6 +95,14 @@ def to_latent(symbols: Tensor, channels: int, height: int, width: int) -> Tensor
     return torch.cat([pairs.real, pairs.imag], dim=1)
 
 
+def strongest_first(count: int, streams: int, device: torch.device) -> Tensor:
+    """Return the place of each symbol, [count]: the first symbols lie on the first stream.
+
+    A link puts symbol k on stream k mod S, and an SVD front end's first stream is the strongest.
+    """
+    return (torch.arange(count, device=device) % streams).argsort(stable=True)
+
+
 def symbol_trust(n0: Tensor, symbols: int) -> Tensor:
     """Return 1 / (1 + n0) of each symbol, [B, symbols], for n0 [B] or [B, 1, >= symbols].
 

@@ -26,6 +26,7 @@ KINDS = [
     {**SMALL, "rates": ("1/24", "1/12", "1/6")},
     {**SMALL, "preset": "cifar", "patch": 4, "adaptive": "none"},
     {**SMALL, "preset": "cifar", "patch": 4, "heatmap": True},
+    {**SMALL, "heatmap": "receiver", "num_streams": 2},
 ]
 
 
@@ -126,6 +127,23 @@ def test_the_heatmap_tells_streams_of_unequal_gain_apart(frontend: type) -> None
         assert at_tx[0].unique().numel() == 1
 
 
+@pytest.mark.parametrize("heatmap", [True, "receiver"])
+def test_the_first_channels_go_on_the_strongest_streams(heatmap: object) -> None:
+    transmitter, receiver = pair(**SMALL, num_streams=4, heatmap=heatmap)
+    seen = []
+    transmitter.encoder.register_forward_pre_hook(lambda _m, args: seen.append(args[2]))
+    receiver.decoder.register_forward_pre_hook(lambda _m, args: seen.append(args[2]))
+    link = Link(transmitter, Rayleigh(num_tx=4, num_rx=4), receiver, csi_tx=PerfectCSI(),
+                frontend=SVD()).eval()  # fmt: skip
+    with torch.no_grad():
+        link(images(2, 3, 32, 32), 10.0, stream(5, "noise"))
+    at_tx, at_rx = (heat.flatten(1) for heat in seen)
+    assert bool((at_rx.diff(dim=1) <= 1e-6).all()) and at_rx[0].unique().numel() == 4
+    if heatmap == "receiver":
+        at_rx = at_rx.mean(dim=1, keepdim=True).expand_as(at_rx)
+    torch.testing.assert_close(at_tx, at_rx, rtol=1e-4, atol=1e-5)
+
+
 def test_one_network_serves_several_rates_and_pays_for_its_mask() -> None:
     rates = {**SMALL, "rates": ("1/24", "1/12", "1/6")}
     states = []
@@ -224,6 +242,8 @@ def test_both_ends_compile() -> None:
         ({"rates": ("1/12",)}, "must be one of rates"),
         ({"rates": ("1/6",), "heatmap": True}, "heatmap needs a fixed rate"),
         ({"rates": ("1/6",), "linear": 0}, "linear needs a fixed rate"),
+        ({"rates": ("1/6",), "num_streams": 2}, "num_streams needs a fixed rate"),
+        ({"num_streams": 0}, "num_streams must be at least 1"),
         ({"rates": ("1/6", "1/7")}, "rates: cbr 1/7 is not possible"),
         ({"widths": (32, 40)}, "one number per scale"),
         ({"linear": -1}, "linear must be at least 0"),

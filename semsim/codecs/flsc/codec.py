@@ -31,6 +31,7 @@ from semsim.codecs.symbols import (
     latent_channels,
     pad_to_stride,
     shown,
+    strongest_first,
     symbol_trust,
     to_latent,
     to_symbols,
@@ -91,12 +92,8 @@ class _Codec(LatentCodec):
         return self.channels // 2 * tokens, self.fine_channels // 2 * tokens * per_token
 
     def order(self, count: int, device: torch.device) -> Tensor:
-        """Return the place of each symbol, [count]: the first symbols lie on the first stream.
-
-        A link puts symbol k on stream k mod S, and an SVD front end's first stream is the strongest.
-        """  # noqa: E501
-        places = torch.arange(count, device=device)
-        return (places % self.num_streams).argsort(stable=True)
+        """Return the place of each symbol, [count], see :func:`strongest_first`."""
+        return strongest_first(count, self.num_streams, device)
 
 
 class FLSCTransmitter(_Codec, Transmitter):
