@@ -1,6 +1,6 @@
-"""WirelessGPT against its classical rivals: prediction, estimation, sensing, a link, and cost.
+"""WirelessGPT against its classical rivals: prediction, estimation, sensing and cost.
 
-    python benchmarks/wirelessgpt.py predict estimate sense tune wifi link cost rate
+    python benchmarks/wirelessgpt.py predict estimate sense tune wifi cost rate
         [--model WEIGHTS] [--lstm WEIGHTS] [--drops 1024] [--pool 2048] [--seeds 3]
         [--steps 100] [--wifi PACK] [--out results/wirelessgpt]
 
@@ -10,7 +10,7 @@ WEIGHTS is task.safetensors of ``semsim train scenarios/train/wirelessgpt-small.
 of --lstm that of ``scenarios/train/lstm-predictor.yaml``, without which that rival is left out.
 Each section prints a table and writes it to OUT/SECTION.md. Values are means over held-out drops,
 or over seeds, with half of their 95 % interval. Times are of this process alone. Takes about 30
-minutes on one core, most of it for the link.
+minutes on one core. What it is worth in a link, ``csi_links.py`` measures.
 
 Normalisers and rivals are fitted to training drops alone, never to those that are tested.
 """
@@ -35,7 +35,7 @@ from torch.nn import functional as F
 
 from channels.awgn import AWGN
 from channels.doppler import doppler_hz
-from semsim import Scenario, zoo
+from semsim import zoo
 from semsim.codecs.observed import Observed, ObservedTransmitter
 from semsim.csi import WirelessGPT
 from semsim.csi.adapt import encoder_of
@@ -47,7 +47,7 @@ from semsim.csi.pretrain import FillIn, noisy
 from semsim.csi.recurrent import PredictChannel
 from semsim.csi.rivals import Autoregression, LinearMMSE, hold, jakes
 from semsim.csi.tasks import EstimateChannel
-from semsim.evaluation import Stop, evaluate
+from semsim.evaluation import evaluate
 from semsim.metrics.base import Metric, Outcome
 from semsim.metrics.error import ChannelNMSE, RateLoss
 from semsim.nn.lowmem import low_memory
@@ -455,66 +455,6 @@ def regression(x: Tensor, y: Tensor) -> Tensor:
     return torch.linalg.solve(gram + firm, x.mH @ y)
 
 
-LINKS: dict[str, dict[str, Any]] = {
-    "BER of QPSK, 4x1, 6 dB": {
-        "payload": {"kind": "bits", "length": 2 * 48 * 14},
-        "transmitter": {"kind": "uncoded"},
-        "channel": {"kind": "umi", "num_tx": 4, "num_rx": 1},
-        "frontend": {"kind": "svd"},
-        "metrics": ["ber"],
-        "snr_db": [6],
-    },
-    "PSNR of DeepJSCC, 4x1, 4 dB": {
-        "payload": {"kind": "photos", "crop": 64},
-        "transmitter": {"kind": "deepjscc", "weights": "deepjscc-photo-1-16"},
-        "channel": {"kind": "umi", "num_tx": 4, "num_rx": 1},
-        "frontend": {"kind": "svd"},
-        "metrics": ["psnr"],
-        "snr_db": [4],
-    },
-    "PSNR of DeepJSCC, 4x4, 10 dB": {
-        "payload": {"kind": "photos", "crop": 64},
-        "transmitter": {"kind": "deepjscc", "weights": "deepjscc-photo-1-16"},
-        "channel": {"kind": "umi", "num_tx": 4, "num_rx": 4},
-        "frontend": {"kind": "svd", "water_filling": True},
-        "metrics": ["psnr"],
-        "snr_db": [10],
-    },
-}
-
-
-def linking(model: str, arguments: argparse.Namespace) -> Rows:
-    """Links over UMi with OFDM and SVD whose transmitter hears of the channel late."""
-    yield ("link", "km/h", "delay ms", "transmitter's CSI", "value", "of hold's loss recovered")
-    for link, speed, delay in itertools.product(LINKS, (30, 60), (0.5e-3, 1e-3, 2e-3, 4e-3)):
-        late = {"kind": "predicted", "delay_s": delay, "reports": 16 if delay < 4e-3 else 12}
-        sources: dict[str, dict[str, Any]] = {
-            "true": {"kind": "perfect"},
-            "hold": late | {"by": "hold"},
-            "AR": late | {"by": "ar", "order": 4},
-            "Kalman": late | {"by": "kalman"},
-            "WirelessGPT": late | {"by": "wirelessgpt", "model": model},
-        }
-        found = {name: of_link(link, speed, csi, arguments) for name, csi in sources.items()}
-        loss = found["hold"]["value"] - found["true"]["value"]
-        for name, row in found.items():
-            back = (found["hold"]["value"] - row["value"]) / loss if loss else math.nan
-            half = (row["ci_high"] - row["ci_low"]) / 2
-            value = f"{row['value']:.4f} ± {half:.4f}"
-            yield link, speed, f"{1e3 * delay:g}", name, value, f"{back:.2f}"
-
-
-def of_link(link: str, speed_kmh: float, csi: dict[str, Any], arguments: argparse.Namespace) -> Any:
-    values = copy.deepcopy(LINKS[link])
-    values["channel"]["speed_mps"] = speed_kmh / 3.6
-    built = Scenario.parse({**values, "csi": {"tx": csi}}).points()[0].scenario.build("cpu")
-    (row,) = evaluate(
-        built.link, built.payload, snr_db=values["snr_db"], metrics=built.metrics, seed=7,
-        batch_size=32, stop=Stop(1, max(arguments.drops // 4, 2)),
-    )  # fmt: skip
-    return row
-
-
 class Plain(nn.Module):
     """The attention as a tutorial has it: three products, softmax in three steps."""
 
@@ -632,16 +572,16 @@ def drawing(arguments: argparse.Namespace) -> Rows:
         yield model, f"{3 * 64 / (time.process_time() - start):.0f}"
 
 
-SECTIONS = ("predict", "estimate", "sense", "tune", "wifi", "link", "cost", "rate")
+SECTIONS = ("predict", "estimate", "sense", "tune", "wifi", "cost", "rate")
 
 
 def rows_of(section: str, arguments: argparse.Namespace) -> Rows:
     if section == "rate":
         return drawing(arguments)
-    if section in ("link", "tune", "wifi"):
+    if section in ("tune", "wifi"):
         if arguments.model is None:
             raise SystemExit(f"section {section} needs --model")
-        by_weights = {"link": linking, "tune": tuning, "wifi": on_wifi}
+        by_weights = {"tune": tuning, "wifi": on_wifi}
         return by_weights[section](arguments.model, arguments)
     model = encoder_of(arguments.model, "small").eval()
     work = {"predict": predicting, "estimate": estimating, "sense": sensing, "cost": costing}
