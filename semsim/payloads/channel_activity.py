@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-import functools
 import math
-from typing import Any
 
 import torch
 from torch import Tensor
 
+from channels.doppler import SPEED_OF_LIGHT
 from channels.drops import Site, draw_drops
 from semsim.payloads.channels import BLOCK, ChannelItems, Records, Target
 from semsim.payloads.images import check_counts
+from semsim.payloads.kept import InBlocks
 from semsim.seeds import stream
 
 CLASSES = ("still", "walk", "run", "fall", "wave", "circle")
-_LIGHT = 299_792_458.0
 
 
-class ChannelActivity(ChannelItems):
+class ChannelActivity(InBlocks, ChannelItems):
     """Echoes that stand still, of CDL-C, and one that moves as a person does; the class says how.
 
         H(t, s, f) = static + g exp(-j 2 pi (f_c + f) 2 x(t) / c) exp(j pi s sin(theta))
@@ -60,10 +59,10 @@ class ChannelActivity(ChannelItems):
     ) -> None:
         check_counts(count=count, antennas=antennas)
         self._aim(target)
-        if slot_s > _LIGHT / (16 * carrier_hz):
+        if slot_s > SPEED_OF_LIGHT / (16 * carrier_hz):
             raise ValueError(
                 f"slot_s {slot_s:g} is too slow for 4 m/s at {carrier_hz / 1e9:g} GHz; write at "
-                f"most {_LIGHT / (16 * carrier_hz):.2g}"
+                f"most {SPEED_OF_LIGHT / (16 * carrier_hz):.2g}"
             )
         if person_db[0] > person_db[1]:
             raise ValueError(f"person_db goes from low to high, got {list(person_db)}; swap them")
@@ -72,7 +71,6 @@ class ChannelActivity(ChannelItems):
             "cdl-C", carrier_hz, slots, slot_s, subcarriers, subcarrier_spacing_hz, (0.0, 0.0),
             (1, antennas), delay_spread_s=50e-9,
         )  # fmt: skip
-        self._block = functools.lru_cache(8)(self._drawn)
 
     def __len__(self) -> int:
         return self.count
@@ -97,7 +95,7 @@ class ChannelActivity(ChannelItems):
         x = torch.stack(moved).double()  # [B, T]
         offsets = torch.arange(site.subcarriers) - site.subcarriers // 2
         hertz = site.carrier_hz + site.subcarrier_spacing_hz * offsets
-        turns = -2 * x[:, :, None, None] * hertz / _LIGHT + draw[:, 3, None, None, None]
+        turns = -2 * x[:, :, None, None] * hertz / SPEED_OF_LIGHT + draw[:, 3, None, None, None]
         slope = (2 * math.pi * draw[:, 4, None]).sin() / 2 * torch.arange(site.pairs)
         phase = 2 * math.pi * (turns + slope[:, None, :, None])
         low, high = self.person_db
@@ -106,14 +104,6 @@ class ChannelActivity(ChannelItems):
         h = h / h.abs().square().mean(dim=(1, 2, 3), keepdim=True).sqrt()
         speed = (x.diff(dim=1).abs().amax(dim=1) / site.slot_s).float()
         return Records(h, {"activity": activity, "speed_mps": speed})
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Travel without the kept blocks."""
-        return {k: v for k, v in vars(self).items() if k != "_block"}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-        self._block = functools.lru_cache(8)(self._drawn)
 
 
 def way(activity: str, times_s: Tensor, draw: Tensor) -> Tensor:

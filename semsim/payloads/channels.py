@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple, get_args
 
@@ -13,12 +12,12 @@ from torch.utils.data import Dataset
 from channels.checks import check_choice
 from channels.drops import Drops, Polarisation, Site, draw_drops
 from semsim.payloads.images import check_counts
+from semsim.payloads.kept import InBlocks
 from semsim.seeds import stream
 from semsim.types import Payload
 
 Target = Literal["channel", "los", "beam", "activity"]
 BLOCK = 64  #: drops drawn together; part of what an item is
-_KEPT_BLOCKS = 32
 
 
 class Records(NamedTuple):
@@ -93,7 +92,7 @@ def best_beam(h: Tensor) -> int:
     return int(torch.fft.fft(h, dim=0).abs().square().sum(dim=1).argmax())
 
 
-class Channels(ChannelItems):
+class Channels(InBlocks, ChannelItems):
     """Channels drawn by Sionna: each item is one user at one place, for so many slots.
 
     Items are drawn in blocks, of which the last few are kept; to train on many, write them to disk
@@ -119,6 +118,7 @@ class Channels(ChannelItems):
     """
 
     drawn_by_sionna = True
+    blocks_kept = 32
     name = "channels"
 
     def __init__(
@@ -148,7 +148,6 @@ class Channels(ChannelItems):
             model, carrier_hz, slots, slot_s, subcarriers, subcarrier_spacing_hz,
             speed_mps, tx, rx, polarisation, indoor, los, delay_spread_s,
         )  # fmt: skip
-        self._block = functools.lru_cache(_KEPT_BLOCKS)(self._drawn)
 
     def __len__(self) -> int:
         return self.count
@@ -165,14 +164,6 @@ class Channels(ChannelItems):
 
     def _drawn(self, number: int) -> Drops:
         return draw_drops(self.site, BLOCK, stream(self.seed, "channels", number))
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Travel without the kept blocks."""
-        return {k: v for k, v in vars(self).items() if k != "_block"}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-        self._block = functools.lru_cache(_KEPT_BLOCKS)(self._drawn)
 
 
 class ChannelMix(ChannelItems):

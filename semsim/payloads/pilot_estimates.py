@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,12 +14,13 @@ from channels.csi import CSISource
 from channels.units import snr_db_to_n0
 from semsim.payloads.channels import parts
 from semsim.payloads.images import check_counts
+from semsim.payloads.kept import InBlocks
 from semsim.seeds import stream
 
 BLOCK = 16  #: realisations drawn together; part of what an item is
 
 
-class PilotEstimates(Dataset[tuple[Tensor, Tensor]]):
+class PilotEstimates(InBlocks, Dataset[tuple[Tensor, Tensor]]):
     """Channels over an OFDM grid as a receiver believes them to be, with the true ones as target.
 
     Source and target are float32 [T, 2, S, F]: OFDM symbols, real and imaginary part, pairs of
@@ -61,7 +60,6 @@ class PilotEstimates(Dataset[tuple[Tensor, Tensor]]):
                 f"channel {type(channel).__name__} has no OFDM grid; use tdl, cdl, umi or uma"
             )
         self.subcarriers = state.grid.subcarriers
-        self._block = functools.lru_cache(8)(self._drawn)
 
     def __len__(self) -> int:
         return self.count
@@ -87,14 +85,6 @@ class PilotEstimates(Dataset[tuple[Tensor, Tensor]]):
         if believed is None:
             raise ValueError(f"csi {type(self.csi).__name__} estimates no channel; use dmrs")
         return tuple(parts(on_grid(h, self.subcarriers)) for h in (believed, state.h))  # type: ignore[return-value]
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Travel without the kept blocks."""
-        return {k: v for k, v in vars(self).items() if k != "_block"}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-        self._block = functools.lru_cache(8)(self._drawn)
 
 
 def on_grid(h: Tensor, subcarriers: int) -> Tensor:

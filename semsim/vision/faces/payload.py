@@ -13,6 +13,7 @@ from channels.checks import check_choice
 from semsim.files.incoming import check_regular, reading, shown
 from semsim.payloads.imagefile import SUFFIXES, open_image
 from semsim.payloads.images import check_counts, fit, to_float, to_tensor
+from semsim.payloads.kept import Kept
 from semsim.seeds import stream
 from semsim.vision.faces.drawing import draw_face, person, shot
 
@@ -20,8 +21,7 @@ Split = Literal["train", "val", "test"]
 SHARES = (0.6, 0.75)  #: of people up to which train and val reach, where no file of pairs says
 KINDS = (*SUFFIXES, ".pgm")
 KEEP_BYTES = 1 << 29  #: of faces kept in memory
-# by all that decides a face, because a sweep makes the same payload once per link
-_KEPT: dict[tuple[Any, ...], Tensor] = {}
+_KEPT = Kept(KEEP_BYTES)
 
 
 class Picture(NamedTuple):
@@ -106,12 +106,8 @@ class Faces(Dataset[tuple[Tensor, int]]):
     def pixels(self, picture: Picture) -> Tensor:
         """Return one face, uint8 [3, size, size]."""
         key = (*self._key, picture)
-        if key not in _KEPT:
-            found = self._pixels(picture)
-            if (len(_KEPT) + 1) * found.nbytes > KEEP_BYTES:
-                return found
-            _KEPT[key] = found
-        return _KEPT[key]
+        (found,) = _KEPT.get(key, lambda: (self._pixels(picture),))
+        return found
 
     def check_files(self) -> None:
         """Read every file; ValueError names the first that will not do."""

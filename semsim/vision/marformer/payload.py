@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -17,6 +17,7 @@ from semsim.payloads.ct import (
     to_mu,
 )
 from semsim.payloads.images import check_counts
+from semsim.payloads.kept import Kept
 from semsim.seeds import stream
 from semsim.vision.marformer.phantoms import FIELD_CM, body_metal, dental_metal, dental_phantom
 from semsim.vision.marformer.scanner import DENSITY, Material, Scan, Scanner
@@ -24,22 +25,7 @@ from semsim.vision.marformer.scanner import DENSITY, Material, Scan, Scanner
 DENTAL: tuple[Material, ...] = ("Ti", "Fe", "Zr", "Ag")  #: implant, steel, crown, amalgam
 IMPLANTS: tuple[Material, ...] = ("Ti", "Fe")
 KEEP_BYTES = 1 << 30  #: of simulated slices kept in memory, by each process
-
-
-class _Kept(dict[tuple[Any, ...], tuple[Tensor, Tensor]]):
-    """Slices by all that decides them, because a sweep makes the same payload once per link."""
-
-    nbytes = 0
-
-    def keep(self, key: tuple[Any, ...], pair: tuple[Tensor, Tensor]) -> None:
-        """Keep a pair where there is still room."""
-        size = sum(image.nbytes for image in pair)
-        if self.nbytes + size <= KEEP_BYTES:
-            self[key] = pair
-            self.nbytes += size
-
-
-_KEPT = _Kept()
+_KEPT = Kept(KEEP_BYTES)
 
 
 class MetalSlices(torch.utils.data.Dataset[tuple[Tensor, Tensor]]):
@@ -126,11 +112,7 @@ class MetalSlices(torch.utils.data.Dataset[tuple[Tensor, Tensor]]):
         if not -self.count <= index < self.count:
             raise IndexError(f"{self.name} has {self.count} slices, asked for number {index}")
         index %= self.count
-        pair = _KEPT.get((*self._key, index))
-        if pair is None:
-            pair = self._pair(index)
-            _KEPT.keep((*self._key, index), pair)
-        source, target = pair
+        source, target = _KEPT.get((*self._key, index), lambda: self._pair(index))
         return source.expand(3, -1, -1), target.expand(3, -1, -1)
 
     def _pair(self, index: int) -> tuple[Tensor, Tensor]:

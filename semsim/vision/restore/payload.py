@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from semsim.payloads.images import check_counts, to_float
+from semsim.payloads.kept import Kept
 from semsim.seeds import stream
 from semsim.vision.faces.payload import KEEP_BYTES, Faces, Picture, Split
 from semsim.vision.restore.degrade import Degradation
@@ -55,7 +56,7 @@ class DegradedFaces(Dataset[tuple[Tensor, Tensor]]):
         self.faces = Faces(split, path=path, people=people, shots=shots, size=size, seed=seed)
         self.degradation = Degradation(blur, tuple(factors), noise, quality)
         self.split, self.seed = split, seed
-        self._kept: dict[int, Tensor] = {}
+        self._kept = Kept(KEEP_BYTES)
         self.count = len(self.faces.pictures) if count is None else count
 
     def __len__(self) -> int:
@@ -73,13 +74,13 @@ class DegradedFaces(Dataset[tuple[Tensor, Tensor]]):
 
     def _degraded(self, index: int, face: Tensor) -> Tensor:
         """Return what is left of a face, uint8, kept for the next time."""
-        if index not in self._kept:
+
+        def degrade() -> tuple[Tensor]:
             generator = stream(self.seed, "degraded", self.split, index)
-            found = (255 * self.degradation(face, generator)).round().to(torch.uint8)
-            if (len(self._kept) + 1) * found.nbytes > KEEP_BYTES:
-                return found
-            self._kept[index] = found
-        return self._kept[index]
+            return ((255 * self.degradation(face, generator)).round().to(torch.uint8),)
+
+        (found,) = self._kept.get(index, degrade)
+        return found
 
     def check_files(self) -> None:
         """Read every file; ValueError names the first that will not do."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from channels.checks import check_choice
 from semsim.payloads.images import ImagePayload, check_counts
+from semsim.payloads.kept import Kept
 from semsim.seeds import stream
 from semsim.vision.sscl.files import Tile, open_tiles, read_tile, split_sets
 from semsim.vision.sscl.tiles import draw_tile, region
@@ -20,8 +22,7 @@ SPLITS = ("train", "unlabelled", "labelled", "val", "test")
 COUNTS = {"val": 500, "test": 1000}  #: procedural tiles, beside those to train on
 TRAIN_TILES = 4300  #: procedural, labelled ones included
 KEEP_BYTES = 1 << 29  #: of tiles kept in memory
-# by all that decides a tile, because a sweep makes the same payload once per link
-_KEPT: dict[tuple[Any, ...], Tensor] = {}
+_KEPT = Kept(KEEP_BYTES)
 
 
 class Sites(ImagePayload):
@@ -91,7 +92,7 @@ class Sites(ImagePayload):
             areas = Areas(regions, min(told_regions, regions), by == "region")
             sets = drawn_sets(split, count, prevalence, labelled, areas, seed)
         else:
-            self._key = (str(path), size, self.bands)
+            self._key = (str(Path(path).resolve()), size, self.bands)
             found = open_tiles(path, rare)
             sets = split_sets(found, prevalence, labelled, seed)
             sets = {name: spread(tiles)[:count] for name, tiles in sets.items()}
@@ -110,12 +111,8 @@ class Sites(ImagePayload):
         """Return one tile, uint8 [3, size, size]."""
         tile = self.tiles[index]
         key = (*self._key, tile.key, tile.site, tile.region)
-        if key not in _KEPT:
-            found = self._pixels(tile)
-            if (len(_KEPT) + 1) * found.nbytes > KEEP_BYTES:
-                return found
-            _KEPT[key] = found
-        return _KEPT[key]
+        (found,) = _KEPT.get(key, lambda: (self._pixels(tile),))
+        return found
 
     def check_files(self) -> None:
         """Read every file; ValueError names the first that will not do."""
