@@ -115,8 +115,9 @@ def test_who_knows_the_draw_fills_water_whatever_the_front_end(frontend: nn.Modu
     torch.testing.assert_close(per_use.float(), expected, rtol=1e-4, atol=1e-5)
 
 
-def test_over_subcarriers_too_it_fills_water() -> None:
-    channel = TDL("C", 1e-6, subcarriers=512)
+@pytest.mark.parametrize(("subcarriers", "gain"), [(48, 1.165), (512, 1.343)])
+def test_over_subcarriers_too_it_fills_water(subcarriers: int, gain: float) -> None:
+    channel = TDL("C", 3e-7, subcarriers=subcarriers)
     per_use, state = bits(channel, -5.0, 40, csi_tx=PerfectCSI())
     n0 = 10**0.5
     gains = state.h[:, 0, 0].abs().double().square() / n0
@@ -125,7 +126,8 @@ def test_over_subcarriers_too_it_fills_water() -> None:
     torch.testing.assert_close(per_use, expected, rtol=1e-5, atol=1e-6)
     torch.testing.assert_close(share.mean(dim=1), torch.ones(40).double())
     even = torch.log2(1 + gains).mean(dim=1)
-    assert float(expected.mean() / even.mean()) > 1.1
+    ratio, error = ratio_of_means(expected, even)
+    assert abs(ratio - gain) < 4 * error + 0.005  # of 2,000 draws
 
 
 def test_a_lost_packet_gets_no_power_from_who_knows_of_it() -> None:
@@ -135,16 +137,31 @@ def test_a_lost_packet_gets_no_power_from_who_knows_of_it() -> None:
     torch.testing.assert_close(per_use, kept * torch.log2(1 + 10 / kept), rtol=1e-5, atol=1e-5)
 
 
+def ratio_of_means(values: Tensor, others: Tensor) -> tuple[float, float]:
+    """Return mean(values) / mean(others) of paired draws, and its standard error."""
+    ratio = values.mean() / others.mean()
+    away = (values - ratio * others).std() / others.mean() / math.sqrt(len(values))
+    return float(ratio), float(away)
+
+
 @pytest.mark.parametrize("csi_tx", [PerfectCSI(), None], ids=["known", "unknown"])
-def test_an_interferer_is_coloured_noise(csi_tx: PerfectCSI | None) -> None:
-    channel = Interference(0.0, channel=Rayleigh(1, 2))
-    per_use, state = bits(channel, 20.0, 30, csi_tx=csi_tx, rate="per_draw")
+@pytest.mark.parametrize(
+    ("sir_db", "snr_db", "carried", "by_mean_power"),
+    [(0.0, 20.0, 5.94, 1.45), (5.0, 25.0, 7.56, 2.62)],
+)
+def test_an_interferer_is_coloured_noise(
+    sir_db: float, snr_db: float, carried: float, by_mean_power: float, csi_tx: PerfectCSI | None
+) -> None:
+    channel = Interference(sir_db, channel=Rayleigh(1, 2))
+    per_use, state = bits(channel, snr_db, 100, csi_tx=csi_tx, rate="per_draw")
     h, g = (part.h[..., 0].to(torch.complex128) for part in state.stages)
-    noise = g @ g.mH + 0.01 * torch.eye(2)
+    n0, power = 10 ** (-snr_db / 10), 10 ** (-sir_db / 10)
+    noise = g @ g.mH + n0 * torch.eye(2)
     with_it = torch.linalg.slogdet(noise + h @ h.mH)[1] - torch.linalg.slogdet(noise)[1]
     torch.testing.assert_close(per_use, with_it / math.log(2), rtol=1e-4, atol=1e-4)
-    white = torch.log2(1 + h.abs().square().sum(dim=(1, 2)) / 1.01)
-    assert per_use.mean() > 2 * white.mean()  # what mean power and white noise would say
+    white = torch.log2(1 + h.abs().square().sum(dim=(1, 2)) / (power + n0))
+    for found, expected in ((per_use, carried), (white, by_mean_power)):  # of 4,000 draws
+        assert abs(float(found.mean()) - expected) < 4 * float(found.std()) / 10 + 0.05
 
 
 def test_the_direction_of_a_line_of_sight_is_known_from_statistics() -> None:
