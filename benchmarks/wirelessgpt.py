@@ -45,7 +45,7 @@ from semsim.csi.patches import hide, patchify, unpatchify
 from semsim.csi.predicted import predict
 from semsim.csi.pretrain import FillIn, noisy
 from semsim.csi.recurrent import PredictChannel
-from semsim.csi.rivals import Autoregression, LinearMMSE, hold, jakes
+from semsim.csi.rivals import Autoregression, LinearMMSE, hold, jakes, own_autoregression
 from semsim.csi.tasks import EstimateChannel
 from semsim.evaluation import evaluate
 from semsim.metrics.base import Metric, Outcome
@@ -154,6 +154,7 @@ def predicting(model: WirelessGPT, arguments: argparse.Namespace) -> Rows:
             told = {
                 "hold": hold(seen, HORIZON),
                 "AR(16) fitted to training drops at this SNR": fitted[snr](seen),
+                "AR(8) fitted to each drop": own_autoregression(seen, HORIZON, 8),
                 "MMSE over Clarke's spectrum, true Doppler": jakes(seen, HORIZON, doppler, n0),
                 "Kalman, Jakes' true Doppler": kalman(seen, HORIZON, doppler, n0),
                 "Kalman, the likeliest Doppler": kalman(seen, HORIZON, None, n0),
