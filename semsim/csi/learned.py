@@ -47,7 +47,7 @@ class LearnedCSI(nn.Module):
         if csi.h is None or state.grid is None:
             raise ValueError(
                 "csi learned betters an estimate over an OFDM grid; let it stand on dmrs, and use "
-                "a channel such as tdl, cdl, umi or uma"
+                "a channel such as tdl, cdl, umi or uma, without another stage such as erasure"
             )
         width, uses = state.grid.subcarriers, csi.h.shape[-1]
         over = -uses % width  # of the last symbol
