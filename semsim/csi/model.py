@@ -194,7 +194,7 @@ class WirelessGPT(nn.Module):
         self, h: Tensor, hidden: Tensor | None, valid: Tensor | None
     ) -> tuple[Tensor, Tensor, Tensor | None]:
         """Return tokens [B, P, d], what h was divided by [B], and which patches hold something."""
-        self._check(h, hidden)
+        self.check(h, hidden)
         values = patchify(h if valid is None else torch.where(valid, h, 0), self.patch)
         held = inside(tuple(h.shape[1:]), self.patch, h.device)[None]  # type: ignore[arg-type]
         if valid is not None:
@@ -269,7 +269,8 @@ class WirelessGPT(nn.Module):
             x = block(x, allowed)
         return x
 
-    def _check(self, h: Tensor, hidden: Tensor | None) -> None:
+    def check(self, h: Tensor, hidden: Tensor | None = None) -> None:
+        """Refuse what is no channel: other axes, NaN, no power; and a mask that fits no patches."""
         if not h.is_complex() or h.dim() != 4 or not h.numel():
             raise ValueError(
                 f"WirelessGPT takes complex h [B, T, S, F] (slots, antenna pairs, subcarriers), "

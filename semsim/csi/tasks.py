@@ -49,6 +49,7 @@ class Adapted(nn.Module):
         """Return the head's features [B, P, n], the patches [B, P, 2 t s f], their scale [B]."""
         patches = patchify(h, self.encoder.patch)
         if self.features == "raw":
+            self.encoder.check(h)
             gain = h.abs().square().mean(dim=(1, 2, 3)).sqrt()
             patches = patches / gain[:, None, None]
             return patches, patches, gain

@@ -252,3 +252,14 @@ def test_weights_of_another_patch_are_refused_by_what_differs(tmp_path: Path) ->
         EstimateChannel(files["other"], weights=trained)
     with pytest.raises(ValueError, match=r"another kind of network: theirs takes encoder, "):
         FillIn("tiny", weights=trained)
+
+
+@pytest.mark.parametrize("features", ["raw", "z", "both"])
+def test_a_task_refuses_what_is_no_channel(features: Any) -> None:
+    task = EstimateChannel(size="tiny", features=features)
+    h = torch.randn(2, 4, 4, 4, dtype=torch.complex64, generator=stream(1, "h"))
+    for value, says in ((0.0, "zero throughout"), (float("nan"), "NaN or infinity")):
+        spoiled = h.clone()
+        spoiled[1] = value
+        with pytest.raises(ValueError, match=says):
+            task(parts(spoiled))
