@@ -55,9 +55,8 @@ class CodedTransmitter(_Coded, Transmitter):
         blocks = filled.reshape(len(source) * plan.blocks, -1)
         symbols = ldpc_modulate(blocks, plan).reshape(len(source), -1)
         over = source.new_zeros(len(source), count - symbols.shape[1], plan.mcs.bits_per_symbol)
-        return torch.cat([symbols, qam_map(over.flatten(1), plan.mcs.bits_per_symbol)], dim=1)[
-            :, None
-        ]
+        filler = qam_map(over.flatten(1), plan.mcs.bits_per_symbol)
+        return torch.cat([symbols, filler], dim=1).unsqueeze(1)
 
 
 class CodedReceiver(_Coded, Receiver):
