@@ -14,7 +14,8 @@ task.safetensors of a training of ``fill_in`` that started from --model.
 ``receiver``: PSNR of a shipped codec over SNR where the receiver estimates from the same pilots by
 LS and linear interpolation, by LMMSE, or betters LMMSE by a network: residual convolutions on the
 estimate alone, or on it and on what a frozen WirelessGPT makes of it. Both learn from as many
-estimates in as many steps. Differences to LMMSE are paired.
+estimates in as many steps, over as many OFDM symbols as the link sends: LMMSE estimates each slot
+by itself, and a network that saw one slot alone makes two worse. Differences to LMMSE are paired.
 
 Each section prints a table and writes it to OUT/SECTION.md. Ten minutes of a core each.
 """
@@ -185,9 +186,12 @@ def taught(features: Any, arguments: argparse.Namespace) -> Path:
     """Train what betters LMMSE, through the one loop, and return its weights."""
     scenario = {**RECEIVER, "csi": {"rx": DMRS}}
     built = Scenario.parse(scenario).points()[0].scenario.build("cpu")
+    image, _ = built.payload[0]
+    symbols = -(-built.link.transmitter.num_symbols(image.shape) // built.link.channel.subcarriers)
     payload = PilotEstimates(
-        built.link.channel, built.link.csi_rx, arguments.pool, snr_db=(0.0, 15.0), seed=60
-    )
+        built.link.channel, built.link.csi_rx, arguments.pool, symbols=symbols,
+        snr_db=(0.0, 15.0), seed=60,
+    )  # fmt: skip
     pairs = [payload[i] for i in range(len(payload))]  # in order, for blocks are drawn together
     drawn = TensorDataset(*(torch.stack(part) for part in zip(*pairs, strict=True)))
     torch.manual_seed(0)

@@ -22,7 +22,9 @@ class LearnedCSI(nn.Module):
 
     Pilots and their cost are those of ``of``; so is the noise that is believed, with the error of
     its estimate. What the network changes in that error is not estimated anew: it is smaller where
-    the network was trained, and may be larger elsewhere. It sees 252 OFDM symbols at once.
+    the network was trained, and may be larger elsewhere. It sees 252 OFDM symbols at once;
+    train it on items (``symbols``) as long as those of the link, or of 252: what it learns of one
+    slot makes an item of several worse.
 
     Args:
         of: the source, such as dmrs, over an OFDM grid.

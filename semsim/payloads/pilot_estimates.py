@@ -30,7 +30,7 @@ class PilotEstimates(InBlocks, Dataset[tuple[Tensor, Tensor]]):
         channel: over an OFDM grid, such as tdl, cdl, umi or uma.
         csi: how the receiver estimates, such as dmrs.
         count: number of items.
-        symbols: T, OFDM symbols of an item; a slot has 14.
+        symbols: T, OFDM symbols of an item, as many as the link's items have; a slot has 14.
         snr_db: lowest and highest SNR, between which each item has its own.
         seed: decides the items, together with the index.
     """
