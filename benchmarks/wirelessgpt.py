@@ -26,7 +26,7 @@ import statistics
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 from scipy import special
@@ -73,7 +73,8 @@ DROPS: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 SNRS_DB = (60.0, 20.0, 10.0, 0.0)
 RAW = "raw patch (patch-wise linear MMSE)"
-RIDGES = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1)  #: over the mean square of a feature
+RIDGES = (1e-6, 1e-4, 1e-3, 1e-2, 1e-1, 1e3)  #: over the mean square; the last leaves them out
+Parts = tuple[Tensor, ...]
 ESTIMATED_DB = (-5.0, 0.0, 10.0, 20.0)
 Rows = Iterator[tuple[Any, ...]]
 
@@ -195,7 +196,8 @@ def estimating(model: WirelessGPT, arguments: argparse.Namespace) -> Rows:
             labelled = pool[many // 4 * seed % many :][: many // 4]
             known = features(model, random, seen_at(labelled, snr, 100 + seed))
             for labels, name in itertools.product((many // 100, many // 4), known):
-                value = probe(model, known[name][:labels], labelled[:labels], tested[name], h)
+                few = tuple(part[:labels] for part in known[name])
+                value = probe(model, few, labelled[:labels], tested[name], h)
                 found.setdefault((labels, name), []).append(value)
         for (labels, name), values in found.items():
             yield labels, f"{snr:g}", name, over_seeds(values, 2)
@@ -230,44 +232,72 @@ def convolving(arguments: argparse.Namespace) -> Rows:
             yield labels, f"{snr:g}", f"{name}, {arguments.steps} steps", over_seeds(found, 2)
 
 
-def features(model: WirelessGPT, random: WirelessGPT, h: Tensor) -> dict[str, Tensor]:
-    """Return what linear heads see of each patch, [B, P, n] by name."""
+def features(model: WirelessGPT, random: WirelessGPT, h: Tensor) -> dict[str, Parts]:
+    """Return what linear heads see of each patch, [B, P, n] each, by name."""
     raw = patchify(h, model.patch)
     z, other = (batches(lambda x, by=by: by.encode(x).z, h) for by in (model, random))
     return {
-        RAW: raw,
-        "z of a random network": other,
-        "z": z,
-        "raw + z of a random network": torch.cat([raw, other], 2),
-        "raw + z": torch.cat([raw, z], 2),
+        RAW: (raw,),
+        "z of a random network": (other,),
+        "z": (z,),
+        "raw + z of a random network": (raw, other),
+        "raw + z": (raw, z),
     }
 
 
-def probe(model: WirelessGPT, known: Tensor, labelled: Tensor, tested: Tensor, h: Tensor) -> float:
+def probe(model: WirelessGPT, known: Parts, labelled: Tensor, tested: Parts, h: Tensor) -> float:
     """Return the NMSE in dB of a linear head that few labels are fitted to.
 
-    Features are scaled to a mean square of 1 over the labels, and the ridge is the one of a list
-    with which three quarters of the labelled drops tell the last one best: the same for all rivals.
+    Features are scaled to a mean square of 1 over the labels. Raw values and z have a ridge each,
+    those of a list by which labelled drops are told best that were left out, a quarter in turn.
     """
-    scale = known.double().square().mean(dim=(0, 1)).sqrt().clamp(min=1e-12)
-    x, y = known.double() / scale, patchify(labelled, model.patch).double()
-    some = 3 * len(x) // 4
-    errors = [
-        (predicted(x[:some], y[:some], x[some:], ridge) - y[some:]).square().mean()
-        for ridge in RIDGES
-    ]
-    told = predicted(x, y, tested.double() / scale, RIDGES[int(torch.stack(errors).argmin())])
+    scales = [part.double().square().mean(dim=(0, 1)).sqrt().clamp(min=1e-12) for part in known]
+    x = torch.cat([part.double() / s for part, s in zip(known, scales, strict=True)], dim=2)
+    y = patchify(labelled, model.patch).double()
+    folds = [Normal.of(x[n::4], y[n::4]) for n in range(min(4, len(x)))]
+    whole = Normal(*(sum(parts) for parts in zip(*folds, strict=True)))
+    widths = [part.shape[2] for part in known]
+
+    def error(ridges: tuple[float, ...]) -> float:
+        rest = (Normal(*(a - b for a, b in zip(whole, fold, strict=True))) for fold in folds)
+        return sum(
+            fold.error(other.solved(widths, ridges))
+            for fold, other in zip(folds, rest, strict=True)
+        )
+
+    best = min(itertools.product(RIDGES, repeat=len(known)), key=error)
+    weights = whole.solved(widths, best)
+    seen = torch.cat([part.double() / s for part, s in zip(tested, scales, strict=True)], dim=2)
+    told = seen @ weights[:-1] + weights[-1]
     estimate = unpatchify(told, tuple(h.shape[1:]), model.patch)
     return 10 * math.log10(float(nmse(estimate, h).double().mean()))
 
 
-def predicted(x: Tensor, y: Tensor, tested: Tensor, ridge: float) -> Tensor:
-    """Return what a linear regression of y [B, P, m] on x [B, P, n] tells of others."""
-    rows = torch.cat([x, torch.ones_like(x[..., :1])], dim=2).flatten(0, 1)
-    gram = rows.T @ rows
-    gram += ridge * len(rows) * torch.eye(len(gram))
-    weights = torch.linalg.solve(gram, rows.T @ y.flatten(0, 1))
-    return tested @ weights[:-1] + weights[-1]
+class Normal(NamedTuple):
+    """The normal equations of a regression: what is left of its data."""
+
+    gram: Tensor
+    cross: Tensor
+    power: Tensor
+    rows: Tensor
+
+    @classmethod
+    def of(cls, x: Tensor, y: Tensor) -> Normal:
+        """Return those of y [B, P, m] on x [B, P, n] and a constant."""
+        a = torch.cat([x, torch.ones_like(x[..., :1])], dim=2).flatten(0, 1)
+        b = y.flatten(0, 1)
+        return cls(a.T @ a, a.T @ b, b.square().sum(), torch.tensor(float(len(a))))
+
+    def solved(self, widths: list[int], ridges: tuple[float, ...]) -> Tensor:
+        """Return the weights with a ridge for each group of columns."""
+        own = [torch.full((n,), r).double() for n, r in zip(widths, ridges, strict=True)]
+        added = self.rows * torch.cat([*own, torch.full((1,), RIDGES[0]).double()])
+        return torch.linalg.solve(self.gram + added.diag(), self.cross)
+
+    def error(self, weights: Tensor) -> float:
+        """Return the sum of squared errors of weights on these data."""
+        fit = (weights * (self.gram @ weights - 2 * self.cross)).sum()
+        return float(fit + self.power)
 
 
 def sensing(model: WirelessGPT, arguments: argparse.Namespace) -> Rows:
