@@ -143,7 +143,7 @@ class _Menu:
             index = taken[None, ..., number, None].expand(len(chance), -1, -1, chance.shape[-1])
             joint = joint * chance.gather(2, index)
         by_round = torch.as_tensor(joint).mean(dim=-1)  # [rounds, B, offers]
-        odds = by_round[-1]
+        odds = prospect.at_least(by_round[-1])
         if harq is not None:
             rounds = 1 + (1 - by_round[:-1]).sum(dim=0)
             odds = torch.where(rounds * float(harq.share) <= 1 + _SURE, odds, 0.0)

@@ -104,8 +104,19 @@ class Prospect:
         if self.sounding.is_exact():
             return own
         believed = block_snr_db(_in_order(self.sounding.believed, word), cut)
-        worth = _slope(believed, met)
-        return (met - worth * believed)[self.alike] + worth * own
+        near, met = believed[self.alike], met[self.alike]
+        return met + _slopes(near, met) * (own - near)
+
+    def at_least(self, odds: Tensor) -> Tensor:
+        """Return odds [B, ...] that these probes found, less one standard error.
+
+        Counted is what they are less sure than all probes together, so that who believes something
+        leaves what statistics recommend only for what is better by more than chance.
+        """
+        if self.believed is None or self.sounding.is_exact():
+            return odds
+        doubt = 1 / self.alike.shape[1] - 1 / len(self.sounding.met)
+        return (odds - (odds * (1 - odds) * doubt).clamp_min(0).sqrt()).clamp_min(0)
 
 
 class Outlook:
@@ -154,10 +165,14 @@ class Outlook:
         return Prospect(way, believed, sounding, alike)
 
 
-def _slope(x: Tensor, y: Tensor) -> float:
-    """Return the slope of the regression of y on x, from 0 (x is worthless) to 1 (x is right)."""
-    x, y = x - x.mean(), y - y.mean()
-    return min(max(float((x * y).mean() / x.square().mean().clamp_min(1e-12)), 0.0), 1.0)
+def _slopes(x: Tensor, y: Tensor) -> Tensor:
+    """Return the slopes of the regressions of y on x, from 0 (x is worthless) to 1 (x is right).
+
+    One for each item among its own probes: [B, k, blocks] to [B, 1, 1].
+    """
+    x, y = (values - values.mean(dim=(1, 2), keepdim=True) for values in (x, y))
+    spread = x.square().mean(dim=(1, 2), keepdim=True).clamp_min(1e-12)
+    return ((x * y).mean(dim=(1, 2), keepdim=True) / spread).clamp(0, 1)
 
 
 def _in_order(noise: Tensor, word: list[int]) -> Tensor:

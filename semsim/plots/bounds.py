@@ -32,6 +32,12 @@ def name_bounds(rows: DataFrame) -> DataFrame:
     return rows.assign(transmitter=labels)
 
 
+def cbr_of(link: DataFrame) -> str:
+    """Return the CBR of a link, or the lowest and the highest, as where hybrid ARQ stops early."""
+    low, high = link["cbr"].min(), link["cbr"].max()
+    return f"{link['cbr'].mean():.4g}" if high <= low * 1.005 else f"{low:.4g} to {high:.4g}"
+
+
 def first_links(rows: DataFrame, columns: list[str]) -> tuple[list[tuple[Any, DataFrame]], str]:
     """Return the rows of each link, of LINKS at most, and a sentence where that is not all.
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from semsim.comparison.differences import TRAINING, over_trainings
 from semsim.intervals import FEW, interval_note, with_reach
-from semsim.plots.bounds import first_links, name_bounds
+from semsim.plots.bounds import cbr_of, first_links, name_bounds
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -82,7 +82,7 @@ def _pivot(rows: DataFrame, columns: list[str], title: str, names: Sequence[str]
     links, table.caption = first_links(rows, columns)
     for key, link in links:
         cells = [_cell(link[link["snr_db"] == snr], names) for snr in snrs]
-        table.add_row(*map(str, key), f"{link['cbr'].mean():.4g}", *cells)
+        table.add_row(*map(str, key), cbr_of(link), *cells)
     return table
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from semsim.files.disk import write_atomic
 from semsim.intervals import interval_note, with_reach
-from semsim.plots.bounds import first_links, name_bounds
+from semsim.plots.bounds import cbr_of, first_links, name_bounds
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -114,7 +114,7 @@ def _pivot(rows: DataFrame, swept: Sequence[str]) -> str:
     lines = ["<tr>" + "".join(f"<th>{html.escape(str(h))}</th>" for h in heads) + "</tr>"]
     links, cut = first_links(rows, columns)
     for key, link in links:
-        words = [*map(str, key), *([f"{link['cbr'].mean():.4g}"] if "cbr" in rows else [])]
+        words = [*map(str, key), *([cbr_of(link)] if "cbr" in rows else [])]
         cells = [f"<td>{html.escape(word)}</td>" for word in words]
         cells += [_cell(link[link["snr_db"] == snr]) for snr in snrs]
         lines.append("<tr>" + "".join(cells) + "</tr>")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,14 +11,19 @@ import torch
 from torch import Tensor
 
 from channels.awgn import AWGN
-from channels.base import Channel
+from channels.base import CSI, Channel
 from channels.csi import CSISource, FeedbackCSI, MismatchedCSI, NoCSI, PerfectCSI, PilotCSI
 from channels.fading import Rayleigh
 from channels.interference import Interference
 from channels.ofdm import TDL
-from semsim.codecs.outlook import Outlook
+from semsim.codecs.outlook import Outlook, Prospect
 from semsim.codecs.separate import SeparateLink, SeparateTransmitter
+from semsim.codecs.sounding import Sounding
+from semsim.phy.bler import waterfall
 from semsim.phy.frontend import LMMSE, SVD
+from semsim.phy.ldpc import segment
+from semsim.phy.mcs import mcs_by_index
+from semsim.phy.rank import ways
 from semsim.seeds import stream
 from semsim.types import Transmission
 
@@ -97,6 +103,7 @@ def test_feedback_is_never_worse_than_none_and_grows_into_perfect_knowledge(
         (PilotCSI(1), Rayleigh()),
         (PilotCSI(2, "lmmse"), Rayleigh(num_tx=2, num_rx=2)),
         (MismatchedCSI(), Rayleigh()),
+        (MismatchedCSI(), Rayleigh(num_tx=2, num_rx=2)),  # its belief decides the powers
     ],
 )
 def test_late_estimated_or_wrong_knowledge_is_never_worse_than_none(
@@ -126,6 +133,38 @@ def test_images_arrive_as_often_as_the_transmitter_expects(
     spread = (sent.notes["odds"] * (1 - sent.notes["odds"])).sum().sqrt() / ITEMS
     # the forecast itself comes from a few hundred probes: 0.04 beside the sampling of the items
     assert abs(float(error.mean())) < 4 * float(spread) + 0.04
+
+
+def prospect(believed: Tensor, met: Tensor, own: float, alike: Tensor) -> Prospect:
+    """Return what one item that believes ``own`` expects of these probes, [M], all in dB."""
+    noise = [10 ** (-snr_db / 10)[:, None, None] for snr_db in (believed, met)]
+    way = ways(LMMSE(), CSI(None, torch.ones(1)), 1, 1)[0]
+    return Prospect(way, torch.full((1, 1, 1), 10 ** (-own / 10)), Sounding(*noise), alike[None])
+
+
+def test_a_belief_is_worth_what_it_is_among_those_alike() -> None:
+    """Silent streams are foreseen exactly; that says nothing of the others."""
+    believed, met = 10 + 10 * torch.rand(2, 400, generator=stream(0, "apart"))
+    quiet = torch.full((400,), -60.0)
+    apart = torch.cat([quiet, believed]), torch.cat([quiet, met])
+    cut = segment(512, mcs_by_index(15))
+    met_by = float((met > waterfall(15, cut.coded)[0]).double().mean())
+    for own in (10.0, 20.0):  # by chance a slope of 0.05 is found, one sigma: 0.25 dB, 0.025
+        alike = prospect(*apart, own, torch.arange(400, 800))
+        assert abs(float(alike.arrives([0], [cut]).mean()) - met_by) < 0.1
+
+
+def test_a_belief_must_promise_more_than_statistics_by_more_than_chance() -> None:
+    met = 20 * torch.rand(400, generator=stream(0, "doubt"))
+    believed = met + torch.rand(400, generator=stream(0, "error"))
+    odds = torch.tensor([[0.0, 0.9, 1.0]], dtype=torch.float64)
+    alike = prospect(believed, met, 10.0, torch.arange(100))
+    error = math.sqrt(0.9 * 0.1 * (1 / 100 - 1 / 400))
+    torch.testing.assert_close(alike.at_least(odds), odds - error * (odds == 0.9))
+    every = prospect(believed, met, 10.0, torch.arange(400))
+    exact = prospect(met, met, 10.0, torch.arange(1))
+    for sure in (every, exact, replace(alike, believed=None)):
+        torch.testing.assert_close(sure.at_least(odds), odds)
 
 
 def test_worthless_knowledge_ends_in_the_statistical_choice() -> None:

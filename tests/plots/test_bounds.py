@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 
 from semsim.codecs.limits import NAMES
-from semsim.plots.bounds import name_bounds
+from semsim.plots.bounds import cbr_of, name_bounds
 from semsim.sweep.sweep import run
 
 
@@ -61,3 +61,9 @@ def test_rows_of_a_run_say_which_bound(tmp_path: Path) -> None:
     text = (tmp_path / "out" / "report.html").read_text()
     assert "JPEG: one rate for all draws" in text
     assert "short: one rate for all draws, normal approximation" in text
+
+
+def test_a_cbr_that_depends_on_the_snr_is_shown_as_a_range() -> None:
+    spent = pd.DataFrame({"cbr": [0.0933, 0.1483, 0.155]})  # hybrid ARQ at three SNRs
+    assert cbr_of(spent) == "0.0933 to 0.155"
+    assert cbr_of(spent.assign(cbr=1 / 6)) == "0.1667"
