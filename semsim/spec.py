@@ -66,8 +66,8 @@ _NESTED: dict[Any, str] = {
 class Part(BaseModel):
     """One part as it is written.
 
-    An option that the class lists in its ``later_options`` is dumped only where it is set, so that
-    scenarios without it keep the hash, and with it the results, that they had before.
+    An option that the class lists in its ``later_options`` is dumped only where it is not the
+    default, so that scenarios without it keep the hash, and with it the results, that they had.
     """
 
     model_config = CLOSED
@@ -76,8 +76,12 @@ class Part(BaseModel):
     @pydantic.model_serializer(mode="wrap")
     def _as_before(self, rest: pydantic.SerializerFunctionWrapHandler) -> dict[str, Any]:
         dumped: dict[str, Any] = rest(self)
-        unset = {name for name in self.later_options if dumped.get(name) is None}
-        return {name: value for name, value in dumped.items() if name not in unset}
+        fields = type(self).model_fields
+        return {
+            name: value
+            for name, value in dumped.items()
+            if name not in self.later_options or value != fields[name].default
+        }
 
 
 def resolve(family: str, kind: str) -> Callable[..., object]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from fractions import Fraction
-from typing import Any, Literal, get_args
+from typing import Any, ClassVar, Literal, get_args
 
 import torch
 from torch import Tensor
@@ -45,6 +45,7 @@ class _Codec(LatentCodec):
     """What both ends must agree on: the arguments, checked, and the latent's shape."""
 
     kind = "swin_jscc"
+    later_options: ClassVar = ("num_streams",)
     spec: dict[str, Any]
 
     def __init__(

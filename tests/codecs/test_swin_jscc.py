@@ -17,6 +17,7 @@ from semsim.codecs.swin_jscc import SwinReceiver, SwinTransmitter
 from semsim.metrics.image import PSNR
 from semsim.payloads.synthetic import Synthetic
 from semsim.phy.frontend import SVD, ZF
+from semsim.scenario.scenario import Scenario
 
 SMALL = {"widths": (32,), "depths": (1,), "decoder_depths": (2,), "window": 4}
 KINDS = [
@@ -271,3 +272,13 @@ def test_a_sweep_computes_the_features_once_and_gets_the_same_digits() -> None:
     assert len(calls) == 1
     alone = evaluate(link, Synthetic(count=4, size=32), snr_db=[10.0], **arguments)
     assert together[1]["value"] == alone[0]["value"]
+
+
+def test_an_option_that_came_later_leaves_old_hashes_alone() -> None:
+    link = {"payload": "synthetic", "channel": "awgn", "metrics": ["psnr"], "snr_db": [3]}
+
+    def uid(**later: object) -> str:
+        codec = {"kind": "swin_jscc", "weights": "swin-cifar-1-6", **later}
+        return Scenario.parse({**link, "transmitter": codec}).points()[0].scenario.uid(3.0)
+
+    assert uid() == uid(num_streams=1) != uid(num_streams=2)
