@@ -195,7 +195,9 @@ def taught(features: Any, arguments: argparse.Namespace) -> Path:
     pairs = [payload[i] for i in range(len(payload))]  # in order, for blocks are drawn together
     drawn = TensorDataset(*(torch.stack(part) for part in zip(*pairs, strict=True)))
     torch.manual_seed(0)
-    task = EstimateChannel(arguments.model, features=features, head="rescnn", pairs=1)
+    task = EstimateChannel(
+        arguments.model, features=features, head="rescnn", pairs=1, relative_to="source"
+    )
     spec = TrainSpec(
         steps=arguments.steps, batch_size=16, lr=3e-3, optimiser="muon", precision="bf16",
         ema=0.98, flip=False,

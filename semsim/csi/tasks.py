@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from typing import Any, Literal, get_args
+from typing import Any, ClassVar, Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -108,9 +108,14 @@ class EstimateChannel(_OfEncoder):
             slots and subcarriers, see :class:`semsim.csi.heads.ResCNN`.
         pairs: antenna pairs S of the channels, which ``rescnn`` has to know.
         weights: encoder and head as an earlier training left them.
+        relative_to: what the loss divides an item's error by: its power where null, which is ruled
+            by low SNR and by items in a fade; ``source``, by the error of a source that is an
+            estimate, such as payload ``pilot_estimates`` has, so that each item counts alike. For
+            csi.rx learned take ``source``.
     """
 
     metric = "channel_nmse"
+    later_options: ClassVar = ("relative_to",)
 
     def __init__(
         self,
@@ -124,8 +129,11 @@ class EstimateChannel(_OfEncoder):
         head: Literal["linear", "blocks", "rescnn"] = "linear",
         pairs: int | None = None,
         weights: str | None = None,
+        relative_to: Literal["source"] | None = None,
     ) -> None:
         super().__init__()
+        check_choice("relative_to", relative_to, (None, "source"))
+        self.relative_to = relative_to
         model = encoder_of(encoder, size)
         self._take(
             model, _estimator_head(model, features, head, pairs), features,
@@ -146,9 +154,16 @@ class EstimateChannel(_OfEncoder):
         return parts(unpatchify(told, tuple(h.shape[1:]), net.encoder.patch))  # type: ignore[arg-type]
 
     def loss(self, output: Tensor, source: Tensor, target: Tensor) -> Tensor:
-        """Return the mean over items of error power over power, a scalar."""
+        """Return the mean over items of error power over power, or over the source's error."""
+        whole = target if self.relative_to is None else source - target
+        power = whole.square().flatten(1).sum(dim=1)
+        if self.relative_to is not None and not bool(power.all()):
+            raise ValueError(
+                "relative_to: source needs a payload whose source is an estimate of its target, "
+                "such as pilot_estimates, and here they are equal; leave relative_to out"
+            )
         error = (output - target).square().flatten(1).sum(dim=1)
-        return (error / target.square().flatten(1).sum(dim=1)).mean()
+        return (error / power).mean()
 
 
 def estimator_of(weights: str) -> EstimateChannel:
@@ -166,6 +181,7 @@ def estimator_of(weights: str) -> EstimateChannel:
     model, features, pairs = WirelessGPT(**spec["encoder"]), spec["features"], spec.get("pairs")
     task = EstimateChannel.__new__(EstimateChannel)
     Task.__init__(task)
+    task.relative_to = None
     task._take(
         model, _estimator_head(model, features, spec["head"], pairs), features,
         {"task": "estimate", "head": spec["head"], "pairs": pairs},

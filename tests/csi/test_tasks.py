@@ -263,3 +263,17 @@ def test_a_task_refuses_what_is_no_channel(features: Any) -> None:
         spoiled[1] = value
         with pytest.raises(ValueError, match=says):
             task(parts(spoiled))
+
+
+def test_an_estimator_s_loss_can_be_over_the_source_s_error() -> None:
+    """Half of each item's error is left, whatever its power: a quarter of the error power."""
+    task = EstimateChannel(size="tiny", relative_to="source")
+    target = torch.randn(3, 4, 2, 4, 4, generator=stream(1, "h"))
+    error = torch.randn(3, 4, 2, 4, 4, generator=stream(1, "e"))
+    error = error * torch.tensor([0.01, 1.0, 100.0]).view(3, 1, 1, 1, 1)
+    loss = task.loss(target + error / 2, target + error, target)
+    assert float(loss) == pytest.approx(0.25, rel=1e-3)  # of float32, where the error is small
+    with pytest.raises(ValueError, match="here they are equal; leave relative_to out"):
+        task.loss(target, target, target)
+    with pytest.raises(ValueError, match="relative_to is one of"):
+        EstimateChannel(size="tiny", relative_to="power")
