@@ -13,7 +13,7 @@ from torch import Tensor
 
 from channels.base import CSI, ChannelState
 from channels.blocks import block_means, per_use
-from channels.checks import check_choice, check_count, check_finite, check_positive
+from channels.checks import check_choice, check_count, check_positive, check_range
 from channels.csi import FeedbackCSI, Overhead
 from channels.grid import SLOT
 from channels.streams import beside, gains_by_use
@@ -51,11 +51,12 @@ class PredictedCSI(FeedbackCSI):
         order: reports that ``ar`` weighs.
         model: weights of WirelessGPT: a name, or task.safetensors of a training of ``fill_in``.
         bits: bits per real coefficient; None reports floats.
-        report_snr_db: SNR of the pilots that the reports rest on, in dB: each reported gain errs by
-            CN(0, 1 / SNR), whatever the link's own SNR is, and every ``by`` hears the same. Each
-            slot of an item has errors of its own. ``kalman`` knows their power, ``ar`` is fitted to
-            reports as noisy as those it weighs. None reports what the receiver believes: the truth
-            with csi.rx perfect, and an estimate at the link's SNR with pilots or dmrs.
+        report_snr_db: SNR of the pilots that the reports rest on, in dB, from -200 to 200: each
+            reported gain is the true one and an error CN(0, 1 / SNR), whatever the link's own SNR
+            and csi.rx are, and every ``by`` hears the same. Each slot of an item has errors of its
+            own. ``kalman`` knows their power (with ``bits`` it finds that of both errors itself),
+            ``ar`` is fitted to reports as noisy as those it weighs. None reports what the receiver
+            believes: the truth with csi.rx perfect, an estimate at the link's SNR with pilots.
     """
 
     later_options: ClassVar = ("report_snr_db",)
@@ -95,7 +96,8 @@ class PredictedCSI(FeedbackCSI):
                 "of a training of fill_in, or leave model out"
             )
         if report_snr_db is not None:
-            check_finite("report_snr_db", report_snr_db, "leave it out for reports without noise")
+            hint = "leave it out for reports without noise"
+            check_range("report_snr_db", report_snr_db, low=-200, high=200, hint=hint)
         self.report_snr_db = report_snr_db
         self.network = None
         if model is not None:
@@ -142,11 +144,11 @@ class PredictedCSI(FeedbackCSI):
         seed: Callable[[float], torch.Generator],
         age_s: float,
     ) -> CSI:
-        """Return what the receiver knew, with the noise of the pilots that it reports of."""
+        """Return what the receiver knew, its own estimate of h replaced by that of the reports."""
         csi = past(age_s)
         if csi.h is None:
             return csi
-        h = block_means(replace(state, h=csi.h))
+        h = block_means(state.earlier(age_s))
         error = gains_by_use(tuple(h.shape[:3]), h.shape[3], seed(age_s)).to(h.dtype)
         return replace(csi, h=per_use(h + self._noise() ** 0.5 * error, state))
 
@@ -171,7 +173,7 @@ class PredictedCSI(FeedbackCSI):
             return own_autoregression(h, self.horizon, self.order)
         if self.by == "kalman":
             known = None
-            if self.report_snr_db is not None:
+            if self.report_snr_db is not None and self.bits is None:
                 known = torch.full((len(h),), self._noise(), device=h.device)
             return kalman(h, self.horizon, n0=known, order=self.reports)
         assert self.network is not None  # for mypy: by wirelessgpt has one

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from channels.base import CSI, Channel, ChannelState
 from channels.blocks import block_means
-from channels.csi import FeedbackCSI, PerfectCSI, remember
+from channels.csi import CSISource, FeedbackCSI, PerfectCSI, PilotCSI, remember
+from channels.dmrs import DmrsCSI
 from channels.fading import Rayleigh
 from channels.ofdm import CDL, TDL
 from semsim import Scenario, zoo
@@ -37,11 +38,13 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(zoo.export_parts(path, dict(FillIn("tiny").named_children())))
 
 
-def told(source: FeedbackCSI, name: str, batch: int = 3) -> tuple[CSI, ChannelState]:
+def told(
+    source: FeedbackCSI, name: str, batch: int = 3, rx: CSISource | None = None, noise: float = 0.1
+) -> tuple[CSI, ChannelState]:
     channel, uses = CHANNELS[name]
-    state, n0 = channel.draw(batch, uses, stream(1, "h")), torch.full((batch,), 0.1)
-    perfect = PerfectCSI()
-    received = remember(perfect, perfect(state, n0, stream(1, "rx")), state, n0, stream(1, "rx"))
+    state, n0 = channel.draw(batch, uses, stream(1, "h")), torch.full((batch,), noise)
+    rx = rx or PerfectCSI()
+    received = remember(rx, rx(state, n0, stream(1, "rx")), state, n0, stream(1, "rx"))
     return source(state, n0, stream(1, "tx"), received), state
 
 
@@ -98,8 +101,21 @@ def test_a_perfect_model_tells_each_block_s_own_future(weights: str) -> None:
     torch.testing.assert_close(csi.h, fresh.h)
 
 
-def test_every_predictor_hears_the_same_noisy_reports(weights: str) -> None:
-    """Errors are those that were asked for, of each report its own, and no predictor moves them."""
+RECEIVERS: dict[str, tuple[CSISource, str]] = {
+    "perfect": (PerfectCSI(), "grid"),
+    "pilots": (PilotCSI(), "flat"),
+    "dmrs": (DmrsCSI(), "grid"),
+}
+
+
+@pytest.mark.parametrize("rx", RECEIVERS)
+def test_every_predictor_hears_the_same_noisy_reports(rx: str, weights: str) -> None:
+    """Errors are those that were asked for, whatever the receiver's own are at 0 dB.
+
+    Each report has errors of its own, and no predictor moves them. |e|^2 deviates by as much as its
+    mean is, and so does a product of two errors.
+    """
+    receiver, name = RECEIVERS[rx]
     heard = {}
     for by, model in (("hold", None), ("ar", None), ("kalman", None), ("wirelessgpt", weights)):
         source = PredictedCSI(1e-3, by, model=model, reports=8, report_snr_db=10.0)
@@ -111,17 +127,16 @@ def test_every_predictor_hears_the_same_noisy_reports(weights: str) -> None:
             return came
 
         source.report = spied
-        told(source, "grid", batch=12)
+        told(source, name, batch=24, rx=receiver, noise=1.0)
     for by in ("ar", "kalman", "wirelessgpt"):
         assert len(heard[by]) == 8
         assert torch.equal(heard[by][0], heard["hold"][0])
         assert all(torch.equal(a, b) for a, b in zip(heard[by], heard["ar"], strict=True))
-    channel, uses = CHANNELS["grid"]
-    state = channel.draw(12, uses, stream(1, "h"))
+    channel, uses = CHANNELS[name]
+    state = channel.draw(24, uses, stream(1, "h"))
     truth = [block_means(state.earlier(1e-3 + k * 0.5e-3)) for k in range(8)]
     errors = torch.stack([a - b for a, b in zip(heard["ar"], truth, strict=True)])
-    count = errors.numel()
-    assert abs(errors.abs().square().mean() - 0.1) < 5 * 0.1 / count**0.5
+    assert abs(errors.abs().square().mean() - 0.1) < 5 * 0.1 / errors.numel() ** 0.5
     flat = errors.flatten(1)
     alike = (flat @ flat.mH).abs() / (0.1 * flat.shape[1])
     assert (alike - torch.eye(8)).abs().max() < 6 / flat.shape[1] ** 0.5
@@ -145,9 +160,12 @@ def test_the_kalman_filter_is_told_of_the_noise(monkeypatch: pytest.MonkeyPatch)
 
     monkeypatch.setattr("semsim.csi.predicted.kalman", spy)
     told(PredictedCSI(1e-3, "kalman", report_snr_db=10.0), "flat")
+    told(PredictedCSI(1e-3, "kalman", report_snr_db=10.0), "flat", rx=PilotCSI(), noise=1.0)
     told(PredictedCSI(1e-3, "kalman"), "flat")
-    torch.testing.assert_close(told_of[0], torch.full((3,), 0.1))
-    assert told_of[1] is None
+    told(PredictedCSI(1e-3, "kalman", report_snr_db=10.0, bits=3), "flat")
+    for noise in told_of[:2]:
+        torch.testing.assert_close(noise, torch.full((3,), 0.1))
+    assert told_of[2:] == [None, None]  # of the quantiser's error too, which is not white
 
 
 def test_an_option_that_came_later_leaves_other_hashes_alone() -> None:
@@ -236,7 +254,8 @@ sweep:
         ({"delay_s": 1e-3, "by": "wirelessgpt"}, "model goes with by: wirelessgpt"),
         ({"delay_s": 1e-3, "model": "x"}, "leave model out"),
         ({"delay_s": 1e-3, "by": "hope"}, "by is one of"),
-        ({"delay_s": 1e-3, "report_snr_db": math.inf}, "report_snr_db is a finite number, got inf"),
+        ({"delay_s": 1e-3, "report_snr_db": math.inf}, "lies in .-200, 200., got inf; leave it"),
+        ({"delay_s": 1e-3, "report_snr_db": -400}, "report_snr_db lies in .-200, 200., got -400"),
         ({"delay_s": 1e-3, "by": "wirelessgpt", "model": "resnet-cifar10"}, "no WirelessGPT"),
     ],
 )
