@@ -193,3 +193,5 @@ def check_ends(transmitter: Transmitter, receiver: Receiver | None) -> None:
             f"{type(transmitter).__name__} brings both ends and takes no receiver, got "
             f"{type(receiver).__name__}; leave receiver out"
         )
+    if receiver is not None:
+        receiver.check_transmitter(transmitter)

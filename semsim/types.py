@@ -244,6 +244,9 @@ class Receiver(End):
     reads_side_info: bool = False  #: True where ``forward`` takes ``side_info`` as well
     freezes_transmitter: bool = False  #: True where a link's training leaves the transmitter alone
 
+    def check_transmitter(self, transmitter: Transmitter) -> None:
+        """Refuse, by a ValueError, a transmitter whose symbols this end would misread."""
+
     def forward(
         self,
         y: Tensor,

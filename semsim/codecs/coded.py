@@ -8,23 +8,30 @@ import torch
 from torch import Tensor, nn
 
 from channels.base import CSI
+from semsim.codecs.symbols import check_equalised, check_same
 from semsim.phy.ldpc import Segmentation, ldpc_demodulate, ldpc_modulate, segment
 from semsim.phy.mcs import mcs_by_index
 from semsim.phy.qam import qam_map
 from semsim.types import End, Receiver, Transmitter
 
+SHORTEST_CRC = 16  #: bits, of a message of one short block
+
 
 class _Coded(End):
     def __init__(self, mcs: int = 2) -> None:
         super().__init__()
-        self.mcs = mcs
         self._row = mcs_by_index(mcs)
+        self.mcs = mcs
 
     def plan(self, length: int) -> tuple[int, Segmentation]:
         """Return the fewest symbols whose code blocks hold so many bits, and the blocks."""
-        count = math.ceil(length / self._row.efficiency)
+        each = self._row.efficiency
+        count = math.ceil((length + SHORTEST_CRC) / each)  # rounding and further CRCs come on top
         while (plan := segment(count, self._row)).payload < length:
-            count += max(1, math.floor((length - plan.payload) / self._row.efficiency))
+            # rounding may give back a bit of each block, and a symbol of each but the first
+            missing = length - plan.payload - plan.blocks
+            sure = math.floor(missing / each) - plan.blocks + 1
+            count += max(1, sure) if plan.blocks else 1
         return count, plan
 
 
@@ -50,7 +57,7 @@ class CodedTransmitter(_Coded, Transmitter):
 
     def forward(self, source: Tensor, csi: CSI, generator: torch.Generator | None = None) -> Tensor:
         """Return symbols [B, 1, symbols] for bits [B, K], 0 or 1; unit power in expectation."""
-        count, plan = self.plan(source.shape[1])
+        count, plan = self.num_symbols(tuple(source.shape[1:])), self.plan(source.shape[1])[1]
         filled = nn.functional.pad(source, (0, plan.payload - source.shape[1]))
         blocks = filled.reshape(len(source) * plan.blocks, -1)
         symbols = ldpc_modulate(blocks, plan).reshape(len(source), -1)
@@ -66,6 +73,11 @@ class CodedReceiver(_Coded, Receiver):
         mcs: as sent.
     """
 
+    def check_transmitter(self, transmitter: Transmitter) -> None:
+        """Refuse bits that were coded in another way."""
+        if isinstance(transmitter, CodedTransmitter):
+            check_same("mcs", transmitter.mcs, self.mcs)
+
     def forward(
         self,
         y: Tensor,
@@ -74,7 +86,8 @@ class CodedReceiver(_Coded, Receiver):
         generator: torch.Generator | None = None,
     ) -> Tensor:
         """Return bits [B, K], 0 or 1."""
-        plan = self.plan(shape[0])[1]
+        count, plan = self.plan(shape[0])
+        check_equalised("coded", y, csi, count, shape)
         used = plan.blocks * plan.symbols_per_block
         n0 = csi.n0.reshape(len(y), 1, -1).expand(-1, -1, y.shape[-1])
         received, noise = (p[:, 0, :used].reshape(-1, plan.symbols_per_block) for p in (y, n0))

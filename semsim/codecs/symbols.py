@@ -53,6 +53,15 @@ def check_equalised(kind: str, y: Tensor, csi: CSI, symbols: int, shape: tuple[i
         )
 
 
+def check_same(name: str, sent: object, read: object) -> None:
+    """Raise ValueError unless both ends of a link have the same value of an argument."""
+    if sent != read:
+        raise ValueError(
+            f"{name} is the same at both ends, got {sent!r} at the transmitter and {read!r} at the "
+            "receiver; write it at the transmitter alone, or both alike in Python"
+        )
+
+
 def shown(image: Tensor, shape: tuple[int, ...], *, training: bool) -> Tensor:
     """Return an image without its padding; clamped to [0, 1] unless training."""
     image = image[..., : shape[1], : shape[2]]

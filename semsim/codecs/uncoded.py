@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from channels.base import CSI
+from semsim.codecs.symbols import check_equalised, check_same
 from semsim.phy.qam import qam_map, qam_nearest
 from semsim.types import End, Receiver, Transmitter
 
@@ -16,6 +17,10 @@ class _Uncoded(End):
     def __init__(self, bits_per_symbol: Literal[2, 4, 6, 8] = 2) -> None:
         super().__init__()
         self.bits_per_symbol = bits_per_symbol
+
+    def symbols(self, length: int) -> int:
+        """Return how many symbols so many bits fill."""
+        return -(-length // self.bits_per_symbol)
 
 
 class UncodedTransmitter(_Uncoded, Transmitter):
@@ -34,11 +39,11 @@ class UncodedTransmitter(_Uncoded, Transmitter):
             raise ValueError(
                 f"uncoded sends bits, [K] per item, got {list(shape)}; use payload bits"
             )
-        return -(-shape[0] // self.bits_per_symbol)
+        return self.symbols(shape[0])
 
     def forward(self, source: Tensor, csi: CSI, generator: torch.Generator | None = None) -> Tensor:
         """Return symbols [B, 1, K / m] for bits [B, K], 0 or 1; unit power in expectation."""
-        missing = -source.shape[1] % self.bits_per_symbol
+        missing = self.num_symbols(tuple(source.shape[1:])) * self.bits_per_symbol - source.shape[1]
         return qam_map(nn.functional.pad(source, (0, missing)), self.bits_per_symbol)[:, None]
 
 
@@ -49,6 +54,11 @@ class UncodedReceiver(_Uncoded, Receiver):
         bits_per_symbol: as sent.
     """
 
+    def check_transmitter(self, transmitter: Transmitter) -> None:
+        """Refuse bits on another constellation."""
+        if isinstance(transmitter, UncodedTransmitter):
+            check_same("bits_per_symbol", transmitter.bits_per_symbol, self.bits_per_symbol)
+
     def forward(
         self,
         y: Tensor,
@@ -57,4 +67,5 @@ class UncodedReceiver(_Uncoded, Receiver):
         generator: torch.Generator | None = None,
     ) -> Tensor:
         """Return bits [B, K], 0 or 1."""
+        check_equalised("uncoded", y, csi, self.symbols(shape[0]), shape)
         return qam_nearest(y[:, 0], self.bits_per_symbol)[:, : shape[0]]

@@ -45,9 +45,10 @@ MCS_TABLE: dict[int, MCS] = {
 
 def mcs_by_index(index: int) -> MCS:
     """Return a row of the table; ValueError names the rows there are."""
-    if index not in MCS_TABLE:
+    whole = isinstance(index, int) and not isinstance(index, bool)
+    if not whole or index not in MCS_TABLE:
         raise ValueError(
-            f"no MCS {index}: the rows are {min(MCS_TABLE)} to {max(MCS_TABLE)} "
-            "(3GPP TS 38.214, table 5.1.3.1-2)"
+            "mcs is a row of 3GPP TS 38.214, table 5.1.3.1-2, a whole number from "
+            f"{min(MCS_TABLE)} to {max(MCS_TABLE)}, got {index!r}; 2 is QPSK at rate 0.30"
         )
     return MCS_TABLE[index]
