@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from channels.base import CSI, ChannelState
 from channels.csi import CSISource, Overhead
-from semsim.csi.patches import SPAN
+from semsim.csi.patches import spans
 from semsim.csi.tasks import estimator_of
 from semsim.payloads.channels import joined, parts
 from semsim.payloads.pilot_estimates import off_grid, on_grid
@@ -22,9 +22,9 @@ class LearnedCSI(nn.Module):
 
     Pilots and their cost are those of ``of``; so is the noise that is believed, with the error of
     its estimate. What the network changes in that error is not estimated anew: it is smaller where
-    the network was trained, and may be larger elsewhere. It sees 252 OFDM symbols at once;
-    train it on items (``symbols``) as long as those of the link, or of 252: what it learns of one
-    slot makes an item of several worse.
+    the network was trained, and may be larger elsewhere. It sees 252 OFDM symbols at
+    once, and of more as few and as equal parts as may be; train it on items (``symbols``) as long
+    as those of the link, or of 252: what it learns of one slot makes an item of several worse.
 
     Args:
         of: the source, such as dmrs, over an OFDM grid.
@@ -54,8 +54,9 @@ class LearnedCSI(nn.Module):
         width, uses = state.grid.subcarriers, csi.h.shape[-1]
         over = -uses % width  # of the last symbol
         h = torch.nn.functional.pad(csi.h.to(torch.complex64), (0, over))
-        spans = [self.network(parts(some)) for some in on_grid(h, width).split(SPAN, dim=1)]
-        told = off_grid(joined(torch.cat(spans, dim=1)), csi.h.shape[1])[..., :uses]
+        grid = on_grid(h, width)
+        seen = [self.network(parts(some)) for some in grid.split(spans(grid.shape[1]), dim=1)]
+        told = off_grid(joined(torch.cat(seen, dim=1)), csi.h.shape[1])[..., :uses]
         return replace(csi, h=told.to(csi.h.dtype))
 
     def overhead(self, state: ChannelState, uses: int, num_tx: int) -> Overhead:

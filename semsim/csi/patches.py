@@ -15,8 +15,8 @@ from torch.nn import functional as F
 Hiding = Literal["random", "time", "frequency", "space"]
 
 
-#: slots that an encoder in a link sees at once, 18 slots of 14 OFDM symbols and 63 patches of 4
-SPAN = 252
+SPAN = 252  #: OFDM symbols that an encoder in a link sees at once, 18 slots of 14
+WHOLE = 28  #: symbols of two slots, which are seven patches of 4
 
 
 class PatchGrid(NamedTuple):
@@ -30,6 +30,16 @@ class PatchGrid(NamedTuple):
     def total(self) -> int:
         """P, all of them."""
         return math.prod(self)
+
+
+def spans(symbols: int) -> list[int]:
+    """Return the sizes of the parts that an encoder sees of so many symbols, as equal as may be.
+
+    Of what is more than one part all but the last are whole slots and patches.
+    """
+    parts = -(-symbols // SPAN)
+    size = -(-symbols // (parts * WHOLE)) * WHOLE if parts > 1 else symbols
+    return [min(size, symbols - at) for at in range(0, symbols, size)]
 
 
 def grid_of(shape: tuple[int, int, int], patch: tuple[int, int, int]) -> PatchGrid:

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from channels.base import CSI, ChannelState
 from channels.checks import check_count
 from semsim.csi.adapt import encoder_of
-from semsim.csi.patches import SPAN
+from semsim.csi.patches import spans
 from semsim.nn.snr import snr_number
 from semsim.payloads.pilot_estimates import on_grid
 
@@ -25,8 +25,9 @@ class ChannelVector(nn.Module):
 
     The encoder is frozen and stays where its weights are: it is no part of this module's own. The
     SNR is that behind the front end, as a codec has it that is told of nothing else. Of a channel
-    of many slots the encoder sees 252 at once, and what it makes of them is averaged. A channel
-    without any power, such as that of a lost packet, is told by zeros and its SNR.
+    of many OFDM symbols the encoder sees up to 252 at once, and what it makes of them is averaged
+    over the uses. A channel without any power, such as that of a lost packet, is told by zeros and
+    its SNR.
 
     Args:
         weights: of WirelessGPT: a name, or task.safetensors of a training of ``fill_in``.
@@ -74,15 +75,12 @@ class ChannelVector(nn.Module):
 
     def _encoded(self, h: Tensor, valid: Tensor | None) -> tuple[Tensor, Tensor]:
         """Return the mean of z [B, d] and log10 of the gain [B]; zeros and -inf where h is zero."""
-        slots = h.shape[1]
-        if slots > SPAN:
-            spans = range(0, slots, SPAN)
-            own = [None if valid is None else valid[:, at : at + SPAN] for at in spans]
-            parts = [
-                self._encoded(part, known)
-                for part, known in zip(h.split(SPAN, dim=1), own, strict=True)
-            ]
-            share = h.new_tensor([min(SPAN, slots - at) / slots for at in spans]).real
+        sizes = spans(h.shape[1])
+        if len(sizes) > 1:
+            known = torch.ones_like(h, dtype=torch.bool) if valid is None else valid
+            own = known.split(sizes, dim=1)
+            parts = [self._encoded(*some) for some in zip(h.split(sizes, dim=1), own, strict=True)]
+            share = torch.stack([part.sum() for part in own]).to(h.real.dtype) / known.sum()
             wholes, gains = (torch.stack(found, dim=-1) for found in zip(*parts, strict=True))
             return (wholes * share).sum(dim=-1), 0.5 * (100**gains * share).sum(dim=-1).log10()
         lost = ~h.flatten(1).any(dim=1)

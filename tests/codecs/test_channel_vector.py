@@ -14,6 +14,7 @@ from channels.fading import Rayleigh
 from channels.ofdm import TDL
 from semsim import Link, Scenario, spec, zoo
 from semsim.codecs.deepjscc import DeepJSCCReceiver, DeepJSCCTransmitter
+from semsim.csi.patches import spans
 from semsim.csi.pretrain import FillIn
 from semsim.csi.vector import ChannelVector
 from semsim.mistakes import SpecError
@@ -73,20 +74,35 @@ def test_another_noise_changes_the_symbols(weights: str) -> None:
 def test_of_many_slots_so_many_are_seen_at_once(
     weights: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """20 slots of 16 subcarriers in spans of 8: the mean over slots, and the mean power."""
-    monkeypatch.setattr("semsim.csi.vector.SPAN", 8)
+    """20 symbols of 16 subcarriers in parts of 8, 8 and 4: means over the uses that are there.
+
+    Of an item whose last symbol is not full the last part counts 61 uses of 317, not 64 of 320.
+    """
+    monkeypatch.setattr("semsim.csi.patches.SPAN", 8)
+    monkeypatch.setattr("semsim.csi.patches.WHOLE", 4)
     vector, h = ChannelVector(weights, 16), gains("long", 20 * 16)
     (encoder,) = vector._frozen
-    grid = on_grid(h, 16)
-    with torch.no_grad():
-        each = [encoder.encode(part) for part in grid.split(8, dim=1)]
-        whole, log_gain = vector._encoded(grid, None)
-    expected = sum(w * one.whole for w, one in zip((0.4, 0.4, 0.2), each, strict=True))
-    torch.testing.assert_close(whole, expected)
-    power = grid.abs().square().mean(dim=(1, 2, 3))
-    torch.testing.assert_close(log_gain, 0.5 * power.log10())
-    cut = vector(CSI(h[..., :-3], torch.ones(2)))  # the last symbol is not full
-    assert cut.isfinite().all()
+    for missing in (0, 3):
+        uses = 320 - missing
+        grid, valid = vector._snapshots(h[..., :uses])
+        known = [None] * 3 if valid is None else valid.split((8, 8, 4), dim=1)
+        with torch.no_grad():
+            seen = zip(grid.split((8, 8, 4), dim=1), known, strict=True)
+            each = [encoder.encode(part, valid=own) for part, own in seen]
+            whole, log_gain = vector._encoded(grid, valid)
+        shares = (128 / uses, 128 / uses, (64 - missing) / uses)
+        expected = sum(w * one.whole for w, one in zip(shares, each, strict=True))
+        torch.testing.assert_close(whole, expected)
+        power = h[..., :uses].abs().square().mean(dim=(1, 2, 3))
+        torch.testing.assert_close(log_gain, 0.5 * power.log10())
+
+
+@pytest.mark.parametrize(
+    ("symbols", "sizes"),
+    [(1, [1]), (252, [252]), (253, [140, 113]), (504, [252, 252]), (505, [196, 196, 113])],
+)
+def test_an_encoder_sees_whole_slots_and_no_lone_symbol(symbols: int, sizes: list[int]) -> None:
+    assert spans(symbols) == sizes
 
 
 def test_a_lost_packet_is_told_by_zeros(weights: str) -> None:

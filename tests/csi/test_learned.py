@@ -57,10 +57,12 @@ def test_the_network_betters_each_element_in_its_place(uses: int, weights: str) 
 def test_of_many_symbols_so_many_are_seen_at_once(
     weights: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("semsim.csi.learned.SPAN", 8)
+    """20 symbols in parts of at most 16 that are whole by 4: 12 and 8, never 16 and a lone 4."""
+    monkeypatch.setattr("semsim.csi.patches.SPAN", 16)
+    monkeypatch.setattr("semsim.csi.patches.WHOLE", 4)
     learned, state = LearnedCSI(PerfectCSI(), weights), CHANNEL.draw(2, 20 * 12, stream(1, "h"))
     task = learned.network
-    pieces = [task(parts(some)) for some in on_grid(state.h, 12).split(8, dim=1)]
+    pieces = [task(parts(some)) for some in on_grid(state.h, 12).split((12, 8), dim=1)]
     csi = learned(state, torch.full((2,), 0.1), stream(1, "rx"))
     torch.testing.assert_close(csi.h, off_grid(joined(torch.cat(pieces, dim=1)), 3))
 
