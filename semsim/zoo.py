@@ -245,8 +245,7 @@ def _check_spec(name: str, prefix: str, part: nn.Module, trained: dict[str, Any]
     both = arguments(trained).keys() & arguments(mine).keys() - same
     wrong = [found for k in trained if k in both for found in _apart(k, trained[k], mine[k])]
     strange = sorted(arguments(trained).keys() - mine.keys())
-    nothing_shared = bool(mine) and not arguments(trained).keys() & mine.keys()
-    if strange and (wrong or nothing_shared):
+    if strange:
         raise ValueError(
             f"weights {name!r} are of another kind of {prefix}: theirs takes {', '.join(strange)}, "
             f"this one does not; name the kind that they were trained with, or {RETRAIN}"

@@ -107,6 +107,17 @@ def test_weights_of_another_codec_are_told_as_such(tmp_path: Path) -> None:
         zoo.load(path, transmitter, receiver)
 
 
+def test_an_argument_that_a_part_does_not_take_is_enough(tmp_path: Path) -> None:
+    """Also where all that both know is alike, and every tensor fits."""
+    part = torch.nn.Linear(2, 2)
+    part.spec = {"width": 2}
+    path = written(tmp_path, SOUND, {"network": {"width": 2, "gates": True}})
+    with pytest.raises(ValueError, match="another kind of network: theirs takes gates, this one"):
+        zoo.load_parts(path, {"network": part})
+    path = written(tmp_path, SOUND, {"network": {}})  # a new argument spoils no weights
+    zoo.load_parts(path, {"network": part})
+
+
 def test_weights_of_another_architecture_are_refused(tmp_path: Path) -> None:
     path = exported(tmp_path)
     with pytest.raises(ValueError, match="do not fit"):
