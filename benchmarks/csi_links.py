@@ -8,14 +8,15 @@
 ``late``: UMi with OFDM, 4 antennas at the transmitter, mostly 1 at the receiver, and SVD of
 what the transmitter makes of reports that are some ms old and as noisy as --reports says, in dB.
 How much of what holding the last report loses is recovered stands with half of its 95 % interval,
-paired by item. 48 subcarriers of 30 kHz are 6 groups to report of, 192 are 24. WEIGHTS is
-task.safetensors of a training of ``fill_in`` that started from --model.
+and beside it what each has less WirelessGPT, both paired by item. 48 subcarriers of 30 kHz are 6
+groups to report of, 192 are 24. WEIGHTS is task.safetensors of a training of ``fill_in`` that
+started from --model.
 
 ``receiver``: PSNR of a shipped codec over SNR where the receiver estimates from the same pilots by
 LS and linear interpolation, by LMMSE, or betters LMMSE by a network: residual convolutions on the
 estimate alone, or on it and on what a frozen WirelessGPT makes of it. Both learn from as many
 estimates in as many steps, over as many OFDM symbols as the link sends: LMMSE estimates each slot
-by itself, and a network that saw one slot alone makes two worse. Differences to LMMSE are paired.
+by itself. Differences to LMMSE are paired.
 
 Each section prints a table and writes it to OUT/SECTION.md. Ten minutes of a core each.
 """
@@ -124,7 +125,7 @@ def late_reports(arguments: argparse.Namespace) -> Rows:
     """Links whose transmitter hears of the channel late."""
     yield (
         "link", "subcarriers", "km/h", "ms", "SNR of reports, dB", "CSI", "value",
-        "of hold's loss recovered",
+        "of hold's loss recovered", "less WirelessGPT",
     )  # fmt: skip
     for link, width, speed in itertools.product(arguments.links, arguments.subcarriers, (30, 60)):
         values = copy.deepcopy(LINKS[link])
@@ -141,7 +142,18 @@ def late_reports(arguments: argparse.Namespace) -> Rows:
             found = {"true": true} | {name: heard(csi) for name, csi in named.items()}
             for name, own in found.items():
                 back = recovered(own, found["hold"], true)
-                yield title, width, speed, f"{delay:g}", report, name, with_interval(own), back
+                apart = paired(own, found["WirelessGPT"])
+                yield (
+                    title,
+                    width,
+                    speed,
+                    f"{delay:g}",
+                    report,
+                    name,
+                    with_interval(own),
+                    back,
+                    apart,
+                )
 
 
 def recovered(own: Array, held: Array, true: Array) -> str:
@@ -152,6 +164,12 @@ def recovered(own: Array, held: Array, true: Array) -> str:
     share = float((held - own).mean()) / loss
     away = mean_of((held - own) - share * (held - true))
     return f"{share:.2f} ± {(away.high - away.low) / 2 / abs(loss):.2f}"
+
+
+def paired(own: Array, other: Array) -> str:
+    """Return the mean difference over the same items, with its interval."""
+    gain = difference(own, other)
+    return f"{gain.value:+.3f} ({gain.low:+.3f} to {gain.high:+.3f})"
 
 
 def with_interval(values: Array) -> str:
@@ -177,9 +195,7 @@ def receivers(arguments: argparse.Namespace) -> Rows:
     }
     for name, own in found.items():
         for snr, values in own.items():
-            gain = difference(values, found["LMMSE"][snr])
-            over = f"{gain.value:+.3f} ({gain.low:+.3f} to {gain.high:+.3f})"
-            yield name, f"{snr:g}", with_interval(values), over
+            yield name, f"{snr:g}", with_interval(values), paired(values, found["LMMSE"][snr])
 
 
 def taught(features: Any, arguments: argparse.Namespace) -> Path:
