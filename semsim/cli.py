@@ -281,13 +281,13 @@ def plot(
     DIR is a results folder, such as results/quickstart.
     """
     with _plain_errors():
-        from semsim.plots.folder import Wish, draw, draw_all
+        from semsim.plots.folder import Plot, draw, draw_all
         from semsim.results import read_provenance
 
         record = read_provenance(folder)
         swept = record.get("swept", [])
         if x or y or by:
-            files = draw(folder, swept, Wish(x=x or "snr_db", y=y, by=by))
+            files = draw(folder, swept, Plot(x=x or "snr_db", y=y, by=by))
         else:
             files = draw_all(folder, swept, record.get("plots", []))
         for path in files:

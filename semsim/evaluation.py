@@ -117,6 +117,7 @@ class Evaluation:
             metric.check_payload(payload)
         self.max_items = self.stop.max_items or len(payload)
         self.device = device_of(link)
+        self.task.to(self.device)
         self.snr_db, self.users = _snrs(snr_db), link.users
         self.points = {
             Place(snr, user): Tally([Moments(kept=[] if m.pooled else None) for m in self.metrics])
@@ -287,8 +288,8 @@ def evaluate(
         payload: items (source, target), deterministic by index.
         snr_db: average received Es/N0 per receive antenna, in dB: a list, an array, a tensor.
         metrics: what to measure, objects or kinds such as "psnr"; the stop rule looks at the first.
-        task: what the estimate is good for; reconstruction by default. It, and a metric, may
-            refuse the payload by ``check_payload``.
+        task: what the estimate is good for; reconstruction by default. It goes where the link is.
+            It, and a metric, may refuse the payload by ``check_payload``.
         stop: how many items; the payload once by default.
         seed: decides fading and noise; the payload and the weights have seeds of their own.
         batch_size: items per batch at most. Part of the experiment: it decides which random
@@ -343,7 +344,7 @@ def _interval(metric: Metric, moments: Moments) -> tuple[float, float]:
 
 def device_of(module: nn.Module) -> torch.device:
     """Return where a module's parameters or buffers live; the CPU where it has none."""
-    tensors = [*module.parameters(), *module.buffers()]
+    tensors = [*module.parameters(), *reversed([*module.buffers()])]  # a link's own come last
     return tensors[0].device if tensors else torch.device("cpu")
 
 

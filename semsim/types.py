@@ -101,7 +101,7 @@ class AnyLink(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         # a link without parameters is somewhere, too: this goes where ``to`` sends the link
-        self.register_buffer("_place", torch.empty(0), persistent=False)
+        self.register_buffer("_moved_with_link", torch.empty(0), persistent=False)
 
     def begin(self, source: Any) -> Any:
         """Return what all SNRs of a batch share, for ``transmit(begun=...)``; None for nothing."""

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from channels.base import CSI
+from channels.checks import check_choice, check_count
 from semsim.codecs.symbols import (
     LatentCodec,
     check_equalised,
@@ -65,17 +66,15 @@ class _Codec(LatentCodec):
         num_streams: int = 1,
     ) -> None:
         super().__init__()
-        if num_streams < 1:
-            raise ValueError(f"num_streams must be at least 1, got {num_streams}")
+        check_count("num_streams", num_streams, "behind frontend svd min(num_tx, num_rx)")
         spec: dict[str, Any] = (
             {"cbr": cbr, "preset": preset, "adaptive": adaptive, "heatmap": heatmap, "patch": patch,
              "widths": widths, "depths": depths, "decoder_depths": decoder_depths,
              "window": window, "linear": linear, "rates": rates, "num_streams": num_streams}
         )  # fmt: skip
-        for name, choices in (("preset", Preset), ("adaptive", Adaptive)):
-            if spec[name] not in get_args(choices):
-                known = ", ".join(get_args(choices))
-                raise ValueError(f"{name} is one of {known}, got {spec[name]!r}")
+        check_choice("preset", preset, get_args(Preset))
+        check_choice("adaptive", adaptive, get_args(Adaptive))
+        check_choice("heatmap", heatmap, (None, True, False, "receiver"))
         usual = PRESETS[spec["preset"]]
         own = {k: spec[k] for k in _SIZES if spec[k] is not None}
         own |= {k: tuple(v) for k, v in own.items() if isinstance(v, list | tuple)}
@@ -101,8 +100,8 @@ class _Codec(LatentCodec):
         """Make the networks of this end."""
         raise NotImplementedError
 
-    def _places(self, count: int, device: torch.device) -> Tensor | slice:
-        """Return where each symbol of the latent goes."""
+    def _order(self, count: int, device: torch.device) -> Tensor | slice:
+        """Return the place of each symbol of the latent."""
         streams = self.spec["num_streams"]
         return strongest_first(count, streams, device) if streams > 1 else slice(None)
 
@@ -229,17 +228,22 @@ class SwinTransmitter(_Codec, Transmitter):
         image = pad_to_stride(source, self.stride)
         latent = self.encoder(image, _snr(csi), trust, features=begun)
         if not self.rates:
-            symbols = unit_power(to_symbols(latent))
-            sent = torch.empty_like(symbols)
-            sent[..., self._places(symbols.shape[-1], symbols.device)] = symbols
-            return sent
+            return self._on_streams(unit_power(to_symbols(latent)))
         return self._send_some(latent, generator)
+
+    def _on_streams(self, symbols: Tensor) -> Tensor:
+        """Put symbols [B, 1, K] in their places."""
+        if self.spec["num_streams"] == 1:
+            return symbols
+        sent = torch.empty_like(symbols)
+        sent[..., self._order(symbols.shape[-1], symbols.device)] = symbols
+        return sent
 
     def _heatmap(self, csi: CSI, grid: tuple[int, int]) -> Tensor:
         """Return 1 / (1 + n0) of each symbol, [B, C / 2, h, w]; n0 is [B] or [B, 1, >= K]."""
         pairs, batch = self.channels // 2, len(csi.n0)
         symbols = pairs * grid[0] * grid[1]
-        trust = symbol_trust(csi.n0, symbols)[:, self._places(symbols, csi.n0.device)]
+        trust = symbol_trust(csi.n0, symbols)[:, self._order(symbols, csi.n0.device)]
         if self.spec["heatmap"] == "receiver":
             trust = trust.mean(dim=1, keepdim=True).expand_as(trust)
         return trust.reshape(batch, pairs, *grid)
@@ -306,7 +310,7 @@ class SwinReceiver(_Codec, Receiver):
             channels = self.sizes.widths[-1]
         expected = channels // 2 * grid[0] * grid[1]
         check_equalised(self.kind, y, csi, expected, shape)
-        places = self._places(expected, y.device)
+        places = self._order(expected, y.device)
         trust = symbol_trust(csi.n0, expected)[:, places]
         latent = to_latent(y[:, 0, places] * trust, channels, *grid)
         if side_info is not None:

@@ -55,7 +55,8 @@ class Depthwise(nn.Conv2d):
         slow = x.device.type == "cpu" and self.kernel_size[1] > COLUMNS
         if slow and torch.is_grad_enabled() and x.shape[-1] >= self.kernel_size[1]:
             taken: Any = (x, self.weight, self.bias)
-            if torch.is_autocast_enabled(x.device.type):  # it knows no functions of our own
+            if torch.is_autocast_enabled(x.device.type) and x.dtype != torch.float64:
+                # autocast knows no functions of our own
                 taken = (part.to(torch.get_autocast_dtype(x.device.type)) for part in taken)
             return _InPieces.apply(*taken)
         return super().forward(x)

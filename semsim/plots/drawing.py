@@ -43,7 +43,7 @@ PUBLISHED = ("system", "payload", "channel", "cbr", "snr_db", "metric", "value")
 
 def plot_rows(
     rows: DataFrame,
-    path: str | Path | Sequence[Path] = (),
+    path: str | Path | Sequence[str | Path] | None = None,
     *,
     x: str = "snr_db",
     y: str | Sequence[str] = "psnr",
@@ -104,7 +104,7 @@ def plot_rows(
         _legend(figure, axes)
         cut = f"; {LINES} of {len(every_look)} schemes are named" if rest else ""
         figure.supxlabel(_footnote(shown, x) + cut, fontsize=6.5, color="#555555")
-        for written in (path,) if isinstance(path, str | Path) else path:
+        for written in (path,) if isinstance(path, str | Path) else path or ():
             save(figure, written)
     return figure
 

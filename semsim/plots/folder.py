@@ -19,23 +19,23 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Wish:
-    """What a figure shall show: an entry of ``plots``.
+class Plot:
+    """One figure: a metric over a column of the rows, a line for each value of another column.
 
     Args:
         x: column along the horizontal axis.
-        y: metric, or several side by side in one figure; one figure of each where None.
-        by: column with one line per value; all swept columns together where None.
-        theory: label to a closed form, see :func:`closed_form`, drawn dashed.
-        published: CSV file of published values, see
-            :func:`semsim.plots.drawing.published`, in grey.
-        difference_to: value of ``by`` from which the others' difference is drawn beside ``y``.
+        y: metric, or several side by side, ``[task_psnr, psnr]``; one figure of each where null.
+        by: column with one line per value; all swept columns together where null.
+        theory: labels to closed forms, see :func:`closed_form`, drawn dashed.
+        published: CSV file of published values, such as benchmarks/published.csv, in grey.
+        difference_to: value of ``by``, such as a transmitter: beside the metric a panel shows by
+            how much the others differ from it on the same items.
     """
 
     x: str = "snr_db"
-    y: str | Sequence[str] | None = None
+    y: str | tuple[str, ...] | None = None
     by: str | None = None
-    theory: Mapping[str, str | Mapping[str, Any]] | None = None
+    theory: dict[str, str | dict[str, Any]] | None = None
     published: str | None = None
     difference_to: str | None = None
 
@@ -43,18 +43,18 @@ class Wish:
 def draw(
     folder: Path,
     swept: Sequence[str],
-    wish: Wish,
+    plot: Plot,
     rows: DataFrame | None = None,
     suffix: str = "",
 ) -> list[Path]:
-    """Draw one figure per metric, or of the metric that is wished alone; return the files.
+    """Draw one figure per metric, or of the metrics that are asked for alone; return the files.
 
     No line mixes links: what neither ``x`` nor ``by`` tells apart gets panels of its own.
 
     Args:
         folder: the results folder.
         swept: columns that tell links apart.
-        wish: what to show.
+        plot: what to show.
         rows: rows to draw instead of those in the folder.
         suffix: of the files' names, where several figures share metric and axis.
     """
@@ -64,13 +64,13 @@ def draw(
     from semsim.plots.style import DIFFERENCE
 
     rows = _of_links(read_rows(folder) if rows is None else rows)
-    x, y, by, beside = wish.x, wish.y, wish.by, ""
-    if wish.difference_to is not None:
+    x, y, by, beside = plot.x, plot.y, plot.by, ""
+    if plot.difference_to is not None:
         choices = {c: list(rows[c].map(str).unique()) for c in swept if c in rows}
-        by = scheme_column(choices, by, wish.difference_to)
-        rows = add_differences(folder, rows, swept, by, wish.difference_to)
-        beside = f"{DIFFERENCE}{wish.difference_to}"
-        suffix = f"_difference_to_{file_name(wish.difference_to)}{suffix}"
+        by = scheme_column(choices, by, plot.difference_to)
+        rows = add_differences(folder, rows, swept, by, plot.difference_to)
+        beside = f"{DIFFERENCE}{plot.difference_to}"
+        suffix = f"_difference_to_{file_name(plot.difference_to)}{suffix}"
     if TRAINING not in (x, by):
         rows = over_trainings(rows, swept)
     rows = pd.concat([rows, _as_metric(rows, beside)], ignore_index=True) if beside else rows
@@ -82,11 +82,11 @@ def draw(
     elif apart:
         whole = [panel, *apart] if panel else apart
         rows, panel = rows.assign(panel=_together(rows, whole)), "panel"
-    curves = {label: closed_form(curve) for label, curve in (wish.theory or {}).items()}
+    curves = {label: closed_form(form) for label, form in (plot.theory or {}).items()}
     files = []
     for chosen in [y] if y else [m for m in rows["metric"].unique() if DIFFERENCE not in m]:
         metrics = (chosen,) if isinstance(chosen, str) else tuple(chosen)
-        reference = wish.published and _reference(wish.published, metrics, rows, x)
+        reference = plot.published and _reference(plot.published, metrics, rows, x)
         name = "_and_".join(metrics) + f"_over_{x}{suffix}.png"
         path = folder / re.sub(r"[^\w.+-]", "_", name)
         metrics = tuple(name for m in metrics for name in ((m, m + beside) if beside else (m,)))
@@ -131,17 +131,17 @@ def _reference(path: str, metrics: Sequence[str], rows: DataFrame, x: str) -> Da
 def draw_all(
     folder: Path,
     swept: Sequence[str],
-    wishes: Sequence[Mapping[str, Any]],
+    plots: Sequence[Mapping[str, Any]],
     rows: DataFrame | None = None,
 ) -> list[Path]:
     """Draw all figures that a scenario asks for, or one per metric; return the files."""
     files: list[Path] = []
     drawn: list[tuple[Any, Any]] = []
-    for wish in wishes or [{}]:
-        drawn.append((wish.get("x"), wish.get("y")))
+    for plot in [Plot(**given) for given in plots] or [Plot()]:
+        drawn.append((plot.x, plot.y))
         again = drawn.count(drawn[-1])
         suffix = f"_{again}" if again > 1 else ""
-        files += draw(folder, swept, Wish(**wish), rows, suffix)
+        files += draw(folder, swept, plot, rows, suffix)
     return files
 
 
@@ -149,7 +149,7 @@ def check_plot(plot: Any, swept: Mapping[str, Sequence[str]], metrics: Sequence[
     """Refuse a figure of columns, metrics, closed forms or files that there will not be.
 
     Args:
-        plot: x, y, by, theory and published, as for :func:`draw`.
+        plot: what is asked for, :class:`Plot` or its like.
         swept: columns that the rows will have beside the usual ones, with their labels.
         metrics: names of the metrics in the rows; empty where they are not known yet.
     """
@@ -160,19 +160,22 @@ def check_plot(plot: Any, swept: Mapping[str, Sequence[str]], metrics: Sequence[
         name = getattr(plot, key)
         if name is not None and name not in columns:
             raise SpecError(key, f"the rows have no column {name!r}; {known(columns, name)}")
-    wanted = (plot.y,) if isinstance(plot.y, str) else plot.y
-    if not wanted:
+    wanted: tuple[str, ...] = (plot.y,) if isinstance(plot.y, str) else plot.y or ()
+    if plot.y is not None and not wanted:
         raise SpecError("y", "is empty; name a metric, or several")
     if plot.theory and len(wanted) > 1:
         raise SpecError("theory", "a closed form is of one metric, but y names several")
+    for key in ("theory", "published"):
+        if getattr(plot, key) and not wanted:
+            raise SpecError(key, "is of one metric; name it, such as y: psnr")
     for name in wanted if metrics else ():
         if name not in metrics:
             raise SpecError("y", f"{name!r} is not among the metrics; {known(metrics, name)}")
     if plot.theory and plot.x != "snr_db":
         raise SpecError("theory", f"closed forms are over snr_db, but x is {plot.x!r}")
-    for label, wish in plot.theory.items():
+    for label, form in (plot.theory or {}).items():
         try:
-            closed_form(wish)([10.0])
+            closed_form(form)([10.0])
         except ValueError as error:
             raise SpecError(f"theory.{label}", str(error)) from error
     if plot.published is not None:

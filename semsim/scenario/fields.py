@@ -14,6 +14,7 @@ from semsim import spec
 from semsim.evaluation import Stop
 from semsim.federated.settings import federated_model
 from semsim.mistakes import SpecError
+from semsim.plots.folder import Plot
 
 
 def part_of_kind(family: str, kind: str) -> Any:
@@ -27,25 +28,6 @@ class Ends(BaseModel):
     model_config = spec.CLOSED
     rx: spec.nested("csi") = part_of_kind("csi", "perfect")  # type: ignore[valid-type]
     tx: spec.nested("csi") = part_of_kind("csi", "none")  # type: ignore[valid-type]
-
-
-class Plot(BaseModel):
-    """One figure: a metric over a column of the rows, a line for each value of another column.
-
-    Several metrics, ``y: [task_psnr, psnr]``, get panels side by side.
-    ``theory`` maps labels to closed forms, which lie beneath it dashed; ``published`` is a CSV file
-    of published values, such as benchmarks/published.csv, which lie beneath it in grey.
-    ``difference_to`` names a swept value, such as a transmitter: beside the metric a panel shows by
-    how much the others differ from it on the same items.
-    """
-
-    model_config = spec.CLOSED
-    x: str = "snr_db"
-    y: str | tuple[str, ...]
-    by: str | None = None
-    theory: dict[str, str | dict[str, Any]] = Field(default_factory=dict)
-    published: str | None = None
-    difference_to: str | None = None
 
 
 def parse_ends(value: object) -> BaseModel:
@@ -131,7 +113,7 @@ SETTINGS: dict[str, Callable[[], type[BaseModel]]] = {
     "stop": lambda: spec.settings_model(Stop),
     "train": train_model,
     "federated": federated_model,
-    "plots": lambda: Plot,
+    "plots": lambda: spec.settings_model(Plot),
 }  #: keys that hold a value object without kinds
 
 
@@ -152,9 +134,10 @@ _PLOTS = "plots: [{y: psnr, by: transmitter}]"
 
 
 def _plot(value: object) -> BaseModel:
-    if not isinstance(value, Mapping | Plot):
+    model = spec.settings_model(Plot)
+    if not isinstance(value, Mapping | model):
         raise SpecError("", f"must be a mapping as in {_PLOTS}, got {value!r}")
-    return value if isinstance(value, Plot) else spec.validate(Plot, value)
+    return value if isinstance(value, model) else spec.validate(model, value)
 
 
 def parse_transmitter(value: object) -> BaseModel:

@@ -78,7 +78,8 @@ def train(
 
     Args:
         link: a Link, or your own ``AnyLink``, trained where it is, through its channel and front
-            end. A task that is trained alone needs none: ``AnyLink()``.
+            end. A task that is trained alone needs none: ``AnyLink()``, on a GPU
+            ``AnyLink().to("cuda")``.
         payload: items (source, target).
         task: gives the loss; reconstruction by MSE by default.
         spec: how to train.

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from semsim.phy import theory
-from semsim.plots.folder import Wish, closed_form, draw
+from semsim.plots.folder import Plot, closed_form, draw
 from semsim.scenario.scenario import Scenario
 from semsim.sweep.strips import draw_strips, save_picture, shown_links, shown_snrs
 from semsim.sweep.sweep import run
@@ -49,15 +49,15 @@ def test_no_line_mixes_links(
 ) -> None:
     if x == by:
         pytest.skip("one column cannot be both")
-    draw(tmp_path, SWEPT, Wish(x=x, by=by), rows())
+    draw(tmp_path, SWEPT, Plot(x=x, by=by), rows())
     (how,) = drawn
     lines = how["rows"].groupby([c for c in (how["panel"], how["by"], x) if c])
     assert lines.size().max() == 1
 
 
 def test_panels_say_what_they_hold(drawn: list[dict[str, Any]], tmp_path: Path) -> None:
-    draw(tmp_path, SWEPT, Wish(x="cbr", by="channel"), rows())
-    draw(tmp_path, SWEPT, Wish(x="cbr"), rows())
+    draw(tmp_path, SWEPT, Plot(x="cbr", by="channel"), rows())
+    draw(tmp_path, SWEPT, Plot(x="cbr"), rows())
     assert set(drawn[0]["rows"]["panel"]) == {
         f"rx {csi}, {snr} dB" for csi in ("perfect", "pilots") for snr in (0, 10)
     }
@@ -67,7 +67,7 @@ def test_panels_say_what_they_hold(drawn: list[dict[str, Any]], tmp_path: Path) 
 
 def test_several_metrics_make_one_figure(drawn: list[dict[str, Any]], tmp_path: Path) -> None:
     both = pd.concat([rows(), rows().assign(metric="task_psnr")])
-    files = draw(tmp_path, SWEPT, Wish(y=["task_psnr", "psnr"]), both)
+    files = draw(tmp_path, SWEPT, Plot(y=["task_psnr", "psnr"]), both)
     assert [file.name for file in files] == ["task_psnr_and_psnr_over_snr_db.png"]
     assert [how["y"] for how in drawn] == [("task_psnr", "psnr")]
 
@@ -78,7 +78,7 @@ def test_how_well_no_link_delivers_is_not_drawn(
     free = rows().assign(transmitter="no link", cbr=0.0)
     of_link = [part.assign(judges="link") for part in (rows(), free)]
     both = pd.concat([*of_link, free.assign(metric="task_psnr", judges="task")])
-    draw(tmp_path, (*SWEPT, "transmitter"), Wish(), both)
+    draw(tmp_path, (*SWEPT, "transmitter"), Plot(), both)
     left = drawn[0]["rows"].groupby("metric")["transmitter"].unique().map(list)
     assert left.to_dict() == {"psnr": ["deepjscc"], "task_psnr": ["no link"]}
 
@@ -98,8 +98,8 @@ def test_published_values_come_from_a_file_at_the_cbrs_of_the_rows(
     path = tmp_path / "published.csv"
     head = "system,payload,channel,cbr,snr_db,metric,value\n"
     path.write_text(head + "A,kodak,awgn,0.167,10,psnr,33\nB,kodak,awgn,0.5,10,psnr,40\n")
-    draw(tmp_path, SWEPT, Wish(published=str(path)), rows())
-    draw(tmp_path, SWEPT, Wish(x="cbr", published=str(path)), rows())
+    draw(tmp_path, SWEPT, Plot(published=str(path)), rows())
+    draw(tmp_path, SWEPT, Plot(x="cbr", published=str(path)), rows())
     assert list(drawn[0]["reference"]["system"]) == ["A"]
     assert list(drawn[1]["reference"]["system"]) == ["A", "B"]
 

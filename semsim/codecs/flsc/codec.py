@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from channels.base import CSI
-from channels.checks import check_choice
+from channels.checks import check_choice, check_count
 from semsim.codecs.flsc.extractor import FINE_STRIDE, PRESETS, STRIDE, Extractor
 from semsim.codecs.flsc.translator import (
     ChannelDecoder,
@@ -58,8 +58,7 @@ class _Codec(LatentCodec):
         check_choice("preset", preset, tuple(PRESETS))
         check_choice("task", task, ("reconstruct", "classify", "retrieve"))
         check_choice("fine_for", fine_for, ("pixels", "all"))
-        if num_streams < 1:
-            raise ValueError(f"num_streams must be at least 1, got {num_streams}")
+        check_count("num_streams", num_streams, "behind frontend svd min(num_tx, num_rx)")
         self.sizes, self.stride, self.num_streams = PRESETS[preset], STRIDE, num_streams
         self.channels = latent_channels(cbr, STRIDE)
         is_sent = fine is not None and (task == "reconstruct" or fine_for == "all")
