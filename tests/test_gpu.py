@@ -12,14 +12,20 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
+from channels import AWGN
+from semsim.codecs.analog import AnalogReceiver, AnalogTransmitter
 from semsim.csi.pretrain import FillIn
 from semsim.csi.recurrent import PredictChannel
+from semsim.evaluation import evaluate
+from semsim.link import Link
 from semsim.results import read_provenance
 from semsim.scenario.scenario import Scenario
 from semsim.seeds import stream
 from semsim.sweep.sweep import run
 from semsim.tables import FAMILIES
 from semsim.tasks.base import Task
+from semsim.training.loop import train
+from semsim.training.spec import TrainSpec
 from semsim.vision import faces, restore, sscl
 from semsim.vision.dbdh.learning import LearnToHide
 
@@ -72,6 +78,19 @@ def test_a_sweep_trains_and_measures_on_its_device(device: str, tmp_path: Path) 
     mse = (sent.estimate - sources).square().flatten(1).mean(1)
     # noise at 100 dB moves the error by 1e-5 of itself, rounding of products to TF32 by 1e-3
     assert value == pytest.approx(float((-10 * mse.log10()).mean()), abs=0.02)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_evaluate_and_train_work_where_the_link_is(device: str, tmp_path: Path) -> None:
+    free = Link(AnalogTransmitter("1/2"), AWGN(), AnalogReceiver("1/2")).to(device)
+    verify = faces.Verify("plain", people=2, size=32, weights=None, trainable=True)  # on the CPU
+    pairs = faces.Faces(people=2, shots=2, size=32, count=2)
+    rows = evaluate(free, pairs, snr_db=[10], metrics=["psnr"], task=verify, batch_size=2)
+    assert math.isfinite(rows[0]["value"]) and next(verify.parameters()).device.type == device
+    built = Scenario.parse(VALUES).build("cpu")
+    link = built.link.to(device)
+    train(link, built.payload, spec=TrainSpec(steps=2, batch_size=2), folder=tmp_path)
+    assert next(link.parameters()).device.type == device
 
 
 FRESH: dict[str, Any] = {"weights": None, "trainable": True}

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from channels.base import CSI, ChannelState
+from channels.checks import check_choice
 from semsim import zoo
 from semsim.codecs.symbols import (
     LatentCodec,
@@ -67,21 +68,14 @@ class _Codec(LatentCodec):
 def _choose(spec: dict[str, Any]) -> None:
     """Fill in what the preset decides, and refuse words that are none of those known."""
     preset = spec["preset"]
-    if preset not in get_args(Preset):
-        raise ValueError(f"preset is {_one_of(get_args(Preset))}, got {preset!r}")
+    check_choice("preset", preset, get_args(Preset))
     if spec["adaptive"] is None:
         spec["adaptive"] = "none" if preset == "bourtsoulatze2019" else "both"
     if spec["width"] is None:
         spec["width"] = WIDTH if preset == "adjscc" else 64
-    if spec["attention"] not in ATTENTION:
-        raise ValueError(f"attention is one of {', '.join(ATTENTION)}, got {spec['attention']!r}")
+    check_choice("attention", spec["attention"], tuple(ATTENTION))
     for name, words in (("adaptive", Adaptive), ("padding", Padding)):
-        if spec[name] not in get_args(words):
-            raise ValueError(f"{name} is {_one_of(get_args(words))}, got {spec[name]!r}")
-
-
-def _one_of(words: tuple[str, ...]) -> str:
-    return f"{', '.join(words[:-1])} or {words[-1]}"
+        check_choice(name, spec[name], get_args(words))
 
 
 _FIXED: dict[str, dict[str, Any]] = {

@@ -169,8 +169,7 @@ def _harq(
         ("harq", combining, ("none", "chase", "ir")),
         ("round_fading", fading, ("new", "same")),
     ):
-        if value not in known:
-            raise ValueError(f"{name} is one of {', '.join(known)}, got {value!r}")
+        check_choice(name, value, known)
     check_count("rounds", rounds, "one round is harq: none")
     if combining == "none":
         if round_cbr is not None:

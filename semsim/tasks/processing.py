@@ -6,6 +6,7 @@ from typing import Literal, get_args
 
 from torch import Tensor
 
+from channels.checks import check_choice
 from semsim.ranges import check_range, clip
 from semsim.tasks.base import Task
 
@@ -27,8 +28,7 @@ class Processing(Task):
 
     def __init__(self, at: Place = "receiver") -> None:
         super().__init__()
-        if at not in get_args(Place):
-            raise ValueError(f"at is one of {', '.join(get_args(Place))}, got {at!r}")
+        check_choice("at", at, get_args(Place))
         self.at = at
 
     def process(self, image: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from channels.base import CSI
+from channels.checks import check_choice
 from semsim.codecs.keras import models
 from semsim.codecs.keras.frameworks import Backend
 from semsim.codecs.keras.loading import End as Which
@@ -65,10 +66,7 @@ class _End(End):
 
     def __init__(self, end: Which, spec: dict[str, Any], backend: Backend, trainable: bool) -> None:
         super().__init__()
-        if spec["pairing"] not in get_args(Pairing):
-            raise ValueError(
-                f"pairing is one of {', '.join(get_args(Pairing))}, got {spec['pairing']!r}"
-            )
+        check_choice("pairing", spec["pairing"], get_args(Pairing))
         if backend not in get_args(Backend):
             raise ValueError(f"backend is tensorflow or torch, got {backend!r}")
         #: the arguments, as kept with weights, which fit either backend

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from channels.checks import check_choice
 from semsim.nn.geometry import region_mask
 from semsim.nn.resnet import BasicBlock
 from semsim.vision.dbdh.filters import FilterBank
@@ -144,8 +145,7 @@ class DBDH(nn.Module):
         self.spec: dict[str, Any] = {"preset": preset, "filters": filters, "luma": luma, "ase": ase,
                      "segmentation": segmentation, "cross": cross, "zero_dc_gabor": zero_dc_gabor,
                      "trunc": trunc}  # fmt: skip
-        if preset not in PRESETS:
-            raise ValueError(f"preset is one of {', '.join(PRESETS)}, got {preset!r}")
+        check_choice("preset", preset, tuple(PRESETS))
         (mixed, half, fine), width, base = (
             PRESETS[preset][k] for k in ("texture", "width", "base")
         )

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from channels.checks import check_choice
 from semsim.nn.resnet import BasicBlock
 
 Kind = Literal["plain", "residual", "mobile", "vit"]
@@ -36,8 +37,7 @@ class Verifier(nn.Module):
 
     def __init__(self, kind: Kind = "plain", *, size: int = 48, width: int = 64) -> None:
         super().__init__()
-        if kind not in BODIES:
-            raise ValueError(f"verifier is one of {', '.join(BODIES)}, got {kind!r}")
+        check_choice("verifier", kind, tuple(BODIES))
         if size % 8:
             raise ValueError(f"size is a multiple of 8, got {size}")
         self.kind, self.spec = kind, {"kind": kind, "size": size, "width": width}

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from channels.checks import check_choice
 from semsim.nn.tomography import bridge, projector
 from semsim.payloads.ct import (
     WATER_MU,
@@ -52,8 +53,7 @@ def attenuation(material: str, energy_kev: Tensor) -> Tensor:
         material: "water", "bone" or a metal of ``DENSITY``.
         energy_kev: energies, any shape.
     """
-    if material not in _TABLES:
-        raise ValueError(f"material is one of {', '.join(_TABLES)}; got {material!r}")
+    check_choice("material", material, tuple(_TABLES))
     if float(energy_kev.min()) < _KEV[0] or float(energy_kev.max()) > _KEV[-1]:
         raise ValueError(f"energies lie in 20 to 120 keV, got {energy_kev.tolist()}")
     return _interpolate(_TABLES[material], energy_kev, _K_EDGE_KEV.get(material))

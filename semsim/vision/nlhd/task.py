@@ -8,6 +8,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
+from channels.checks import check_choice
 from semsim.tasks.processing import Place, Processing
 from semsim.vision.nlhd.groups import Grouping, Groups
 from semsim.vision.nlhd.retinex import (
@@ -70,8 +71,9 @@ class Enhance(Processing):
         step: int = 4,
     ) -> None:
         super().__init__(at)
-        _check_one_of(fusion=(fusion, Fusion), colour=(colour, Colour))
-        _check_one_of(reflectance=(reflectance, Reflectance))
+        check_choice("fusion", fusion, get_args(Fusion))
+        check_choice("colour", colour, get_args(Colour))
+        check_choice("reflectance", reflectance, get_args(Reflectance))
         if not 0 < gamma < 1 or not alpha > 0:
             raise ValueError(f"0 < gamma < 1 and alpha > 0 brighten; got {gamma} and {alpha}")
         for name, value in (("threshold", threshold), ("desaturate_below", desaturate_below)):
@@ -131,9 +133,3 @@ class Enhance(Processing):
         light = groups.per_block(channel).clamp(min=EPSILON)
         active = everywhere.repeat_interleave(per_image) | (sigma > self.noisy * light)
         return self.threshold * sigma * active
-
-
-def _check_one_of(**choices: tuple[str, object]) -> None:
-    for name, (value, known) in choices.items():
-        if value not in get_args(known):
-            raise ValueError(f"{name} is one of {', '.join(get_args(known))}, got {value!r}")

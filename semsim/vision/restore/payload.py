@@ -14,6 +14,8 @@ from semsim.seeds import stream
 from semsim.vision.faces.payload import KEEP_BYTES, Faces, Picture, Split
 from semsim.vision.restore.degrade import Degradation
 
+_KEPT = Kept(KEEP_BYTES)
+
 
 class DegradedFaces(Dataset[tuple[Tensor, Tensor]]):
     """Items (degraded face, face), [3, size, size] each; decided by index and seed alone.
@@ -56,7 +58,6 @@ class DegradedFaces(Dataset[tuple[Tensor, Tensor]]):
         self.faces = Faces(split, path=path, people=people, shots=shots, size=size, seed=seed)
         self.degradation = Degradation(blur, tuple(factors), noise, quality)
         self.split, self.seed = split, seed
-        self._kept = Kept(KEEP_BYTES)
         self.count = len(self.faces.pictures) if count is None else count
 
     def __len__(self) -> int:
@@ -79,7 +80,9 @@ class DegradedFaces(Dataset[tuple[Tensor, Tensor]]):
             generator = stream(self.seed, "degraded", self.split, index)
             return ((255 * self.degradation(face, generator)).round().to(torch.uint8),)
 
-        (found,) = self._kept.get(index, degrade)
+        who = (*self.faces._key, self._picture(index))
+        what = (repr(self.degradation), self.seed, self.split, index)
+        (found,) = _KEPT.get((*who, *what), degrade)
         return found
 
     def check_files(self) -> None:

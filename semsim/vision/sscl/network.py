@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from channels.checks import check_choice
 from semsim.nn.resnet import BasicBlock
 
 Base = Literal["byol", "simsiam"]
@@ -36,8 +37,7 @@ class SiteNet(nn.Module):
 
     def __init__(self, preset: Literal["tiny", "resnet18"] = "tiny", *, blocks: int = 1) -> None:
         super().__init__()
-        if preset not in WIDTHS:
-            raise ValueError(f"preset is one of {', '.join(WIDTHS)}, got {preset!r}")
+        check_choice("preset", preset, tuple(WIDTHS))
         self.spec = {"preset": preset, "blocks": blocks}
         widths = WIDTHS[preset]
         self.width = widths[-1]
