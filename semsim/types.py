@@ -174,6 +174,7 @@ class End(nn.Module):
     #: the arguments that weights belong to, kept with them; None where an end needs no weights
     spec: Mapping[str, Any] | None = None
     takes: ClassVar[tuple[str, ...]] = ()  #: what a link calls ``forward`` with, in order
+    agreed: ClassVar[tuple[str, ...]] = ()  #: options that both ends of a codec must share
     brings_weights: bool = False  #: True where a trained network came with the arguments
     bytes_per_pixel: float = 0.0  #: memory that a pixel takes beside what torch sees
     #: submodules that belong to the task; federated training averages them among its clients only
@@ -198,6 +199,11 @@ class End(nn.Module):
             sent: the batch that this end handled last.
         """
         return 0.0
+
+
+def option(end: End, name: str) -> Any:
+    """Return an option of an end, None where it has none of this name."""
+    return (end.spec or {}).get(name, getattr(end, name, None))
 
 
 class Transmitter(End):
@@ -245,7 +251,19 @@ class Receiver(End):
     freezes_transmitter: bool = False  #: True where a link's training leaves the transmitter alone
 
     def check_transmitter(self, transmitter: Transmitter) -> None:
-        """Refuse, by a ValueError, a transmitter whose symbols this end would misread."""
+        """Refuse, by a ValueError, a transmitter whose symbols this end would misread.
+
+        By default that of the same codec where an option that both must share differs.
+        """
+        if type(transmitter).__module__ != type(self).__module__:
+            return
+        pairs = {name: (option(transmitter, name), option(self, name)) for name in self.agreed}
+        apart = [f"{n} is {a} and {b}" for n, (a, b) in pairs.items() if a != b]
+        if apart:
+            raise ValueError(
+                f"the two ends of one codec differ: {', '.join(apart)}; give both the same, or "
+                "leave the receiver out of the scenario"
+            )
 
     def forward(
         self,

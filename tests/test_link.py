@@ -12,6 +12,7 @@ from channels import AWGN, CSI, FeedbackCSI, PerfectCSI, PilotCSI, Rayleigh
 from channels.base import ChannelState
 from semsim import Link, stream
 from semsim.codecs.no_link import NoLink, NoLinkTransmitter
+from semsim.codecs.swin_jscc import SwinReceiver, SwinTransmitter
 from semsim.phy.frontend import RZF, SVD, ZF, NoFrontEnd
 from semsim.types import Receiver, Transmitter, WithNotes, WithSideInfo
 
@@ -364,3 +365,10 @@ def test_an_end_that_a_link_could_not_call_is_refused_where_it_is_written() -> N
         class Old(Transmitter):
             def forward(self, source: Tensor, csi: CSI) -> Tensor:
                 return source
+
+
+def test_ends_of_one_codec_with_other_options_are_refused() -> None:
+    sent = SwinTransmitter("1/6", num_streams=4)
+    Link(sent, AWGN(), SwinReceiver("1/6", num_streams=4, decoder_depths=(2,)))
+    with pytest.raises(ValueError, match=r"differ: num_streams is 4 and 1; give both the same"):
+        Link(sent, AWGN(), SwinReceiver("1/6"))

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from channels.base import CSI
-from semsim.codecs.symbols import check_equalised, check_same
+from semsim.codecs.symbols import check_equalised
 from semsim.phy.ldpc import Segmentation, ldpc_demodulate, ldpc_modulate, segment
 from semsim.phy.mcs import mcs_by_index
 from semsim.phy.qam import qam_map
@@ -73,10 +73,7 @@ class CodedReceiver(_Coded, Receiver):
         mcs: as sent.
     """
 
-    def check_transmitter(self, transmitter: Transmitter) -> None:
-        """Refuse bits that were coded in another way."""
-        if isinstance(transmitter, CodedTransmitter):
-            check_same("mcs", transmitter.mcs, self.mcs)
+    agreed = ("mcs",)
 
     def forward(
         self,

@@ -18,6 +18,7 @@ class LatentCodec(End):
     """Both ends of a codec whose symbols are pairs of reals on a grid over the image."""
 
     kind: ClassVar[str]  #: as errors name it
+    agreed = ("cbr", "stride", "rates", "num_streams", "task", "fine", "fine_for")
     stride: int  #: pixels per position of the grid, in each direction
     channels: int  #: reals at each
 
@@ -50,15 +51,6 @@ def check_equalised(kind: str, y: Tensor, csi: CSI, symbols: int, shape: tuple[i
             f"the {kind} receiver takes equalised symbols [B, 1, {symbols}] for an item "
             f"{list(shape)}, got {list(y.shape)}; give both ends the same codec and cbr, and use "
             "a front end such as lmmse"
-        )
-
-
-def check_same(name: str, sent: object, read: object) -> None:
-    """Raise ValueError unless both ends of a link have the same value of an argument."""
-    if sent != read:
-        raise ValueError(
-            f"{name} is the same at both ends, got {sent!r} at the transmitter and {read!r} at the "
-            "receiver; write it at the transmitter alone, or both alike in Python"
         )
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from channels.base import CSI
-from semsim.codecs.symbols import check_equalised, check_same
+from semsim.codecs.symbols import check_equalised
 from semsim.phy.qam import qam_map, qam_nearest
 from semsim.types import End, Receiver, Transmitter
 
@@ -54,10 +54,7 @@ class UncodedReceiver(_Uncoded, Receiver):
         bits_per_symbol: as sent.
     """
 
-    def check_transmitter(self, transmitter: Transmitter) -> None:
-        """Refuse bits on another constellation."""
-        if isinstance(transmitter, UncodedTransmitter):
-            check_same("bits_per_symbol", transmitter.bits_per_symbol, self.bits_per_symbol)
+    agreed = ("bits_per_symbol",)
 
     def forward(
         self,

@@ -180,7 +180,7 @@ def test_an_ordinary_scenario_learns_to_classify_from_coarse_semantics(tmp_path:
 
 
 def test_ends_of_other_tasks_and_payloads_without_classes_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(SpecError, match="same task"):
+    with pytest.raises(SpecError, match="task is reconstruct and classify"):
         scenario(tmp_path).check()  # the transmitter sends fine semantics, none are awaited
     sender = {"kind": "flsc", "cbr": "1/192", "task": "classify"}
     photos = {"kind": "synthetic", "count": 4, "size": 64}
