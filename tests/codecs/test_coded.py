@@ -106,7 +106,7 @@ def test_a_scenario_sends_coded_bits() -> None:
         ({"frontend": "none"}, "the coded receiver takes equalised symbols .* such as lmmse"),
         (
             {"receiver": {"kind": "coded", "mcs": 2}},
-            "mcs is the same at both ends, got 4 at the transmitter and 2 at the receiver",
+            "the two ends of one codec differ: mcs is 4 and 2; give both the same",
         ),
         ({"payload": "photos"}, r"coded sends bits, \[K\] per item, got \[3, .*use payload bits"),
         (
@@ -119,7 +119,7 @@ def test_a_scenario_sends_coded_bits() -> None:
         ),
         (
             {"transmitter": "uncoded", "receiver": {"kind": "uncoded", "bits_per_symbol": 4}},
-            "bits_per_symbol is the same at both ends, got 2 at the transmitter and 4",
+            "the two ends of one codec differ: bits_per_symbol is 2 and 4",
         ),
     ],
 )
