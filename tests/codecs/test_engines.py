@@ -213,7 +213,7 @@ def test_the_engines_agree(channel: str, csi: str, gains: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("mcs", [1, 3, 5, 9, 12, 16, 19, 22, 25])
+@pytest.mark.parametrize("mcs", [1, 5, 12, 19, 25])  # each modulation, low and high rates
 @pytest.mark.parametrize("channel", ["rayleigh-symbol", "tdl", "phase-noise", "erasure"])
 def test_the_engines_agree_at_other_rates(channel: str, mcs: int, gains: Path) -> None:
     if channel == "erasure" and mcs > 12:

@@ -235,7 +235,7 @@ def test_messages_of_many_blocks_arrive_only_whole() -> None:
 
 
 def test_what_makes_no_sense_is_refused() -> None:
-    with pytest.raises(ValueError, match="rows are 0 to 27"):
+    with pytest.raises(ValueError, match="a whole number from 0 to 27"):
         SeparateTransmitter("1/6", mcs=40)
     with pytest.raises(ValueError, match="engine is"):
         SeparateTransmitter("1/6", engine="fast")

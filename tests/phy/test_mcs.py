@@ -19,5 +19,5 @@ def test_a_row_says_what_sionna_says(index: int) -> None:
 
 def test_the_rows_are_0_to_27() -> None:
     assert sorted(MCS_TABLE) == list(range(28))
-    with pytest.raises(ValueError, match="rows are 0 to 27"):
+    with pytest.raises(ValueError, match="a whole number from 0 to 27"):
         mcs_by_index(28)
