@@ -159,7 +159,7 @@ def test_adjscc_has_the_layers_of_the_authors_code() -> None:
         ({"cbr": "a sixth"}, "a positive number or a fraction"),
         ({"cbr": "1/6", "attention": "cbam"}, "none, se, eca"),
         ({"cbr": "1/6", "adaptive": "transmitter"}, "adaptive is one of both, receiver, none"),
-        ({"cbr": "1/6", "preset": "resnet"}, "preset is one of residual, bourtsoulatze2019, adjscc"),
+        ({"cbr": "1/6", "preset": "resnet"}, "is one of residual, bourtsoulatze2019, adjscc"),
         ({"cbr": "1/6", "stride": 6}, "power of two"),
         ({"cbr": "1/6", "depth": 0}, "depth must be at least 1"),
         ({"cbr": "1/6", "reach": -1}, "reach must be at least 0"),
