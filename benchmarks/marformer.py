@@ -24,17 +24,11 @@ from timing import interleaved, machine, multiply_adds, ratio
 from torch import Tensor, nn
 
 from semsim import zoo
+from semsim.ct.phantoms import FIELD_CM, dental_metal, dental_phantom
+from semsim.ct.scanner import Scanner
 from semsim.metrics.ssim import ssim
 from semsim.seeds import stream
-from semsim.vision.marformer import (
-    FIELD_CM,
-    SIZES,
-    MARformer,
-    MetalSlices,
-    Scanner,
-    dental_metal,
-    dental_phantom,
-)
+from semsim.vision.marformer import SIZES, MARformer, MetalSlices
 
 RESULTS = Path(__file__).parent / "results"
 SINGLE = (("Ti", 1), ("Fe", 1), ("Fe", 3), ("Zr", 2), ("Ag", 2))

@@ -10,7 +10,8 @@ import torch
 from PIL import Image
 
 from semsim import stream, zoo
-from semsim.vision.marformer import FIELD_CM, Scanner, dental_metal, dental_phantom
+from semsim.ct.phantoms import FIELD_CM, dental_metal, dental_phantom
+from semsim.ct.scanner import Scanner
 
 COUNT = 2 if "--quick" in sys.argv else 16
 PIECES = {"Ti": 1, "Fe": 3, "Zr": 2, "Ag": 2}

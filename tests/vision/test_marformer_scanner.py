@@ -9,25 +9,22 @@ import numpy as np
 import pytest
 import torch
 
-from semsim.metrics.ssim import ssim
-from semsim.nn.tomography import projector
-from semsim.payloads.ct import to_mu
-from semsim.seeds import stream
-from semsim.vision.marformer import (
+from semsim.ct.phantoms import FIELD_CM, body_metal, dental_metal, dental_phantom
+from semsim.ct.scanner import (
     DENSITY,
-    FIELD_CM,
-    MetalSlices,
     Scan,
     Scanner,
     attenuation,
-    body_metal,
     decompose,
-    dental_metal,
-    dental_phantom,
     poisson,
     spectrum,
     water_correction,
 )
+from semsim.metrics.ssim import ssim
+from semsim.nn.tomography import projector
+from semsim.payloads.ct import to_mu
+from semsim.seeds import stream
+from semsim.vision.marformer import MetalSlices
 
 SIZE, PIXEL_CM = 64, FIELD_CM / 64
 SMALL = Scanner(size=SIZE, pixel_cm=PIXEL_CM, views=90)

@@ -1,4 +1,4 @@
-"""MARformer: metal artefact reduction of dental CT slices, with the scanner that makes the artefacts.
+"""MARformer: metal artefact reduction of dental CT slices; ``semsim.ct`` makes the artefacts.
 
     phantom or CT slice ─┬─► polychromatic scan with metal ─► sinogram ─► FBP ─► corrupted slice ─► MARformer
                          └─► the same scan without metal ───────────────► FBP ─► clean slice (target)
@@ -20,53 +20,18 @@ from __future__ import annotations
 
 from semsim.vision.marformer.network import DRSA, P2FFN, SIZES, MARBlock, MARformer
 from semsim.vision.marformer.payload import DENTAL, IMPLANTS, KEEP_BYTES, MetalSlices
-from semsim.vision.marformer.phantoms import FIELD_CM, body_metal, dental_metal, dental_phantom
-from semsim.vision.marformer.scanner import (
-    ALUMINIUM_CM,
-    BONE_HU,
-    DENSITY,
-    REFERENCE_KEV,
-    SCATTER_COUNTS,
-    WATER_HU,
-    Material,
-    Scan,
-    Scanner,
-    attenuation,
-    decompose,
-    poisson,
-    spectrum,
-    water_correction,
-)
 from semsim.vision.marformer.task import CHARBONNIER_EPS, ReduceMetal
 
 __all__ = [
-    "ALUMINIUM_CM",
-    "BONE_HU",
     "CHARBONNIER_EPS",
-    "DENSITY",
     "DENTAL",
     "DRSA",
-    "FIELD_CM",
     "IMPLANTS",
     "KEEP_BYTES",
     "MARBlock",
     "MARformer",
-    "Material",
     "MetalSlices",
     "P2FFN",
-    "REFERENCE_KEV",
     "ReduceMetal",
-    "SCATTER_COUNTS",
     "SIZES",
-    "Scan",
-    "Scanner",
-    "WATER_HU",
-    "attenuation",
-    "body_metal",
-    "decompose",
-    "dental_metal",
-    "dental_phantom",
-    "poisson",
-    "spectrum",
-    "water_correction",
 ]

@@ -10,6 +10,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from semsim.ct.phantoms import FIELD_CM, body_metal, dental_metal, dental_phantom
+from semsim.ct.scanner import DENSITY, Material, Scan, Scanner
 from semsim.payloads.ct import (
     HounsfieldSlices,
     SlicePairs,
@@ -19,8 +21,6 @@ from semsim.payloads.ct import (
 from semsim.payloads.images import check_counts
 from semsim.payloads.kept import Kept
 from semsim.seeds import stream
-from semsim.vision.marformer.phantoms import FIELD_CM, body_metal, dental_metal, dental_phantom
-from semsim.vision.marformer.scanner import DENSITY, Material, Scan, Scanner
 
 DENTAL: tuple[Material, ...] = ("Ti", "Fe", "Zr", "Ag")  #: implant, steel, crown, amalgam
 IMPLANTS: tuple[Material, ...] = ("Ti", "Fe")
