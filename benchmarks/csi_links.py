@@ -34,6 +34,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch.utils.data import TensorDataset
+from wirelessgpt import write_table
 
 from semsim import Scenario, zoo
 from semsim.comparison.paired import difference, mean_of
@@ -252,13 +253,7 @@ def main() -> None:
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
     for section in arguments.sections:
-        lines: list[str] = []
-        for number, row in enumerate(SECTIONS[section](arguments)):
-            lines.append("| " + " | ".join(map(str, row)) + " |")
-            if number == 0:
-                lines.append("|" + " --- |" * len(row))
-            print(lines[-1] if number else "\n".join(lines), flush=True)
-        (arguments.out / f"{section}.md").write_text("\n".join(lines) + "\n")
+        write_table(SECTIONS[section](arguments), arguments.out / f"{section}.md")
 
 
 if __name__ == "__main__":

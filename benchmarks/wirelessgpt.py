@@ -24,7 +24,7 @@ import itertools
 import math
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -639,6 +639,17 @@ def rows_of(section: str, arguments: argparse.Namespace) -> Rows:
     return work[section](model, arguments)
 
 
+def write_table(rows: Iterable[Sequence[object]], path: Path) -> None:
+    """Write rows, the first of which is the heading, as Markdown; print each as it comes."""
+    lines: list[str] = []
+    for number, row in enumerate(rows):
+        lines.append("| " + " | ".join(map(str, row)) + " |")
+        if number == 0:
+            lines.append("|" + " --- |" * len(row))
+        print(lines[-1] if number else "\n".join(lines), flush=True)
+    path.write_text("\n".join(lines) + "\n")
+
+
 def main() -> None:
     """Run the sections that are asked for."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
@@ -658,13 +669,7 @@ def main() -> None:
     for section in arguments.sections:
         if section not in SECTIONS:
             parser.error(f"no section {section!r}; there are {', '.join(SECTIONS)}")
-        lines = []
-        for number, row in enumerate(rows_of(section, arguments)):
-            lines.append("| " + " | ".join(map(str, row)) + " |")
-            if number == 0:
-                lines.append("|" + " --- |" * len(row))
-            print(lines[-1] if number else "\n".join(lines), flush=True)
-        (arguments.out / f"{section}.md").write_text("\n".join(lines) + "\n")
+        write_table(rows_of(section, arguments), arguments.out / f"{section}.md")
 
 
 if __name__ == "__main__":

@@ -51,6 +51,3 @@ class Kept:
             self.room -= size
             self._content[key] = made
         return self._content[key]
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return Kept, (self.room + sum(t.nbytes for made in self._content.values() for t in made),)

@@ -47,7 +47,3 @@ def test_what_does_not_fit_is_made_again() -> None:
     for number in (0, 1, 2, 0, 1, 2):
         assert int(kept.get(number, tile(number))[0][0]) == number
     assert made == [0, 1, 2, 2]
-    copy = pickle.loads(pickle.dumps(kept))
-    assert copy.room == 25
-    copy.get(0, tile(0))
-    assert made[-1] == 0
