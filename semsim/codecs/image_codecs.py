@@ -6,11 +6,11 @@
 | avif     | AV1 still picture (aom)   | 4:4:4, for PSNR, speed 7                              |
 | webp     | lossy WebP                | method 4, half steps of quality                       |
 | jpeg2000 | raw codestream (OpenJPEG) | 9/7 wavelet, colour transform, rates 2 % apart        |
-| jpeg     | JPEG                      | progressive, optimised Huffman tables, 4:2:0          |
+| jpeg     | JPEG, the shortest of 3   | 4:2:0; baseline, optimised tables, progressive        |
 
 HEVC intra is what BPG holds. Its file format, HEIF, spends some 380 bytes on boxes that depend on
-the size and the chroma offsets alone, AVIF some 280. With ``headers="minimal"`` they stay at home:
-the receiver encodes a grey image of that size and puts the stream into its container.
+the size and the chroma offsets alone, AVIF some 280, JPEG up to 624, JPEG 2000 157, WebP 27. With
+``headers="minimal"`` they stay at home (:mod:`semsim.codecs.containers`).
 """
 
 from __future__ import annotations
@@ -23,6 +23,8 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+
+from semsim.codecs.containers import Container, IsoMedia, Jpeg, Jpeg2000, Save, Webp
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -46,19 +48,21 @@ class ImageCodec:
         steps: quality steps 0 to steps - 1, by rising quality.
         settings: all that decides the bytes of a step, versions included; a cache key.
         save: writes a Pillow image at a step.
-        containers: how many different ISO base media containers files of one size have, step s that
-            of step s mod containers; 0 where the stream is the file.
+        container: what of a file does not have to travel.
+        headers: "minimal" where streams are charged, "file" where whole files are: "jpeg" then
+            writes the shortest file, not that of the shortest stream.
     """
 
     name: str
     steps: int
     settings: str
-    save: Callable[[Image.Image, int], bytes]
-    containers: int
+    save: Save
+    container: Container
+    headers: Headers
 
-    def __reduce__(self) -> tuple[Callable[[CodecName], ImageCodec], tuple[str]]:
+    def __reduce__(self) -> tuple[Callable[..., ImageCodec], tuple[str, Headers]]:
         """Travel to another process by name."""
-        return image_codec, (self.name,)
+        return image_codec, (self.name, self.headers)
 
     def encode(self, image: Pixels, step: int) -> bytes:
         """Return the file of an image [H, W, 3] at a quality step."""
@@ -83,39 +87,25 @@ class ImageCodec:
 
     def strip(self, file: bytes) -> bytes:
         """Return the elementary stream of a file."""
-        if not self.containers:
-            return file
-        start = _media_data(file)
-        return file[start + _prefix(self.name) :]
+        return self.container.strip(file)
 
     def rebuild(self, stream: bytes, step: int, height: int, width: int) -> bytes:
         """Return the file again, from its stream, the step and the image's size."""
-        if not self.containers:
-            return stream
-        template = _template(self.name, step % self.containers, height, width)
-        start = _media_data(template)
-        old = len(template) - start
-        if _prefix(self.name):
-            stream = len(stream).to_bytes(4, "big") + stream
-        head = bytearray(template[:start])
-        head[start - 8 : start - 4] = (len(stream) + 8).to_bytes(4, "big")
-        location = head.index(b"iloc")
-        extent = head.index(old.to_bytes(4, "big"), location)
-        head[extent : extent + 4] = len(stream).to_bytes(4, "big")
-        return bytes(head) + stream
+        return self.container.rebuild(stream, step, height, width)
 
-
-def charged_bytes(stream_bytes: int, file_bytes: int, headers: Headers) -> int:
-    """Return what an image costs: its stream and a 5-byte header, or its whole file."""
-    return file_bytes if headers == "file" else stream_bytes + MINIMAL_HEADER_BYTES
+    def charged(self, stream_bytes: int, file_bytes: int) -> int:
+        """Return what an image costs: its stream and a 5-byte header, or its whole file, bytes."""
+        return file_bytes if self.headers == "file" else stream_bytes + MINIMAL_HEADER_BYTES
 
 
 @cache
-def image_codec(name: str) -> ImageCodec:
+def image_codec(name: str, headers: Headers = "minimal") -> ImageCodec:
     """Return a codec by name; ValueError names those there are or what is missing to use one."""
     if name not in _MAKERS:
         raise ValueError(f"no codec {name!r}; there are {', '.join(_MAKERS)}")
-    return _MAKERS[name]()
+    if headers not in ("minimal", "file"):
+        raise ValueError(f"headers is minimal or file, got {headers!r}")
+    return _MAKERS[name](headers)
 
 
 def psnr(image: Pixels, decoded: Pixels) -> float:
@@ -145,73 +135,63 @@ def _check_pixels(image: Pixels) -> None:
         )
 
 
-def _media_data(file: bytes) -> int:
-    """Return where the payload of the last box, mdat, starts."""
-    at = 0
-    while at < len(file):
-        size, kind = int.from_bytes(file[at : at + 4], "big"), file[at + 4 : at + 8]
-        if kind == b"mdat" and at + size == len(file):
-            return at + 8
-        if size < 8:
-            break
-        at += size
-    raise ValueError("the encoder wrote a container whose last box is not mdat; use headers 'file'")
-
-
-def _prefix(name: str) -> int:
-    """Return the bytes of the length field before the only NAL unit of an HEVC still picture."""
-    return 4 if name == "hevc" else 0
-
-
-@cache
-def _template(name: str, step: int, height: int, width: int) -> bytes:
-    grey = np.full((height, width, 3), 128, np.uint8)
-    return image_codec(name).encode(grey, step)
-
-
-def _pillow(name: str, settings: str, steps: int, options: Callable[[int], dict]) -> ImageCodec:
-    """Make a codec of a format that Pillow itself writes."""
+def _pillow(name: str, options: Callable[[int], dict]) -> tuple[str, Save]:
+    """Return name and version of a format that Pillow itself writes, and what writes it."""
     from PIL import features
 
     feature = {"jpeg": "jpg", "jpeg2000": "jpg_2000", "webp": "webp", "avif": "avif"}[name]
     if not features.check(feature):
         raise ValueError(f"codec {name!r} needs a Pillow built with {feature}; this one is not")
-    version = features.version(feature)
 
     def save(image: Image.Image, step: int) -> bytes:
         file = io.BytesIO()
         image.save(file, format=name.upper(), **options(step))
         return file.getvalue()
 
-    return ImageCodec(name, steps, f"{name} {version} {settings}", save, int(name == "avif"))
+    return f"{name} {features.version(feature)}", save
 
 
-def _jpeg() -> ImageCodec:
-    fixed = {"subsampling": 2, "optimize": True, "progressive": True}
-    return _pillow("jpeg", str(fixed), 95, lambda step: {"quality": step + 1, **fixed})
+def _jpeg(headers: Headers) -> ImageCodec:
+    """Make JPEG; all three files of a step hold the same coefficients, so the same picture."""
+    tables: tuple[dict, ...] = ({}, {"optimize": True}, {"optimize": True, "progressive": True})
+
+    def saves(options: dict) -> tuple[str, Save]:
+        return _pillow("jpeg", lambda step: {"quality": step + 1, "subsampling": 2, **options})
+
+    made = [saves(options) for options in tables]
+    container = Jpeg(made[0][1])
+    length = len if headers == "file" else lambda file: len(container.strip(file))
+
+    def save(image: Image.Image, step: int) -> bytes:
+        return min((write(image, step) for _, write in made), key=length)
+
+    settings = f"{made[0][0]} 4:2:0 shortest {headers} of {tables}"
+    return ImageCodec("jpeg", 95, settings, save, container, headers)
 
 
-def _jpeg2000() -> ImageCodec:
+def _jpeg2000(headers: Headers) -> ImageCodec:
     fixed = {"quality_mode": "rates", "irreversible": True, "mct": 1, "no_jp2": True}
-    return _pillow(
-        "jpeg2000",
-        f"{fixed} 2000 / 1.02^step",
-        345,
-        lambda step: {"quality_layers": [2000 / 1.02**step], **fixed},
+    version, save = _pillow(
+        "jpeg2000", lambda step: {"quality_layers": [2000 / 1.02**step], **fixed}
     )
+    settings = f"{version} {fixed} 2000 / 1.02^step, packets"
+    return ImageCodec("jpeg2000", 345, settings, save, Jpeg2000(save), headers)
 
 
-def _webp() -> ImageCodec:
+def _webp(headers: Headers) -> ImageCodec:
     fixed = {"method": 4}
-    return _pillow("webp", f"{fixed} step / 2", 201, lambda step: {"quality": step / 2, **fixed})
+    version, save = _pillow("webp", lambda step: {"quality": step / 2, **fixed})
+    settings = f"{version} {fixed} step / 2, frame"
+    return ImageCodec("webp", 201, settings, save, Webp(), headers)
 
 
-def _avif() -> ImageCodec:
+def _avif(headers: Headers) -> ImageCodec:
     fixed = {"subsampling": "4:4:4", "speed": 7, "advanced": {"tune": "psnr"}}
-    return _pillow("avif", str(fixed), 101, lambda step: {"quality": step, **fixed})
+    version, save = _pillow("avif", lambda step: {"quality": step, **fixed})
+    return ImageCodec("avif", 101, f"{version} {fixed}", save, IsoMedia(save, 1, 0), headers)
 
 
-def _hevc() -> ImageCodec:
+def _hevc(headers: Headers) -> ImageCodec:
     import pillow_heif
 
     fixed = {"preset": "veryfast", "tune": "psnr"}
@@ -231,10 +211,11 @@ def _hevc() -> ImageCodec:
 
     version = f"libheif {pillow_heif.libheif_version()} {x265}"
     settings = f"hevc {version} 4:4:4 {fixed} {_CHROMA_QP}"
-    return ImageCodec("hevc", 51 * len(_CHROMA_QP), settings, save, len(_CHROMA_QP))
+    container = IsoMedia(save, kinds=len(_CHROMA_QP), prefix=4)
+    return ImageCodec("hevc", 51 * len(_CHROMA_QP), settings, save, container, headers)
 
 
-_MAKERS: dict[str, Callable[[], ImageCodec]] = {
+_MAKERS: dict[str, Callable[[Headers], ImageCodec]] = {
     "jpeg": _jpeg,
     "jpeg2000": _jpeg2000,
     "webp": _webp,

@@ -19,10 +19,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from semsim.codecs.image_codecs import (
-    Headers,
     ImageCodec,
     Pixels,
-    charged_bytes,
     mean_squared_error,
 )
 from semsim.files.disk import cache_folder, log, set_aside
@@ -74,7 +72,7 @@ class RateDistortion:
         self._lock = threading.Lock()
         self._told = False
 
-    def largest_fit(self, image: Pixels, budget_bytes: int, headers: Headers) -> Coded | None:
+    def largest_fit(self, image: Pixels, budget_bytes: int) -> Coded | None:
         """Return the image at the largest quality step that fits; None if none does.
 
         The search ends early once 98.5 % of the budget are used. Sizes are taken to rise with the
@@ -85,7 +83,7 @@ class RateDistortion:
 
         def cost(step: int) -> int:
             coded = self._get(key, image, step)
-            return charged_bytes(len(coded.stream), coded.file_bytes, headers)
+            return self.codec.charged(len(coded.stream), coded.file_bytes)
 
         step = _largest_step(self.codec.steps, cost, budget_bytes)
         return None if step is None else self._get(key, image, step)

@@ -48,13 +48,9 @@ class Stills:
     bytes_per_pixel = 50  #: beside tensors; hevc takes 40 and avif 46 for a pass there and back
 
     def __init__(self, codec: CodecName, headers: Headers, fallback: Fallback) -> None:
-        for name, value, known in (
-            ("headers", headers, ("minimal", "file")),
-            ("fallback", fallback, ("mean", "grey")),
-        ):
-            if value not in known:
-                raise ValueError(f"{name} is {' or '.join(known)}, got {value!r}")
-        self.codec = image_codec(codec)
+        if fallback not in ("mean", "grey"):
+            raise ValueError(f"fallback is mean or grey, got {fallback!r}")
+        self.codec = image_codec(codec, headers)
         self.headers = headers
         self.fallback = fallback
 
@@ -65,7 +61,7 @@ class Stills:
             budget_bytes -= _COLOUR_BYTES
         if budget_bytes <= 0:
             return None
-        return self._rates().largest_fit(image, budget_bytes, self.headers)
+        return self._rates().largest_fit(image, budget_bytes)
 
     def decode(self, coded: Coded, image: Pixels) -> Pixels:
         """Return the decoded image; ``image`` lends its size."""
@@ -99,12 +95,12 @@ class Stills:
         return self.codec.decode(self.codec.rebuild(stream, step, height, width))
 
     def _rates(self) -> RateDistortion:
-        return _rates(self.codec.name, cache_folder())
+        return _rates(self.codec.name, self.headers, cache_folder())
 
 
 @cache
-def _rates(codec: str, folder: Path) -> RateDistortion:
-    return RateDistortion(image_codec(codec), folder)
+def _rates(codec: str, headers: Headers, folder: Path) -> RateDistortion:
+    return RateDistortion(image_codec(codec, headers), folder)
 
 
 def symbols_at(cbr: float | str | Fraction, shape: Sequence[int]) -> int:
