@@ -108,15 +108,15 @@ class SwinBlock(nn.Module):
 
         Args:
             x: a grid of tokens.
-            extra: added to the attention logits of every head and window, [B, N, N], N the tokens
-                in a window; may hold -inf and carry a gradient.
+            extra: added to the attention logits of every window, [B, N, N] for all heads or
+                [B, heads, N, N], N the tokens in a window; may hold -inf and carry a gradient.
         """
         layout = window_layout(x.shape[1], x.shape[2], self.window, self.shift)
         tokens = layout.split(x)
         logits = layout.mask(x.device)
         if extra is not None:
-            own = extra[:, None].expand(-1, layout.windows, -1, -1)
-            own = own.reshape(-1, 1, *extra.shape[1:])
+            of_heads = extra[:, None] if extra.dim() == 3 else extra
+            own = of_heads[:, None].expand(-1, layout.windows, -1, -1, -1).flatten(0, 1)
             logits = own if logits is None else own + logits.repeat(len(x), 1, 1, 1)
         tokens = tokens + self.attention(self.norm1(tokens), layout.side, logits)
         tokens = tokens + self.mlp(self.norm2(tokens))

@@ -241,7 +241,7 @@ def test_the_release_has_its_sizes() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"preset": "large"}, "tiny or release"),
+        ({"preset": "large"}, "tiny, photo, release"),
         ({"fusion": "film"}, "masked, none, random, concat"),
         ({"sources": "image"}, "both, source, csi"),
         ({"ratio": 1.5}, "between 0 and 1"),

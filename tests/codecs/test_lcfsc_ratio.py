@@ -8,7 +8,13 @@ import pytest
 import torch
 
 from semsim import stream
-from semsim.codecs.lcfsc.ratio import RELEASE_RATIOS, SECOND_PHASE, RatioGenerator, gaussian_kl
+from semsim.codecs.lcfsc.ratio import (
+    OPEN_RATIOS,
+    RELEASE_RATIOS,
+    SECOND_PHASE,
+    RatioGenerator,
+    gaussian_kl,
+)
 
 
 def normal(*shape: int, label: str = "normal") -> torch.Tensor:
@@ -54,6 +60,19 @@ def test_ratios_lie_between_the_candidates_and_vary_with_source_and_channel() ->
 def test_the_first_choice_is_the_fifth_candidate() -> None:
     ratios = generator()
     torch.testing.assert_close(ratios.ratio(ratios.first_choice(3)), torch.full((3,), 0.009))
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_an_open_start_masks_less_than_a_pair_and_still_has_a_gradient(seed: int) -> None:
+    torch.manual_seed(seed)
+    ratios = RatioGenerator(6, 9, candidates=OPEN_RATIOS, hidden=(32, 16), open=True).train()
+    first = ratios.first_choice(4)
+    assert torch.equal(ratios.ratio(first), torch.zeros(4))
+    ratio = ratios.ratio(ratios(normal(4, 6, 16, 16), normal(4, 9), first))
+    assert ratio.min() > 0 and ratio.max() < 0.5 / 64**2
+    ratio.sum().backward()
+    # as if the others were weighed among themselves: the mean of theirs, 0.5, per item
+    assert ratios.recognise[-1].bias.grad[0] == pytest.approx(-4 * 0.5, rel=0.2)
 
 
 def test_the_two_losses_count_in_the_second_phase_only() -> None:

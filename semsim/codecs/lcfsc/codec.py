@@ -4,48 +4,52 @@ Source: Xie and others (2024), see ``fusion``. Found in the public release: the 
     where its masks sit, a ModNet at each end, and a ratio that is learned. Inferred: unit power per
     image; a ModNet that sees the average SNR only, so that H enters by the masks alone; at the
     decoder, symbols scaled by their trust and the trust as an input; LMMSE as the usual front end;
-    how many passes refine the ratio; for "tiny", the linear path beside the network and masks in
-    every second block.
+    how many passes refine the ratio; for "tiny" and "photo", the linear path beside the network and
+    masks in every second block; and what options below say of themselves.
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from channels.base import CSI
 from channels.checks import check_choice
-from semsim.codecs.lcfsc.arguments import MASKS, Fusion, check
-from semsim.codecs.lcfsc.ends import Ends
+from semsim.codecs.lcfsc.arguments import MASKS, Fusion, check, check_decoder
 from semsim.codecs.lcfsc.estimator import NoisePurifier
-from semsim.codecs.lcfsc.fusion import CSIFusion, Sources, mask_logits, random_scores
-from semsim.codecs.lcfsc.ratio import RELEASE_RATIOS, RatioGenerator
+from semsim.codecs.lcfsc.facts import Facts, Told, noise_behind, stream_facts
+from semsim.codecs.lcfsc.fusion import Sources
+from semsim.codecs.lcfsc.masks import MaskedEnd
+from semsim.codecs.lcfsc.ratio import OPEN_RATIOS, RELEASE_RATIOS, RatioGenerator
 from semsim.codecs.symbols import pad_to_stride, shown, symbol_trust, to_latent, to_symbols
 from semsim.nn.snr import SNR_SCALE_DB
 from semsim.nn.swin import Attend
-from semsim.nn.swin_codec import SwinDecoder, SwinEncoder
+from semsim.nn.swin_codec import SwinDecoder, SwinEncoder, no_logits
 from semsim.phy.power import unit_power
-from semsim.types import Receiver, Transmission, Transmitter
+from semsim.types import Receiver, Transmitter
 
-Preset = Literal["tiny", "release"]
+Preset = Literal["tiny", "release", "photo"]
 
 
-class LCFSCTransmitter(Ends, Transmitter):
+class LCFSCTransmitter(MaskedEnd, Transmitter):
     """Image to complex symbols of unit power, by a Swin encoder with channel-dependent masks.
 
         image ─► Swin encoder ─► ModNet(average SNR) ─► pair halves of the channels ─► unit power ─► x
                      ▲ masks in every second block
         H, SNR ─► (npn) ─► fusion with the tokens ─► scores ─► mask the share `ratio`
+          └─► front end ─► noise it will leave ─► map of token qualities (facts: streams)
 
     The ModNet sees the average SNR alone, so that H enters by the masks and nowhere else.
 
     Args:
         cbr: complex symbols per source value over all antennas, a number or a fraction.
         preset: "tiny", one stage of width 64 for 64 x 64 images on a CPU with a linear path beside
-            it, or "release", the sizes of the authors' code for 128 x 128.
+            it, "release", the sizes of the authors' code for 128 x 128, or "photo", those of
+            ``swin_jscc`` tiny: a training that starts at weights of that codec takes all but its
+            heatmap at the transmitter (the layer ``trust``), which only "concat" over streams has.
         num_tx, num_rx: antennas of the channel; H is one matrix per image.
         fusion: "masked"; "none", the plain codec; and two controls: "random" masks random pairs,
             "concat" puts H and the SNR beside the tokens (invasive).
@@ -56,11 +60,19 @@ class LCFSCTransmitter(Ends, Transmitter):
         npn: whether H is cleaned before use, for a channel known from pilots. From YAML the
             cleaning is trained end to end; in Python :func:`~semsim.codecs.lcfsc.estimator.pretrain`
             can train ``estimator`` before.
+        facts: what fusion is told of the channel: H and the SNR, or "streams": how good the stream
+            is on which each token travels behind the front end, so that no mask need learn a
+            singular value decomposition. Inferred. Fits any antennas, channels that vary too.
+        per_head: mask pairs in each attention head by scores of its own. Inferred: heads look for
+            different things, and one mask takes the same from all.
+        open: start a learned ratio at the smallest candidate. Inferred: with 0 among them a codec
+            that begins with its plain twin's weights computes the same, and closes where it pays.
 
     Arguments that the others leave without effect are refused.
     """  # noqa: E501 - the diagram
 
     sees_channel = True  #: H itself, not only the noise that the front end will leave
+    later_options: ClassVar = ("facts", "per_head", "open")
 
     def __init__(
         self,
@@ -75,37 +87,25 @@ class LCFSCTransmitter(Ends, Transmitter):
         candidates: tuple[float, ...] = RELEASE_RATIOS,
         passes: int = 1,
         npn: bool = False,
+        facts: Told = "channel",
+        per_head: bool = False,
+        open: bool = False,
     ) -> None:
         super().__init__(
             {"cbr": cbr, "preset": preset, "num_tx": num_tx, "num_rx": num_rx, "fusion": fusion,
              "sources": sources, "ratio": ratio, "candidates": list(candidates), "passes": passes,
-             "npn": npn}
+             "npn": npn, "facts": facts, "per_head": per_head, "open": open}
         )  # fmt: skip
         check(self.spec)
         self.uses_csi = True
-        heatmap = self.facts if fusion == "concat" else 0
+        beside = self.num_facts if facts == "channel" else self.channels // 2
+        heatmap = beside if fusion == "concat" else 0
         self.encoder = SwinEncoder(
             self.channels, self.size.swin, snr_unit=SNR_SCALE_DB, heatmap=heatmap
         )
-        self.fusions = nn.ModuleDict()
-        self.ratios: RatioGenerator | None = None
         with torch.random.fork_rng([]):  # the backbone and all that follows start as without fusion
-            self._add_fusion()
+            self._add_masks(self.spec)
             self.estimator = NoisePurifier() if npn else None
-
-    def _add_fusion(self) -> None:
-        size, spec = self.size, self.spec
-        if spec["fusion"] == "masked":
-            width = size.swin.widths[size.stage]
-            for block in size.masked_blocks():
-                self.fusions[str(block)] = CSIFusion(
-                    width, self.facts, window=size.swin.window, hidden=size.fusion,
-                    sources=spec["sources"],
-                )  # fmt: skip
-        if spec["fusion"] in MASKS and spec["ratio"] == "learned":
-            self.ratios = RatioGenerator(
-                self.channels, self.facts, candidates=spec["candidates"], hidden=size.posterior
-            )
 
     def num_symbols(self, shape: tuple[int, ...]) -> int:
         """Return the symbols for an image [3, H, W]; its sides are padded to the stride."""
@@ -116,7 +116,8 @@ class LCFSCTransmitter(Ends, Transmitter):
 
         Args:
             source: [B, 3, H, W] in [0, 1].
-            csi: h [B, R, T, 1] and n0 [B], linear; h may be None for ``fusion="none"``.
+            csi: h [B, R, T, 1] and n0 [B], linear; with ``facts="streams"`` what the front end will
+                leave is looked at in place of h, and with ``fusion="none"`` neither.
             generator: of the learned ratio, which draws while training.
         """
         self.grid(tuple(source.shape[1:]))
@@ -129,12 +130,8 @@ class LCFSCTransmitter(Ends, Transmitter):
             fixed = self.spec["ratio"] if self.spec["fusion"] in MASKS else 0.0
             return source.new_full((len(source),), fixed), None
         image, csi = pad_to_stride(source, self.stride), self._clean(csi)
-        choice = self._choice(image, csi, self._known(csi), self.ratios)
+        choice = self._choice(image, csi, self._known(csi, image), self.ratios)
         return self.ratios.ratio(choice), choice
-
-    def auxiliary_loss(self, progress: float, sent: Transmission) -> Tensor | float:
-        """Return what the learned ratio asks of itself."""
-        return 0.0 if self.ratios is None else self.ratios.auxiliary_loss(progress)
 
     def _clean(self, csi: CSI) -> CSI:
         if self.estimator is None or csi.h is None:
@@ -145,31 +142,32 @@ class LCFSCTransmitter(Ends, Transmitter):
         snr_db = CSI(None, csi.n0).effective_snr_db()
         if self.spec["fusion"] == "none":
             return self.encoder(image, snr_db)
-        facts = self._known(csi)
+        facts = self._known(csi, image)
         if self.spec["fusion"] == "concat":
-            height, width = (s // self.stride for s in image.shape[-2:])
-            return self.encoder(
-                image, snr_db, facts[:, :, None, None].expand(-1, -1, height, width)
-            )
+            return self.encoder(image, snr_db, facts.beside(self.grid(image.shape[1:])))
         if self.ratios is None:
-            ratio = facts.new_full((len(facts),), self.spec["ratio"])
+            ratio = image.new_full((len(image),), self.spec["ratio"])
         else:
             ratio = self.ratios.ratio(self._choice(image, csi, facts, self.ratios, generator))
         return self.encoder(image, snr_db, attend=self._attend(facts, ratio))
 
-    def _known(self, csi: CSI) -> Tensor:
+    def _known(self, csi: CSI, image: Tensor) -> Facts:
+        if self.spec["facts"] == "streams":
+            snr_db = CSI(None, csi.n0).effective_snr_db()
+            grid = self.grid(image.shape[1:])
+            return stream_facts(noise_behind(csi), snr_db, self.channels // 2, grid)
         if csi.h is None:
             raise ValueError(
                 f"fusion {self.spec['fusion']} needs the channel at the transmitter, which knows "
                 "none; set csi.tx to perfect, pilots or feedback, or fusion: none"
             )
-        return self.channel_facts(csi.h, csi.n0)
+        return Facts(self.channel_facts(csi.h, csi.n0))
 
     def _choice(
         self,
         image: Tensor,
         csi: CSI,
-        facts: Tensor,
+        facts: Facts,
         ratios: RatioGenerator,
         generator: torch.Generator | None = None,
     ) -> Tensor:
@@ -180,35 +178,11 @@ class LCFSCTransmitter(Ends, Transmitter):
             with torch.no_grad():
                 attend = self._attend(facts, ratios.ratio(choice))
                 would_send = self.encoder(image, snr_db, attend=attend)
-            choice = ratios(would_send, facts, choice, generator)
+            choice = ratios(would_send, facts.numbers, choice, generator)
         return choice
 
-    def _attend(self, facts: Tensor, ratio: Tensor) -> Attend:
-        """Return what the encoder adds to the logits of the masked blocks."""
-        size = self.size
 
-        def logits(stage: int, block: int, x: Tensor) -> Tensor | None:
-            if stage != size.stage or block not in size.masked_blocks():
-                return None
-            window = size.swin.window
-            if min(x.shape[1:3]) < window:
-                least = window * self.stride // 2 ** (len(size.swin.widths) - 1 - stage)
-                raise ValueError(
-                    f"lcfsc masks windows of {window} x {window} tokens and needs images of at "
-                    f"least {least} x {least} pixels; scale them up or set fusion: none"
-                )
-            return mask_logits(self._scores(block, x, facts), ratio)
-
-        return logits
-
-    def _scores(self, block: int, x: Tensor, facts: Tensor) -> Tensor:
-        if self.spec["fusion"] == "random":
-            tokens = torch.cat([x.mean(dim=(1, 2)), facts], dim=1)
-            return random_scores(tokens, self.size.swin.window**2)
-        return self.fusions[str(block)](x, facts)
-
-
-class LCFSCReceiver(Ends, Receiver):
+class LCFSCReceiver(MaskedEnd, Receiver):
     """Received symbols to image, by a Swin decoder with channel-dependent masks.
 
         y, n0 ─► · trust = 1 / (1 + n0) ─► unpair ─► Swin decoder(latent, trust, SNR) ─► crop ─► image
@@ -221,7 +195,15 @@ class LCFSCReceiver(Ends, Receiver):
         cbr, preset, num_tx, num_rx: as in :class:`LCFSCTransmitter`.
         beside: what the decoder sees beside the symbols: "trust", how much each can be trusted, or
             "channel", H and the SNR as well, which only ``frontend: none`` leaves to it.
+        masked: mask pairs in every second block of the decoder too, told of the streams behind the
+            front end. Inferred: tokens that arrived badly can be kept from the others.
+        share: what ``ratio`` is at the transmitter, for the decoder's masks, "learned" among 0 to 1
+            from what arrived.
+        per_head, open: as in :class:`LCFSCTransmitter`, from where a scenario takes them over.
     """  # noqa: E501 - the diagram
+
+    decodes = True
+    later_options: ClassVar = ("masked", "share", "per_head", "open")
 
     def __init__(
         self,
@@ -231,15 +213,26 @@ class LCFSCReceiver(Ends, Receiver):
         num_tx: int = 8,
         num_rx: int = 8,
         beside: Literal["trust", "channel"] = "trust",
+        masked: bool = False,
+        share: float | Literal["learned"] = "learned",
+        per_head: bool = False,
+        open: bool = False,
     ) -> None:
         super().__init__(
-            {"cbr": cbr, "preset": preset, "num_tx": num_tx, "num_rx": num_rx, "beside": beside}
-        )
+            {"cbr": cbr, "preset": preset, "num_tx": num_tx, "num_rx": num_rx, "beside": beside,
+             "masked": masked, "share": share, "per_head": per_head, "open": open}
+        )  # fmt: skip
         check_choice("beside", beside, ("trust", "channel"))
-        planes = self.channels // 2 + (self.facts if beside == "channel" else 0)
+        check_decoder(self.spec)
+        planes = self.channels // 2 + (self.num_facts if beside == "channel" else 0)
         self.decoder = SwinDecoder(
             self.channels, self.size.swin, snr_unit=SNR_SCALE_DB, heatmap=planes
         )
+        with torch.random.fork_rng([]):
+            self._add_masks(
+                {"fusion": "masked" if masked else "none", "sources": "both", "ratio": share,
+                 "candidates": OPEN_RATIOS, "facts": "streams", "per_head": per_head, "open": open}
+            )  # fmt: skip
 
     def forward(
         self,
@@ -269,8 +262,25 @@ class LCFSCReceiver(Ends, Receiver):
                 )
             facts = self.channel_facts(csi.h, csi.n0)[:, :, None, None]
             trust = torch.cat([trust, facts.expand(-1, -1, height, width)], dim=1)
-        image = self.decoder(latent, csi.effective_snr_db(), trust)
+        attend = self._masks(latent, csi, generator) if self.spec["masked"] else no_logits
+        image = self.decoder(latent, csi.effective_snr_db(), trust, attend=attend)
         return shown(image, shape, training=self.training)
+
+    def _masks(self, latent: Tensor, csi: CSI, generator: torch.Generator | None) -> Attend:
+        """Return what the decoder adds to its logits, given what arrived and how well."""
+        if csi.h is not None:
+            raise ValueError(
+                "masked: true needs a front end such as svd or lmmse, as frontend none leaves the "
+                "streams mixed; write one, or masked: false"
+            )
+        height, width = latent.shape[-2:]
+        snr_db = csi.effective_snr_db()
+        facts = stream_facts(csi.n0, snr_db, self.channels // 2, (height, width))
+        if self.ratios is None:
+            return self._attend(facts, latent.new_full((len(latent),), self.spec["share"]))
+        first = self.ratios.first_choice(len(latent))
+        choice = self.ratios(latent, facts.numbers, first, generator)
+        return self._attend(facts, self.ratios.ratio(choice))
 
     def _symbols(self, y: Tensor, csi: CSI, symbols: int) -> Tensor:
         """Return [B, K], symbol k from stream k mod R."""

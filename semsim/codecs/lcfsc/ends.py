@@ -2,7 +2,8 @@
 
 Source: Xie and others (2024), see ``fusion``. Found in the public release: the sizes of "release".
     Inferred: the unit of 20 dB, and all sizes of "tiny", whose one stage has its odd blocks masked
-    and a linear path beside it.
+    and a linear path beside it; and "photo", the Swin codec of the zoo for photos, so that a
+    training can begin with its weights.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import torch
 from torch import Tensor
 
 from channels.base import CSI
+from semsim.codecs import swin_jscc
 from semsim.codecs.symbols import LatentCodec, latent_channels
 from semsim.nn.snr import SNR_SCALE_DB
 from semsim.nn.swin_codec import SwinSizes
@@ -23,7 +25,7 @@ class Size:
 
     Args:
         swin: of encoder and decoder.
-        stage: encoder stage whose odd blocks are masked.
+        stage: scale whose odd blocks are masked, finest first.
         fusion: width of the dense layers of a fusion.
         posterior: hidden widths of the ratio's q.
     """
@@ -33,9 +35,10 @@ class Size:
     ) -> None:
         self.swin, self.stage, self.fusion, self.posterior = swin, stage, fusion, posterior
 
-    def masked_blocks(self) -> list[int]:
+    def masked_blocks(self, *, decoder: bool = False) -> list[int]:
         """Return the blocks of the stage that are masked: those with shifted windows."""
-        return list(range(1, self.swin.depths[self.stage], 2))
+        depths = self.swin.decoder_depths if decoder else self.swin.depths
+        return list(range(1, depths[self.stage], 2))
 
 
 PRESETS = {
@@ -46,6 +49,7 @@ PRESETS = {
         ),
         stage=0, fusion=64, posterior=(128, 64),
     ),
+    "photo": Size(swin_jscc.PRESETS["tiny"], stage=0, fusion=64, posterior=(128, 64)),
     "release": Size(
         SwinSizes(
             patch=2, widths=(128, 192, 256, 320), depths=(2, 2, 6, 2),
@@ -65,7 +69,7 @@ class Ends(LatentCodec):
     def __init__(self, spec: dict[str, Any]) -> None:
         super().__init__()
         if spec["preset"] not in PRESETS:
-            raise ValueError(f"preset is {' or '.join(PRESETS)}, got {spec['preset']!r}")
+            raise ValueError(f"preset is {', '.join(PRESETS)}, got {spec['preset']!r}")
         for name in ("num_tx", "num_rx"):
             if spec[name] < 1:
                 raise ValueError(f"{name} must be at least 1, got {spec[name]}")
@@ -73,7 +77,7 @@ class Ends(LatentCodec):
         self.stride = self.size.swin.stride
         self.channels = latent_channels(spec["cbr"], self.stride)
         self.antennas = (spec["num_rx"], spec["num_tx"])
-        self.facts = 2 * spec["num_rx"] * spec["num_tx"] + 1  #: numbers that describe a channel
+        self.num_facts = 2 * spec["num_rx"] * spec["num_tx"] + 1  #: numbers that describe a channel
         #: the arguments, as kept with weights
         self.spec = {**spec, "cbr": str(self.cbr)}
 

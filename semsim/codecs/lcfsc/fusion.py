@@ -30,6 +30,7 @@ from torch.nn import functional
 
 from channels.checks import check_choice
 from channels.streams import seeded
+from semsim.codecs.lcfsc.facts import PLANES, in_window
 
 Sources = Literal["both", "source", "csi"]
 MAP = 16  #: side of the maps, as in the release, whose masked stage has 16 x 16 tokens
@@ -72,58 +73,69 @@ class CSIFusion(nn.Module):
     Args:
         width: features per token.
         facts: numbers that describe the channel, as
-            :meth:`semsim.codecs.lcfsc.ends.Ends.channel_facts` counts them.
+            :meth:`semsim.codecs.lcfsc.ends.Ends.channel_facts` counts them; None for the planes of
+            :func:`semsim.codecs.lcfsc.facts.stream_facts`, which are a map already.
         window: side of the attention window; N = window^2.
         hidden: width of the dense layers.
         sources: what the score sees: "both", or only "source" or "csi".
+        heads: scores apart for so many heads; None for one that all heads share.
     """
 
     def __init__(
         self,
         width: int,
-        facts: int,
+        facts: int | None,
         *,
         window: int = 8,
         hidden: int = 64,
         sources: Sources = "both",
+        heads: int | None = None,
     ) -> None:
         super().__init__()
         check_choice("sources", sources, ("both", "source", "csi"))
-        self.positions = window**2
+        self.window, self.positions, self.heads = window, window**2, heads
         self.tokens = GatedResidual(width) if sources != "csi" else None
         self.source_map = _convolutions(1, 2, 4) if sources != "csi" else None
         self.csi_dense = None
         self.csi_map = None
-        if sources != "source":
+        if sources != "source" and facts is not None:
             self.csi_dense = nn.Sequential(
                 nn.Linear(facts, hidden, bias=False),
                 nn.GELU(),
                 nn.Linear(hidden, 4 * MAP**2, bias=False),
                 nn.GELU(),
             )
-            self.csi_map = _convolutions(4, 2, 4)
+        if sources != "source":
+            self.csi_map = _convolutions(PLANES if facts is None else 4, 2, 4)
         self.fuse = _convolutions(8 if sources == "both" else 4, 4)
         self.score = nn.Sequential(
             nn.Linear(4 * MAP**2, hidden, bias=False),
-            nn.Linear(hidden, self.positions**2, bias=False),
+            nn.Linear(hidden, (heads or 1) * self.positions**2, bias=False),
         )
 
     def forward(self, x: Tensor, facts: Tensor) -> Tensor:
-        """Return scores [B, N, N] that sum to one per item.
+        """Return scores [B, N, N], or [B, heads, N, N], that sum to one per item and head.
 
         Args:
             x: tokens, [B, H, W, C], of any H and W; their weights are averaged onto the map.
-            facts: of the channel, [B, F].
+            facts: of the channel, [B, F], or planes [B, 2, h, w].
         """
         maps = []
         if self.tokens is not None and self.source_map is not None:
             weights = self.tokens(x) * x.shape[1] * x.shape[2] - 1  # about 0, at any image size
             maps.append(self.source_map(functional.adaptive_avg_pool2d(weights[:, None], MAP)))
-        if self.csi_dense is not None and self.csi_map is not None:
-            maps.append(self.csi_map(self.csi_dense(facts).view(-1, 4, MAP, MAP)))
+        if self.csi_map is not None:
+            maps.append(self.csi_map(self._of_channel(facts, (x.shape[1], x.shape[2]))))
         logits = self.score(self.fuse(torch.cat(maps, dim=1)).flatten(1))
         # in bfloat16 the weights of 4096 pairs round to a few values, and ties are no ranking
-        return logits.float().softmax(dim=1).view(-1, self.positions, self.positions)
+        apart = () if self.heads is None else (self.heads,)
+        scores = logits.float().view(-1, *apart, self.positions**2).softmax(dim=-1)
+        return scores.view(-1, *apart, self.positions, self.positions)
+
+    def _of_channel(self, facts: Tensor, grid: tuple[int, int]) -> Tensor:
+        if self.csi_dense is not None:
+            return self.csi_dense(facts).view(-1, 4, MAP, MAP)
+        return functional.interpolate(in_window(facts, grid, self.window), (MAP, MAP))
 
 
 def mask_logits(scores: Tensor, ratio: Tensor) -> Tensor:
@@ -139,12 +151,15 @@ def mask_logits(scores: Tensor, ratio: Tensor) -> Tensor:
     beyond 1 - 1 / N cannot be reached.
 
     Args:
-        scores: [B, N, N].
+        scores: [B, N, N], or [B, heads, N, N], whose heads are ranked and masked each by itself.
         ratio: share of the N^2 pairs that is masked, [B], 0 to 1.
 
     Returns:
-        [B, N, N], float32; exactly 0 throughout where the ratio is 0.
+        Like scores, float32; exactly 0 throughout where the ratio is 0.
     """
+    if scores.dim() == 4:
+        each = mask_logits(scores.flatten(0, 1), ratio.repeat_interleave(scores.shape[1]))
+        return each.view(scores.shape)
     scores, pairs = scores.float(), scores[0].numel()
     self_pairs = torch.eye(scores.shape[-1], dtype=torch.bool, device=scores.device)
     order = scores.detach().masked_fill(self_pairs, torch.inf).flatten(1)

@@ -17,13 +17,18 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 RELEASE_RATIOS = (0.001, 0.003, 0.005, 0.007, 0.009, 0.012, 0.014, 0.015)
+OPEN_RATIOS = (0.0, 0.1, 0.2, 0.3, 0.5, 0.6, 0.8, 1.0)  #: the release's list for ablations
 FIRST_CHOICE = 4  #: place in the list before anything is known, as in the release
+OPEN_LOGIT = 12.0  #: by which the smallest ratio stands out where the masks start open
+OPEN_SPREAD = 0.1  #: and the standard deviation of the weights that tell images apart
+LEAST_OTHERS = 1e-6  #: what is left of the other ratios counts as at least so much
 GRID = 8  #: positions per side of the latent that the autoencoder looks at
 SECOND_PHASE = 0.6  #: share of the training after which the two losses count: epoch 3000 of 5000
 
@@ -36,6 +41,9 @@ class RatioGenerator(nn.Module):
         facts: numbers that describe the channel.
         candidates: ratios to weigh, 0 to 1.
         hidden: widths of q's two hidden layers; the release has 648 and 128.
+        open: start at the smallest ratio; exp(-12) of each other is left, so that from 0 on less
+            than a pair of 64 tokens is masked. A softmax that is so sure has next to no gradient:
+            backward, it is divided by what the others have together, near 1 once they count.
     """
 
     candidates: Tensor
@@ -47,6 +55,7 @@ class RatioGenerator(nn.Module):
         *,
         candidates: Sequence[float] = RELEASE_RATIOS,
         hidden: tuple[int, int] = (128, 64),
+        open: bool = False,
     ) -> None:
         super().__init__()
         if not candidates or any(not 0 <= r <= 1 for r in candidates):
@@ -58,7 +67,14 @@ class RatioGenerator(nn.Module):
         self.posterior = _dense(inputs, *hidden, 2 * size)
         self.prior = _dense(choices, 32, 128, 2 * size)
         self.recognise = _dense(size, 128, 32, choices)
-        nn.init.normal_(self.recognise[-1].weight)  # type: ignore[arg-type]  # or all y are alike
+        last: Any = self.recognise[-1]
+        nn.init.normal_(last.weight)  # or all y are alike
+        self.first, self.open = min(FIRST_CHOICE, choices - 1), open
+        if open:
+            self.first = min(range(choices), key=lambda place: candidates[place])
+            nn.init.normal_(last.weight, std=OPEN_SPREAD)
+            nn.init.zeros_(last.bias)
+            nn.init.constant_(last.bias[self.first], OPEN_LOGIT)
         self.reconstruct = nn.Sequential(
             nn.ConvTranspose2d(1, 3, 2, stride=2), nn.GELU(), nn.ConvTranspose2d(3, 1, 2, stride=2)
         )
@@ -66,9 +82,11 @@ class RatioGenerator(nn.Module):
         self._losses: Tensor | None = None
 
     def first_choice(self, batch: int) -> Tensor:
-        """Return y [B, choices] before the first pass: all weight on the fifth ratio."""
-        place = min(FIRST_CHOICE, len(self.candidates) - 1)
-        index = torch.full((batch,), place, device=self.candidates.device)
+        """Return y [B, choices] before the first pass: all weight on the fifth ratio.
+
+        Or on the smallest, where the masks start open.
+        """
+        index = torch.full((batch,), self.first, device=self.candidates.device)
         return functional.one_hot(index, len(self.candidates)).to(self.candidates.dtype)
 
     def ratio(self, choice: Tensor) -> Tensor:
@@ -103,7 +121,11 @@ class RatioGenerator(nn.Module):
             error = functional.mse_loss(self._reconstruction(u), seen)
             per_dimension = 0.5 * seen[0].numel() / u.shape[1]  # of u, as the divergence
             self._losses = per_dimension * error + gaussian_kl(*q, *p)
-        return self.recognise(u).softmax(dim=1)
+        logits = self.recognise(u).float()
+        if self.open and logits.requires_grad:
+            others = 1 - logits.detach().softmax(dim=1)[:, self.first, None]
+            logits = logits + (1 / others.clamp_min(LEAST_OTHERS) - 1) * (logits - logits.detach())
+        return logits.softmax(dim=1)
 
     def auxiliary_loss(self, progress: float) -> Tensor:
         """Return L_F + L_KL of the latest pass in the second phase, 0 in the first.
