@@ -173,6 +173,32 @@ def test_no_query_key_or_value_and_no_token_before_a_mask_sees_the_channel() -> 
     assert torch.equal(*seen)
 
 
+def test_a_learned_ratio_moves_with_streams_image_and_snr() -> None:
+    tx, source = transmitter(**WIDE).eval(), images(2, 3, 64, 64)
+    left, n0 = noise([0.1, 1.0], [0.01, 3.0]), torch.full((2,), 0.1)
+
+    def ratio(image: torch.Tensor, behind: torch.Tensor, average: torch.Tensor) -> torch.Tensor:
+        return tx.masking(image, CSI(None, average, foreseen=lambda: CSI(None, behind)))[0]
+
+    base = ratio(source, left, n0)
+    changes = [(source, left.flip(0), n0), (source.flip(0), left, n0), (source, left, 10 * n0)]
+    for changed in changes:
+        assert (ratio(*changed) != base).all()
+
+
+@pytest.mark.parametrize("sources", ["source", "csi"])
+def test_a_map_of_streams_alone_or_tokens_alone_scores_too(sources: str) -> None:
+    torch.manual_seed(2)
+    score = CSIFusion(96, None, hidden=16, sources=sources)
+    x = normal(2, 16, 16, 96)
+    planes = stream_facts(
+        noise([0.1, 1.0], [0.01, 3.0]), torch.full((2,), 10.0), 3, (16, 16)
+    ).planes
+    base = score(x, planes)
+    assert torch.equal(base, score(x, planes.flip(0))) == (sources == "source")
+    assert torch.equal(base, score(x.flip(0), planes)) == (sources == "csi")
+
+
 @pytest.mark.parametrize("arguments", MASKED)
 @pytest.mark.parametrize("share", [0.3, "learned"])
 def test_gradients_reach_every_parameter_of_both_ends(arguments: dict, share: object) -> None:
