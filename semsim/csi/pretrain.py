@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -37,6 +37,22 @@ def uniform(low: float, high: float, count: int, generator: torch.Generator) -> 
     return low + (high - low) * draw
 
 
+def cropped(h: Tensor, share: float, generator: torch.Generator) -> Tensor:
+    """Return h [B, T, S, F], by a chance of ``share`` cut to neighbours along S and along F.
+
+    Each side is from 1 to all of it, the same for all items; sizes are even on a logarithmic
+    scale, so that small ones are met as often as large ones.
+    """
+    draws = torch.rand(5, generator=generator, device=generator.device).tolist()
+    if draws[0] >= share:
+        return h
+    for axis, size_draw, place_draw in ((2, *draws[1:3]), (3, *draws[3:5])):
+        whole = h.shape[axis]
+        size = min(int((whole + 1) ** size_draw), whole)
+        h = h.narrow(axis, int(place_draw * (whole - size + 1)), size)
+    return h
+
+
 class FillIn(Task):
     """Fill in the hidden part of a channel that is seen through noise.
 
@@ -53,9 +69,12 @@ class FillIn(Task):
         share: of random patches that are hidden.
         noise_db: lowest and highest SNR of what is seen in training.
         horizon: slots that are predicted.
+        crop: share of training batches that are cut to a random part of the antenna pairs and of
+            the subcarriers, so that smaller arrays and narrower bands are met too.
     """
 
     metric = "channel_nmse"
+    later_options: ClassVar = ("crop",)
 
     def __init__(
         self,
@@ -72,6 +91,7 @@ class FillIn(Task):
         share: float = 0.4,
         noise_db: tuple[float, float] = (5.0, 25.0),
         horizon: int = 4,
+        crop: float = 0.0,
     ) -> None:
         super().__init__()
         if not 0 < share < 1:
@@ -80,7 +100,9 @@ class FillIn(Task):
             raise ValueError(f"noise_db goes from low to high, got {list(noise_db)}; swap them")
         if horizon < 1:
             raise ValueError(f"horizon is at least 1 slot, got {horizon}")
-        self.share, self.noise_db, self.horizon = share, noise_db, horizon
+        if not 0 <= crop <= 1:
+            raise ValueError(f"crop is a share of the batches, 0 to 1, got {crop}; write 0.5")
+        self.share, self.noise_db, self.horizon, self.crop = share, noise_db, horizon, crop
         model = WirelessGPT.preset(
             size, patch=tuple(patch), mode=mode, attention=attention, time_causal=time_causal,
             temporal_pe=temporal_pe, whole=whole,
@@ -103,6 +125,8 @@ class FillIn(Task):
         check_channels(source, "fill_in")
         model: Any = self.network
         h = joined(source)
+        if self.crop:
+            h = cropped(h, self.crop, generator)
         hidden = hide(model.grid(h), len(h), generator, share=self.share)
         seen = noisy(h, uniform(*self.noise_db, len(h), generator), generator)
         believed = joined(self(parts(seen), hidden=hidden))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from channels.awgn import AWGN
 from semsim import Scenario
 from semsim.codecs.observed import Observed, ObservedTransmitter
 from semsim.csi.patches import hide, patchify, unpatchify
-from semsim.csi.pretrain import FillIn, noisy
+from semsim.csi.pretrain import FillIn, cropped, noisy
 from semsim.evaluation import evaluate
 from semsim.metrics.base import Outcome
 from semsim.metrics.error import ChannelNMSE
@@ -53,6 +54,35 @@ def loss_of(says: Tensor, h: Tensor) -> tuple[Tensor, Asked]:
     pretraining.network = Asked(pretraining.network, says)
     loss = pretraining.own_loss(parts(h), parts(h), 0.0, stream(1, "loss"))
     return loss, pretraining.network
+
+
+def test_a_crop_is_a_part_of_neighbours_of_every_size() -> None:
+    h = torch.arange(2 * 3 * 4 * 16).view(2, 3, 4, 16).to(torch.complex64)
+    generator, sizes = stream(1, "crop"), set()
+    for _ in range(400):
+        part = cropped(h, 1.0, generator)
+        sizes.add(part.shape[2:])
+        s, f = divmod(int(part[0, 0, 0, 0].real) % 64, 16)
+        assert torch.equal(part, h[:, :, s : s + part.shape[2], f : f + part.shape[3]])
+    assert {s for s, _ in sizes} == set(range(1, 5))
+    assert {f for _, f in sizes} == set(range(1, 17))
+
+
+def test_a_share_of_the_batches_is_cut() -> None:
+    h, generator = channels(), stream(2, "crop")
+    cut = [cropped(h, 0.25, generator).shape != h.shape for _ in range(800)]
+    # a cut that takes all of both sides is no cut: 0.25 (1 - P(4) P(4)), P(4) = 1 - log 4 / log 5
+    expected = 0.25 * (1 - (1 - math.log(4) / math.log(5)) ** 2)
+    assert abs(sum(cut) / 800 - expected) < 4 * (expected * (1 - expected) / 800) ** 0.5
+    assert torch.equal(cropped(h, 0.0, generator), h)
+
+
+def test_cropped_channels_are_learned_from() -> None:
+    pretraining = task(crop=1.0)
+    for seed in range(8):
+        loss = pretraining.own_loss(parts(channels()), parts(channels()), 0.0, stream(seed, "part"))
+        assert torch.isfinite(loss)
+        loss.backward()
 
 
 def test_the_loss_is_of_hidden_patches_alone() -> None:
