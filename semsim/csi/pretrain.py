@@ -38,10 +38,9 @@ def uniform(low: float, high: float, count: int, generator: torch.Generator) -> 
 
 
 def cropped(h: Tensor, share: float, generator: torch.Generator) -> Tensor:
-    """Return h [B, T, S, F], by a chance of ``share`` cut to neighbours along S and along F.
+    """Return h [B, T, S, F], by a chance of ``share`` cut to neighbours along S and F.
 
-    Each side is from 1 to all of it, the same for all items; sizes are even on a logarithmic
-    scale, so that small ones are met as often as large ones.
+    Each side is from 1 to all of it, the same for all items, and each doubling is equally likely.
     """
     draws = torch.rand(5, generator=generator, device=generator.device).tolist()
     if draws[0] >= share:
@@ -101,7 +100,9 @@ class FillIn(Task):
         if horizon < 1:
             raise ValueError(f"horizon is at least 1 slot, got {horizon}")
         if not 0 <= crop <= 1:
-            raise ValueError(f"crop is a share of the batches, 0 to 1, got {crop}; write 0.5")
+            raise ValueError(
+                f"crop is a share of the batches, 0 to 1, got {crop}; write a number such as 0.5"
+            )
         self.share, self.noise_db, self.horizon, self.crop = share, noise_db, horizon, crop
         model = WirelessGPT.preset(
             size, patch=tuple(patch), mode=mode, attention=attention, time_causal=time_causal,
@@ -126,7 +127,8 @@ class FillIn(Task):
         model: Any = self.network
         h = joined(source)
         if self.crop:
-            h = cropped(h, self.crop, generator)
+            part = cropped(h, self.crop, generator)
+            h = part if model.grid(part).total > 1 else h  # of one patch nothing could be hidden
         hidden = hide(model.grid(h), len(h), generator, share=self.share)
         seen = noisy(h, uniform(*self.noise_db, len(h), generator), generator)
         believed = joined(self(parts(seen), hidden=hidden))

@@ -49,6 +49,18 @@ class Asked(torch.nn.Module):
         return self.says
 
 
+class Recording(torch.nn.Module):
+    """A model that keeps what it was shown."""
+
+    def __init__(self, real: Any) -> None:
+        super().__init__()
+        self.grid, self.patch, self.real = real.grid, real.patch, real
+
+    def forward(self, h: Tensor, hidden: Tensor) -> Tensor:
+        self.seen = h
+        return self.real(h, hidden)
+
+
 def loss_of(says: Tensor, h: Tensor) -> tuple[Tensor, Asked]:
     pretraining = task()
     pretraining.network = Asked(pretraining.network, says)
@@ -77,12 +89,19 @@ def test_a_share_of_the_batches_is_cut() -> None:
     assert torch.equal(cropped(h, 0.0, generator), h)
 
 
-def test_cropped_channels_are_learned_from() -> None:
-    pretraining = task(crop=1.0)
-    for seed in range(8):
-        loss = pretraining.own_loss(parts(channels()), parts(channels()), 0.0, stream(seed, "part"))
-        assert torch.isfinite(loss)
-        loss.backward()
+@pytest.mark.parametrize("slots", [1, 4, 8])
+def test_training_sees_parts_and_its_loss_is_a_number(slots: int) -> None:
+    h = torch.randn(3, slots, 4, 32, dtype=torch.complex64, generator=stream(1, "wide"))
+    sizes = {0.0: set(), 1.0: set()}
+    for crop, seen in sizes.items():
+        pretraining = task(crop=crop)
+        real = pretraining.network
+        for seed in range(30):
+            pretraining.network = Recording(real)
+            assert torch.isfinite(pretraining.own_loss(parts(h), parts(h), 0.0, stream(seed, "p")))
+            seen.add(tuple(pretraining.network.seen.shape[2:]))
+    assert sizes[0.0] == {(4, 32)}
+    assert len(sizes[1.0]) > 5
 
 
 def test_the_loss_is_of_hidden_patches_alone() -> None:
