@@ -4,11 +4,13 @@
 |------------|-----------------------------------------------------------------------------------|
 | IsoMedia   | all boxes of HEIF and AVIF files: they depend on the size and the chroma offsets   |
 | Jpeg       | all segments to the frame header; the standard Huffman tables with the scan header |
-| Jpeg2000   | the main header and the comment                                                   |
+| Jpeg2000   | main header, tile-part header and end marker                                      |
 | Webp       | the RIFF header, the start code and the size                                      |
+| Whole      | nothing                                                                           |
 
 The receiver knows the codec's settings, the image's size and the quality step. A rebuilt file is
-the file that was stripped, byte for byte. Jpeg is what the abbreviated format of ITU-T T.81 B.4 is.
+the file that was stripped, byte for byte. Jpeg goes further than the abbreviated format of ITU-T
+T.81 B.4, which leaves out tables alone.
 """
 
 from __future__ import annotations
@@ -26,7 +28,7 @@ if TYPE_CHECKING:
 Save = Callable[["Image.Image", int], bytes]  #: writes an image at a quality step
 
 _END = b"\xff\xd9"  #: of a JPEG file and of a JPEG 2000 codestream
-_WEBP_KEPT, _WEBP_KNOWN = 3, 10  #: bytes of the frame tag; of it, the start code and the size
+_VP8_TAG, _VP8_HEADER = 3, 10  #: bytes of the frame tag; of the tag, the start code and the size
 
 
 class Container(Protocol):
@@ -37,6 +39,18 @@ class Container(Protocol):
 
     def rebuild(self, stream: bytes, step: int, height: int, width: int) -> bytes:
         """Return the file again, from its stream, the quality step and the image's size."""
+
+
+class Whole:
+    """No container: the stream is the file, as where whole files are charged."""
+
+    def strip(self, file: bytes) -> bytes:
+        """Return the file."""
+        return file
+
+    def rebuild(self, stream: bytes, step: int, height: int, width: int) -> bytes:
+        """Return the stream."""
+        return stream
 
 
 @dataclass(frozen=True)
@@ -89,7 +103,7 @@ class Jpeg:
         """Return the byte and what has to travel."""
         marker, after = _frame(file)
         known = self._tables()
-        if file.startswith(known, after):
+        if marker == 0xC0 and file.startswith(known, after):
             return b"\x00" + file[after + len(known) : -len(_END)]
         return (b"\x01" if marker == 0xC0 else b"\x02") + file[after : -len(_END)]
 
@@ -126,7 +140,7 @@ class Jpeg2000:
 
     def rebuild(self, stream: bytes, step: int, height: int, width: int) -> bytes:
         """Put the packets behind the main header and write the length of the tile part."""
-        template = _grey(self.save, step, height, width)
+        template = _grey(self.save, 0, height, width)  # the step is in the packets
         head = bytearray(template[: self._data(template)])
         tile = len(head) - 14  # the markers SOT, 12 bytes, and SOD, 2 bytes
         head[tile + 6 : tile + 10] = (14 + len(stream)).to_bytes(4, "big")
@@ -151,12 +165,12 @@ class Webp:
         if file[12:16] != b"VP8 ":
             raise ValueError("the encoder wrote a WebP file of several chunks; use headers 'file'")
         frame = file[20 : 20 + int.from_bytes(file[16:20], "little")]
-        return frame[:_WEBP_KEPT] + frame[_WEBP_KNOWN:]
+        return frame[:_VP8_TAG] + frame[_VP8_HEADER:]
 
     def rebuild(self, stream: bytes, step: int, height: int, width: int) -> bytes:
         """Write start code and size, and RIFF's header; the step is in the frame."""
         size = width.to_bytes(2, "little") + height.to_bytes(2, "little")
-        frame = stream[:_WEBP_KEPT] + b"\x9d\x01\x2a" + size + stream[_WEBP_KEPT:]
+        frame = stream[:_VP8_TAG] + b"\x9d\x01\x2a" + size + stream[_VP8_TAG:]
         chunk = b"WEBPVP8 " + len(frame).to_bytes(4, "little") + frame + bytes(len(frame) % 2)
         return b"RIFF" + len(chunk).to_bytes(4, "little") + chunk
 

@@ -9,22 +9,22 @@
 | jpeg     | JPEG, the shortest of 3   | 4:2:0; baseline, optimised tables, progressive        |
 
 HEVC intra is what BPG holds. Its file format, HEIF, spends some 380 bytes on boxes that depend on
-the size and the chroma offsets alone, AVIF some 280, JPEG up to 624, JPEG 2000 157, WebP 27. With
-``headers="minimal"`` they stay at home (:mod:`semsim.codecs.containers`).
+the size and the chroma offsets alone, AVIF some 280, JPEG up to 624, JPEG 2000 up to 157, WebP 27.
+With ``headers="minimal"`` they stay at home (:mod:`semsim.codecs.containers`).
 """
 
 from __future__ import annotations
 
 import io
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from semsim.codecs.containers import Container, IsoMedia, Jpeg, Jpeg2000, Save, Webp
+from semsim.codecs.containers import Container, IsoMedia, Jpeg, Jpeg2000, Save, Webp, Whole
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -105,7 +105,10 @@ def image_codec(name: str, headers: Headers = "minimal") -> ImageCodec:
         raise ValueError(f"no codec {name!r}; there are {', '.join(_MAKERS)}")
     if headers not in ("minimal", "file"):
         raise ValueError(f"headers is minimal or file, got {headers!r}")
-    return _MAKERS[name](headers)
+    codec = _MAKERS[name](headers)
+    if headers == "minimal":
+        return codec
+    return replace(codec, container=Whole(), settings=f"{codec.settings}, whole files")
 
 
 def psnr(image: Pixels, decoded: Pixels) -> float:
@@ -153,6 +156,8 @@ def _pillow(name: str, options: Callable[[int], dict]) -> tuple[str, Save]:
 
 def _jpeg(headers: Headers) -> ImageCodec:
     """Make JPEG; all three files of a step hold the same coefficients, so the same picture."""
+    from PIL import features
+
     tables: tuple[dict, ...] = ({}, {"optimize": True}, {"optimize": True, "progressive": True})
 
     def saves(options: dict) -> tuple[str, Save]:
@@ -165,7 +170,9 @@ def _jpeg(headers: Headers) -> ImageCodec:
     def save(image: Image.Image, step: int) -> bytes:
         return min((write(image, step) for _, write in made), key=length)
 
-    settings = f"{made[0][0]} 4:2:0 shortest {headers} of {tables}"
+    # what is rebuilt has the tables of the encoder that is at work: its library is in the key
+    library = features.version("libjpeg_turbo"), features.check("mozjpeg")
+    settings = f"{made[0][0]} {library} 4:2:0 shortest {headers} of {tables}"
     return ImageCodec("jpeg", 95, settings, save, container, headers)
 
 

@@ -118,6 +118,11 @@ class RateDistortion:
     def _encode(self, key: bytes, image: Pixels, step: int) -> Coded:
         file = self.codec.encode(image, step)
         stream, mse = self.codec.strip(file), mean_squared_error(image, self.codec.decode(file))
+        if self.codec.rebuild(stream, step, *image.shape[:2]) != file:
+            raise ValueError(
+                f"this {self.codec.name} encoder writes files that cannot be rebuilt from their "
+                f"stream (step {step}, image of {list(image.shape[:2])}); use headers: file"
+            )
         checksum = self._checksum(key, step, len(file), mse, stream)
         row = (key, self.codec.settings, step, len(file), mse, checksum, stream)
         self._run("INSERT OR REPLACE INTO encoded VALUES (?,?,?,?,?,?,?)", row)

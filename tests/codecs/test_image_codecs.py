@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import sqlite3
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -47,7 +48,13 @@ def test_more_quality_costs_more_and_looks_better(name: str) -> None:
 
 @pytest.mark.parametrize(
     ("name", "low", "high"),
-    [("hevc", 300, 600), ("avif", 200, 500), ("jpeg2000", 150, 200), ("webp", 27, 28)],
+    [
+        ("hevc", 300, 600),
+        ("avif", 200, 500),
+        ("jpeg2000", 150, 160),
+        ("webp", 27, 28),
+        ("jpeg", 620, 626),
+    ],
 )
 def test_what_stays_at_home(name: str, low: int, high: int) -> None:
     codec = image_codec(name)
@@ -84,6 +91,21 @@ def test_jpeg_is_the_shortest_of_three_files_of_one_picture() -> None:
             np.testing.assert_array_equal(minimal.decode(file), minimal.decode(files[0]))
         kinds.add(min(streams, key=len)[0])
     assert kinds == {0, 1, 2}
+
+
+@pytest.mark.parametrize("name", CODECS)
+def test_whole_files_travel_as_they_are(name: str) -> None:
+    codec = image_codec(name, "file")
+    file = codec.encode(picture(32, 32), codec.steps // 2)
+    assert codec.strip(file) == file == codec.rebuild(file, codec.steps // 2, 32, 32)
+    assert codec.settings != image_codec(name).settings
+
+
+def test_an_encoder_whose_files_cannot_be_rebuilt_is_refused(tmp_path: Path) -> None:
+    other = image_codec("webp")
+    codec = replace(other, save=lambda image, step: other.save(image, step) + b"\0\0")
+    with pytest.raises(ValueError, match="cannot be rebuilt from their stream"):
+        RateDistortion(codec, tmp_path).coded(picture(16, 16), 40)
 
 
 def test_a_small_jpeg_is_charged_its_scan_alone() -> None:
