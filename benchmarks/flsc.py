@@ -1,7 +1,7 @@
 """Federated FLSC on RSSCN7: against clients alone, one client with all data, and digital chains.
 
     python benchmarks/flsc.py run CASE --data DATA --out OUT [--seed 1] [--alpha 0.5]
-    python benchmarks/flsc.py report --out OUT          # tables of all that is there
+    python benchmarks/flsc.py report --out OUT          # writes benchmarks/results/flsc.md
     python benchmarks/flsc.py cost --data DATA --out OUT  # time and memory of the local engine
 
 DATA holds train/CLASS/*.jpg and test/CLASS/*.jpg; images are scaled to 64 x 64. A run that was
@@ -15,6 +15,7 @@ may partly be that. From a rate of 1e-3 on the classifier alone fell to one clas
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import resource
 import subprocess
@@ -22,15 +23,15 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
-from semsim.comparison.paired import mean_of
+from semsim.comparison.paired import Estimate, mean_of
 from semsim.items import read_items
 from semsim.results import read_rows
 from semsim.scenario.scenario import Scenario
 from semsim.sweep.sweep import run
 
+RESULTS = Path(__file__).with_name("results")
 CLIENTS, CLASSES, SNRS = 10, 7, [0, 3, 6, 9, 12, 15]
 FAULTY = {"dropout": 0.3, "nan_clients": [1], "noise_clients": [2], "noise_scale": 10.0}
 CODEC = {"kind": "flsc", "cbr": "1/48", "fine": "1/24", "num_streams": 2}
@@ -109,49 +110,133 @@ def measure(args: argparse.Namespace) -> None:
     print(rows[["metric", "snr_db", "value", "ci_low", "ci_high"]].to_string(index=False))
 
 
-def per_item(folder: Path, metric: str) -> pd.DataFrame:
-    """Return a metric of each item, mean over SNRs and over the clients that have it."""
+def per_item(folder: Path, metric: str, snr_db: float | None = None) -> pd.Series:
+    """Return a metric of each item, over the clients that have it, at an SNR or over all."""
     rows = read_rows(folder)
-    found = [
-        read_items(folder, uid)[["item", metric]]
-        for uid in rows[rows["metric"] == metric]["uid"].unique()
-    ]
-    return pd.concat(found).groupby("item")[metric].mean() if found else pd.DataFrame()
+    rows = rows[rows["metric"] == metric]
+    if snr_db is not None:
+        rows = rows[rows["snr_db"] == snr_db]
+    found = [read_items(folder, uid)[["item", metric]] for uid in rows["uid"].unique()]
+    if not found:
+        return pd.Series(dtype=float)
+    return pd.concat(found).groupby("item")[metric].mean()
+
+
+def paired_difference(values: pd.Series, rival: pd.Series) -> Estimate:
+    """Return the mean paired difference of what both have."""
+    both = pd.concat([values, rival], axis=1, join="inner").to_numpy(dtype=float)
+    return mean_of(both[:, 0] - both[:, 1])
+
+
+def cell(mean: Estimate, sign: str = "") -> str:
+    return f"{mean.value:{sign}.3f} ({mean.low:{sign}.3f} to {mean.high:{sign}.3f})"
 
 
 def report(args: argparse.Namespace) -> None:
-    """Print a line per case and metric, with the paired difference to fedavg of its own seed."""
-    lines = []
-    for folder in sorted(p.parent for p in Path(args.out).glob("*/rows.parquet")):
+    """Write all cases, federated against its rivals over the seeds, and the digital chains."""
+    out = Path(args.out)
+    if not any(out.glob("*/rows.parquet")):
+        raise SystemExit(f"no finished run in {out}; run cases first")
+    tables = {
+        "Mean over the SNRs; differences are to fedavg of the same seed": cases(out),
+        "fedavg less a rival, mean over the seeds; the range is that of single seeds": seeds(out),
+        "PSNR in dB behind the same SVD, digital chain / FLSC": digital(out),
+    }
+    lines = ["# Federated FLSC on RSSCN7", "", "95 % intervals are paired over the test images."]
+    for title, rows in tables.items():
+        lines += ["", f"## {title}", "", *markdown(rows)]
+    (RESULTS / "flsc.md").write_text("\n".join(lines) + "\n")
+    print("\n".join(lines))
+
+
+def markdown(rows: list[dict[str, object]]) -> list[str]:
+    """Return a table; what a row lacks stays empty."""
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    body = ["| " + " | ".join(str(row.get(name, "")) for name in names) + " |" for row in rows]
+    return ["| " + " | ".join(names) + " |", "|" + " --- |" * len(names), *body]
+
+
+def cases(out: Path) -> list[dict[str, object]]:
+    """Return a row per case and metric."""
+    rows: list[dict[str, object]] = []
+    for folder in sorted(p.parent for p in out.glob("*/rows.parquet")):
         case, _, rest = folder.name.partition("-alpha")
         rival = folder.parent / f"fedavg-alpha{rest}"
         for metric in ("psnr", "accuracy"):
             values = per_item(folder, metric)
             if not len(values):
                 continue
-            mean = mean_of(values.to_numpy(dtype=float))
-            line = {"case": case, "setting": rest or "-", "metric": metric, "value": mean.value,
-                    "low": mean.low, "high": mean.high}  # fmt: skip
+            row: dict[str, object] = {"case": case, "setting": rest, "metric": metric}
+            row["mean"] = cell(mean_of(values.to_numpy(dtype=float)))
             if rest and case != "fedavg" and (rival / "rows.parquet").is_file():
-                both = pd.concat([values, per_item(rival, metric)], axis=1, join="inner").to_numpy()
-                diff = mean_of(np.asarray(both[:, 0] - both[:, 1], dtype=float))
-                line |= {"minus fedavg": diff.value, "d low": diff.low, "d high": diff.high}
-            lines.append({**line, **sent_bits(folder)})
-    print(pd.DataFrame(lines).round(4).to_csv(index=False))
+                row["difference to fedavg"] = cell(
+                    paired_difference(values, per_item(rival, metric)), "+"
+                )
+            rows.append({**row, **sent_bits(folder)})
+    return rows
 
 
-def sent_bits(folder: Path) -> dict[str, float]:
+def seeds(out: Path) -> list[dict[str, object]]:
+    """Return fedavg less clients alone and less all data in one place, by the skew."""
+    rows: list[dict[str, object]] = []
+    for alpha, rival in itertools.product(("0.5", "0.1"), ("alone", "pooled")):
+        for metric in ("accuracy", "psnr"):
+            pairs = []
+            for folder in sorted(out.glob(f"fedavg-alpha{alpha}-seed*")):
+                # what is trained in one place does not know how it would have been dealt out
+                skew = alpha if rival == "alone" else "0.5"
+                other = out / f"{rival}-alpha{skew}-{folder.name.rpartition('-')[2]}"
+                if all((f / "rows.parquet").is_file() for f in (folder, other)):
+                    both = [per_item(folder, metric), per_item(other, metric)]
+                    pairs.append(both[0] - both[1])
+            if not pairs:
+                continue
+            means = [float(pair.mean()) for pair in pairs]
+            over_seeds = pd.concat(pairs, axis=1).mean(axis=1).dropna()
+            row: dict[str, object] = {"alpha": alpha, "rival": rival, "metric": metric}
+            row |= {"seeds": len(pairs)}
+            row["fedavg - rival"] = cell(mean_of(over_seeds.to_numpy(dtype=float)), "+")
+            if len(pairs) > 1:
+                row["single seeds"] = f"{min(means):+.3f} to {max(means):+.3f}"
+            rows.append(row)
+    return rows
+
+
+def digital(out: Path) -> list[dict[str, object]]:
+    """Return the digital chains' PSNR, and what FLSC has over them at as many channel uses.
+
+    At 1/16 FLSC is trained in one place and sends coarse and fine features, at 1/48 it is trained
+    by clients and sends the coarse ones alone.
+    """
+    rows: list[dict[str, object]] = []
+    for case, (cbr, ours) in itertools.product(
+        DIGITAL, {"1-16": "pooled", "1-48": "coarse"}.items()
+    ):
+        folder, rival = out / f"{case}-{cbr}", out / f"{ours}-alpha0.5-seed1"
+        if not all((f / "rows.parquet").is_file() for f in (folder, rival)):
+            continue
+        row: dict[str, object] = {"chain": case, "CBR": cbr.replace("-", "/"), "FLSC": ours}
+        for snr_db in (0.0, 3.0, 9.0, 15.0):
+            values, flsc = (per_item(f, "psnr", snr_db) for f in (folder, rival))
+            row[f"{snr_db:g} dB"] = f"{values.mean():.2f} / {flsc.mean():.2f}"
+            row[f"FLSC - chain, {snr_db:g} dB"] = cell(paired_difference(flsc, values), "+")
+        rows.append(row)
+    return rows
+
+
+def sent_bits(folder: Path) -> dict[str, str]:
     """Return the megabytes that went up and down, and who was refused, out of the records."""
     files = list(folder.glob("training/*/rounds.csv"))
     if not files:
         return {}
     rounds = pd.read_csv(files[0])
     refused = rounds["refused"].notna().mean() if "refused" in rounds else 0.0
-    return {
+    found = {
         "MB up": rounds["bits_up"].sum() / 8e6, "MB down": rounds["bits_down"].sum() / 8e6,
         "rounds with refusals": refused,
         "seconds over steps": rounds["seconds"].sum() / rounds["client_seconds"].sum(),
     }  # fmt: skip
+    return {name: f"{value:.4g}" for name, value in found.items()}
 
 
 def cost(args: argparse.Namespace) -> None:
