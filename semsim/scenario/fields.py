@@ -192,7 +192,8 @@ def _codecs(values: list[object]) -> list[BaseModel]:
 def receiver_of(transmitter: Any, receiver: Any) -> BaseModel | None:
     """Return the receiver of a transmitter, as far as written.
 
-    Of the transmitter's kind it takes over arguments of the same name. One that wraps another, its
+    Of the transmitter's kind it takes over arguments of the same name, but for those that its
+    class says are ``without_effect`` beside what is written. One that wraps another, its
     ``codec``, wraps the transmitter's other half where it names none; shipped weights of such a
     stage bring along the stage and its sizes.
     """
@@ -231,7 +232,10 @@ def _other_half(transmitter: Any, receiver: Any) -> BaseModel | None:
         raise SpecError("receiver", message) from error
     inherited = transmitter.model_dump(mode="json")
     own = {} if receiver is None else receiver.model_dump(mode="json", exclude_unset=True)
-    shared = {k: v for k, v in inherited.items() if k in model.model_fields and k != "kind"}
+    without_effect = getattr(spec.resolve("receiver", kind), "without_effect", None)
+    idle = without_effect(**own) if without_effect else ()
+    names = model.model_fields.keys() - {"kind", *idle}
+    shared = {k: v for k, v in inherited.items() if k in names}
     return spec.validate(model, {**shared, **own, "kind": kind})
 
 

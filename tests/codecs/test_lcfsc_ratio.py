@@ -65,7 +65,7 @@ def test_the_first_choice_is_the_fifth_candidate() -> None:
 @pytest.mark.parametrize("seed", range(3))
 def test_an_open_start_masks_less_than_a_pair_and_still_has_a_gradient(seed: int) -> None:
     torch.manual_seed(seed)
-    ratios = RatioGenerator(6, 9, candidates=OPEN_RATIOS, hidden=(32, 16), open=True).train()
+    ratios = RatioGenerator(6, 9, candidates=OPEN_RATIOS, hidden=(32, 16), start_open=True).train()
     first = ratios.first_choice(4)
     assert torch.equal(ratios.ratio(first), torch.zeros(4))
     ratio = ratios.ratio(ratios(normal(4, 6, 16, 16), normal(4, 9), first))

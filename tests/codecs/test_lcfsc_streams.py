@@ -56,7 +56,7 @@ def noise(*rows: list[float]) -> torch.Tensor:
     return torch.tensor(rows).repeat(1, 768 // len(rows[0]))[:, None]
 
 
-@pytest.mark.parametrize("streams", [1, 2, 4, 8])
+@pytest.mark.parametrize("streams", [1, 2, 3, 4, 8])
 @pytest.mark.parametrize("grid", [(16, 16), (8, 24), (17, 40)])
 def test_a_token_travels_on_the_stream_of_its_place_and_all_windows_agree(
     streams: int, grid: tuple[int, int]
@@ -73,9 +73,14 @@ def test_a_token_travels_on_the_stream_of_its_place_and_all_windows_agree(
         down, across = (4 if side > 8 else 0 for side in grid)
         rows, columns = (place + down)[:, None], (place + across)[None]
         travels_on = (rows * grid[1] + columns) % streams
-        torch.testing.assert_close(in_window(planes, grid, 8)[0, 0], db[travels_on])
-    else:  # the planes of the latent begin on different streams
-        assert db.min() < planes.min() and planes.max() < db.max()
+        shared = in_window(planes, grid, 8)[0, 0]
+        # 3 streams take turns at each place of the windows
+        at = db[travels_on] if 8 % streams == 0 else torch.full((8, 8), 3.0)
+        torch.testing.assert_close(shared, at)
+    elif streams == 3:  # the three symbols of each token travel on all three streams
+        torch.testing.assert_close(planes, torch.full_like(planes, 3.0))
+    else:
+        pytest.fail(f"no plane is expected of {streams} streams over {grid}")
 
 
 def test_a_link_puts_tokens_on_the_streams_that_the_map_says() -> None:
@@ -202,7 +207,7 @@ def test_a_map_of_streams_alone_or_tokens_alone_scores_too(sources: str) -> None
 @pytest.mark.parametrize("arguments", MASKED)
 @pytest.mark.parametrize("share", [0.3, "learned"])
 def test_gradients_reach_every_parameter_of_both_ends(arguments: dict, share: object) -> None:
-    rx = shaken(receiver(masked=True, share=share, per_head=True))
+    rx = shaken(receiver(masked=True, masked_ratio=share, per_head=True))
     link = over_svd(shaken(transmitter(**arguments)), rx).train()
     source = images(2, 3, 32, 32)
     sent = link.transmit(source, 5.0, stream(5, "noise"))
@@ -215,8 +220,8 @@ def test_gradients_reach_every_parameter_of_both_ends(arguments: dict, share: ob
 def test_decoder_masks_follow_the_streams_and_share_zero_is_the_plain_decoder() -> None:
     plain, masked, none = (
         receiver(),
-        receiver(masked=True, share=0.5),
-        receiver(masked=True, share=0),
+        receiver(masked=True, masked_ratio=0.5),
+        receiver(masked=True, masked_ratio=0),
     )
     for rx in (masked, none):
         rx.load_state_dict(plain.state_dict(), strict=False)
@@ -236,8 +241,8 @@ def test_decoder_masks_follow_the_streams_and_share_zero_is_the_plain_decoder() 
 def test_an_open_codec_is_its_plain_twin_to_the_digit_and_learns_to_close() -> None:
     ends = transmitter(preset="photo", facts="channel", fusion="none"), receiver()
     twin = over_svd(*map(shaken, ends)).eval()
-    tx = transmitter(**WIDE, per_head=True, open=True)
-    link = over_svd(tx, receiver(masked=True, per_head=True, open=True)).eval()
+    tx = transmitter(**WIDE, per_head=True, start_open=True)
+    link = over_svd(tx, receiver(masked=True, per_head=True, start_open=True)).eval()
     left = link.load_state_dict(twin.state_dict(), strict=False)
     assert left.unexpected_keys == []
     assert {name.split(".")[1] for name in left.missing_keys} == {"fusions", "ratios"}
@@ -301,8 +306,13 @@ def test_what_cannot_be_told_is_refused_with_what_to_write() -> None:
         ({"facts": "streams", "num_tx": 2}, "num_tx has no effect with facts: streams"),
         ({"fusion": "none", "facts": "streams"}, "facts has no effect with fusion: none"),
         ({"fusion": "random", "per_head": True}, "per_head has no effect with fusion: random"),
-        ({"fusion": "concat", "open": True}, "open has no effect with fusion: concat"),
-        ({"ratio": 0.5, "open": True}, "open has no effect with ratio: 0.5"),
+        ({"fusion": "concat", "start_open": True}, "start_open has no effect with fusion: concat"),
+        ({"ratio": 0.5, "start_open": True}, "start_open has no effect with ratio: 0.5"),
+        (
+            {"start_open": True},
+            r"start_open needs 0 .* write candidates: \[0\.0, 0\.1, .* or",
+        ),
+        ({"ratio": True}, "ratio is learned or a share between 0 and 1, got True"),
     ],
 )
 def test_options_that_cannot_be_met_are_refused(arguments: dict, message: str) -> None:
@@ -319,15 +329,37 @@ def test_scenarios_without_the_new_options_keep_their_hash() -> None:
     assert [*spec.dump(fields.receiver_of(tx, None))] == [*first, "beside"]
 
 
-def test_the_receiver_takes_over_heads_and_start_and_a_share_of_its_own() -> None:
-    told = {"kind": "lcfsc", "per_head": True, "open": True, "ratio": "learned"}
-    masked = spec.parse("receiver", {"kind": "lcfsc", "masked": True})
-    rx = fields.receiver_of(spec.parse("transmitter", told), masked)
-    assert rx.per_head and rx.open and rx.masked and rx.share == "learned"
+def test_a_masked_receiver_takes_over_heads_and_start_and_has_a_ratio_of_its_own() -> None:
+    told = {"kind": "lcfsc", "per_head": True, "start_open": True, "ratio": "learned"}
+    tx = spec.parse("transmitter", told)
+
+    def half(**own: object) -> dict[str, object]:
+        return spec.dump(fields.receiver_of(tx, spec.parse("receiver", {"kind": "lcfsc", **own})))
+
+    rx = half(masked=True)
+    assert rx["masked"] and rx["per_head"] and rx["start_open"] and "masked_ratio" not in rx
+    fixed = half(masked=True, masked_ratio=0.3)
+    assert fixed["per_head"] and "start_open" not in fixed
+    plain = spec.dump(fields.receiver_of(spec.parse("transmitter", "lcfsc"), None))
+    assert half() == half(masked=False) == spec.dump(fields.receiver_of(tx, None)) == plain
 
 
-def test_a_share_without_masks_and_one_beyond_all_are_refused() -> None:
-    with pytest.raises(ValueError, match="share has no effect with masked: false"):
-        LCFSCReceiver(share=0.5)
-    with pytest.raises(ValueError, match="share is learned or a share between 0 and 1"):
-        LCFSCReceiver(masked=True, share=2.0)
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"masked_ratio": 0.5}, "masked_ratio has no effect with masked: false"),
+        ({"per_head": True}, "per_head has no effect with masked: false"),
+        ({"start_open": True}, "start_open has no effect with masked: false"),
+        (
+            {"masked": True, "masked_ratio": 0.5, "start_open": True},
+            "start_open has no effect with masked_ratio: 0.5",
+        ),
+        ({"masked": True, "masked_ratio": 2.0}, "masked_ratio is learned or a share between 0 and"),
+        ({"masked": True, "masked_ratio": True}, "masked_ratio is learned or a share between 0 an"),
+    ],
+)
+def test_options_of_the_receiver_that_cannot_be_met_are_refused(
+    arguments: dict, message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        LCFSCReceiver(**arguments)

@@ -18,9 +18,9 @@ from torch import Tensor
 
 from channels.base import CSI
 from channels.checks import check_choice
-from semsim.codecs.lcfsc.arguments import MASKS, Fusion, check, check_decoder
+from semsim.codecs.lcfsc.arguments import MASKS, Fusion, check, check_decoder, idle_at_decoder
 from semsim.codecs.lcfsc.estimator import NoisePurifier
-from semsim.codecs.lcfsc.facts import Facts, Told, noise_behind, stream_facts
+from semsim.codecs.lcfsc.facts import Facts, FactsOf, noise_behind, stream_facts
 from semsim.codecs.lcfsc.fusion import Sources
 from semsim.codecs.lcfsc.masks import MaskedEnd
 from semsim.codecs.lcfsc.ratio import OPEN_RATIOS, RELEASE_RATIOS, RatioGenerator
@@ -61,18 +61,19 @@ class LCFSCTransmitter(MaskedEnd, Transmitter):
             cleaning is trained end to end; in Python :func:`~semsim.codecs.lcfsc.estimator.pretrain`
             can train ``estimator`` before.
         facts: what fusion is told of the channel: H and the SNR, or "streams": how good the stream
-            is on which each token travels behind the front end, so that no mask need learn a
-            singular value decomposition. Inferred. Fits any antennas, channels that vary too.
+            is on which each token travels behind the front end, so that no mask need learn an SVD.
+            Inferred. Fits any antennas; tokens differ only where the number of streams divides the
+            number of tokens.
         per_head: mask pairs in each attention head by scores of its own. Inferred: heads look for
             different things, and one mask takes the same from all.
-        open: start a learned ratio at the smallest candidate. Inferred: with 0 among them a codec
-            that begins with its plain twin's weights computes the same, and closes where it pays.
+        start_open: start a learned ratio at candidate 0. Inferred: a codec that begins with its
+            plain twin's weights computes the same, and learns to mask where that helps.
 
     Arguments that the others leave without effect are refused.
     """  # noqa: E501 - the diagram
 
     sees_channel = True  #: H itself, not only the noise that the front end will leave
-    later_options: ClassVar = ("facts", "per_head", "open")
+    later_options: ClassVar = ("facts", "per_head", "start_open")
 
     def __init__(
         self,
@@ -87,14 +88,14 @@ class LCFSCTransmitter(MaskedEnd, Transmitter):
         candidates: tuple[float, ...] = RELEASE_RATIOS,
         passes: int = 1,
         npn: bool = False,
-        facts: Told = "channel",
+        facts: FactsOf = "channel",
         per_head: bool = False,
-        open: bool = False,
+        start_open: bool = False,
     ) -> None:
         super().__init__(
             {"cbr": cbr, "preset": preset, "num_tx": num_tx, "num_rx": num_rx, "fusion": fusion,
              "sources": sources, "ratio": ratio, "candidates": list(candidates), "passes": passes,
-             "npn": npn, "facts": facts, "per_head": per_head, "open": open}
+             "npn": npn, "facts": facts, "per_head": per_head, "start_open": start_open}
         )  # fmt: skip
         check(self.spec)
         self.uses_csi = True
@@ -188,8 +189,7 @@ class LCFSCReceiver(MaskedEnd, Receiver):
         y, n0 ─► · trust = 1 / (1 + n0) ─► unpair ─► Swin decoder(latent, trust, SNR) ─► crop ─► image
 
     Behind ``frontend: none``, the release's receiver, y [B, R, N] is taken stream by stream as it
-    came, which needs as many receive as transmit antennas. Arguments as in
-    :class:`LCFSCTransmitter`.
+    came, which needs as many receive as transmit antennas.
 
     Args:
         cbr, preset, num_tx, num_rx: as in :class:`LCFSCTransmitter`.
@@ -197,13 +197,14 @@ class LCFSCReceiver(MaskedEnd, Receiver):
             "channel", H and the SNR as well, which only ``frontend: none`` leaves to it.
         masked: mask pairs in every second block of the decoder too, told of the streams behind the
             front end. Inferred: tokens that arrived badly can be kept from the others.
-        share: what ``ratio`` is at the transmitter, for the decoder's masks, "learned" among 0 to 1
-            from what arrived.
-        per_head, open: as in :class:`LCFSCTransmitter`, from where a scenario takes them over.
+        masked_ratio: what ``ratio`` is at the transmitter, for the decoder's masks, "learned" among
+            0 to 1 from what arrived; without ``start_open`` it starts near 0.44 of the pairs.
+        per_head, start_open: as in :class:`LCFSCTransmitter`; taken over where they have an effect.
     """  # noqa: E501 - the diagram
 
     decodes = True
-    later_options: ClassVar = ("masked", "share", "per_head", "open")
+    without_effect = staticmethod(idle_at_decoder)  #: not taken over from the transmitter
+    later_options: ClassVar = ("masked", "masked_ratio", "per_head", "start_open")
 
     def __init__(
         self,
@@ -214,13 +215,14 @@ class LCFSCReceiver(MaskedEnd, Receiver):
         num_rx: int = 8,
         beside: Literal["trust", "channel"] = "trust",
         masked: bool = False,
-        share: float | Literal["learned"] = "learned",
+        masked_ratio: float | Literal["learned"] = "learned",
         per_head: bool = False,
-        open: bool = False,
+        start_open: bool = False,
     ) -> None:
         super().__init__(
             {"cbr": cbr, "preset": preset, "num_tx": num_tx, "num_rx": num_rx, "beside": beside,
-             "masked": masked, "share": share, "per_head": per_head, "open": open}
+             "masked": masked, "masked_ratio": masked_ratio, "per_head": per_head,
+             "start_open": start_open}
         )  # fmt: skip
         check_choice("beside", beside, ("trust", "channel"))
         check_decoder(self.spec)
@@ -230,8 +232,8 @@ class LCFSCReceiver(MaskedEnd, Receiver):
         )
         with torch.random.fork_rng([]):
             self._add_masks(
-                {"fusion": "masked" if masked else "none", "sources": "both", "ratio": share,
-                 "candidates": OPEN_RATIOS, "facts": "streams", "per_head": per_head, "open": open}
+                {**self.spec, "fusion": "masked" if masked else "none", "sources": "both",
+                 "ratio": masked_ratio, "candidates": OPEN_RATIOS, "facts": "streams"}
             )  # fmt: skip
 
     def forward(
@@ -274,10 +276,9 @@ class LCFSCReceiver(MaskedEnd, Receiver):
                 "streams mixed; write one, or masked: false"
             )
         height, width = latent.shape[-2:]
-        snr_db = csi.effective_snr_db()
-        facts = stream_facts(csi.n0, snr_db, self.channels // 2, (height, width))
+        facts = stream_facts(csi.n0, csi.effective_snr_db(), self.channels // 2, (height, width))
         if self.ratios is None:
-            return self._attend(facts, latent.new_full((len(latent),), self.spec["share"]))
+            return self._attend(facts, latent.new_full((len(latent),), self.spec["masked_ratio"]))
         first = self.ratios.first_choice(len(latent))
         choice = self.ratios(latent, facts.numbers, first, generator)
         return self._attend(facts, self.ratios.ratio(choice))

@@ -5,7 +5,8 @@
 
 A link puts symbol k on stream k mod S, and the symbols of a latent [pairs, h, w] are numbered in
 this order. Where S divides h w, all symbols of token (i, j) travel on stream (i w + j) mod S; where
-it does not, on several, and the token counts as their mean. Where S divides the side of a window
+it does not, on several, and the token counts as their mean: it fits any antennas; tokens differ
+only where the number of streams divides the number of tokens. Where S divides the side of a window
 too, the tokens at one place of all windows share a stream, so that one map serves all windows;
 otherwise it holds the mean. Behind SVD stream 0 is the strongest eigenmode.
 
@@ -28,7 +29,7 @@ from semsim.codecs.symbols import symbol_trust
 from semsim.nn.snr import SNR_RANGE_DB, SNR_SCALE_DB, snr_number
 from semsim.nn.windows import window_layout
 
-Told = Literal["channel", "streams"]
+FactsOf = Literal["channel", "streams"]
 LEVELS = 8  #: token qualities, from worst to best, among the numbers; up to 8 streams show all
 STREAM_NUMBERS = LEVELS + 1
 PLANES = 2  #: quality of each token, and the SNR

@@ -40,7 +40,7 @@ class MaskedEnd(Ends):
         if how["fusion"] in MASKS and how["ratio"] == "learned":
             self.ratios = RatioGenerator(
                 self.channels, STREAM_NUMBERS if streams else self.num_facts,
-                candidates=how["candidates"], hidden=size.posterior, open=how["open"],
+                candidates=how["candidates"], hidden=size.posterior, start_open=how["start_open"],
             )  # fmt: skip
 
     def auxiliary_loss(self, progress: float, sent: Transmission) -> Tensor | float:

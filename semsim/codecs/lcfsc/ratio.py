@@ -41,9 +41,10 @@ class RatioGenerator(nn.Module):
         facts: numbers that describe the channel.
         candidates: ratios to weigh, 0 to 1.
         hidden: widths of q's two hidden layers; the release has 648 and 128.
-        open: start at the smallest ratio; exp(-12) of each other is left, so that from 0 on less
-            than a pair of 64 tokens is masked. A softmax that is so sure has next to no gradient:
-            backward, it is divided by what the others have together, near 1 once they count.
+        start_open: start at the smallest ratio; exp(-12) of each other is left, so that from 0 on
+            less than a pair of 64 tokens is masked. A softmax that is so sure has next to no
+            gradient: backward, it is divided by what the others have together, near 1 once they
+            count.
     """
 
     candidates: Tensor
@@ -55,7 +56,7 @@ class RatioGenerator(nn.Module):
         *,
         candidates: Sequence[float] = RELEASE_RATIOS,
         hidden: tuple[int, int] = (128, 64),
-        open: bool = False,
+        start_open: bool = False,
     ) -> None:
         super().__init__()
         if not candidates or any(not 0 <= r <= 1 for r in candidates):
@@ -69,8 +70,8 @@ class RatioGenerator(nn.Module):
         self.recognise = _dense(size, 128, 32, choices)
         last: Any = self.recognise[-1]
         nn.init.normal_(last.weight)  # or all y are alike
-        self.first, self.open = min(FIRST_CHOICE, choices - 1), open
-        if open:
+        self.first, self.start_open = min(FIRST_CHOICE, choices - 1), start_open
+        if start_open:
             self.first = min(range(choices), key=lambda place: candidates[place])
             nn.init.normal_(last.weight, std=OPEN_SPREAD)
             nn.init.zeros_(last.bias)
@@ -122,7 +123,7 @@ class RatioGenerator(nn.Module):
             per_dimension = 0.5 * seen[0].numel() / u.shape[1]  # of u, as the divergence
             self._losses = per_dimension * error + gaussian_kl(*q, *p)
         logits = self.recognise(u).float()
-        if self.open and logits.requires_grad:
+        if self.start_open and logits.requires_grad:
             others = 1 - logits.detach().softmax(dim=1)[:, self.first, None]
             logits = logits + (1 / others.clamp_min(LEAST_OTHERS) - 1) * (logits - logits.detach())
         return logits.softmax(dim=1)
