@@ -193,12 +193,15 @@ def compare(args: argparse.Namespace) -> None:
     """Run all schemes and write after each."""
     images = load_images(args.data)[: args.images]
     command = f"python benchmarks/kodak_baseline.py --codecs {' '.join(args.codecs)}"
+    command += f" --cbr {args.cbr} --snr-db {' '.join(f'{snr:g}' for snr in args.snr_db)}"
+    command += f" --fixed-mcs {' '.join(map(str, args.fixed_mcs))}".rstrip()
+    command += f" --name {args.name}" + " --cold" * args.cold
     rows: list[Row] = []
     for number, codec in enumerate(args.codecs):
         fixed = () if number else args.fixed_mcs
         for name, link in schemes(codec, args.cbr, fixed).items():
             rows += timed(name, codec, link, images, sorted(args.snr_db))
-            write(rows, args.name, f"{command} --cbr {args.cbr}", args.cold)
+            write(rows, args.name, command, args.cold)
 
 
 if __name__ == "__main__":

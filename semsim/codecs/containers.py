@@ -108,14 +108,15 @@ class Jpeg:
         return (b"\x01" if marker == 0xC0 else b"\x02") + file[after : -len(_END)]
 
     def rebuild(self, stream: bytes, step: int, height: int, width: int) -> bytes:
-        """Put the stream behind the segments of a grey image."""
-        template = _grey(self.save, step, height, width)
+        """Put the stream behind the segments of a small grey image, with the size written in."""
+        template = _grey(self.save, step, 8, 8)
         _, after = _frame(template)
-        start = next(at for marker, at, _ in _segments(template) if marker in (0xC0, 0xC2))
-        frame = bytearray(template[start:after])
-        frame[1] = 0xC2 if stream[0] == 2 else 0xC0
+        head = bytearray(template[:after])
+        frame = next(at for marker, at, _ in _segments(template) if marker in (0xC0, 0xC2))
+        head[frame + 1] = 0xC2 if stream[0] == 2 else 0xC0
+        head[frame + 5 : frame + 9] = height.to_bytes(2, "big") + width.to_bytes(2, "big")
         tables = b"" if stream[0] else self._tables()
-        return template[:start] + bytes(frame) + tables + stream[1:] + _END
+        return bytes(head) + tables + stream[1:] + _END
 
     def _tables(self) -> bytes:
         """Return the standard Huffman tables and the scan header, the same for all steps."""

@@ -109,15 +109,18 @@ def test_both_engines_bring_the_same_picture() -> None:
 
 def test_it_has_the_floor_of_its_base_and_no_ceiling() -> None:
     source = photos()
-    link = hybrid(power=0.8)
+    link = hybrid(power=0.8, headers="file")  # a poor base, so that much is left to the other layer
     sent = link.transmit(source, 4.0, stream(1, "hybrid"))
     assert sent.notes["decoded"].all()
     base = residual(link, source, int(sent.notes["bits"][0])).square().mean(dim=(1, 2, 3))
     assert (mse(link, source, 4.0) < base).all()
     fixed = SeparateLink(SeparateTransmitter("1/2", codec="jpeg", mcs=4), AWGN()).train()
     assert (mse(fixed, source, 35.0) == mse(fixed, source, 20.0)).all()
-    # what the analog layer leaves out stays, what it sends is 15 dB better: a tenth goes at least
-    assert (mse(link, source, 35.0) < 0.9 * mse(link, source, 20.0)).all()
+    assert (mse(link, source, 35.0) < 0.8 * mse(link, source, 20.0)).all()
+    # beyond what the layer leaves out the error falls with the noise: 10^-1.5, by LMMSE a bit less
+    left_out = mse(link, source, 120.0)
+    fallen = (mse(link, source, 35.0) - left_out) / (mse(link, source, 20.0) - left_out)
+    assert ((fallen > 10**-1.5) & (fallen < 1.04 * 10**-1.5)).all()
 
 
 def test_without_its_base_the_residual_goes_on_top_of_the_mean_colour() -> None:
