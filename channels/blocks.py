@@ -8,12 +8,18 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from channels.base import ChannelState
+from channels.base import CSI, ChannelState
 
 
 def over_grid(state: ChannelState) -> bool:
     """Tell whether the channel, or a stage of it, is an OFDM grid."""
     return state.grid is not None or any(over_grid(stage) for stage in state.stages)
+
+
+def varies(seen: ChannelState | CSI) -> bool:
+    """Tell whether gain or interference differs among the uses of an item."""
+    known = [part for part in (seen.h, seen.covariance) if part is not None]
+    return any(part.shape[-1] > 1 for part in known)
 
 
 def count_blocks(state: ChannelState, uses: int) -> int:

@@ -20,12 +20,14 @@ CHANNELS = {
     "uma": "channels.ofdm:UMa",
     "erasure": "channels.erasure:Erasure",
     "interference": "channels.interference:Interference",
+    "impulsive": "channels.impulsive:Impulsive",
     "carrier_offset": "channels.impairments:CarrierOffset",
     "phase_noise": "channels.impairments:PhaseNoise",
     "clipping": "channels.impairments:Clipping",
     "cascade": "channels.cascade:Cascade",
     "waveform": "channels.waveform:Waveform",
     "mixed": "channels.mixed:Mixed",
+    "one_of": "channels.one_of:OneOf",
     "measured": "channels.dataset:Measured",
 }
 

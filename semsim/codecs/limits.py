@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from channels.base import Channel, ChannelState
+from channels.blocks import varies
 from semsim.phy.blocklength import Code, arrival
 from semsim.phy.information import Information, blind, covariance_roots, informed, seen_through
 from semsim.seeds import stream
@@ -118,7 +119,7 @@ class Limits:
 def _draws(channel: Channel, uses: int, device: torch.device) -> list[ChannelState]:
     """Return many draws of a channel, a few at a time."""
     generator = stream(0, "limits", uses, device=device)
-    if channel.draw(1, uses, generator).h.shape[-1] == 1:
+    if not varies(channel.draw(1, uses, generator)):
         uses = 1  # the same for all uses
     size = uses * channel.num_tx * channel.num_rx
     count = min(max(_GAINS // size, _DRAWS[0]), _DRAWS[1])

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from channels.base import CSI, Channel, ChannelState
+from channels.blocks import varies
 from channels.csi import CSISource, remember
 from channels.gain import apply_gain
 from channels.units import db_to_linear
@@ -117,7 +118,7 @@ class Sounder:
 
     def _length(self, uses: int, generator: torch.Generator) -> int:
         """Return the uses of a probe: few where the gain stays, and nothing else happens."""
-        if self.channel.draw(1, uses, generator).h.shape[-1] > 1:
+        if varies(self.channel.draw(1, uses, generator)):
             return uses
         return min(uses, _SHORT_USES if self._is_gain(generator) else _LONG_USES)
 
@@ -163,7 +164,7 @@ class _Probe:
         streams, after = self.frontend.combine(y, seen)
         left = separated(after)
         met = (streams - x).abs().square() + self._thermal(y, seen)
-        constant = seen.h is None or seen.h.shape[-1] == 1
+        constant = not varies(seen)
         given_up = left >= MAX_NOISE  # arrives as 0, and says nothing
         ratio = _window_means(
             torch.where(given_up, 1, met / left), self.uses if constant else _WINDOW

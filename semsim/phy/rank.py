@@ -117,7 +117,8 @@ def left_behind(frontend: FrontEnd, seen: CSI) -> CSI:
     """Return what a front end leaves of noise where the streams see ``seen``, [B, S, 1 or N]."""
     if seen.h is None:
         raise ValueError("what a front end leaves depends on h, got CSI that knows no channel")
-    uses = max(seen.h.shape[-1], seen.n0.shape[-1] if seen.n0.dim() > 1 else 1)
+    parts = [part for part in (seen.h, seen.n0, seen.covariance) if part is not None]
+    uses = max(part.shape[-1] for part in parts if part.dim() > 1)
     return frontend.combine(seen.h.new_zeros(len(seen.h), seen.h.shape[1], uses), seen)[1]
 
 

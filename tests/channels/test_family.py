@@ -24,6 +24,7 @@ from channels.dataset import Measured
 from channels.erasure import Erasure
 from channels.fading import Rayleigh, Rician
 from channels.impairments import CarrierOffset, Clipping, PhaseNoise
+from channels.impulsive import Impulsive
 from channels.interference import Interference
 from channels.ofdm import CDL, TDL, UMa, UMi
 from channels.tables import CHANNELS, example
@@ -52,6 +53,7 @@ FAMILY: dict[str, Maker] = {
     "erasure": lambda _: Erasure(0.3, 4),
     "erasure-rayleigh": lambda _: Erasure(0.3, 4, channel=Rayleigh(2, 2)),
     "interference": lambda _: Interference(10.0, channel=Rayleigh(2, 2)),
+    "impulsive-2x2": lambda _: Impulsive(0.3, -5.0, 4, channel=Rayleigh(2, 2)),
     "offset": lambda _: CarrierOffset(0.01, antennas=2),
     "offset-untracked": lambda _: CarrierOffset(0.01, tracked=False),
     "phase-noise": lambda _: PhaseNoise(1e3, 1e6),
@@ -165,8 +167,8 @@ def test_an_item_does_not_reach_its_neighbours(channel: Channel) -> None:
 
 
 def test_without_n0_there_is_no_noise(name: str, channel: Channel) -> None:
-    if name == "interference":
-        pytest.skip("the other signal is still there")
+    if name.startswith(("interference", "impulsive")):
+        pytest.skip("what comes from others is still there")
     x = symbols(channel, 3, 20)
     state = channel.draw(3, 20, stream(1, "state"))
     y = channel(x, state, None, stream(1, "noise"))
@@ -249,7 +251,7 @@ def test_a_stretch_of_an_item_meets_what_the_item_meets_there(name: str, channel
     assert torch.equal(
         part.h.expand(*part.h.shape[:3], 36), state.h.expand(*state.h.shape[:3], 60)[..., 12:48]
     )
-    if isinstance(channel, Interference | Waveform):
+    if isinstance(channel, Impulsive | Interference | Waveform):
         return  # draws in passing, or echoes from before
     y = channel(x, state, None, stream(1, "noise"))[..., 12:48]
     heard = channel(x[..., 12:48], part, None, stream(1, "noise"))
