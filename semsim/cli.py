@@ -93,6 +93,9 @@ def _plain_errors(file: Path | None = None, *, closed: bool = False) -> Iterator
     try:
         with located(file), only_tables() if closed else nullcontext():
             yield
+    except BrokenPipeError:  # who read it has gone, as `semsim list | head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise typer.Exit(0) from None
     except (ValueError, OSError) as error:
         from semsim.mistakes import sentence
 
@@ -442,7 +445,3 @@ def _now(state: Progress) -> str:
     metric = evaluation.metrics[0]
     values = [p.values[0] for p in evaluation.points.values()]
     return f"{metric.name} " + " ".join(f"{reported(metric, v):.4g}" for v in values if v.n)
-
-
-if __name__ == "__main__":
-    app()

@@ -51,7 +51,7 @@ def call(*arguments: str) -> str:
 
 def test_help_answers_within_a_second() -> None:
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    command = [sys.executable, "-m", "semsim.cli", "--help"]
+    command = [sys.executable, "-m", "semsim", "--help"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     assert "run" in done.stdout
@@ -63,6 +63,13 @@ def test_help_imports_nothing_heavy() -> None:
     code = "import sys, semsim.cli; print('torch' in sys.modules, 'rich' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert done.stdout.split()[0] == "False"
+
+
+def test_a_reader_that_goes_away_is_no_mistake() -> None:
+    shell = f"set -o pipefail; {sys.executable} -m semsim list | head -1"
+    for _ in range(3):  # whether the pipe is still open at the last write is a race
+        done = subprocess.run(["bash", "-c", shell], cwd=ROOT, capture_output=True, text=True)
+        assert (done.returncode, done.stdout, done.stderr) == (0, "payload\n", "")
 
 
 def test_version_is_printed() -> None:
