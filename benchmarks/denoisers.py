@@ -235,9 +235,9 @@ def latents(codec: str, runs: Path, payload: Images, count: int = 200) -> pandas
             trust = (1 / (1 + n0))[:, None, None, None].expand_as(z)[:, ::2]
             scores, steps = receiver.plan(similarity(n0))
             most = torch.full_like(steps, receiver.predictor.max_steps)
-            walk = receiver.refine(z, trust, scores, most)
+            walk = [z.latent for z in receiver.refine(z, trust, scores, most)]
             wrong, _ = receiver.plan(similarity(10 ** torch.full((count,), (snr + 10) / -10)))
-            lost = receiver.refine(z, trust, wrong, most)
+            lost = [z.latent for z in receiver.refine(z, trust, wrong, most)]
             for t, guess in enumerate(walk):
                 true = nn.functional.cosine_similarity(guess.flatten(1), clean.flatten(1))
                 rows.append(

@@ -117,7 +117,8 @@ class ChannelState:
     def _gains_of_stages(self, times_s: Tensor) -> Tensor:
         """Join the stages as one that has M times as many uses."""
         assert self.join is not None  # for mypy: what moves without motion moves by its stages
-        moments, uses = len(times_s), self.h.shape[-1]
+        moments = len(times_s)
+        uses = max(state.h.shape[-1] for state in (self, *self.stages))
         longer = tuple(
             replace(
                 stage,
@@ -212,7 +213,8 @@ class Channel(Protocol):
     A class may declare more: ``acts_on = "samples"`` where it is hardware that acts on the signal
     in time and may stand in a waveform, with ``at_rate(rate_hz)`` where it needs to know their
     rate; ``work``, how many times what symbols alone cost it costs to send them; ``only_gain =
-    False`` where it does more than h says; and a class method ``example()`` for the tests of the
+    False`` where it does more than h says; ``only_training = True`` where no result may be measured
+    over it; and a class method ``example()`` for the tests of the
     family, where its constructor needs arguments.
     """
 

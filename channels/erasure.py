@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor, nn
 
 from channels.awgn import AWGN
 from channels.base import Channel, ChannelState
 from channels.checks import check_count, check_range
-from channels.gain import Memoryless, common_coherence
-from channels.streams import forks, uniform_by_use
+from channels.gain import common_coherence
+from channels.streams import beside, forks, uniform_by_use
 
 
 class Erasure(nn.Module):
@@ -42,8 +44,10 @@ class Erasure(nn.Module):
         """Draw the channel beneath and which packets arrive; h [B, R, T, N]."""
         (losses,) = forks(generator, "losses")
         inner = self.channel.draw(batch, uses, generator)
-        others = Memoryless(self._arrivals, batch, uses, losses)
-        packet = ChannelState(others.now, min(self.packet_uses, uses), motion=others)
+        seed = losses.get_state()
+        now = self._arrivals(batch, uses, losses)
+        others = _Losses(self, now, seed, generator.device)
+        packet = ChannelState(now, min(self.packet_uses, uses), motion=others)
         return ChannelState(
             h=_arrived((inner, packet))[0],
             coherence=common_coherence(uses, inner.coherence, packet.coherence),
@@ -73,6 +77,25 @@ class Erasure(nn.Module):
     def extra_repr(self) -> str:
         """Name the settings as they would be written."""
         return f"rate={self.rate}, packet_uses={self.packet_uses}"
+
+
+@dataclass(frozen=True, eq=False)
+class _Losses:
+    """Which packets arrive at other times: others, for losses have no memory."""
+
+    channel: Erasure
+    now: Tensor
+    seed: Tensor
+    device: torch.device
+
+    def __call__(self, times_s: Tensor) -> Tensor:
+        return torch.stack([self._at(time_s) for time_s in times_s.tolist()], dim=3)
+
+    def _at(self, time_s: float) -> Tensor:
+        if time_s == 0:
+            return self.now
+        generator = beside(self.seed, self.device, "losses", -time_s)
+        return self.channel._arrivals(len(self.now), self.now.shape[-1], generator)
 
 
 def _arrived(stages: tuple[ChannelState, ...]) -> tuple[Tensor, Tensor | None]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +10,6 @@ from torch.nn import functional
 
 from channels.awgn import add_noise
 from channels.base import ChannelState, check_symbols
-from channels.streams import beside
 
 
 class GainChannel(nn.Module):
@@ -67,34 +65,3 @@ def common_coherence(uses: int, *coherences: int) -> int:
     Blocks start at the first use; what lasts for the whole item does not cut any.
     """
     return math.gcd(*(coherence for coherence in coherences if coherence < uses)) or uses
-
-
-class Memoryless:
-    """The motion of a stage that at each other moment is drawn anew, as lost packets are.
-
-    Args:
-        draw: takes items, uses and a generator, and returns the gain [B, R, T, N].
-        batch: items.
-        uses: channel uses N.
-        generator: of the draw for now, which is :attr:`now`; others are drawn beside it.
-    """
-
-    def __init__(
-        self,
-        draw: Callable[[int, int, torch.Generator], Tensor],
-        batch: int,
-        uses: int,
-        generator: torch.Generator,
-    ) -> None:
-        self.draw, self.batch, self.uses = draw, batch, uses
-        self.seed, self.device = generator.get_state(), generator.device
-        self.now = draw(batch, uses, generator)
-
-    def __call__(self, times_s: Tensor) -> Tensor:
-        """Return the gain at moments [M], in s from now, [B, R, T, M, N]."""
-        return torch.stack([self._at(time_s) for time_s in times_s.tolist()], dim=3)
-
-    def _at(self, time_s: float) -> Tensor:
-        if time_s == 0:
-            return self.now
-        return self.draw(self.batch, self.uses, beside(self.seed, self.device, "losses", -time_s))

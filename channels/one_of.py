@@ -9,10 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from channels.awgn import AWGN
-from channels.base import Channel, ChannelState
+from channels.base import Channel, ChannelState, acts_on_samples
 from channels.checks import check_range
 from channels.fading import Rayleigh
 from channels.streams import forks
+from channels.waveform import Waveform
 
 
 @dataclass(frozen=True)
@@ -29,8 +30,8 @@ class ChosenState(ChannelState):
 class OneOf(nn.Module):
     """Send each batch through one of several channels: all items of a batch meet the same kind.
 
-    A receiver is told what the drawn channel tells it, and not which one it was. Made to train
-    over; a row measured so would depend on ``batch_size``.
+    A receiver is told what the drawn channel tells it, and not which one it was. To train over:
+    an evaluation refuses it, as its rows would depend on ``batch_size``.
 
     Args:
         channels: to draw from, with equal numbers of antennas.
@@ -38,11 +39,18 @@ class OneOf(nn.Module):
     """
 
     only_gain = False
+    only_training = True
 
     def __init__(self, channels: list[Channel], weights: list[float] | None = None) -> None:
         super().__init__()
         if not channels:
             raise ValueError("channels is empty; name one or more, such as {kind: awgn}")
+        for channel in channels:
+            if isinstance(channel, OneOf | Waveform):
+                raise ValueError(
+                    f"channels holds {type(channel).__name__}, which cannot be one of several; "
+                    "write its own channels here, or train over it alone"
+                )
         antennas = [(channel.num_tx, channel.num_rx) for channel in channels]
         if len({*antennas}) > 1:
             raise ValueError(
@@ -57,10 +65,11 @@ class OneOf(nn.Module):
         for weight in weights:
             check_range("weights", weight, low=0.0, high=1e9, hint="twice as often is 2")
         if sum(weights) == 0:
-            raise ValueError("weights are all 0; one of them must be above")
+            raise ValueError("weights are all 0; one of them must be more than 0")
         self.channels = nn.ModuleList(cast(list[nn.Module], channels))
         self.weights = weights
         self.num_tx, self.num_rx = antennas[0]
+        self.acts_on = "samples" if any(map(acts_on_samples, channels)) else "uses"
 
     @classmethod
     def example(cls) -> OneOf:

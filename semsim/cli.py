@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import sys
 import time
 from collections.abc import Iterator
@@ -93,14 +94,25 @@ def _plain_errors(file: Path | None = None, *, closed: bool = False) -> Iterator
     try:
         with located(file), only_tables() if closed else nullcontext():
             yield
-    except BrokenPipeError:  # who read it has gone, as `semsim list | head` does
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        raise typer.Exit(0) from None
     except (ValueError, OSError) as error:
         from semsim.mistakes import sentence
 
+        if isinstance(error, BrokenPipeError) and _nobody_reads():
+            raise typer.Exit(128 + signal.SIGPIPE) from None
         typer.echo(f"semsim: {sentence(error)}", err=True)
         raise typer.Exit(2) from None
+
+
+def _nobody_reads() -> bool:
+    """Tell whether standard output is a pipe that was closed, as `semsim list | head` does."""
+    import select
+
+    pipe = select.poll()
+    pipe.register(sys.stdout.fileno(), 0)
+    if not any(event & select.POLLERR for _, event in pipe.poll(0)):
+        return False
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # of what is left to flush
+    return True
 
 
 @contextmanager
@@ -445,3 +457,7 @@ def _now(state: Progress) -> str:
     metric = evaluation.metrics[0]
     values = [p.values[0] for p in evaluation.points.values()]
     return f"{metric.name} " + " ".join(f"{reported(metric, v):.4g}" for v in values if v.n)
+
+
+if __name__ == "__main__":
+    app()

@@ -66,10 +66,9 @@ def test_help_imports_nothing_heavy() -> None:
 
 
 def test_a_reader_that_goes_away_is_no_mistake() -> None:
-    shell = f"set -o pipefail; {sys.executable} -m semsim list | head -1"
-    for _ in range(3):  # whether the pipe is still open at the last write is a race
-        done = subprocess.run(["bash", "-c", shell], cwd=ROOT, capture_output=True, text=True)
-        assert (done.returncode, done.stdout, done.stderr) == (0, "payload\n", "")
+    shell = f"({sys.executable} -m semsim list; echo $? >&2) | true"
+    done = subprocess.run(["bash", "-c", shell], cwd=ROOT, capture_output=True, text=True)
+    assert done.stderr in ("141\n", "0\n")  # as after SIGPIPE, or it was faster than `true`
 
 
 def test_version_is_printed() -> None:

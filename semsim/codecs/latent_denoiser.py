@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor, nn
@@ -17,9 +17,10 @@ from semsim.types import Receiver, Transmission
 
 Stage = Literal[1, 2, 3]
 Layout = Literal["grid", "line"]
-Told = Literal["channel", "equivalent"]
+Told = Literal["channel", "equivalent", "learned"]
 DELTA = 0.01  # least gain in similarity that is worth a step
 LATENT_WEIGHT = 0.1  # of the latent's loss beside the task's
+MISJUDGED = 8.0  # most that one step can change the noise of a symbol by, natural log
 
 
 def similarity(n0: Tensor) -> Tensor:
@@ -47,6 +48,19 @@ class Trajectory:
     scores: Tensor  # [B, max_steps + 1]
 
 
+class Refined(NamedTuple):
+    """A latent on its way, and how far each of its symbols is trusted."""
+
+    latent: Tensor  #: z_t, [B, C, h, w]
+    trust: Tensor  #: 1 / (1 + n0) of each symbol as judged so far, [B, C / 2, h, w]
+
+    def judged(self, misjudged: Tensor) -> Refined:
+        """Return it with exp(misjudged) times the noise of each symbol, [B, C / 2, h, w]."""
+        n0 = (1 / self.trust - 1) * misjudged.clamp(-MISJUDGED, MISJUDGED).exp()
+        trust = 1 / (1 + n0)
+        return Refined(self.latent * (trust / self.trust).repeat(1, 2, 1, 1), trust)
+
+
 class LatentDenoiser(Receiver):
     """Clean the received latent step by step, then let the codec's own receiver decode it.
 
@@ -63,8 +77,12 @@ class LatentDenoiser(Receiver):
     ``told: equivalent``, as specified, shrinks the error 1 - w of each symbol until the mean of w
     is s_T^2, over AWGN the equivalent SNR s_T^2 / (1 - s_T^2): for a codec that does not, whose
     symbols then keep a power near 1 at every SNR. A frozen codec that knows the SNR lost 2 dB so,
-    since what a denoiser leaves is not white noise. Latents here are LMMSE estimates of mean power
-    s_t^2, where the specification has unit power; the network divides by s_t.
+    since what a denoiser leaves is not white noise. ``told: learned`` is for a receiver that may be
+    wrong about its channel, as over impulses or an interferer: each step also says by how much the
+    noise of each symbol is misjudged, z_{t+1} = (z_t + r_t) w_{t+1} / w_t with the trust
+    w = 1 / (1 + n0) of the noise so corrected, and the codec is told the last. Latents here are
+    LMMSE estimates of mean power s_t^2, where the specification has unit power; the network divides
+    by s_t.
 
     Training has three stages: 1 trains the codec alone, 2 the denoiser before a frozen codec, 3 all
     of it. Stages 2 and 3 add to the task's loss a tenth of
@@ -89,7 +107,8 @@ class LatentDenoiser(Receiver):
         max_steps: most steps; the same weights serve all of them.
         delta: least predicted gain in similarity for which a step is taken.
         steps: a fixed number of steps instead; 0 for the plain codec.
-        told: the noise that the codec is told: the ``channel``'s, or the ``equivalent`` one.
+        told: the noise that the codec is told: the ``channel``'s, the ``equivalent`` one, or the
+            one ``learned`` for each symbol.
         stage: 1, 2 or 3; decides what is trained.
 
     Source: arXiv 2502.07319 (IEEE Wireless Commun. Lett. 14(5), 2025); no code is public.
@@ -116,7 +135,7 @@ class LatentDenoiser(Receiver):
         if steps is not None and not 0 <= steps <= max_steps:
             raise ValueError(f"steps is 0 to max_steps, {max_steps}, or null, got {steps}")
         if told not in get_args(Told):
-            raise ValueError(f"told is channel or equivalent, got {told!r}")
+            raise ValueError(f"told is channel, equivalent or learned, got {told!r}")
         check_choice("stage", stage, (1, 2, 3))
         self.codec: Any = codec
         self.freezes_transmitter = stage == 2
@@ -129,7 +148,9 @@ class LatentDenoiser(Receiver):
             )
         channels: Any = self.codec.channels if self.layout == "grid" else 2
         self.channels: int = channels
-        self.network = ResidualDenoiser(self.channels, width=width, depth=depth)
+        self.network = ResidualDenoiser(
+            self.channels, width=width, depth=depth, judges=told == "learned"
+        )
         self.predictor = ScorePredictor(max_steps)
         #: the kind, and the arguments that weights belong to
         self.spec: dict[str, Any] = {
@@ -163,8 +184,8 @@ class LatentDenoiser(Receiver):
         worth = scores.detach().diff(dim=1) >= self.delta
         return scores, worth.long().cumprod(dim=1).sum(dim=1)
 
-    def refine(self, latent: Tensor, trust: Tensor, scores: Tensor, steps: Tensor) -> list[Tensor]:
-        """Return z_0 ... z_T, [B, C, h, w] each; an item that has done its steps stays as it is.
+    def refine(self, latent: Tensor, trust: Tensor, scores: Tensor, steps: Tensor) -> list[Refined]:
+        """Return z_0 ... z_T; an item that has done its steps stays as it is.
 
         Args:
             latent: z_0, [B, C, h, w].
@@ -172,13 +193,24 @@ class LatentDenoiser(Receiver):
             scores: of z_0, z_1 ..., [B, at least T].
             steps: of each item, [B].
         """
-        latents, scores = [latent], scores.detach()
+        walk, scores = [Refined(latent, trust)], scores.detach()
         for step in range(int(steps.max())):
             active = (step < steps).nonzero()[:, 0]
-            now = latents[-1]
-            residual = self.network(now[active], trust[active], scores[active, step])
-            latents.append(now.index_add(0, active, residual.to(now.dtype)))
-        return latents
+            now = walk[-1]
+            out = self.network(now.latent[active], now.trust[active], scores[active, step])
+            if self.told != "learned":
+                latent = now.latent.index_add(0, active, out.to(now.latent.dtype))
+                walk.append(Refined(latent, now.trust))
+                continue
+            residual, misjudged = out.float().tensor_split([self.channels], dim=1)
+            new = Refined(now.latent[active] + residual, now.trust[active]).judged(misjudged)
+            walk.append(
+                Refined(
+                    now.latent.index_copy(0, active, new.latent),
+                    now.trust.index_copy(0, active, new.trust),
+                )
+            )
+        return walk
 
     def forward(
         self,
@@ -204,13 +236,19 @@ class LatentDenoiser(Receiver):
                 most = torch.full_like(steps, self.predictor.max_steps)
                 if self.stage == 2:
                     steps = 1 + torch.arange(len(y), device=y.device) % most
-                latents = self.refine(latent, seen, scores, most)
-                self.walk = Trajectory(latents, scores)
+                walk = self.refine(latent, seen, scores, most)
+                self.walk = Trajectory([z.latent for z in walk], scores)
             else:
-                latents = self.refine(latent, seen, scores, steps)
-            last = torch.stack(latents)[steps, torch.arange(len(y), device=y.device)]
-            reached = scores.detach().gather(1, steps[:, None]) if self.told != "channel" else None
-            y, csi = _handed_on(y, csi, last, steps > 0, reached)
+                walk = self.refine(latent, seen, scores, steps)
+            items = torch.arange(len(y), device=y.device)
+            last, changed = torch.stack([z.latent for z in walk])[steps, items], steps > 0
+            if self.told == "learned":
+                trusted = torch.stack([z.trust for z in walk])[steps, items]
+                y, csi = _judged_on(y, csi, last, trusted, changed)
+            else:
+                told = self.told != "channel"
+                reached = scores.detach().gather(1, steps[:, None]) if told else None
+                y, csi = _handed_on(y, csi, last, changed, reached)
         return self.codec(y, csi, shape, generator)
 
     def to_grid(self, symbols: Tensor, shape: tuple[int, ...]) -> Tensor:
@@ -259,6 +297,20 @@ def _handed_on(
         n0 = torch.where(changed[:, None], (1 - left) / left, n0)
         csi = CSI(None, n0.reshape(csi.n0.shape))
     return torch.where(changed[:, None, None], to_symbols(latent) / left[:, None], y), csi
+
+
+def _judged_on(
+    y: Tensor, csi: CSI, latent: Tensor, trust: Tensor, changed: Tensor
+) -> tuple[Tensor, CSI]:
+    """Return unbiased symbols and the noise that each is judged to have; arguments as above.
+
+    Args:
+        trust: of the symbols of z_T, [B, C / 2, h, w].
+    """
+    trust = trust.flatten(1)[:, None]
+    n0 = csi.n0.reshape(len(y), 1, -1)
+    judged = torch.where(changed[:, None, None], 1 / trust - 1, n0)
+    return torch.where(changed[:, None, None], to_symbols(latent) / trust, y), CSI(None, judged)
 
 
 def latent_loss(walk: Trajectory, clean: Tensor) -> Tensor:

@@ -61,11 +61,15 @@ class ResidualDenoiser(nn.Module):
         channels: reals per latent position, C, even.
         width: features, F.
         depth: convolutions in all, at least 3.
+        judges: also return by how much the noise of each symbol is misjudged, natural log,
+            [B, C / 2, h, w] after the residual's channels; starts at zero too.
 
     Source: arXiv 2502.07319 (IEEE Wireless Commun. Lett. 14(5), 2025).
     """
 
-    def __init__(self, channels: int, *, width: int = 64, depth: int = 10) -> None:
+    def __init__(
+        self, channels: int, *, width: int = 64, depth: int = 10, judges: bool = False
+    ) -> None:
         super().__init__()
         if width < 1:
             raise ValueError(f"width must be at least 1 feature, got {width}")
@@ -73,12 +77,13 @@ class ResidualDenoiser(nn.Module):
             raise ValueError(f"depth must be at least 3 convolutions, got {depth}")
         self.stem = nn.Conv2d(channels * 3 // 2, width, 3, padding=1)
         self.blocks = nn.ModuleList(FilmBlock(width) for _ in range(depth - 2))
-        self.head = nn.Conv2d(width, channels, 3, padding=1)
+        made = channels * 3 // 2 if judges else channels
+        self.head = nn.Conv2d(width, made, 3, padding=1)
         start_at_zero(self.head)
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def forward(self, latent: Tensor, trust: Tensor, score: Tensor) -> Tensor:
-        """Return the residual [B, C, h, w].
+        """Return the residual [B, C, h, w], with what it ``judges`` after it.
 
         Args:
             latent: z_t, the best guess so far, [B, C, h, w], mean square s_t^2 / 2 per real.

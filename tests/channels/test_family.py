@@ -251,6 +251,9 @@ def test_a_stretch_of_an_item_meets_what_the_item_meets_there(name: str, channel
     assert torch.equal(
         part.h.expand(*part.h.shape[:3], 36), state.h.expand(*state.h.shape[:3], 60)[..., 12:48]
     )
+    if state.covariance is not None:
+        mine = state.covariance.expand(*state.covariance.shape[:3], 60)[..., 12:48]
+        assert torch.equal(part.covariance.expand(*part.covariance.shape[:3], 36), mine)
     if isinstance(channel, Impulsive | Interference | Waveform):
         return  # draws in passing, or echoes from before
     y = channel(x, state, None, stream(1, "noise"))[..., 12:48]

@@ -155,7 +155,7 @@ def test_each_step_adds_its_residual() -> None:
     _, receiver = ends()
     latent, trust = torch.randn(2, 16, 8, 8), torch.full((2, 8, 8, 8), 0.5)
     scores, steps = torch.tensor([[0.5, 0.6, 0.7]] * 2), torch.tensor([2, 2])
-    z0, z1, z2 = receiver.refine(latent, trust, scores, steps)
+    (z0, _), (z1, _), (z2, _) = receiver.refine(latent, trust, scores, steps)
     torch.testing.assert_close(z1, z0 + receiver.network(z0, trust, scores[:, 0]))
     torch.testing.assert_close(z2, z1 + receiver.network(z1, trust, scores[:, 1]))
 
@@ -178,7 +178,7 @@ def test_the_codec_is_told_the_noise_of_the_channel() -> None:
     latent = receiver.to_grid(y / (1 + uneven.n0), (3, 32, 32))
     trust = (1 / (1 + uneven.n0)).reshape(4, 8, 8, 8)
     scores, steps = receiver.plan(similarity(uneven.n0))
-    last = receiver.refine(latent, trust, scores, steps)[2]
+    last = receiver.refine(latent, trust, scores, steps)[2].latent
     torch.testing.assert_close(receiver.to_grid(symbols / (1 + uneven.n0), (3, 32, 32)), last)
 
 
@@ -197,13 +197,33 @@ def test_the_codec_can_be_told_the_equivalent_noise() -> None:
     torch.testing.assert_close(similarity(seen[1].n0), score)
 
 
-def test_a_fresh_denoiser_changes_nothing() -> None:
+@pytest.mark.parametrize("told", ["channel", "learned"])
+def test_a_fresh_denoiser_changes_nothing(told: str) -> None:
     torch.manual_seed(4)
-    receiver = LatentDenoiser(DeepJSCCReceiver(**SMALL), **NETWORK).eval()
+    receiver = LatentDenoiser(DeepJSCCReceiver(**SMALL), told=told, **NETWORK).eval()
     y, csi = received(-5.0)
     assert receiver.plan(similarity(csi.n0))[1].min() > 0
     plain = receiver.codec(y, csi, (3, 32, 32))
     torch.testing.assert_close(receiver(y, csi, (3, 32, 32)), plain)
+
+
+def test_the_codec_can_be_told_what_the_network_judges() -> None:
+    _, receiver = ends(steps=2, told="learned")
+    seen: list[tuple] = []
+    receiver.codec.register_forward_pre_hook(lambda module, args: seen.append(args[:2]))
+    y, csi = received(0.0)
+    receiver(y, CSI(None, csi.n0[:, 0, 0]), (3, 32, 32))
+    latent = receiver.to_grid(y / 2, (3, 32, 32))
+    trust, scores = torch.full((4, 8, 8, 8), 0.5), receiver.plan(similarity(csi.n0))[0]
+    for step in range(2):
+        residual, judged = receiver.network(latent, trust, scores[:, step]).split([16, 8], dim=1)
+        after = 1 / (1 + (1 / trust - 1) * judged.exp())
+        latent, trust = (latent + residual) * (after / trust).repeat(1, 2, 1, 1), after
+    assert trust.std() > 0
+    symbols, told = seen[0]
+    assert told.n0.shape == (4, 1, 512)
+    torch.testing.assert_close(told.n0, 1 / trust.flatten(1)[:, None] - 1)
+    torch.testing.assert_close(receiver.to_grid(symbols / (1 + told.n0), (3, 32, 32)), latent)
 
 
 def test_before_a_frozen_codec_every_step_learns_to_be_the_last() -> None:
@@ -329,7 +349,7 @@ def test_symbols_of_any_codec_pass_as_a_line() -> None:
         ({"max_steps": 0}, "max_steps must be at least 1, got 0"),
         ({"steps": 7}, "0 to max_steps, 6, or null, got 7"),
         ({"stage": 4}, "one of 1, 2, 3, got 4"),
-        ({"told": "both"}, "channel or equivalent, got 'both'"),
+        ({"told": "both"}, "channel, equivalent or learned, got 'both'"),
         ({"width": 0}, "at least 1 feature, got 0"),
         ({"depth": 2}, "at least 3"),
         ({"layout": "rows"}, "grid or line, got 'rows'"),

@@ -45,7 +45,8 @@ def trajectory(
     trust = (1 / (1 + n0))[:, None, None, None].expand_as(latent)[:, ::2]
     scores, steps = receiver.plan(similarity(noise(snr_db if told_db is None else told_db)))
     most = torch.full_like(steps, receiver.predictor.max_steps)
-    return receiver.refine(latent, trust, scores, most), receiver.to_grid(x, SHAPE), scores
+    walk = [z.latent for z in receiver.refine(latent, trust, scores, most)]
+    return walk, receiver.to_grid(x, SHAPE), scores
 
 
 @pytest.mark.parametrize("codec", CODECS)
