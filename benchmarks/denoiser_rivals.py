@@ -15,7 +15,7 @@ block fading on two streams of unequal gain.
     diffusion     a diffusion model of the latent, as many steps as stage 2
 
 The controls take as many steps as stages 2 and 3 together. A run that was stopped goes on where it
-was. The weights of the zoo come from scenarios/train/latent-denoiser-*.yaml.
+was. scenarios/train/latent-denoiser-deepjscc*.yaml train what is called residual here.
 """
 
 from __future__ import annotations

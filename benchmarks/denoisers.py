@@ -292,7 +292,8 @@ def main() -> None:
     rows.round(4).to_csv(RESULTS / "denoisers.csv", index=False)
     if args.cards:
         for codec in args.codecs:
-            write_card(f"latent-denoiser-{codec}", facts(codec, args.runs, rows))
+            if f"latent-denoiser-{codec}" in zoo.names():
+                write_card(f"latent-denoiser-{codec}", facts(codec, args.runs, rows))
     text = __doc__.split("\n\n")[0] + "\n\n" + report(rows, clocks, walks)
     (RESULTS / "denoisers.md").write_text(text, encoding="utf-8")
     print(text)

@@ -105,7 +105,9 @@ class LatentDenoiser(Receiver):
         width: features of the denoiser.
         depth: convolutions of the denoiser.
         max_steps: most steps; the same weights serve all of them.
-        delta: least predicted gain in similarity for which a step is taken.
+        delta: least predicted gain in similarity for which a step is taken. Kept with weights
+            where it is not the default: less suits what was trained over channels of which some
+            have nothing to gain, since the forecast is their mean.
         steps: a fixed number of steps instead; 0 for the plain codec.
         told: the noise that the codec is told: the ``channel``'s, the ``equivalent`` one, or the
             one ``learned`` for each symbol.
@@ -157,6 +159,8 @@ class LatentDenoiser(Receiver):
             "kind": "latent_denoiser", "layout": self.layout, "width": width, "depth": depth,
             "max_steps": max_steps, "told": told,
         }  # fmt: skip
+        if delta != DELTA:
+            self.spec["delta"] = delta
         if codec.spec is not None:
             made_by = f"{type(codec).__module__}:{type(codec).__qualname__}"
             self.spec["codec"] = {"class": made_by, **codec.spec}

@@ -9,14 +9,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from channels import AWGN
+from channels import AWGN, Impulsive
 from channels.base import CSI, complex_normal
-from semsim import Link, evaluate, stream, zoo
+from semsim import Link, Stop, evaluate, stream, zoo
 from semsim.codecs.latent_denoiser import LatentDenoiser, similarity
 from semsim.metrics.image import PSNR
 from semsim.payloads.photos import Photos
 
-CODECS = ("deepjscc-cifar-1-6", "deepjscc2019-cifar-1-6")
+BLIND, MISLED = "deepjscc2019-cifar-1-6", "swin-cifar-1-6"  #: to the SNR, and by mean noise
 SHAPE = (3, 32, 32)  # what they were trained on
 
 
@@ -49,7 +49,7 @@ def trajectory(
     return walk, receiver.to_grid(x, SHAPE), scores
 
 
-@pytest.mark.parametrize("codec", CODECS)
+@pytest.mark.parametrize("codec", [BLIND])
 def test_steps_fall_with_the_snr_from_several_to_none(codec: str) -> None:
     steps = ends(codec)[1].plan(similarity(10 ** (torch.linspace(-10, 15, 51) / -10)))[1]
     assert (steps.diff() <= 0).all()
@@ -58,7 +58,7 @@ def test_steps_fall_with_the_snr_from_several_to_none(codec: str) -> None:
 
 
 @pytest.mark.parametrize("snr_db", [-10.0, -5.0, 0.0])
-@pytest.mark.parametrize("codec", CODECS)
+@pytest.mark.parametrize("codec", [BLIND])
 def test_similarity_rises_and_ends_where_it_was_predicted(codec: str, snr_db: float) -> None:
     latents, clean, scores = trajectory(codec, snr_db)
     true = torch.stack(
@@ -69,7 +69,7 @@ def test_similarity_rises_and_ends_where_it_was_predicted(codec: str, snr_db: fl
     assert abs(true[planned] - scores[:, planned].mean()) < 0.05  # as the specification asks
 
 
-@pytest.mark.parametrize("codec", CODECS)
+@pytest.mark.parametrize("codec", [BLIND])
 def test_a_wrong_score_leaves_a_larger_error(codec: str) -> None:
     right, clean, _ = trajectory(codec, -5.0)
     wrong, _, _ = trajectory(codec, -5.0, told_db=10.0)
@@ -77,7 +77,7 @@ def test_a_wrong_score_leaves_a_larger_error(codec: str) -> None:
     assert errors[0] < errors[1]
 
 
-@pytest.mark.parametrize("codec", CODECS)
+@pytest.mark.parametrize("codec", [BLIND, MISLED])
 def test_symbols_have_unit_power_and_the_snr_is_what_was_asked(codec: str) -> None:
     transmitter, _ = ends(codec)
     x = transmitter(torch.rand(8, 3, 64, 64, generator=stream(2, "images")), CSI(None, noise(0, 8)))
@@ -88,25 +88,39 @@ def test_symbols_have_unit_power_and_the_snr_is_what_was_asked(codec: str) -> No
     assert abs(10 * left.abs().square().mean().log10()) < 0.1
 
 
-def psnr(transmitter: Any, receiver: Any, snr_db: float, crop: int = 32) -> float:
-    link = Link(transmitter, AWGN(), receiver).eval()
+def psnr(
+    transmitter: Any, receiver: Any, snr_db: float, *, channel: Any = None, items: int = 5
+) -> float:
+    link = Link(transmitter, channel or AWGN(), receiver).eval()
     rows = evaluate(
-        link, Photos(crop=crop), snr_db=[snr_db], metrics=[PSNR()], seed=7, batch_size=5
-    )
+        link, Photos(crop=32), snr_db=[snr_db], metrics=[PSNR()], seed=7, batch_size=5,
+        stop=Stop(1, items),
+    )  # fmt: skip
     return rows[0]["value"]
 
 
-@pytest.mark.parametrize(("snr_db", "crop"), [(-10.0, 32), (-5.0, 32), (-10.0, 128)])
-def test_it_beats_the_codec_that_it_started_from_at_low_snr(snr_db: float, crop: int) -> None:
-    """On larger photos than it was trained on only at -10 dB; at -5 dB it is 0.3 dB below."""
-    plain: dict[str, Any] = zoo.build(CODECS[0])
-    cleaned = psnr(*ends(CODECS[0]), snr_db, crop)
-    assert cleaned > psnr(plain["transmitter"], plain["receiver"], snr_db, crop)
+@pytest.mark.parametrize("burst_uses", [1, 16])
+def test_over_impulses_it_is_ahead_of_the_codec_that_it_leaves_alone(burst_uses: int) -> None:
+    plain: dict[str, Any] = zoo.build(MISLED)
+    channel = Impulsive(0.03, -12.0, burst_uses)
+    cleaned, before = (
+        psnr(*both, 10.0, channel=channel, items=100)
+        for both in (ends(MISLED), (plain["transmitter"], plain["receiver"]))
+    )
+    assert cleaned > before + 1  # 2.6 and 2.8 dB were measured on CIFAR-10
+
+
+def test_where_nothing_is_to_be_gained_it_takes_no_step() -> None:
+    steps = ends(MISLED)[1].plan(similarity(10 ** (torch.linspace(-6, 15, 43) / -10)))[1]
+    assert (steps.diff() <= 0).all()
+    assert (steps[0], steps[-1]) == (2, 0)
+    plain: dict[str, Any] = zoo.build(MISLED)
+    assert psnr(*ends(MISLED), 15.0) == psnr(plain["transmitter"], plain["receiver"], 15.0)
 
 
 @pytest.mark.parametrize("snr_db", [-10.0, -5.0, 0.0])
 def test_a_decoder_blind_to_the_snr_needs_its_steps(snr_db: float) -> None:
-    transmitter, receiver = ends(CODECS[1])
+    transmitter, receiver = ends(BLIND)
     cleaned = psnr(transmitter, receiver, snr_db)
     receiver.steps = 0
     try:

@@ -326,18 +326,18 @@ def psnr_db(
     return -10 * (estimate - source).square().mean(dim=(1, 2, 3)).log10()
 
 
-@pytest.mark.parametrize("antennas", [2, 8])
+@pytest.mark.parametrize("antennas", [2])
 def test_the_shipped_codec_does_as_well_as_its_plain_twin(antennas: int) -> None:
     source = spread(64)
     masked, plain = (
         psnr_db(f"{name}-{antennas}x{antennas}", antennas, PerfectCSI(), source)
         for name in ("lcfsc", "lcfsc-plain")
     )
-    # measured -0.10 at 2 x 2 and +0.02 at 8 x 8, with standard errors of 0.05 and 0.02 over crops
+    # measured -0.10, with a standard error of 0.05 over crops
     assert masked.mean() > plain.mean() - 0.25  # a seed of so short a training moves it by 0.2 dB
 
 
-@pytest.mark.parametrize("antennas", [2, 8])
+@pytest.mark.parametrize("antennas", [2])
 def test_shipped_masks_of_the_release_ratios_hardly_tell_channels_apart(antennas: int) -> None:
     known, mistaken = (
         psnr_db(f"lcfsc-{antennas}x{antennas}", antennas, source)
@@ -349,7 +349,7 @@ def test_shipped_masks_of_the_release_ratios_hardly_tell_channels_apart(antennas
     assert (known - mistaken).abs().max() < 0.01
 
 
-@pytest.mark.parametrize("antennas", [2, 8])
+@pytest.mark.parametrize("antennas", [2])
 @pytest.mark.parametrize("name", ["lcfsc", "lcfsc-plain"])
 def test_shipped_weights_measure_what_their_card_says(name: str, antennas: int) -> None:
     name = f"{name}-{antennas}x{antennas}"
@@ -364,7 +364,7 @@ def test_shipped_weights_measure_what_their_card_says(name: str, antennas: int) 
     assert rows[0]["value"] == pytest.approx(claim["psnr_db"], abs=0.05)
 
 
-@pytest.mark.parametrize("antennas", [2, 8])
+@pytest.mark.parametrize("antennas", [2])
 def test_shipped_ratios_move_with_the_channel_and_the_image(antennas: int) -> None:
     tx, _ = shipped(f"lcfsc-{antennas}x{antennas}")
     source, known = bundled(64), csi(4, antennas=antennas)

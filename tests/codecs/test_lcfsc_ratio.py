@@ -84,6 +84,12 @@ def test_the_two_losses_count_in_the_second_phase_only() -> None:
         assert ratios.auxiliary_loss(1.0) == 0  # handed out once
 
 
+def test_with_masks_that_start_open_both_losses_count_from_the_start() -> None:
+    ratios = RatioGenerator(6, 9, hidden=(32, 16), start_open=True).train()
+    ratios(normal(2, 6, 16, 16), normal(2, 9), ratios.first_choice(2))
+    assert ratios.auxiliary_loss(0.0) > 0
+
+
 def test_gradients_reach_every_part_of_the_autoencoder() -> None:
     ratios = generator().train()
     choice = ratios(normal(2, 6, 16, 16), normal(2, 9), ratios.first_choice(2))

@@ -131,6 +131,9 @@ class RatioGenerator(nn.Module):
     def auxiliary_loss(self, progress: float) -> Tensor:
         """Return L_F + L_KL of the latest pass in the second phase, 0 in the first.
 
+        With ``start_open`` they count from the start. In the first phase nothing holds q: in 1,800
+        steps it had gone so far that the divergence began with 2e7 and drowned the codec's loss.
+
         They are handed out once and not kept, since a module that holds a tensor of a graph cannot
         be copied.
 
@@ -138,7 +141,8 @@ class RatioGenerator(nn.Module):
             progress: share of the training that is done, 0 to 1.
         """
         losses, self._losses = self._losses, None
-        if losses is None or progress < SECOND_PHASE:
+        first = progress < SECOND_PHASE and not self.start_open
+        if losses is None or first:
             return self.candidates.new_zeros(())
         return losses
 
