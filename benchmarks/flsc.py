@@ -2,6 +2,7 @@
 
     python benchmarks/flsc.py run CASE --data DATA --out OUT [--seed 1] [--alpha 0.5]
     python benchmarks/flsc.py report --out OUT          # writes benchmarks/results/flsc.md
+    python benchmarks/flsc.py longer --out OUT --long LONG  # writes results/flsc_longer.md
     python benchmarks/flsc.py cost --data DATA --out OUT  # time and memory of the local engine
 
 DATA holds train/CLASS/*.jpg and test/CLASS/*.jpg; images are scaled to 64 x 64. A run that was
@@ -149,6 +150,36 @@ def report(args: argparse.Namespace) -> None:
     print("\n".join(lines))
 
 
+def longer(args: argparse.Namespace) -> None:
+    """Compare fedavg over more rounds, in LONG, with fedavg and all data in one place, in OUT."""
+    name = f"alpha{args.alpha:g}-seed{args.seed}"
+    folder = Path(args.long) / f"fedavg-{name}"
+    rows: list[dict[str, object]] = []
+    for case, other in (
+        ("fedavg, more rounds", folder),
+        ("fedavg", Path(args.out) / f"fedavg-{name}"),
+        ("pooled", Path(args.out) / f"pooled-{name}"),
+    ):
+        if not (other / "rows.parquet").is_file():
+            continue
+        row: dict[str, object] = {"case": case, "rounds": rounds_of(other)}
+        for metric in ("accuracy", "psnr"):
+            values, mine = per_item(other, metric), per_item(folder, metric)
+            row[metric] = cell(mean_of(values.to_numpy(dtype=float)))
+            if other != folder:
+                row[f"more rounds less this, {metric}"] = cell(paired_difference(mine, values), "+")
+        rows.append(row)
+    lines = ["# FLSC over more rounds", "", "95 % intervals, paired over the test images."]
+    lines += ["", *markdown(rows)]
+    (RESULTS / "flsc_longer.md").write_text("\n".join(lines) + "\n")
+    print("\n".join(lines))
+
+
+def rounds_of(folder: Path) -> int:
+    """Return how many rounds a case was trained for."""
+    return len(pd.read_csv(next(folder.glob("training/*/rounds.csv"))))
+
+
 def markdown(rows: list[dict[str, object]]) -> list[str]:
     """Return a table; what a row lacks stays empty."""
     names = list(dict.fromkeys(name for row in rows for name in row))
@@ -265,10 +296,11 @@ def cost(args: argparse.Namespace) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("what", choices=["run", "report", "cost"])
+    parser.add_argument("what", choices=["run", "report", "longer", "cost"])
     parser.add_argument("case", nargs="?", choices=CASES, default="fedavg")
     parser.add_argument("--data", default="data/rsscn7")
     parser.add_argument("--out", default="runs/flsc")
+    parser.add_argument("--long", default="runs/flsc-long", help="of longer: its runs")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--alpha", type=float, default=0.5)
     parser.add_argument("--rounds", type=int, default=20)
@@ -278,7 +310,8 @@ def main() -> None:
     parser.add_argument("--cbr", default="1/16", help="of the digital chains")
     parser.add_argument("--clients", type=int, default=0, help="of cost: so many, in this process")
     args = parser.parse_args()
-    {"run": measure, "report": report, "cost": cost}[args.what](args)
+    work = {"run": measure, "report": report, "longer": longer, "cost": cost}
+    work[args.what](args)
 
 
 if __name__ == "__main__":

@@ -89,16 +89,22 @@ def links(runs: Path, channel: Rayleigh) -> dict[str, Any]:
     return made
 
 
-def values_of(link: Any, payload: Any, count: int) -> np.ndarray:
-    """Return PSNR by SNR and photo, mean over its draws, [SNRs, photos]."""
+def values_of(link: Any, payload: Any, count: int, kept: Path) -> np.ndarray:
+    """Return PSNR by SNR and photo, mean over its draws, [SNRs, photos]; kept in a file."""
+    if kept.is_file():
+        return np.load(kept)
     found = []
     for snr_db in SNRS:
-        kept = Recorded(PSNR())
+        recorded = Recorded(PSNR())
         evaluate(
-            link, payload, snr_db=[snr_db], metrics=[kept], stop=Stop(1, count), seed=7,
+            link, payload, snr_db=[snr_db], metrics=[recorded], stop=Stop(1, count), seed=7,
             batch_size=8,
         )  # fmt: skip
-        found.append(torch.cat(kept.values).numpy().reshape(-1, len(payload)).mean(axis=0))
+        draws = torch.cat(recorded.values).numpy().reshape(-1, len(payload))
+        found.append(draws.mean(axis=0))
+    kept.parent.mkdir(exist_ok=True)
+    np.save(kept, np.stack(found))
+    print(kept.stem, np.stack(found).mean(axis=1).round(2).tolist(), flush=True)
     return np.stack(found)
 
 
@@ -108,10 +114,14 @@ def measure(args: argparse.Namespace) -> pandas.DataFrame:
     for name, settings in CHANNELS.items():
         channel = Rayleigh(num_tx=2, num_rx=2, coherence="block", **settings)
         found = {
-            system: values_of(link, photos, args.draws * len(photos))
+            system: values_of(
+                link,
+                photos,
+                args.draws * len(photos),
+                args.runs / "measured" / f"{system} {name} {args.draws}.npy",
+            )
             for system, link in links(args.runs, channel).items()
         }
-        print(name, {k: v.mean(axis=1).round(2).tolist() for k, v in found.items()}, flush=True)
         for system, values in found.items():
             for index, snr_db in enumerate(SNRS):
                 row: dict[str, Any] = {"channel": name, "system": system, "snr_db": snr_db}

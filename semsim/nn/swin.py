@@ -40,23 +40,28 @@ class WindowAttention(nn.Module):
             tokens: [M, N, C], M windows of N = height x width tokens.
             side: the window's height and width in tokens.
             extra: added to the logits, [m, 1 or heads, N, N] with m dividing M: windows of an item
-                lie side by side, so m = windows per item repeats for each item, or m = M.
+                lie side by side, so m = windows per item repeats for each item, or m = M. With one
+                column more, the last is that of a sink: a key and a value of zeros, which takes the
+                weight of a token that may attend to nothing.
         """
         count, length, width = tokens.shape
         index = relative_index(*side, self.window).to(tokens.device).view(-1)
         logits = self.bias.T.contiguous().index_select(1, index).view(1, -1, length, length)
+        sink = extra is not None and extra.shape[-1] > length
         if extra is not None:
-            logits = logits + extra
+            logits = (nn.functional.pad(logits, (0, 1)) if sink else logits) + extra
             if 1 < len(logits) < count:
                 logits = logits.repeat(count // len(logits), 1, 1, 1)
         qkv = self.qkv(tokens).view(count, length, 3, self.heads, width // self.heads)
         q, k, v = (part.transpose(1, 2) for part in qkv.unbind(2))
+        if sink:
+            k, v = (nn.functional.pad(part, (0, 0, 0, 1)) for part in (k, v))
         mixed = attend(q, k, v, logits.to(q.dtype))
         return self.proj(mixed.transpose(1, 2).reshape(count, length, width))
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, logits: Tensor) -> Tensor:
-    """Return softmax(q k^T / sqrt(d) + logits) v; q, k, v are [M, heads, N, d].
+    """Return softmax(q k^T / sqrt(d) + logits) v; q is [M, heads, N, d], k, v like it.
 
     Through torch's fused kernel, but for training on a CPU: no fused kernel there has a gradient
     for ``logits``, and what torch falls back to takes 1.5 times as long as the three steps.
@@ -109,7 +114,8 @@ class SwinBlock(nn.Module):
         Args:
             x: a grid of tokens.
             extra: added to the attention logits of every window, [B, N, N] for all heads or
-                [B, heads, N, N], N the tokens in a window; may hold -inf and carry a gradient.
+                [B, heads, N, N], N the tokens in a window; may hold -inf and carry a gradient. With
+                one column more, the last is a sink's, as in :class:`WindowAttention`.
         """
         layout = window_layout(x.shape[1], x.shape[2], self.window, self.shift)
         tokens = layout.split(x)
@@ -117,6 +123,8 @@ class SwinBlock(nn.Module):
         if extra is not None:
             of_heads = extra[:, None] if extra.dim() == 3 else extra
             own = of_heads[:, None].expand(-1, layout.windows, -1, -1, -1).flatten(0, 1)
+            if logits is not None:
+                logits = nn.functional.pad(logits, (0, own.shape[-1] - logits.shape[-1]))
             logits = own if logits is None else own + logits.repeat(len(x), 1, 1, 1)
         tokens = tokens + self.attention(self.norm1(tokens), layout.side, logits)
         tokens = tokens + self.mlp(self.norm2(tokens))

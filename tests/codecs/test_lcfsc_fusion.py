@@ -7,7 +7,7 @@ import torch
 
 from semsim import stream
 from semsim.codecs.lcfsc.fusion import CSIFusion, mask_logits, random_scores
-from semsim.nn.swin import SwinBlock
+from semsim.nn.swin import SwinBlock, WindowAttention
 
 FACTS, WIDTH, PAIRS = 9, 32, 64 * 64
 
@@ -121,3 +121,34 @@ def test_scores_and_token_weights_stay_apart_under_bfloat16() -> None:
 def test_unknown_sources_are_refused() -> None:
     with pytest.raises(ValueError, match="one of both, source, csi"):
         fusion(sources="channel")
+
+
+def test_a_sink_takes_what_a_token_masked_from_all_would_attend_to() -> None:
+    scores = torch.rand(3, 2, 16, 16, generator=stream(1, "scores"))
+    scores[:, :, :8] -= 1  # the first eight rows have the lowest scores
+    half = torch.full((3,), 0.5)
+    masks = mask_logits(scores, half, sink=True)
+    assert masks.shape == (3, 2, 16, 17)
+    torch.manual_seed(1)
+    attention = WindowAttention(32, 2, 4)
+    tokens = torch.randn(3, 16, 32, generator=stream(1, "tokens"))
+    mixed = attention(tokens, (4, 4), masks)
+    nothing = attention.proj.bias.expand(3, 8, 32)
+    torch.testing.assert_close(mixed[:, :8], nothing, rtol=1e-4, atol=1e-4)
+    assert (mixed[:, 8:] - attention.proj.bias).abs().mean() > 0.01
+    open_masks = mask_logits(scores, torch.zeros(3), sink=True)
+    assert not open_masks.any()
+    alone = mask_logits(scores, half)
+    assert (alone[:, :, range(16), range(16)] == 0).all()  # without one, none is masked from itself
+    assert (masks[:, :, range(8), range(8)] < -20).all()
+
+
+def test_scores_learn_through_a_sink() -> None:
+    scores = torch.rand(2, 16, 16, generator=stream(1, "scores")).requires_grad_()
+    ratio = torch.full((2,), 0.5, requires_grad=True)
+    attention = WindowAttention(32, 2, 4)
+    tokens = torch.randn(2, 16, 32, generator=stream(1, "tokens"))
+    weights = torch.randn(2, 16, 32, generator=stream(2, "weights"))
+    masks = mask_logits(scores, ratio, sink=True)[:, None]
+    (attention(tokens, (4, 4), masks) * weights).sum().backward()
+    assert scores.grad.abs().min() > 0 and ratio.grad.abs().min() > 0

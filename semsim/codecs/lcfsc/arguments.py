@@ -76,6 +76,7 @@ def _idle(spec: dict[str, Any]) -> dict[str, tuple[object, str]]:
         idle |= {"sources": ("both", fusion), "per_head": (False, fusion)}
     if spec["fusion"] not in MASKS:
         idle |= {"ratio": ("learned", fusion), "passes": (1, fusion), "start_open": (False, fusion)}
+        idle["sink"] = (False, fusion)
         idle["candidates"] = (list(RELEASE_RATIOS), fusion)
     if spec["fusion"] == "none":
         idle |= {"npn": (False, fusion), "facts": ("channel", fusion)}

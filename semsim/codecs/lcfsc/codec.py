@@ -66,6 +66,10 @@ class LCFSCTransmitter(MaskedEnd, Transmitter):
             number of tokens.
         per_head: mask pairs in each attention head by scores of its own. Inferred: heads look for
             different things, and one mask takes the same from all.
+        sink: give each masked block's attention a key and a value of zeros, which is never masked,
+            and let a position be masked from itself. Inferred: else each row of weights sums to one
+            and a token cannot tell by what it gets that it is masked; with it, attention may add
+            nothing to tokens on bad streams.
         start_open: start a learned ratio at candidate 0. Inferred: a codec that begins with its
             plain twin's weights computes the same, and learns to mask where that helps.
 
@@ -73,7 +77,7 @@ class LCFSCTransmitter(MaskedEnd, Transmitter):
     """  # noqa: E501 - the diagram
 
     sees_channel = True  #: H itself, not only the noise that the front end will leave
-    later_options: ClassVar = ("facts", "per_head", "start_open")
+    later_options: ClassVar = ("facts", "per_head", "start_open", "sink")
 
     def __init__(
         self,
@@ -91,11 +95,13 @@ class LCFSCTransmitter(MaskedEnd, Transmitter):
         facts: FactsOf = "channel",
         per_head: bool = False,
         start_open: bool = False,
+        sink: bool = False,
     ) -> None:
         super().__init__(
             {"cbr": cbr, "preset": preset, "num_tx": num_tx, "num_rx": num_rx, "fusion": fusion,
              "sources": sources, "ratio": ratio, "candidates": list(candidates), "passes": passes,
-             "npn": npn, "facts": facts, "per_head": per_head, "start_open": start_open}
+             "npn": npn, "facts": facts, "per_head": per_head, "start_open": start_open,
+             "sink": sink}
         )  # fmt: skip
         check(self.spec)
         self.uses_csi = True
@@ -233,7 +239,8 @@ class LCFSCReceiver(MaskedEnd, Receiver):
         with torch.random.fork_rng([]):
             self._add_masks(
                 {**self.spec, "fusion": "masked" if masked else "none", "sources": "both",
-                 "ratio": masked_ratio, "candidates": OPEN_RATIOS, "facts": "streams"}
+                 "ratio": masked_ratio, "candidates": OPEN_RATIOS, "facts": "streams",
+                 "sink": False}
             )  # fmt: skip
 
     def forward(

@@ -138,7 +138,7 @@ class CSIFusion(nn.Module):
         return functional.interpolate(in_window(facts, grid, self.window), (MAP, MAP))
 
 
-def mask_logits(scores: Tensor, ratio: Tensor) -> Tensor:
+def mask_logits(scores: Tensor, ratio: Tensor, *, sink: bool = False) -> Tensor:
     """Return what is added to attention logits so that the lowest scores get no weight.
 
         rank = place of the score / N^2, the diagonal last
@@ -153,15 +153,18 @@ def mask_logits(scores: Tensor, ratio: Tensor) -> Tensor:
     Args:
         scores: [B, N, N], or [B, heads, N, N], whose heads are ranked and masked each by itself.
         ratio: share of the N^2 pairs that is masked, [B], 0 to 1.
+        sink: let a position be masked from itself too, and append the column of a sink, which is
+            never masked: where all of a row is, attention adds nothing.
 
     Returns:
-        Like scores, float32; exactly 0 throughout where the ratio is 0.
+        Like scores, float32, with one column more for a sink; exactly 0 throughout where the ratio
+        is 0.
     """
     if scores.dim() == 4:
-        each = mask_logits(scores.flatten(0, 1), ratio.repeat_interleave(scores.shape[1]))
-        return each.view(scores.shape)
+        share = ratio.repeat_interleave(scores.shape[1])
+        return mask_logits(scores.flatten(0, 1), share, sink=sink).unflatten(0, scores.shape[:2])
     scores, pairs = scores.float(), scores[0].numel()
-    self_pairs = torch.eye(scores.shape[-1], dtype=torch.bool, device=scores.device)
+    self_pairs = torch.eye(scores.shape[-1], dtype=torch.bool, device=scores.device) & (not sink)
     order = scores.detach().masked_fill(self_pairs, torch.inf).flatten(1)
     rank = order.argsort(dim=1, stable=True).argsort(dim=1).view(scores.shape)
     threshold = ratio.float()[:, None, None]
@@ -172,7 +175,8 @@ def mask_logits(scores: Tensor, ratio: Tensor) -> Tensor:
     added = torch.log((keep + LEAST_KEEP) / (1 + LEAST_KEEP))
     standard = scores - scores.mean(dim=(1, 2), keepdim=True)
     standard = standard / (standard.square().mean(dim=(1, 2), keepdim=True) + 1e-20).sqrt()
-    return added + (standard - standard.detach())
+    masked = added + (standard - standard.detach())
+    return functional.pad(masked, (0, 1)) if sink else masked
 
 
 def random_scores(items: Tensor, positions: int) -> Tensor:

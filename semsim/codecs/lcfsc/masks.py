@@ -63,7 +63,7 @@ class MaskedEnd(Ends):
                     f"lcfsc masks windows of {window} x {window} tokens and needs images of at "
                     f"least {least} x {least} pixels; scale them up or set {without}"
                 )
-            return mask_logits(self._scores(block, x, facts), ratio)
+            return mask_logits(self._scores(block, x, facts), ratio, sink=self.how["sink"])
 
         return logits
 
