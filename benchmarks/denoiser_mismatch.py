@@ -159,13 +159,14 @@ def table(rows: pandas.DataFrame, rival: str) -> list[str]:
     return lines
 
 
-def write(rows: pandas.DataFrame, steps_by_snr: dict[float, int]) -> None:
+def write(rows: pandas.DataFrame, plans: dict[str, dict[float, int]]) -> None:
     """Write the tables."""
     lines = ["# " + __doc__.splitlines()[0], "", *__doc__.split("\n\n")[3].splitlines()[:-1]]
     for rival in (CODEC, CONTROL):
         lines += table(rows, rival)
-    steps = ", ".join(f"{count} at {snr:g} dB" for snr, count in steps_by_snr.items())
-    lines += ["", f"Steps of the denoiser over AWGN: {steps}."]
+    for name, plan_of in plans.items():
+        steps = ", ".join(f"{count} at {snr:g} dB" for snr, count in plan_of.items())
+        lines += ["", f"Steps over AWGN of the denoiser {name}: {steps}."]
     (RESULTS / "denoiser_mismatch.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
     print("\n".join(lines))
 
@@ -181,7 +182,16 @@ def main() -> None:
     torch.set_num_threads(1)
     rows = measure(args, cifar(args.data)[0], args.images).round(4)
     rows.to_csv(RESULTS / "denoiser_mismatch.csv", index=False)
-    write(rows, plan(args.joint))
+    write(
+        rows,
+        {
+            name: plan(w)
+            for name, w in (
+                ("before the codec as it was", args.frozen),
+                ("trained with it", args.joint),
+            )
+        },
+    )
 
 
 if __name__ == "__main__":

@@ -161,7 +161,9 @@ def longer(args: argparse.Namespace) -> None:
         ("pooled", Path(args.out) / f"pooled-{name}"),
     ):
         if not (other / "rows.parquet").is_file():
-            continue
+            if other == folder or case == "pooled":
+                raise SystemExit(f"no finished run in {other}; run it first")
+            continue  # of fedavg over as few rounds the report has the numbers
         row: dict[str, object] = {"case": case, "rounds": rounds_of(other)}
         for metric in ("accuracy", "psnr"):
             values, mine = per_item(other, metric), per_item(folder, metric)
@@ -169,7 +171,10 @@ def longer(args: argparse.Namespace) -> None:
             if other != folder:
                 row[f"more rounds less this, {metric}"] = cell(paired_difference(mine, values), "+")
         rows.append(row)
-    lines = ["# FLSC over more rounds", "", "95 % intervals, paired over the test images."]
+    lines = ["# FLSC over more rounds", ""]
+    lines += [
+        f"Seed {args.seed}, Dirichlet {args.alpha:g}. 95 % intervals, paired over test images."
+    ]
     lines += ["", *markdown(rows)]
     (RESULTS / "flsc_longer.md").write_text("\n".join(lines) + "\n")
     print("\n".join(lines))

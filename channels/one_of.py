@@ -31,7 +31,7 @@ class OneOf(nn.Module):
     """Send each batch through one of several channels: all items of a batch meet the same kind.
 
     A receiver is told what the drawn channel tells it, and not which one it was. To train over:
-    an evaluation refuses it, as its rows would depend on ``batch_size``.
+    ``check`` and ``run`` refuse to measure over it, as rows would depend on ``batch_size``.
 
     Args:
         channels: to draw from, with equal numbers of antennas.

@@ -241,6 +241,11 @@ def _check_stages(stages: list[Channel]) -> None:
     if not stages:
         raise ValueError("stages of a waveform: one or more, got none; such as [{kind: tdl}]")
     for place, stage in enumerate(stages, start=1):
+        if getattr(stage, "only_training", False):
+            raise ValueError(
+                f"stage {place} of a waveform is {type(stage).__name__}, which draws a channel for "
+                "each batch; write one channel there"
+            )
         if not isinstance(stage, GridChannel) and not acts_on_samples(stage):
             raise ValueError(
                 f"stages of a waveform are hardware, which acts on samples (clipping, "

@@ -241,10 +241,10 @@ def _check_spec(name: str, prefix: str, part: nn.Module, trained: dict[str, Any]
     mine = getattr(part, "spec", None)
     if trained is None or mine is None:
         return
-    same = _check_hashes(name, prefix, trained, mine)
+    same = _check_hashes(name, prefix, trained, mine) | {*getattr(part, "free_options", ())}
     both = arguments(trained).keys() & arguments(mine).keys() - same
     wrong = [found for k in trained if k in both for found in _apart(k, trained[k], mine[k])]
-    strange = sorted(arguments(trained).keys() - mine.keys())
+    strange = sorted(arguments(trained).keys() - mine.keys() - same)
     if strange:
         raise ValueError(
             f"weights {name!r} are of another kind of {prefix}: theirs takes {', '.join(strange)}, "

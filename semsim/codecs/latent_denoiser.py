@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, ClassVar, Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor, nn
@@ -105,16 +105,18 @@ class LatentDenoiser(Receiver):
         width: features of the denoiser.
         depth: convolutions of the denoiser.
         max_steps: most steps; the same weights serve all of them.
-        delta: least predicted gain in similarity for which a step is taken. Kept with weights
-            where it is not the default: less suits what was trained over channels of which some
-            have nothing to gain, since the forecast is their mean.
+        delta: least predicted gain in similarity for which a step is taken. Weights keep it, and
+            may be used with another. Less suits what was trained over channels of which some have
+            nothing to gain, since the forecast is their mean.
         steps: a fixed number of steps instead; 0 for the plain codec.
         told: the noise that the codec is told: the ``channel``'s, the ``equivalent`` one, or the
-            one ``learned`` for each symbol.
+            one ``learned`` for each symbol, which a codec that does not look at it cannot use.
         stage: 1, 2 or 3; decides what is trained.
 
     Source: arXiv 2502.07319 (IEEE Wireless Commun. Lett. 14(5), 2025); no code is public.
     """
+
+    free_options: ClassVar = ("delta",)  #: may differ from those that weights were trained with
 
     def __init__(
         self,
@@ -157,10 +159,8 @@ class LatentDenoiser(Receiver):
         #: the kind, and the arguments that weights belong to
         self.spec: dict[str, Any] = {
             "kind": "latent_denoiser", "layout": self.layout, "width": width, "depth": depth,
-            "max_steps": max_steps, "told": told,
+            "max_steps": max_steps, "told": told, "delta": delta,
         }  # fmt: skip
-        if delta != DELTA:
-            self.spec["delta"] = delta
         if codec.spec is not None:
             made_by = f"{type(codec).__module__}:{type(codec).__qualname__}"
             self.spec["codec"] = {"class": made_by, **codec.spec}

@@ -87,7 +87,8 @@ class ResidualDenoiser(nn.Module):
 
         Args:
             latent: z_t, the best guess so far, [B, C, h, w], mean square s_t^2 / 2 per real.
-            trust: 1 / (1 + n0) of each complex symbol as received, [B, C / 2, h, w].
+            trust: 1 / (1 + n0) of each complex symbol as received, or as judged so far,
+                [B, C / 2, h, w].
             score: s_t, predicted cosine similarity to the latent that was sent, [B].
         """
         x = self.stem(torch.cat([latent / score[:, None, None, None], trust], dim=1))

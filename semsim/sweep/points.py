@@ -205,11 +205,6 @@ def _keep(journal: Journal, point: Planned, built: Built, evaluation: Evaluation
 
 def evaluation_of(scenario: Scenario, built: Built, snrs: list[float]) -> Evaluation:
     """Return the evaluation of a built link at some of its SNRs."""
-    if any(getattr(part, "only_training", False) for part in built.link.modules()):
-        raise ValueError(
-            "channel one_of is to train over: rows over it would depend on batch_size; write it "
-            "at train.channel, and here one channel, or several under sweep"
-        )
     return Evaluation(
         built.link,
         built.payload,

@@ -75,6 +75,7 @@ def tried(points: Sequence[Point], device: torch.device) -> Iterator[Tried]:
         scenario = point.scenario
         try:
             built = scenario.build(device)
+            _refuse_training_only(built.link)
             rows = scenario.check(built)
             if scenario.trains() and scenario.training_hash() not in seen:
                 seen.add(scenario.training_hash())
@@ -86,6 +87,16 @@ def tried(points: Sequence[Point], device: torch.device) -> Iterator[Tried]:
             at = ", ".join(f"{path} = {label}" for path, label in point.swept.items())
             raise SpecError(error.path, f"{error.message} ({IN_SWEEP} {at})") from error
         yield Tried(point, built, rows)
+
+
+def _refuse_training_only(link: AnyLink) -> None:
+    """Refuse a link with a part over which nothing may be measured."""
+    if any(getattr(part, "only_training", False) for part in link.modules()):
+        raise SpecError(
+            "channel",
+            "one_of is to train over: rows over it would depend on batch_size; write it at "
+            "train.channel, and here one channel, or several under sweep",
+        )
 
 
 def preflight(points: Sequence[Point], device: torch.device) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from channels import AWGN, Erasure, Impulsive, OneOf, PhaseNoise, Rayleigh
+from channels import AWGN, Clipping, Erasure, Impulsive, OneOf, PhaseNoise, Rayleigh, Waveform
 from channels.streams import forks
 from semsim import Scenario
 from semsim.mistakes import SpecError
@@ -51,6 +51,7 @@ def test_a_batch_meets_what_the_channel_alone_does(place: int) -> None:
     [
         ({"channels": []}, "channels is empty"),
         ({"channels": [AWGN(), OneOf([AWGN()])]}, "channels holds OneOf"),
+        ({"channels": [AWGN(), Waveform([Clipping(3.0)])]}, "channels holds Waveform"),
         ({"channels": [AWGN(), Rayleigh(2, 2)]}, "antennas 1 x 1, 2 x 2"),
         ({"channels": [AWGN()], "weights": [1, 2]}, "weights has 2 numbers for 1 channels"),
         ({"channels": [AWGN()], "weights": [-1]}, "weights lies in"),
@@ -60,6 +61,11 @@ def test_a_batch_meets_what_the_channel_alone_does(place: int) -> None:
 def test_a_wrong_argument_is_refused(arguments: dict[str, Any], says: str) -> None:
     with pytest.raises(ValueError, match=says):
         OneOf(**arguments)
+
+
+def test_a_waveform_takes_none_of_several() -> None:
+    with pytest.raises(ValueError, match="stage 1 of a waveform is OneOf"):
+        Waveform([OneOf([PhaseNoise(100.0), Clipping(3.0)])])
 
 
 def test_no_result_is_measured_over_it(tmp_path: Path) -> None:
@@ -73,5 +79,5 @@ def test_no_result_is_measured_over_it(tmp_path: Path) -> None:
             "snr_db": [5],
         }
     )
-    with pytest.raises((SpecError, ValueError), match=r"write it at train\.channel"):
+    with pytest.raises(SpecError, match=r"write it at train\.channel"):
         run(scenario, tmp_path, device="cpu")

@@ -13,6 +13,7 @@ from channels import AWGN, Impulsive
 from channels.base import CSI, complex_normal
 from semsim import Link, Stop, evaluate, stream, zoo
 from semsim.codecs.latent_denoiser import LatentDenoiser, similarity
+from semsim.codecs.swin_jscc import SwinReceiver, SwinTransmitter
 from semsim.metrics.image import PSNR
 from semsim.payloads.photos import Photos
 
@@ -110,7 +111,18 @@ def test_over_impulses_it_is_ahead_of_the_codec_that_it_leaves_alone(burst_uses:
     assert cleaned > before + 1  # 2.6 and 2.8 dB were measured on CIFAR-10
 
 
+def test_delta_may_be_another_than_that_of_the_weights() -> None:
+    receiver = LatentDenoiser.around(SwinReceiver)
+    name = f"latent-denoiser-{MISLED}"
+    spec = {**ends(MISLED)[1].spec, "delta": 0.2}
+    transmitter, other = SwinTransmitter("1/6"), receiver(**spec)
+    zoo.load(name, transmitter, other)
+    assert (ends(MISLED)[1].delta, other.delta) == (0.003, 0.2)
+    assert not other.plan(similarity(noise(-5.0)))[1].any()
+
+
 def test_where_nothing_is_to_be_gained_it_takes_no_step() -> None:
+    # below -6 dB it falls again, to 1 at -10 dB: there is less to be gained at all
     steps = ends(MISLED)[1].plan(similarity(10 ** (torch.linspace(-6, 15, 43) / -10)))[1]
     assert (steps.diff() <= 0).all()
     assert (steps[0], steps[-1]) == (2, 0)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
+from channels import CSI
 from semsim import stream
+from semsim.codecs.lcfsc.codec import LCFSCTransmitter
 from semsim.codecs.lcfsc.fusion import CSIFusion, mask_logits, random_scores
 from semsim.nn.swin import SwinBlock, WindowAttention
 
@@ -152,3 +154,23 @@ def test_scores_learn_through_a_sink() -> None:
     masks = mask_logits(scores, ratio, sink=True)[:, None]
     (attention(tokens, (4, 4), masks) * weights).sum().backward()
     assert scores.grad.abs().min() > 0 and ratio.grad.abs().min() > 0
+
+
+def test_a_transmitter_with_a_sink_sends_by_the_streams_alone() -> None:
+    torch.manual_seed(3)
+    made = {"preset": "photo", "facts": "streams", "ratio": 0.5, "per_head": True}
+    codec = LCFSCTransmitter("1/16", sources="csi", sink=True, **made).eval()
+    for part in codec.parameters():  # layers that start at zero would hide what masks do
+        part.data += 0.05 * torch.randn(part.shape, generator=stream(2, "shake"))
+    assert codec.spec["sink"]
+    image = torch.rand(2, 3, 80, 72, generator=stream(1, "image"))  # grids that no window divides
+    h = torch.ones(2, 2, 2, 1, dtype=torch.complex64)
+    noise = torch.full((2, 1, codec.num_symbols((3, 80, 72))), 0.1)
+    noise[1, :, ::2] = 10.0
+    csi = CSI(h, torch.full((2,), 0.1), foreseen=lambda: CSI(None, noise))
+    sent = codec(image, csi)
+    torch.testing.assert_close(sent.abs().square().mean(dim=(1, 2)), torch.ones(2))
+    other = codec(image, CSI(h, csi.n0, foreseen=lambda: CSI(None, noise.flip(0))))
+    assert not torch.equal(sent, other)
+    with pytest.raises(ValueError, match="masks cannot start_open"):
+        LCFSCTransmitter("1/16", preset="photo", sink=True, start_open=True, candidates=[0, 0.5])

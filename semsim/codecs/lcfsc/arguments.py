@@ -21,6 +21,11 @@ def check(spec: dict[str, Any]) -> None:
     if spec["passes"] < 1:
         raise ValueError(f"passes must be at least 1, got {spec['passes']}")
     _refuse_idle(spec, _idle(spec))
+    if spec["start_open"] and spec["sink"]:
+        raise ValueError(
+            "sink takes weight from the first step on, so that masks cannot start_open; leave one "
+            "of the two out"
+        )
     if spec["start_open"] and 0 not in spec["candidates"]:
         raise ValueError(
             f"start_open needs 0 among the candidates, got {spec['candidates']}; write "

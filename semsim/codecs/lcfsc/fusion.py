@@ -147,8 +147,8 @@ def mask_logits(scores: Tensor, ratio: Tensor, *, sink: bool = False) -> Tensor:
 
     sg stops the gradient and m is the standardised score: forward, the result is 0 where kept and
     -20.7 where masked; backward, the ratio moves the soft threshold and the scores act as if they
-    were added to the logits. A position always attends to itself, so no row is empty, and shares
-    beyond 1 - 1 / N cannot be reached.
+    were added to the logits. Without a sink a position always attends to itself, so no row is
+    empty, and shares beyond 1 - 1 / N cannot be reached.
 
     Args:
         scores: [B, N, N], or [B, heads, N, N], whose heads are ranked and masked each by itself.
