@@ -7,12 +7,12 @@ of scenarios/train/lcfsc-photo-2x2.yaml says.
 
 All three go on from one plain backbone for as many steps. ``plain twin`` knows nothing at the
 transmitter but the SNR, LCFSC masks half of the pairs of its encoder, in each head by itself, by
-how good the stream of each token is, and the ``ceiling`` is told that beside each token. They send as many symbols at equal power, behind
-the same SVD, and meet the same fading and noise. With ``wrong CSI`` the transmitter's network is
-told of the channel of another image; SVD and the receiver keep the true one. HEVC + LDPC fills
-water, and chooses streams and rates for each draw. Middles of the Kodak photos, 256 x 256, the mean
-over ``--draws`` draws of each; differences are paired by photo, intervals are 95 % over photos.
-Writes benchmarks/results/lcfsc_photo.{csv,md}.
+how good the stream of each token is, and the ``ceiling`` is told that beside each token. They send
+as many symbols at equal power, behind the same SVD, and meet the same fading and noise. With
+``wrong CSI`` the transmitter's network is told of the channel of another image; SVD and the
+receiver keep the true one. HEVC + LDPC fills water, and chooses streams and rates for each draw.
+Middles of the Kodak photos, 256 x 256, the mean over ``--draws`` draws of each; differences are
+paired by photo, intervals are 95 % over photos. Writes benchmarks/results/lcfsc_photo.{csv,md}.
 """
 
 from __future__ import annotations
