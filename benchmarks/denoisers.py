@@ -281,6 +281,7 @@ def main() -> None:
     parser.add_argument("--runs", type=Path, required=True)
     parser.add_argument("--codecs", nargs="+", default=list(PLANS))
     parser.add_argument("--images", type=int, default=300)
+    parser.add_argument("--name", default="denoisers", help="of the files in benchmarks/results")
     parser.add_argument("--cards", action="store_true", help="write the curves into the cards")
     args = parser.parse_args()
     torch.set_num_threads(1)
@@ -289,13 +290,13 @@ def main() -> None:
     clocks = pandas.concat([times(c, args.runs) for c in args.codecs])
     walks = pandas.concat([latents(c, args.runs, payloads["cifar"]) for c in args.codecs])
     RESULTS.mkdir(exist_ok=True)
-    rows.round(4).to_csv(RESULTS / "denoisers.csv", index=False)
+    rows.round(4).to_csv(RESULTS / f"{args.name}.csv", index=False)
     if args.cards:
         for codec in args.codecs:
             if f"latent-denoiser-{codec}" in zoo.names():
                 write_card(f"latent-denoiser-{codec}", facts(codec, args.runs, rows))
     text = __doc__.split("\n\n")[0] + "\n\n" + report(rows, clocks, walks)
-    (RESULTS / "denoisers.md").write_text(text, encoding="utf-8")
+    (RESULTS / f"{args.name}.md").write_text(text, encoding="utf-8")
     print(text)
 
 

@@ -136,7 +136,7 @@ def measure(args: argparse.Namespace) -> pandas.DataFrame:
 
 def report(rows: pandas.DataFrame) -> str:
     """Return the tables."""
-    lines = ["# " + __doc__.splitlines()[0], "", *__doc__.strip().splitlines()[7:-1]]
+    lines = ["# " + __doc__.splitlines()[0], "", *__doc__.split("\n\n")[3].splitlines()]
     head = " | ".join(f"{snr:g} dB" for snr in SNRS)
     for channel, part in rows.groupby("channel", sort=False):
         for key, rival in (("over_twin", TWIN), ("over_hevc", HEVC)):

@@ -231,7 +231,7 @@ class LatentDenoiser(Receiver):
             )
         first = similarity(csi.n0)
         scores, steps = self.plan(first)
-        learns = self.training and self.stage > 1 and torch.is_grad_enabled()
+        learns = self.training and self.stage > 1
         if self.stage > 1 and (learns or steps.any()):
             trust = 1 / (1 + csi.n0.reshape(len(y), -1))  # [B, 1] or [B, K]
             latent = self.to_grid(y * trust[:, None], shape)

@@ -322,6 +322,15 @@ def test_the_loss_of_a_perfect_trajectory_is_that_of_its_scores() -> None:
     torch.testing.assert_close(latent_loss(walk, clean), torch.tensor(0.2**2 / 2))
 
 
+@pytest.mark.parametrize("stage", [2, 3])
+def test_a_rehearsal_without_gradients_has_a_loss_too(stage: int) -> None:
+    transmitter, receiver = ends(stage=stage)
+    link = Link(transmitter, AWGN(), receiver).train()
+    with torch.no_grad():  # as `semsim check` does
+        sent = link.transmit(images(2, 3, 16, 16), 0.0, stream(4, "noise"))
+        assert link.auxiliary_loss(0.0, sent) > 0
+
+
 def test_a_loss_without_a_training_step_is_refused() -> None:
     transmitter, receiver = ends()
     link = Link(transmitter, AWGN(), receiver).eval()
