@@ -108,6 +108,12 @@ def values_of(link: Any, payload: Any, count: int, kept: Path) -> np.ndarray:
     return np.stack(found)
 
 
+def _of(runs: Path, system: str) -> str:
+    """Return what tells the weights of a system from others, for the name of a file."""
+    folder = TRAINED.get(system.partition(",")[0])
+    return "" if folder is None else f" {zoo.digest(runs / folder / 'weights.safetensors')[:12]}"
+
+
 def measure(args: argparse.Namespace) -> pandas.DataFrame:
     """Return a row per channel, system and SNR."""
     photos, rows = middles(kodak(args.data), SIDE), []
@@ -118,7 +124,9 @@ def measure(args: argparse.Namespace) -> pandas.DataFrame:
                 link,
                 photos,
                 args.draws * len(photos),
-                args.runs / "measured" / f"{system} {name} {args.draws}.npy",
+                args.runs
+                / "measured"
+                / f"{system} {name} {args.draws}{_of(args.runs, system)}.npy",
             )
             for system, link in links(args.runs, channel).items()
         }

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from channels.awgn import AWGN, add_noise
 from channels.base import Channel, ChannelState
 from channels.checks import check_count, check_generator, check_range
+from channels.interference import heard_beside
 from channels.streams import forks, normal_by_use, uniform_by_use
 from channels.units import db_to_linear
 
@@ -64,18 +65,8 @@ class Impulsive(nn.Module):
         wanted = self.channel.draw(batch, uses, generator)
         amplitudes = self._amplitudes(batch, uses, hits)
         impulses = ChannelState(amplitudes, min(self.burst_uses, uses))
-        h, covariance = _heard((wanted, impulses))
-        return ChannelState(
-            h=h,
-            coherence=wanted.coherence,
-            interference=wanted.interference + self.rate * db_to_linear(-self.sir_db),
-            stages=(wanted, impulses),
-            join=_heard,
-            grid=wanted.grid,
-            drift=wanted.drift,
-            covariance=covariance,
-            waveform=wanted.waveform,
-        )
+        mean = self.rate * db_to_linear(-self.sir_db)
+        return heard_beside(wanted, impulses, mean, _heard)
 
     def _amplitudes(self, batch: int, uses: int, generator: torch.Generator) -> Tensor:
         """Draw the amplitude of the impulses, 0 in uses that are not hit, [B, 1, 1, N]."""

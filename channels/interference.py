@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
@@ -47,18 +49,7 @@ class Interference(nn.Module):
         wanted = self.channel.draw(batch, uses, generator)
         power = db_to_linear(-self.sir_db)
         other = ChannelState(power**0.5 * gain.h, uses)
-        h, covariance = _heard((wanted, other))
-        return ChannelState(
-            h=h,
-            coherence=wanted.coherence,
-            interference=wanted.interference + power,
-            stages=(wanted, other),
-            join=_heard,
-            grid=wanted.grid,
-            drift=wanted.drift,
-            covariance=covariance,
-            waveform=wanted.waveform,
-        )
+        return heard_beside(wanted, other, power, _heard)
 
     def forward(
         self, x: Tensor, state: ChannelState, n0: Tensor | None, generator: torch.Generator
@@ -74,6 +65,34 @@ class Interference(nn.Module):
     def extra_repr(self) -> str:
         """Name the settings as they would be written."""
         return f"sir_db={self.sir_db}"
+
+
+def heard_beside(
+    wanted: ChannelState,
+    other: ChannelState,
+    power: float,
+    join: Callable[[tuple[ChannelState, ...]], tuple[Tensor, Tensor | None]],
+) -> ChannelState:
+    """Return the state of a wanted signal that arrives beside something else.
+
+    Args:
+        wanted: what the signal travels through.
+        other: what is there beside it.
+        power: mean power of that per receive antenna, linear.
+        join: as in :class:`ChannelState`, for the two.
+    """
+    h, covariance = join((wanted, other))
+    return ChannelState(
+        h=h,
+        coherence=wanted.coherence,
+        interference=wanted.interference + power,
+        stages=(wanted, other),
+        join=join,
+        grid=wanted.grid,
+        drift=wanted.drift,
+        covariance=covariance,
+        waveform=wanted.waveform,
+    )
 
 
 def _heard(stages: tuple[ChannelState, ...]) -> tuple[Tensor, Tensor]:
