@@ -191,6 +191,11 @@ class CSI:
     covariance: Tensor | None = None
     foreseen: Callable[[], CSI] | None = None
 
+    @property
+    def separated(self) -> bool:
+        """Tell whether streams stand by themselves, each symbol with its own noise."""
+        return self.h is None and self.n0.dim() > 1
+
     def effective_snr_db(self) -> Tensor:
         """Return the SNR of the AWGN channel with the same mean capacity per symbol, [B], in dB.
 

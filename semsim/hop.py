@@ -49,7 +49,8 @@ class Arrival:
         x: what went into the channel, [B, T, N], complex.
         received: [B, 1, K], complex, unbiased; [B, R, N] where the front end leaves the antennas
             to the codec.
-        csi: the noise left in them, n0 [B, 1, K] and h None; or h where it is left to the codec.
+        csi: the noise left in them, n0 [B, 1, K] and h None; where the antennas are left to the
+            codec n0 [B], and h as far as the receiver knows it.
     """
 
     x: Tensor
@@ -133,7 +134,7 @@ class Hop(nn.Module):
         x, precoder = _precode(air.precoder, _split(symbols, self.num_streams))
         y = self.channel(x, air.state, air.n0, air.noise)
         streams, csi = self.frontend.combine(y, behind(air.csi_rx, precoder))
-        if csi.h is not None:
+        if not csi.separated:
             return Arrival(x, streams, csi)
         count = symbols.shape[-1]
         return Arrival(x, _join(streams, count), CSI(None, _join(csi.n0, count)))
@@ -145,7 +146,7 @@ class Hop(nn.Module):
             return csi
         silence = csi.h.new_zeros(csi.h.shape[0], csi.h.shape[1], air.uses)
         _, after = self.frontend.combine(silence, behind(csi, air.precoder))
-        if after.h is not None:
+        if not after.separated:
             return after
         return CSI(None, _join(after.n0, air.uses * self.num_streams))
 
@@ -241,11 +242,22 @@ def _precode(precoder: Tensor, streams: Tensor) -> tuple[Tensor, Tensor]:
     stream happens to be loud.
     """
     x = _apply(precoder, streams)
-    if len(precoder) == 1 and precoder.shape[-1] == 1:
-        return x, precoder  # equal power per antenna: nothing moves
+    if _is_even(precoder):
+        return x, precoder
     sent, wanted = (z.abs().square().sum(dim=(1, 2)) for z in (x, streams))
     scale = torch.where(sent > 0, wanted / streams.shape[1] / sent.clamp_min(1e-30), 1).sqrt()
     return x * scale[:, None, None], precoder * scale[:, None, None, None]
+
+
+def _is_even(precoder: Tensor) -> bool:
+    """Tell whether each antenna carries one stream, all with equal power, so that none moves.
+
+    A batch of one item may have any precoder [1, T, S, 1], so that the shape does not tell.
+    """
+    if len(precoder) > 1 or precoder.shape[-1] > 1:
+        return False
+    p = precoder[0, ..., 0]
+    return p.shape == (1, 1) or torch.equal(p, p[0, 0] * torch.eye(*p.shape, device=p.device))
 
 
 def _apply(precoder: Tensor, streams: Tensor) -> Tensor:

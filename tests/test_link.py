@@ -8,11 +8,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from channels import AWGN, CSI, FeedbackCSI, PerfectCSI, PilotCSI, Rayleigh
+from channels import AWGN, CSI, FeedbackCSI, NoCSI, PerfectCSI, PilotCSI, Rayleigh
 from channels.base import ChannelState
 from semsim import Link, stream
 from semsim.codecs.no_link import NoLink, NoLinkTransmitter
 from semsim.codecs.swin_jscc import SwinReceiver, SwinTransmitter
+from semsim.links.codecs import check_separated
 from semsim.phy.frontend import RZF, SVD, ZF, NoFrontEnd
 from semsim.types import Receiver, Transmitter, WithNotes, WithSideInfo
 
@@ -140,6 +141,14 @@ def test_no_front_end_hands_the_raw_signal_and_the_channel_to_the_receiver() -> 
     assert link(unit_source(), 10.0, stream(9, "link")).shape == (4, 3, 32)
 
 
+def test_a_receiver_may_know_nothing_but_the_snr() -> None:
+    """As the other front ends advise where csi.rx is none."""
+    link = Link(Pairs(), AWGN(), Unpair(), csi_rx=NoCSI(), frontend=NoFrontEnd())
+    assert torch.allclose(link(unit_source(), 90.0, stream(9, "link")), unit_source(), atol=1e-3)
+    with pytest.raises(ValueError, match="feedback needs a front end that separates streams"):
+        check_separated("feedback", CSI(None, torch.ones(4)))
+
+
 def test_wrong_symbols_are_refused_with_what_came() -> None:
     class Wrong(Pairs):
         def forward(self, source: Tensor, csi: CSI, *rest: Any) -> Tensor:
@@ -163,7 +172,10 @@ def test_channels_add_nothing_to_the_state_dict() -> None:
 
 
 @pytest.mark.parametrize("frontend", [SVD(water_filling=True), SVD(), RZF()])
-def test_a_front_end_moves_power_within_an_item_and_adds_none(frontend: nn.Module) -> None:
+@pytest.mark.parametrize(("batch", "coherence"), [(4, 8), (1, 32)])
+def test_a_front_end_moves_power_within_an_item_and_adds_none(
+    frontend: nn.Module, batch: int, coherence: int
+) -> None:
     class Loud(Pairs):
         def forward(self, source: Tensor, csi: CSI, *rest: Any) -> Tensor:
             symbols = super().forward(source, csi)
@@ -171,12 +183,12 @@ def test_a_front_end_moves_power_within_an_item_and_adds_none(frontend: nn.Modul
             symbols[..., 1::2] = 0
             return symbols / symbols.abs().square().mean(dim=(1, 2), keepdim=True).sqrt()
 
-    channel = Rayleigh(num_tx=2, num_rx=2, coherence=8)
+    channel = Rayleigh(num_tx=2, num_rx=2, coherence=coherence)
     for transmitter in (Pairs(), Loud()):
         link = Link(transmitter, channel, Unpair(), csi_tx=PerfectCSI(), frontend=frontend)
-        sent = link.transmit(unit_source(), 0.0, stream(10, "link"))
+        sent = link.transmit(unit_source(batch), 0.0, stream(10, "link"))
         power = sent.x.abs().square().sum(dim=1).mean(dim=1)
-        assert torch.allclose(power, torch.ones(4), atol=1e-5)
+        assert torch.allclose(power, torch.ones(batch), atol=1e-5)
 
 
 def test_scaling_by_the_front_end_is_undone_at_the_receiver() -> None:

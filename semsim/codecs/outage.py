@@ -56,7 +56,7 @@ def arrival(snr_db: Tensor, cut: Segmentation) -> Tensor:
 
 def separated(csi: CSI) -> Tensor:
     """Return the noise that a front end left, [B, S, N]; ValueError where it separates nothing."""
-    if csi.h is not None:
+    if not csi.separated:
         raise ValueError(
             "separate detects each stream by itself and needs a front end that separates "
             "them, got frontend none; use lmmse, zf, svd or rzf"

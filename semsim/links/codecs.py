@@ -27,7 +27,7 @@ def check_open(kind: str, transmitter: Transmitter, instead: str) -> None:
 
 def check_separated(kind: str, csi: CSI) -> None:
     """Raise ValueError where the front end leaves the antennas to the codec."""
-    if csi.h is not None:
+    if not csi.separated:
         raise ValueError(f"{kind} needs a front end that separates streams; write frontend: lmmse")
 
 

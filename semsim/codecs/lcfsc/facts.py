@@ -89,7 +89,7 @@ def noise_behind(csi: CSI) -> Tensor:
     """
     with torch.autocast(csi.n0.device.type, enabled=False):  # a front end is no network
         after = csi if csi.foreseen is None else csi.foreseen()
-    if after.h is not None or after.n0.dim() == 1:
+    if not after.separated:
         raise ValueError(
             "facts: streams needs the noise that a front end will leave on each symbol, which the "
             "transmitter does not know; set csi.tx to perfect, pilots or feedback and frontend to "
