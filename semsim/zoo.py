@@ -11,6 +11,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import importlib
+import inspect
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -241,6 +242,7 @@ def _check_spec(name: str, prefix: str, part: nn.Module, trained: dict[str, Any]
     mine = getattr(part, "spec", None)
     if trained is None or mine is None:
         return
+    trained = _with_later_options(part, trained, mine)
     same = _check_hashes(name, prefix, trained, mine) | {*getattr(part, "free_options", ())}
     both = arguments(trained).keys() & arguments(mine).keys() - same
     wrong = [found for k in trained if k in both for found in _apart(k, trained[k], mine[k])]
@@ -257,6 +259,22 @@ def _check_spec(name: str, prefix: str, part: nn.Module, trained: dict[str, Any]
             f"weights {name!r} were trained for {theirs}, this {prefix} has {ours}; write what "
             f"they were trained for, or {RETRAIN}"
         )
+
+
+def _with_later_options(
+    part: object, trained: Mapping[str, Any], mine: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return a spec with the options that came after it at their defaults, nested parts too.
+
+    They may change what a network computes and none of its tensors.
+    """
+    later = [key for key in getattr(part, "later_options", ()) if key in mine]
+    usual = inspect.signature(type(part)).parameters if later else {}
+    whole = {**{key: usual[key].default for key in later}, **trained}
+    for key, own in mine.items():
+        if isinstance(own, Mapping) and isinstance(whole.get(key), Mapping) and key != HASHES:
+            whole[key] = _with_later_options(getattr(part, key, None), whole[key], own)
+    return whole
 
 
 def _check_hashes(

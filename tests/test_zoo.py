@@ -7,12 +7,15 @@ import pickle
 from pathlib import Path
 
 import pytest
+import safetensors.torch
 import torch
 
 from channels import AWGN
 from semsim import Link, evaluate, zoo
 from semsim.codecs.deepjscc import DeepJSCCReceiver, DeepJSCCTransmitter
-from semsim.codecs.swin_jscc import SwinReceiver
+from semsim.codecs.latent_denoiser import LatentDenoiser
+from semsim.codecs.lcfsc.codec import LCFSCReceiver, LCFSCTransmitter
+from semsim.codecs.swin_jscc import SwinReceiver, SwinTransmitter
 from semsim.metrics.image import PSNR
 from semsim.scenario.loading import weights_hash
 
@@ -116,6 +119,45 @@ def test_an_argument_that_a_part_does_not_take_is_enough(tmp_path: Path) -> None
         zoo.load_parts(path, {"network": part})
     path = written(tmp_path, SOUND, {"network": {}})  # a new argument spoils no weights
     zoo.load_parts(path, {"network": part})
+
+
+def without_later_options(path: Path, specs: dict) -> Path:
+    """Write the tensors of a file again, as they were kept before some options came."""
+    for spec in (*specs.values(), specs["receiver"].get("codec", {})):
+        for key in ("sink", "num_streams"):
+            spec.pop(key, None)
+    tensors = safetensors.torch.load_file(path)
+    safetensors.torch.save_file(tensors, path, metadata={"spec": json.dumps(specs)})
+    path.with_suffix(".json").unlink()
+    return path
+
+
+def test_weights_older_than_an_option_have_its_default(tmp_path: Path) -> None:
+    """Also where every tensor fits: a sink and an order of symbols have none."""
+
+    def ends(**later: object) -> tuple:
+        sizes = {"preset": "photo", "num_tx": 2, "num_rx": 2}
+        return LCFSCTransmitter(**sizes, **later), LCFSCReceiver(**sizes)
+
+    whole = zoo.export(tmp_path / "lcfsc.safetensors", *ends())
+    old = without_later_options(whole, zoo.specs(whole))
+    zoo.load(old, *ends())
+    with pytest.raises(ValueError, match="trained for sink False, this transmitter has sink True"):
+        zoo.load(old, *ends(sink=True))
+
+
+def test_a_codec_within_a_receiver_is_as_old_as_its_weights(tmp_path: Path) -> None:
+    def ends(inside: int = 1) -> tuple:
+        sizes = {"widths": (32,), "depths": (1,), "decoder_depths": (1,)}
+        codec = SwinReceiver("1/6", **sizes, num_streams=inside)
+        around = LatentDenoiser(codec, width=8, depth=3, max_steps=1)
+        return SwinTransmitter("1/6", **sizes), around
+
+    whole = zoo.export(tmp_path / "denoiser.safetensors", *ends())
+    old = without_later_options(whole, zoo.specs(whole))
+    zoo.load(old, *ends())
+    with pytest.raises(ValueError, match=r"trained for codec\.num_streams 1, this receiver has"):
+        zoo.load(old, *ends(2))
 
 
 def test_weights_of_another_architecture_are_refused(tmp_path: Path) -> None:
