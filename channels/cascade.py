@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from itertools import pairwise
 from typing import cast
 
@@ -15,6 +16,7 @@ from channels.checks import check_generator
 from channels.gain import common_coherence
 from channels.grid import ResourceGrid
 from channels.ofdm import GridChannel
+from channels.signal import OFDMSignal
 from channels.streams import forks
 
 
@@ -46,8 +48,8 @@ class Cascade(nn.Module):
                     f"receive antennas, but the next, {type(after).__name__}, has {after.num_tx} "
                     "transmit antennas; make the two equal"
                 )
-        _check_domain(stages)
         self.stages = nn.ModuleList(cast(list[nn.Module], stages))
+        _check_domain(self.stages)
         self.num_tx = stages[0].num_tx
         self.num_rx = stages[-1].num_rx
 
@@ -98,15 +100,28 @@ def _passes(state: ChannelState) -> bool:
     return state.h.shape[1::2] == (antennas, 1) and bool((state.h[..., 0] == straight).all())
 
 
-def _check_domain(stages: list[Channel]) -> None:
+def _check_domain(stages: nn.Module) -> None:
     """Refuse impairments beside OFDM: they act on the signal in time, not on its subcarriers."""
-    hardware = [stage for stage in stages if acts_on_samples(stage)]
-    if hardware and any(isinstance(stage, GridChannel) for stage in stages):
+    parts = [*_within(stages)]
+    hardware = [part for part in parts if acts_on_samples(cast(Channel, part))]
+    if hardware and any(map(_is_ofdm, parts)):
         raise ValueError(
             f"stages of a cascade hold {type(hardware[0]).__name__} beside an OFDM channel, where "
             "it acts on the signal in time and not on its subcarriers; write kind: waveform "
-            "instead of cascade, with the same stages"
+            "instead of cascade, with these two as its stages"
         )
+
+
+def _within(stage: nn.Module) -> Iterator[nn.Module]:
+    """Return a stage with all channels within it; those of a waveform act as they should."""
+    yield stage
+    if not _is_ofdm(stage):
+        for part in stage.children():
+            yield from _within(part)
+
+
+def _is_ofdm(stage: nn.Module) -> bool:
+    return isinstance(stage, GridChannel) or isinstance(getattr(stage, "signal", None), OFDMSignal)
 
 
 def _generators(generator: torch.Generator, stages: int) -> list[torch.Generator]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -10,9 +11,13 @@ import torch
 from channels.awgn import AWGN
 from channels.base import Channel, complex_normal
 from channels.cascade import Cascade
+from channels.erasure import Erasure
 from channels.fading import Rayleigh, Rician
 from channels.impairments import CarrierOffset, Clipping, PhaseNoise
 from channels.interference import Interference
+from channels.ofdm import TDL
+from channels.one_of import OneOf
+from channels.waveform import Waveform
 from semsim.seeds import stream
 
 LINEAR: list[list[Channel]] = [
@@ -67,6 +72,26 @@ def test_what_interferes_on_the_way_keeps_its_ratio() -> None:
     power = y.abs().square().mean(dim=(1, 2)).double()
     assert state.interference == pytest.approx(1)
     assert abs(power.mean() - 1) / (power.std() / math.sqrt(items)) < 5
+
+
+@pytest.mark.parametrize(
+    "stages",
+    [
+        lambda: [Interference(3.0, channel=TDL("A")), Clipping(3.0)],
+        lambda: [Cascade([TDL("A")]), Clipping(3.0)],
+        lambda: [Waveform([TDL("A")]), Clipping(3.0)],
+        lambda: [Erasure(0.3, channel=Clipping(3.0)), TDL("A")],
+        lambda: [OneOf([TDL("A")]), Clipping(3.0)],
+    ],
+)
+def test_hardware_beside_ofdm_is_found_within_stages(stages: Callable[[], list[Channel]]) -> None:
+    with pytest.raises(ValueError, match="write kind: waveform instead of cascade"):
+        Cascade(stages())
+
+
+def test_hardware_within_a_waveform_stands_where_it_should() -> None:
+    sent_in_time = Waveform([Clipping(3.0), TDL("A")])
+    assert Cascade([Erasure(0.3, channel=sent_in_time), AWGN()]).num_rx == 1
 
 
 @pytest.mark.parametrize(
