@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from typing import cast
 
@@ -85,6 +86,17 @@ class OneOf(nn.Module):
         state = self._of(chosen).draw(batch, uses, generator)
         values = {field.name: getattr(state, field.name) for field in fields(ChannelState)}
         return ChosenState(**values, chosen=chosen)
+
+    def in_turn(self) -> Iterator[None]:
+        """Draw nothing but one channel while this stands at it, for each that may be drawn."""
+        weights = self.weights
+        try:
+            for place, weight in enumerate(weights):
+                if weight:
+                    self.weights = [float(other == place) for other in range(len(weights))]
+                    yield
+        finally:
+            self.weights = weights
 
     def _of(self, chosen: int) -> Channel:
         return cast(Channel, self.channels.get_submodule(str(chosen)))

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from channels.one_of import OneOf
 from semsim import spec, zoo
 from semsim.evaluation import Stop, evaluate
 from semsim.files import sources
@@ -29,6 +30,7 @@ from semsim.scenario.loading import check_files, pick_device
 from semsim.scenario.points import Point
 from semsim.scenario.scenario import Scenario
 from semsim.seeds import stream
+from semsim.types import AnyLink
 
 WEIGHTS = "weights.safetensors"
 #: what a training leaves for a run to load
@@ -248,9 +250,12 @@ def rehearse(scenario: Scenario, built: Built) -> bool:
                 return False
             _rehearse_end(stage, built)
         except SpecError as error:
-            if not scenario.train.stages:  # type: ignore[union-attr]
-                raise
-            raise error.under("train", "stages", number) from error
+            train: Any = scenario.train
+            if train.stages:
+                raise error.under("train", "stages", number) from error
+            if train.channel is not None and error.path.startswith("channel"):
+                raise error.under("train") from error
+            raise
     return True
 
 
@@ -283,7 +288,8 @@ def rehearse_stage(scenario: Scenario, built: Built) -> bool:
         ):
             source, target = Batches(payload, few, scenario.seed).batch(0)
             state = State(built.link, built.task, few, scenario.seed)
-            step_loss(state, source.to(built.device), target.to(built.device), 0)
+            for _ in _each_channel(built.link):
+                step_loss(state, source.to(built.device), target.to(built.device), 0)
         if validation is not None:
             evaluate(
                 built.link, validation, snr_db=settings.val_snr_db[:1], task=built.task,
@@ -296,3 +302,12 @@ def rehearse_stage(scenario: Scenario, built: Built) -> bool:
         text = f"its first items do not get through: {unforeseen(error)}"
         raise SpecError("train", text) from error
     return True
+
+
+def _each_channel(link: AnyLink) -> Iterator[None]:
+    """Stand at each channel that a step of a training may meet."""
+    several = [part for part in link.modules() if isinstance(part, OneOf)]
+    if not several:
+        yield
+    for part in several:
+        yield from part.in_turn()

@@ -301,6 +301,10 @@ def test_a_stage_may_change_an_argument_of_a_part() -> None:
         ({"start": "none.pt"}, r"^train\.start: no such file: none\.pt"),
         ({"start": "resnet-cifar10"}, r"^train\.start: 'resnet-cifar10' has no tensor whose name"),
         ({"channel": {"kind": "rayleigh", "num_tx": 2}}, r"2"),
+        (
+            {"channel": {"kind": "one_of", "channels": [{"kind": "awgn"}], "weights": [-1]}},
+            r"^train\.channel\.weights: lies in",
+        ),
         ({"rates": {"transmiter": 0}}, r"^train.rates: no parameter.* did you mean 'transmitter'"),
         ({"steps": None}, r"^train\.steps: must be an integer, got None; write steps: 20000, or"),
     ],
@@ -308,6 +312,15 @@ def test_a_stage_may_change_an_argument_of_a_part() -> None:
 def test_mistakes_in_a_training_are_told_at_their_key(train: dict[str, Any], message: str) -> None:
     with pytest.raises(SpecError, match=message):
         preflight(scenario(train={**VALUES["train"], **train}).points(), CPU)
+
+
+def test_a_channel_that_is_rarely_drawn_is_tried_before_the_training() -> None:
+    channels = [{"kind": "awgn"}, {"kind": "carrier_offset", "offset_hz": 100}]
+    rarely = {"kind": "one_of", "channels": channels, "weights": [1e9, 1]}
+    with pytest.raises(SpecError, match=r"^train: a carrier offset .* needs symbol_rate_hz"):
+        preflight(scenario(train={**VALUES["train"], "channel": rarely}).points(), CPU)
+    never = {**rarely, "weights": [1, 0]}
+    preflight(scenario(train={**VALUES["train"], "channel": never}).points(), CPU)
 
 
 def test_channels_to_measure_over_share_a_training_over_another() -> None:
