@@ -4,10 +4,10 @@
     python benchmarks/faces.py report --out RUNS [--data DATA] [--pairs 200]
 
 ``train`` trains four verifiers of different architecture on drawn faces, and one of them once more
-on perturbed faces; a stopped run goes on where it was, what is finished is left alone. DATA holds
-faces_att.npz, on whose people 1 to 24 they are trained as well and whose people 31 to 40 then test.
-``report`` crafts perturbed probes against one of them, the surrogate, and shows them to the others.
-It writes benchmarks/results/faces.csv, faces_links.csv and faces.md.
+on perturbed faces; a stopped run goes on where it was, what is finished is left alone. With DATA,
+which holds faces_att.npz, its people 1 to 24 train instead, 25 to 30 set the thresholds, and 31 to
+40 test. ``report`` crafts perturbed probes against one of them, the surrogate, and shows them to the others.
+It writes benchmarks/results/faces.csv, faces_links.csv and faces.md, with DATA faces_att instead.
 
 Thresholds are of clean impostor pairs of people that nobody trained on. Intervals are 95 %, of the
 mean over pairs; differences are paired by a bootstrap over pairs. For evaluation only: see
@@ -17,6 +17,7 @@ semsim/vision/faces.
 from __future__ import annotations
 
 import argparse
+import json
 import shutil
 import time
 from collections.abc import Callable
@@ -349,15 +350,27 @@ def report(args: argparse.Namespace) -> None:
     frames[1].round(4).to_csv(RESULTS / f"{name}.csv", index=False)
     frames[2].round(4).to_csv(RESULTS / f"{name}_links.csv", index=False)
     ratio, worst = cost(nets), through_the_link(args, nets)
-    (RESULTS / f"{name}.md").write_text(text(*frames, ratio, worst))
+    (RESULTS / f"{name}.md").write_text(text(*frames, ratio, worst, trained(args)))
+
+
+def trained(args: argparse.Namespace) -> str:
+    """Return on what and for how long the verifiers were trained."""
+    cards = [json.loads(weights(args, name).with_suffix(".json").read_text())
+             for name in (*KINDS, "adversarial")]  # fmt: skip
+    minutes = [card["minutes"] for card in cards]
+    return (
+        f"Training: {cards[0]['data']}; {cards[0]['steps']} steps of 64 faces each, "
+        f"{min(minutes)} to {max(minutes)} minutes of a core. Surrogate: {SURROGATE}."
+    )
 
 
 def text(
     clean_rows: pandas.DataFrame, rows: pandas.DataFrame, at_snr: pandas.DataFrame,
-    ratio: tuple[float, float, float], worst: dict[str, float],
+    ratio: tuple[float, float, float], worst: dict[str, float], training: str,
 ) -> str:  # fmt: skip
     """Return the tables in words."""
-    lines = ["# Face verifiers and perturbed probes", "", *__doc__.strip().splitlines()[-4:], "",
+    lines = ["# Face verifiers and perturbed probes", "", *__doc__.strip().splitlines()[-3:], "",
+             training, "",
              "| verifier | FAR | TAR | FAR measured |", "|---|---|---|---|"]  # fmt: skip
     for r in clean_rows.to_dict("records"):
         lines.append(

@@ -5,8 +5,8 @@
 
 ``train`` trains every method on every set with every seed, each in a folder of its own; a stopped
 run goes on where it was, and what is finished is left alone. ``report`` measures whatever is there
-and writes benchmarks/results/sscl.csv and sscl.md. DATA holds rsscn7_128.npz, of which one class is
-kept rare; without it only drawn tiles are used.
+and writes benchmarks/results/sscl.csv and sscl.md, sscl_rsscn7 where no drawn tiles are asked for.
+DATA holds rsscn7_128.npz, of which one class is kept rare; without it only drawn tiles are used.
 
 Intervals are 95 %: of a mean over trainings a bootstrap over tiles, drawn within each class and
 shared by all methods, with the trainings as they are; differences are paired by tile.
@@ -234,9 +234,10 @@ def report(args: argparse.Namespace) -> None:
         for path in sorted(args.out.glob(f"{which}-*/purity.csv")):
             pure.append(pandas.read_csv(path).assign(run=path.parent.name))
     frame = pandas.DataFrame(rows)
-    frame.round(4).to_csv(RESULTS / "sscl.csv", index=False)
-    pandas.DataFrame(at_snr).round(4).to_csv(RESULTS / "sscl_links.csv", index=False)
-    (RESULTS / "sscl.md").write_text(text(frame, pandas.DataFrame(at_snr), pure))
+    name = "sscl" if "drawn" in args.sets else "sscl_rsscn7"
+    frame.round(4).to_csv(RESULTS / f"{name}.csv", index=False)
+    pandas.DataFrame(at_snr).round(4).to_csv(RESULTS / f"{name}_links.csv", index=False)
+    (RESULTS / f"{name}.md").write_text(text(frame, pandas.DataFrame(at_snr), pure))
 
 
 def text(frame: pandas.DataFrame, at_snr: pandas.DataFrame, pure: list[pandas.DataFrame]) -> str:
