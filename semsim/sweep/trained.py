@@ -179,8 +179,9 @@ def own_weights(
         if not learns(built):
             log.warning("%s has no parameters, so it is not trained", _scheme(scenario))
             return None
-        name = scenario.transmitter.kind if len(stages) == 1 else f"stage {number}/{len(stages)}"
         settings = train_spec(stage.train)
+        part = scenario.task if settings.through == "task" else scenario.transmitter
+        name = part.kind if len(stages) == 1 else f"stage {number}/{len(stages)}"
         settings = dataclasses.replace(settings, start=begun or settings.start)
         where = place if last else place / f"stage-{number}"
         _fit(stage, built, settings, where, seed, f"training {name}" if progress else False)
