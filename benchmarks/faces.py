@@ -6,8 +6,9 @@
 ``train`` trains four verifiers of different architecture on drawn faces, and one of them once more
 on perturbed faces; a stopped run goes on where it was, what is finished is left alone. With DATA,
 which holds faces_att.npz, its people 1 to 24 train instead, 25 to 30 set the thresholds, and 31 to
-40 test. ``report`` crafts perturbed probes against one of them, the surrogate, and shows them to the others.
-It writes benchmarks/results/faces.csv, faces_links.csv and faces.md, with DATA faces_att instead.
+40 test. ``report`` crafts perturbed probes against one of them, the surrogate, and shows them to
+the others. It writes benchmarks/results/faces.csv, faces_links.csv and faces.md, with DATA
+faces_att instead.
 
 Thresholds are of clean impostor pairs of people that nobody trained on. Intervals are 95 %, of the
 mean over pairs; differences are paired by a bootstrap over pairs. For evaluation only: see
