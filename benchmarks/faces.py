@@ -412,6 +412,12 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=600)
     parser.add_argument("--pairs", type=int, default=200)
     args = parser.parse_args()
+    if args.data is not None and not (args.data / "faces_att.npz").is_file():
+        parser.error(f"--data {args.data} holds no faces_att.npz")
+    if args.what == "report":
+        missing = [n for n in (*KINDS, "adversarial") if not weights(args, n).is_file()]
+        if missing:
+            parser.error(f"{weights(args, missing[0])} is not there; run train first")
     {"train": train, "report": report}[args.what](args)
 
 

@@ -172,7 +172,9 @@ class Task(nn.Module):
         from semsim import zoo
 
         if weights is None and not trainable and asked:
-            raise ValueError("weights null is a fresh network; train it with trainable: true")
+            raise ValueError(
+                "weights are not given; name some, or train a fresh network with trainable: true"
+            )
         self.network, self.trainable = network, trainable
         if weights is not None:
             zoo.load_parts(weights, {"network": network})

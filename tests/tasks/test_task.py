@@ -67,7 +67,7 @@ def test_a_task_of_another_class_is_refused_with_what_to_write() -> None:
 
 def test_a_frozen_network_stays_in_evaluation_mode_and_a_fresh_one_is_refused() -> None:
     task = Task()
-    with pytest.raises(ValueError, match="weights null is a fresh network"):
+    with pytest.raises(ValueError, match="weights are not given; name some, or train"):
         task.use(nn.BatchNorm2d(3), None, trainable=False)
     task.use(nn.BatchNorm2d(3), None, trainable=False, asked=False)
     assert not task.train().network.training

@@ -90,7 +90,7 @@ class Verify(Task):
         if not 0 <= adversarial <= 255:
             raise ValueError(f"adversarial lies between 0 and 255, got {adversarial}")
         if (surrogate is None) != (surrogate_weights is None):
-            raise ValueError("surrogate and surrogate_weights are given together, or neither is")
+            raise ValueError("surrogate goes with surrogate_weights; give both or neither")
         if restorer_weights is not None and attack is None:
             raise ValueError("restorer_weights belong to an attack; write attack: {} beside them")
         self.attack: Any = attack  # checked, once it is known which
