@@ -12,6 +12,8 @@ random. The localisers are the zoo's. Parts:
 
     python benchmarks/dbdh.py --data DATA --runs RUNS --train filters_none --steps 300
 
+    python benchmarks/dbdh.py --data DATA --than OTHER.safetensors   # paired, printed
+
 Intervals are 95 %, of the mean over photos. Writes benchmarks/results/dbdh.csv and dbdh.md.
 """
 
@@ -122,6 +124,22 @@ def jpegs(covers: str, count: int) -> list[dict[str, Any]]:
                          "ci_low": low, "ci_high": high, "n": count})  # fmt: skip
         print("jpeg", quality, rows[-2]["value"], rows[-1]["value"], flush=True)
     return rows
+
+
+def gain(covers: str, count: int, than: str) -> None:
+    """Print the overlap of the zoo's pimog above that of other weights, paired by photo."""
+    networks = [dbdh.Localise(embedder="pimog", weights=w).network for w in (than, "dbdh-pimog")]
+    for capture in ("print", "screen"):
+        payload = dbdh.MarkedPhotos(
+            count, path=covers, embedder="pimog", capture=capture, strength=4.0
+        )
+        source, target = (torch.stack(t) for t in zip(*payload, strict=True))
+        corners = target[:, :8].view(-1, 4, 2)
+        with torch.no_grad():
+            quads = [torch.cat([n.locate(p, 4) for p in source.split(50)]) for n in networks]
+        before, after = (quad_iou(each, corners) for each in quads)
+        low, high = interval(after - before)
+        print(f"{capture}: {before.mean():.3f} to {after.mean():.3f}, {low:+.3f} to {high:+.3f}")
 
 
 def interval(values: Tensor) -> tuple[float, float]:
@@ -272,6 +290,9 @@ def main() -> None:
     parser.add_argument("--runs", type=Path)
     parser.add_argument("--only", default=",".join(PARTS))
     parser.add_argument("--count", type=int, default=100)
+    parser.add_argument(
+        "--than", help="other weights of pimog, to compare on the same photos instead"
+    )
     parser.add_argument("--train", choices=ABLATIONS, help="make a network of the ablation")
     parser.add_argument("--steps", type=int, default=300, help="of that network")
     args = parser.parse_args()
@@ -287,6 +308,9 @@ def main() -> None:
     found = []
     with tempfile.TemporaryDirectory() as folder:
         covers = unpack(args.data, Path(folder))
+        if args.than is not None:
+            gain(covers, args.count, args.than)
+            return
         if "photos" in wanted:
             found += photos(covers, args.count)
         if "jpeg" in wanted:

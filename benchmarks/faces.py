@@ -10,8 +10,8 @@ which holds faces_att.npz, its people 1 to 24 train instead, 25 to 30 set the th
 the others. It writes benchmarks/results/faces.csv, faces_links.csv and faces.md, with DATA
 faces_att instead.
 
-Thresholds are of clean impostor pairs of people that nobody trained on. Intervals are 95 %, of the
-mean over pairs; differences are paired by a bootstrap over pairs. For evaluation only: see
+Thresholds are of clean impostor pairs of people that nobody trained on. Intervals are 95 %: a
+bootstrap over people of the mean over pairs; differences are paired. For evaluation only: see
 semsim/vision/faces.
 """
 
@@ -153,12 +153,20 @@ def cosines(network: faces.Verifier, probes: torch.Tensor, enrolled: torch.Tenso
     return torch.cat(found).double().numpy()
 
 
-def interval(values: np.ndarray) -> tuple[float, float]:
-    """Return the bootstrap interval of a mean over pairs."""
-    rng = np.random.default_rng(0)
-    means = values[rng.integers(len(values), size=(DRAWS, len(values)))].mean(axis=1)
+def interval(values: np.ndarray, who: np.ndarray) -> tuple[float, float]:
+    """Return the bootstrap interval of a mean: people are drawn, with all that is theirs."""
+    rng, people = np.random.default_rng(0), np.unique(who)
+    sums = np.array([values[who == p].sum() for p in people])
+    counts = np.array([(who == p).sum() for p in people])
+    drawn = rng.integers(len(people), size=(DRAWS, len(people)))
+    means = sums[drawn].sum(axis=1) / counts[drawn].sum(axis=1)
     low, high = np.quantile(means, (0.025, 0.975))
     return float(low), float(high)
+
+
+def owners(pairs: faces.Faces) -> np.ndarray:
+    """Return whose face the probe of each pair is, [N]."""
+    return np.array([probe.who for probe, _ in pairs.pairs])
 
 
 def crafted(
@@ -179,7 +187,8 @@ def transfer(
 ) -> tuple[list[dict[str, Any]], dict[str, torch.Tensor]]:
     """Return a row per attack, differences to I-FGSM included, and the perturbed probes."""
     kind = "genuine" if goal == "dodging" else "impostor"
-    probes, enrolled = stacked(payload(args, "test", count=args.pairs, pairs=kind))
+    pairs = payload(args, "test", count=args.pairs, pairs=kind)
+    (probes, enrolled), who = stacked(pairs), owners(pairs)
     targets = [name for name in KINDS if name != SURROGATE]
     few = {"I-FGSM": BASE, "BPFA 0.02": replace(BASE, eta=2e-2)}
     chosen = attacks() if goal == "dodging" else few
@@ -205,15 +214,11 @@ def transfer(
                "change": float(255 * (adv - probes).abs().max()),
                "surrogate_loss": loss,
                **{f"rate_{k}": hit[k].mean() for k in targets}}  # fmt: skip
-        row |= dict(zip(("target_cosine_low", "target_cosine_high"), interval(mean), strict=True))
-        row |= dict(zip(("rate_low", "rate_high"), interval(rate.astype(float)), strict=True))
+        found = {"target_cosine": mean, "rate": rate}
         if base is not None:
-            row |= dict(
-                zip(("less_cosine_low", "less_cosine_high"), interval(base[0] - mean), strict=True)
-            )
-            row |= dict(
-                zip(("more_rate_low", "more_rate_high"), interval(rate - base[1]), strict=True)
-            )
+            found |= {"less_cosine": base[0] - mean, "more_rate": rate - base[1]}
+        for key, values in found.items():
+            row[f"{key}_low"], row[f"{key}_high"] = interval(values, who)
         rows.append(row)
         print(  # as it goes
             {k: v if isinstance(v, str) else round(float(v), 3) for k, v in row.items()}, flush=True
@@ -239,7 +244,8 @@ def links(
     args: argparse.Namespace, nets: dict[str, faces.Verifier], made: dict[str, torch.Tensor]
 ) -> list[dict[str, Any]]:
     """Return rates of clean and perturbed probes behind links and defences."""
-    _, enrolled = stacked(payload(args, "test", count=args.pairs, pairs="genuine"))
+    genuine = payload(args, "test", count=args.pairs, pairs="genuine")
+    (_, enrolled), who = stacked(genuine), owners(genuine)
     others, strangers = stacked(payload(args, "test", count=args.pairs, pairs="impostor"))
     sent = {k: made[k] for k in ("clean", "I-FGSM", "MI", "BPFA 0.02")}
     received: dict[tuple[str, float, str], Callable[[torch.Tensor], torch.Tensor]] = {}
@@ -262,7 +268,7 @@ def links(
                     found = cosines(network, got, enrolled)
                     kept = found > float(network.threshold[0])
                     again = found > fresh[name]
-                    low, high = interval(kept.astype(float))
+                    low, high = interval(kept.astype(float), who)
                     rows.append({
                         "link": way, "snr_db": snr, "defence": defence, "attack": attack,
                         "verifier": name, "accepted": kept.mean(), "accepted_low": low,

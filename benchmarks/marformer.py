@@ -1,6 +1,7 @@
 """Measure MARformer: corrupted slices, linear interpolation and the network, on jaws and real CT.
 
     python benchmarks/marformer.py [--data CT] [--weights marformer-t]
+    python benchmarks/marformer.py --than OTHER.safetensors    # paired on the same jaws, printed
 
 CT holds hu.npy and meta.npz, as the payload ``mar`` reads them; without it only the jaws are
 measured. Writes benchmarks/results/marformer.{csv,md}. PSNR and SSIM against the same scan without
@@ -11,6 +12,7 @@ for CT, which is the wider and the honest one there.
 from __future__ import annotations
 
 import argparse
+import copy
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -88,6 +90,17 @@ def measure(slices: Slices, network: nn.Module) -> pandas.DataFrame:
                 "ssim": ssim(image[None], scan.clean[None], 1.0).item(),
             })  # fmt: skip
     return pandas.DataFrame(rows)
+
+
+def gain(than: str, network: nn.Module, slices: Slices) -> None:
+    """Print what the network has above other weights, paired by slice."""
+    other = copy.deepcopy(network)
+    zoo.load_parts(than, {"network": other})
+    found = [measure(slices, each).set_index("way").psnr_db for each in (other, network)]
+    for way in WAYS[2:]:
+        before, after = (each[way].to_numpy() for each in found)
+        mean, half = interval(after - before, np.arange(len(after)))
+        print(f"{way}: {before.mean():.2f} to {after.mean():.2f} dB, {mean:+.2f} ± {half:.2f}")
 
 
 def eight_turns(network: nn.Module, image: Tensor) -> Tensor:
@@ -227,6 +240,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path)
     parser.add_argument("--weights", default="marformer-t")
+    parser.add_argument("--than", help="other weights, to compare on the same jaws instead")
     parser.add_argument("--card", type=Path, help="model card to write the PSNRs into")
     parser.add_argument("--jaws", type=int, default=200)
     parser.add_argument("--single", type=int, default=50)
@@ -236,6 +250,9 @@ def main() -> None:
     torch.set_flush_denormal(True)
     network = MARformer(**SIZES["T" if "-t" in Path(args.weights).stem else "L"]).eval()
     zoo.load_parts(args.weights, {"network": network})
+    if args.than is not None:
+        gain(args.than, network, sets(None, args.jaws, 1, 1)[0])
+        return
     parts = []
     for slices in sets(args.data, args.jaws, args.single, args.bodies):
         parts.append(measure(slices, network))

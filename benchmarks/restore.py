@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 import pandas
 import torch
-from faces import cosines, stacked, ways
+from faces import cosines, interval, stacked, ways
 from torch import Tensor
 
 from semsim import stream, zoo
@@ -99,17 +99,6 @@ def verifiers_of(args: argparse.Namespace) -> dict[str, faces.Verifier]:
     if len(hashes) < len(found):
         raise SystemExit("two verifiers have the same weights: a target would be the surrogate")
     return found
-
-
-def interval(values: np.ndarray, who: np.ndarray) -> tuple[float, float]:
-    """Return the bootstrap interval of a mean: people are drawn, with all that is theirs."""
-    rng, people = np.random.default_rng(0), np.unique(who)
-    sums = np.array([values[who == p].sum() for p in people])
-    counts = np.array([(who == p).sum() for p in people])
-    drawn = rng.integers(len(people), size=(DRAWS, len(people)))
-    means = sums[drawn].sum(axis=1) / counts[drawn].sum(axis=1)
-    low, high = np.quantile(means, (0.025, 0.975))
-    return float(low), float(high)
 
 
 def measured(found: Tensor, aim: Tensor) -> dict[str, np.ndarray]:
