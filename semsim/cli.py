@@ -4,18 +4,14 @@ from __future__ import annotations
 
 import logging
 import os
-import signal
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
-if TYPE_CHECKING:
-    from semsim.sweep.points import Progress
+from semsim.terminal import Told, plain_errors, progress, show, told_how_to_go_on, warn
 
 app = typer.Typer(
     help="Compose, train, sweep and fairly compare semantic-communication links.",
@@ -48,7 +44,6 @@ Where = Annotated[
     list[str] | None, typer.Option(metavar="KEY=VALUE", help="Only such rows; may be repeated.")
 ]
 Family = Annotated[str | None, typer.Argument(metavar="[FAMILY]")]
-BARS = 24  #: on the screen at once
 
 
 def _version(value: bool) -> None:
@@ -70,62 +65,7 @@ def main(
         sys.path.append(os.getcwd())  # where a user's own parts lie
     log = logging.getLogger("semsim")
     if not log.handlers:
-        log.addHandler(_Told())
-
-
-class _Told(logging.Handler):
-    """Says in a line what semsim thinks the user should know."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        typer.echo(f"semsim: {record.getMessage()}", err=True)
-
-
-@contextmanager
-def _plain_errors(file: Path | None = None, *, closed: bool = False) -> Iterator[None]:
-    """Tell the user's mistakes in one sentence: exit code 2, no traceback.
-
-    Those in a scenario ``file`` are told with its line. ``closed`` refuses code from outside.
-    """
-    from contextlib import nullcontext
-
-    from semsim.files.outside import only_tables
-    from semsim.scenario.strict_yaml import located
-
-    try:
-        with located(file), only_tables() if closed else nullcontext():
-            yield
-    except (ValueError, OSError) as error:
-        from semsim.mistakes import sentence
-
-        if isinstance(error, BrokenPipeError) and _nobody_reads():
-            raise typer.Exit(128 + signal.SIGPIPE) from None
-        typer.echo(f"semsim: {sentence(error)}", err=True)
-        raise typer.Exit(2) from None
-
-
-def _nobody_reads() -> bool:
-    """Tell whether standard output is a pipe that was closed, as `semsim list | head` does."""
-    import select
-
-    pipe = select.poll()
-    pipe.register(sys.stdout.fileno(), 0)
-    if not any(event & select.POLLERR for _, event in pipe.poll(0)):
-        return False
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # of what is left to flush
-    return True
-
-
-@contextmanager
-def _told_how_to_go_on(folder: Path) -> Iterator[None]:
-    from semsim.stopping import exit_code, sigterm_like_ctrl_c
-
-    try:
-        with sigterm_like_ctrl_c():
-            yield
-    except KeyboardInterrupt as stop:
-        message = f"\nStopped. What is done is kept in {folder}; the same command goes on."
-        typer.echo(message, err=True)
-        raise typer.Exit(exit_code(stop)) from None
+        log.addHandler(Told())
 
 
 @app.command("list")
@@ -134,7 +74,7 @@ def list_parts(family: Family = None) -> None:
 
     FAMILY shows only one kind of part: payload, transmitter, channel, ... or weights.
     """
-    with _plain_errors():
+    with plain_errors():
         from semsim.scenario.listing import families, lines
 
         names = families()
@@ -156,7 +96,7 @@ def check(file: File, device: Device = None, closed: Closed = False) -> None:
 
     FILE is a scenario, such as scenarios/quickstart.yaml.
     """
-    with _plain_errors(file, closed=closed):
+    with plain_errors(file, closed=closed):
         from semsim.scenario.loading import pick_device
         from semsim.scenario.scenario import Scenario
         from semsim.sweep.preflight import preflight_report
@@ -166,7 +106,7 @@ def check(file: File, device: Device = None, closed: Closed = False) -> None:
         lines, warnings = preflight_report(scenario, where)
         for line in lines:
             typer.echo(line)
-        _warn(warnings)
+        warn(warnings)
 
 
 @app.command()
@@ -187,7 +127,7 @@ def run(
 
     FILE is a scenario, such as scenarios/quickstart.yaml.
     """
-    with _plain_errors(file, closed=closed):
+    with plain_errors(file, closed=closed):
         from semsim.scenario.scenario import Scenario
         from semsim.sweep.preflight import quicker
         from semsim.sweep.shards import Shard
@@ -197,7 +137,7 @@ def run(
         scenario, start, engine = Scenario.load(file), time.time(), _engine(on, jobs, address, gpus)
         part = None if shard is None else Shard.parse(shard)
         folder = results_folder(quicker(scenario) if quick else scenario, out)
-        with _told_how_to_go_on(folder), _progress() as listener:
+        with told_how_to_go_on(folder), progress() as listener:
             rows = run_scenario(
                 file, out, quick=quick, fresh=fresh, device=device, listener=listener,
                 engine=engine, shard=part,
@@ -208,19 +148,7 @@ def run(
                 f"are done: semsim merge {file}" + ("" if out is None else f" --out {out}")
             )
             return
-        _show(scenario, rows, folder, start)
-
-
-def _show(scenario: Any, rows: Any, folder: Path, start: float) -> None:
-    """Print results, warnings and files that were written since ``start``."""
-    from semsim.plots.printing import print_results
-    from semsim.sweep.preflight import untrained
-
-    print_results(rows, [*scenario.sweep, "client", "user"])
-    _warn(untrained(scenario))
-    for path in sorted(p for p in folder.iterdir() if p.is_file() and p.name[0] != "."):
-        if path.stat().st_mtime > start - 2:  # figures of another scenario may lie there too
-            typer.echo(path)
+        show(scenario, rows, folder, start)
 
 
 @app.command()
@@ -229,14 +157,14 @@ def merge(file: File, out: Out = None, closed: Closed = False) -> None:
 
     FILE is the scenario whose shards were run.
     """
-    with _plain_errors(file, closed=closed):
+    with plain_errors(file, closed=closed):
         from semsim.scenario.scenario import Scenario
         from semsim.sweep.sweep import merge as merge_scenario
         from semsim.sweep.sweep import results_folder
 
         scenario, start = Scenario.load(file), time.time()
         rows = merge_scenario(file, out)
-        _show(scenario, rows, results_folder(scenario, out), start)
+        show(scenario, rows, results_folder(scenario, out), start)
 
 
 @app.command()
@@ -252,14 +180,14 @@ def train(
 
     FILE is a scenario with the key train, such as scenarios/train.yaml.
     """
-    with _plain_errors(file, closed=closed):
+    with plain_errors(file, closed=closed):
         from semsim.scenario.scenario import Scenario
         from semsim.sweep.preflight import quicker
         from semsim.sweep.trained import train_all
 
         scenario = quicker(Scenario.load(file)) if quick else Scenario.load(file)
         folder = out or Path("results") / scenario.name
-        with _told_how_to_go_on(folder):
+        with told_how_to_go_on(folder):
             for line in train_all(scenario, folder, device, fresh=fresh, progress=True):
                 typer.echo(line)
 
@@ -274,11 +202,11 @@ def channels(
 
     FILE says which, such as scenarios/train/channels-urban.yaml.
     """
-    with _plain_errors(file):
+    with plain_errors(file):
         from semsim.scenario.channel_data import write_data
 
         folder, shards = write_data(file, out, processes)
-        with _told_how_to_go_on(folder):
+        with told_how_to_go_on(folder):
             for line in shards:
                 typer.echo(line)
         typer.echo(folder)
@@ -295,7 +223,7 @@ def plot(
 
     DIR is a results folder, such as results/quickstart.
     """
-    with _plain_errors():
+    with plain_errors():
         from semsim.plots.folder import Plot, draw, draw_all
         from semsim.results import read_provenance
 
@@ -331,7 +259,7 @@ def compare(
 
     Other images, seeds, batches, channel uses, power or channel are refused.
     """
-    with _plain_errors():
+    with plain_errors():
         from semsim.comparison.bjontegaard import FITS
         from semsim.comparison.compare import compare, pairs, schemes, to_csv
         from semsim.mistakes import one_of
@@ -362,7 +290,7 @@ def table(
 
     DIR is a results folder. What paired items do not tell apart from the best is bold too.
     """
-    with _plain_errors():
+    with plain_errors():
         from semsim.comparison.table import FORMATS, ablation, text_of
         from semsim.mistakes import one_of
 
@@ -376,7 +304,7 @@ def schema(
     out: Annotated[Path | None, typer.Option(help="File to write; printed by default.")] = None,
 ) -> None:
     """Print the JSON schema of scenario files, for editors."""
-    with _plain_errors():
+    with plain_errors():
         import json
 
         from semsim.files.disk import write_atomic
@@ -406,57 +334,6 @@ def _engine(on: str, jobs: int | None, address: str | None, gpus: float) -> Any:
     if address is not None or gpus:
         raise SpecError("", "--address and --gpus are of a Ray cluster; add --on ray")
     return None if jobs is None or jobs == 1 else partial(Processes, jobs)
-
-
-def _warn(lines: list[str]) -> None:
-    for line in lines:
-        typer.echo(f"semsim: warning: {line}", err=True)
-
-
-@contextmanager
-def _progress() -> Iterator[Any]:
-    """Draw bars of the latest links on a terminal; print a line per link elsewhere."""
-    if not sys.stderr.isatty():
-        yield _line_per_link()
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = [TextColumn("{task.description}", markup=False), BarColumn()]
-    columns.append(TextColumn("{task.fields[now]}", markup=False))
-    with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True)) as bars:
-        tasks: dict[int, Any] = {}
-
-        def listener(state: Any) -> None:
-            if state.done not in tasks:
-                if len(tasks) == BARS:
-                    bars.remove_task(tasks.pop(min(tasks)))
-                label = f"{state.done + 1}/{state.points} {state.label}"
-                tasks[state.done] = bars.add_task(label, total=state.total, now="")
-            bars.update(tasks[state.done], completed=state.items, now=_now(state))
-
-        yield listener
-
-
-def _line_per_link() -> Any:
-    seen: set[int] = set()
-
-    def listener(state: Progress) -> None:
-        if state.done not in seen:
-            seen.add(state.done)
-            typer.echo(f"{state.done + 1}/{state.points} {state.label}", err=True)
-
-    return listener
-
-
-def _now(state: Progress) -> str:
-    """Return the first metric so far, at each SNR."""
-    from semsim.evaluation import reported
-
-    evaluation = state.evaluation
-    metric = evaluation.metrics[0]
-    values = [p.values[0] for p in evaluation.points.values()]
-    return f"{metric.name} " + " ".join(f"{reported(metric, v):.4g}" for v in values if v.n)
 
 
 if __name__ == "__main__":
