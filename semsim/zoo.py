@@ -27,6 +27,7 @@ T = TypeVar("T", bound=nn.Module)
 R = TypeVar("R", bound=nn.Module)
 WEIGHTS = Path(__file__).parent / "weights"
 HASHES = "sha256"  #: key of a spec: SHA-256 of the files that arguments name, by argument
+OF_LINK = "weights.safetensors"  #: what a training leaves of its link
 OF_TASK = "task.safetensors"  #: what a training leaves of its task, beside the link's weights
 FETCH = "install semsim again"
 RETRAIN = "train it again with semsim train, or name other weights"
@@ -145,6 +146,12 @@ def load_parts(
         own_tensors = {k: v for k, v in header.tensors.items() if k.partition(".")[0] in parts}
         header = dataclasses.replace(header, tensors=own_tensors)
     _check_hash(path, _sha256_beside(path))
+    if header.specs and not header.specs.keys() & parts.keys():
+        raise ValueError(
+            f"{path} holds the weights of {' and '.join(sorted(header.specs))}, not of "
+            f"{' and '.join(sorted(parts))}; a training writes its codec to {OF_LINK} and its task "
+            f"to {OF_TASK}: name the other file"
+        )
     for prefix, part in parts.items():
         _check_spec(path.stem, prefix, part, header.specs.get(prefix))
     own = {p: part.state_dict() for p, part in parts.items()}

@@ -319,3 +319,8 @@ def test_every_card_is_complete(path: Path) -> None:
         "minutes",
     }
     assert needed | {"machine", "command", "measured"} <= card.keys()
+
+
+def test_weights_of_a_link_are_no_weights_of_a_task(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="receiver and transmitter, not of network; a training"):
+        zoo.load_parts(exported(tmp_path), {"network": torch.nn.Linear(2, 2)})

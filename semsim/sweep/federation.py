@@ -31,7 +31,7 @@ from semsim.scenario.building import build_learner
 from semsim.scenario.fields import train_spec
 from semsim.scenario.scenario import Scenario
 from semsim.seeds import stream
-from semsim.sweep.trained import WEIGHTS, rehearse_stage, training_data
+from semsim.sweep.trained import rehearse_stage, training_data
 
 FIXED = {"minutes": None, "processes": 1, "stages": (), "through": "link", "start": None}
 
@@ -130,9 +130,11 @@ def federated_weights(
         progress: say on the screen how far it is.
     """
     shown = roles(scenario.federated.model_copy(update={"client": None}))
-    names = [f"client-{client}/{name}" for _, client in shown for name in (WEIGHTS, zoo.OF_TASK)]
+    names = [
+        f"client-{client}/{name}" for _, client in shown for name in (zoo.OF_LINK, zoo.OF_TASK)
+    ]
     role = role_of(scenario.federated, scenario.federated.client or 0)
-    wanted = place / f"client-{role}" / WEIGHTS
+    wanted = place / f"client-{role}" / zoo.OF_LINK
     if _finished(place, names) and wanted.is_file():
         return wanted
     clients = ScenarioClients(scenario, str(device))
@@ -177,7 +179,7 @@ def _export(federation: Federation, client: int, folder: Path) -> None:
         zoo.export_parts(folder / zoo.OF_TASK, dict(member.task.named_children()), facts)
     if not member.link.parts():
         raise SpecError("train", "the link has an end that is no nn.Module to keep")
-    zoo.export_parts(folder / WEIGHTS, member.link.parts(), facts)
+    zoo.export_parts(folder / zoo.OF_LINK, member.link.parts(), facts)
 
 
 def rehearse_federation(scenario: Scenario, device: torch.device) -> bool:

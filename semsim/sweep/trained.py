@@ -32,9 +32,8 @@ from semsim.scenario.scenario import Scenario
 from semsim.seeds import stream
 from semsim.types import AnyLink
 
-WEIGHTS = "weights.safetensors"
 #: what a training leaves for a run to load
-KEPT = (WEIGHTS, "weights.json", zoo.OF_TASK, str(Path(zoo.OF_TASK).with_suffix(".json")))
+KEPT = (zoo.OF_LINK, "weights.json", zoo.OF_TASK, str(Path(zoo.OF_TASK).with_suffix(".json")))
 
 
 def train_all(
@@ -170,7 +169,7 @@ def own_weights(
 
         return federated_weights(scenario, place, device, progress=progress)
     if _finished(place):
-        return place / WEIGHTS
+        return place / zoo.OF_LINK
     seed, stages = scenario.training_seed(), stages_of(scenario)
     begun: tuple[str, ...] = ()
     for number, stage in enumerate(stages, start=1):
@@ -185,10 +184,10 @@ def own_weights(
         settings = dataclasses.replace(settings, start=begun or settings.start)
         where = place if last else place / f"stage-{number}"
         _fit(stage, built, settings, where, seed, f"training {name}" if progress else False)
-        kept = (where / WEIGHTS, where / zoo.OF_TASK)
+        kept = (where / zoo.OF_LINK, where / zoo.OF_TASK)
         begun = tuple(str(file) for file in kept if file.is_file() and zoo.tensors(str(file)))
     write_sums(place, KEPT)
-    return place / WEIGHTS
+    return place / zoo.OF_LINK
 
 
 def _fresh(scenario: Scenario, seed: int, device: torch.device) -> Built:
@@ -220,7 +219,7 @@ def _finished(place: Path) -> bool:
     damaged = damaged_files(place, KEPT)
     for name in damaged:
         set_aside(place / name, "its SHA-256 is another", then="it is written again")
-    if damaged or not (place / WEIGHTS).is_file():
+    if damaged or not (place / zoo.OF_LINK).is_file():
         (place / SUMS).unlink()
         return False
     return True

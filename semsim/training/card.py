@@ -24,7 +24,7 @@ def write_weights(state: State, folder: Path) -> Path | None:
         zoo.export_parts(folder / zoo.OF_TASK, dict(task.named_children()), facts)
     if not link.parts():
         return None
-    return zoo.export_parts(folder / "weights.safetensors", link.parts(), facts)
+    return zoo.export_parts(folder / zoo.OF_LINK, link.parts(), facts)
 
 
 def making(state: State) -> dict[str, Any]:

@@ -454,8 +454,16 @@ def test_rectified_regions_have_sixty_four_pixels() -> None:
 @pytest.mark.parametrize(
     ("of_payload", "of_task", "words"),
     [
-        ({"embedder": "spread"}, {}, "task.embedder is pimog with key 0, payload.embedder spread"),
-        ({}, {"embedder": "spread", "weights": "dbdh-spread"}, "task.embedder is spread"),
+        (
+            {"embedder": "spread"},
+            {},
+            "pimog with key 0, payload.embedder spread",
+        ),
+        (
+            {},
+            {"embedder": "spread", "weights": "dbdh-spread"},
+            "task.embedder: the embedder is spread",
+        ),
         ({"embedder": "spread", "key": 5}, {"embedder": "spread"}, "spread with key 5"),
     ],
 )
@@ -465,7 +473,7 @@ def test_codes_of_another_embedder_are_refused(of_payload, of_task, words: str) 
     with pytest.raises(ValueError, match=words):
         evaluate(link, photos, snr_db=[0.0], metrics=["iou"], task=task)
     metric = dbdh.BitAccuracyOracle(**{k: v for k, v in of_task.items() if k != "weights"})
-    with pytest.raises(ValueError, match=r"bit_accuracy_oracle\.embedder is"):
+    with pytest.raises(ValueError, match=r"bit_accuracy_oracle: the embedder is"):
         metric.check_payload(photos)
 
 

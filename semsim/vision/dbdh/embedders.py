@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from semsim.mistakes import SpecError
 from semsim.nn.geometry import area, homography, rectify, region_mask, square, transform, warp
 from semsim.nn.resnet import BasicBlock
 from semsim.seeds import stream
@@ -248,10 +249,11 @@ def check_embedding(payload: Any, embedder: str, key: int, who: str) -> None:
 
     theirs = payload.embedding if isinstance(payload, MarkedPhotos) else None
     if theirs is not None and theirs != mine:
-        raise ValueError(
-            f"{who}.embedder is {mine[0]} with key {mine[1]}, payload.embedder {theirs[0]} with "
+        text = (
+            f"the embedder is {mine[0]} with key {mine[1]}, payload.embedder {theirs[0]} with "
             f"key {theirs[1]}; write the same for both, or every bit is a guess"
         )
+        raise SpecError("task.embedder", text) if who == "task" else ValueError(f"{who}: {text}")
 
 
 def embed(
