@@ -88,11 +88,16 @@ def restorer_of(args: argparse.Namespace) -> restore.Restorer:
     return network.eval().requires_grad_(False)
 
 
+def verifier(args: argparse.Namespace, kind: str) -> Path:
+    """Return where the weights of a verifier lie."""
+    return args.verifiers / f"drawn-{kind}" / "fitted.safetensors"
+
+
 def verifiers_of(args: argparse.Namespace) -> dict[str, faces.Verifier]:
     """Return trained verifiers, the surrogate first; no two may have the same weights."""
     found, hashes = {}, set()
     for kind in (SURROGATE, *(k for k in faces.BODIES if k != SURROGATE)):
-        file = args.verifiers / f"drawn-{kind}" / "fitted.safetensors"
+        file = verifier(args, kind)
         network = faces.Verifier(kind)  # type: ignore[arg-type]
         zoo.load_parts(file, {"network": network})
         found[kind] = network.eval().requires_grad_(False)
@@ -403,8 +408,16 @@ def main() -> None:
     parser.add_argument("--faces", type=int, default=200)
     parser.add_argument("--iterations", type=int, default=20)
     args = parser.parse_args()
-    if args.what == "report" and args.verifiers is None:
-        parser.error("report needs --verifiers, what benchmarks/faces.py train --out wrote")
+    if args.what == "report":
+        if args.verifiers is None:
+            parser.error("report needs --verifiers, what benchmarks/faces.py train --out wrote")
+        needed = [
+            args.out / "unet" / "fitted.safetensors",
+            *(verifier(args, kind) for kind in faces.BODIES),
+        ]
+        for file in needed:
+            if not file.is_file():
+                parser.error(f"{file} is not there; run train of this file and of faces.py first")
     {"train": train, "report": report}[args.what](args)
 
 
