@@ -20,8 +20,8 @@ import torch
 from torch import nn
 
 from semsim.batches import Batches
-from semsim.intervals import FEW, Moments, Tally
-from semsim.measuring import Meter, Part, Place
+from semsim.intervals import FEW, Moments, Tally, interval_of_ratio
+from semsim.measuring import FACTS, Meter, Part, Place
 from semsim.metrics.base import Metric
 from semsim.phy.power import TOLERANCE
 from semsim.seeds import MAX_SEED
@@ -148,7 +148,7 @@ class Evaluation:
             return True
         if self.stop.ci95 is None or n < 2:
             return False
-        low, high = _interval(metric, first)
+        low, high = _interval(metric, first, point.spent)
         return (high - low) / 2 <= self.stop.ci95
 
     def run(self, after_batch: Callable[[Evaluation], None] | None = None) -> None:
@@ -194,7 +194,7 @@ class Evaluation:
             self._check_items_power(part.place, part.values[1], part.most)
             self._add(part)
             if self.keep:
-                self.keep(part.place, part.which, part.values[2 : 2 + len(self.metrics)])
+                self.keep(part.place, part.which, part.values[FACTS : FACTS + len(self.metrics)])
 
     def _add(self, part: Part) -> None:
         point, values, snr = self.points[part.place], part.values, part.place.snr_db
@@ -203,13 +203,15 @@ class Evaluation:
                 f"the receiver's estimate holds NaN or infinity at snr_db = {snr:g} (items "
                 f"{point.power.n} to {point.power.n + values.shape[1] - 1}); metrics would be void"
             )
-        for metric, row in zip(self.metrics, values[2:], strict=False):
+        for metric, row in zip(self.metrics, values[FACTS:], strict=False):
             if not all(map(math.isfinite, row)):
                 raise ValueError(f"{metric.name} is not a finite number at snr_db = {snr:g}")
         point.power.add(values[1])
-        for moments, row in zip(point.values, values[2:], strict=False):
+        point.spent.add(values[2])
+        for moments, row in zip(point.values, values[FACTS:], strict=False):
             moments.add(row)
-        for name, row in zip(part.notes, values[2 + len(self.metrics) :], strict=True):
+            moments.with_uses += float(row @ values[2])
+        for name, row in zip(part.notes, values[FACTS + len(self.metrics) :], strict=True):
             point.notes.setdefault(name, Moments()).add(row)
         for name, uses in part.uses.items():
             point.uses[name] += uses
@@ -242,13 +244,13 @@ class Evaluation:
 
     def _row(self, place: Place, metric: Metric, moments: Moments) -> Row:
         point, n = self.points[place], moments.n
-        low, high = _interval(metric, moments)
+        low, high = _interval(metric, moments, point.spent)
         uses = {name: total / n for name, total in point.uses.items()}
         return {
             "snr_db": place.snr_db,
             **({"user": place.user} if self.users > 1 else {}),
             "metric": metric.name,
-            "value": reported(metric, moments),
+            "value": reported(metric, moments, point.spent),
             "ci_low": low,
             "ci_high": high,
             "n": n,
@@ -326,17 +328,21 @@ def _snrs(snr_db: Iterable[float]) -> list[float]:
     return snrs
 
 
-def reported(metric: Metric, moments: Moments) -> float:
-    """Return the reported value of a metric for the items that were seen."""
+def reported(metric: Metric, moments: Moments, spent: Moments) -> float:
+    """Return the reported value of a metric for the items that were seen, and their uses."""
     if metric.pooled:
         return metric.pool(np.asarray(moments.kept, dtype=np.float64))
+    if metric.per_use:
+        return moments.mean / spent.mean
     return metric.combine(moments.mean)
 
 
-def _interval(metric: Metric, moments: Moments) -> tuple[float, float]:
+def _interval(metric: Metric, moments: Moments, spent: Moments) -> tuple[float, float]:
     """Return the ends of a metric's interval as it is reported, in ascending order."""
     if metric.pooled:
         return metric.pool_interval(np.asarray(moments.kept, dtype=np.float64))
+    if metric.per_use:
+        return interval_of_ratio(moments, spent, worst=metric.worst)
     ends = moments.interval(worst=metric.worst)
     low, high = sorted(map(metric.combine, ends))
     return low, high

@@ -14,7 +14,7 @@ from channels.streams import forks
 from channels.units import snr_db_to_n0
 from semsim.phy.frontend import LMMSE, FrontEnd
 from semsim.phy.rank import behind
-from semsim.types import Ledger, Transmission
+from semsim.types import Ledger, Transmission, Turn
 
 _DRAWS = ("fading", "csi_rx", "csi_tx", "noise")  #: each from a stream of its own
 
@@ -25,6 +25,7 @@ class Air:
 
     Args:
         state: the channel's realisation.
+        symbols: K of each item, of which the last use may carry fewer than it could.
         uses: channel uses.
         n0: noise power per receive antenna, linear, [B].
         csi_rx, csi_tx: what the two ends believe of the state.
@@ -33,6 +34,7 @@ class Air:
     """
 
     state: ChannelState
+    symbols: int
     uses: int
     n0: Tensor
     csi_rx: CSI
@@ -47,6 +49,7 @@ class Arrival:
 
     Args:
         x: what went into the channel, [B, T, N], complex.
+        turns: as in :class:`semsim.types.Transmission`.
         received: [B, 1, K], complex, unbiased; [B, R, N] where the front end leaves the antennas
             to the codec.
         csi: the noise left in them, n0 [B, 1, K] and h None; where the antennas are left to the
@@ -56,6 +59,7 @@ class Arrival:
     x: Tensor
     received: Tensor
     csi: CSI
+    turns: tuple[Turn, ...] = ()
 
 
 class Hop(nn.Module):
@@ -107,17 +111,17 @@ class Hop(nn.Module):
         """
         uses = math.ceil(num_symbols / self.num_streams)
         fading, *others = forks(generator, *_DRAWS)
-        return self._known(self.channel.draw(len(n0), uses, fading), uses, n0, *others)
+        return self._known(self.channel.draw(len(n0), uses, fading), num_symbols, n0, *others)
 
     def again(self, air: Air, generator: torch.Generator, *, later_s: float = 0.0) -> Air:
         """Meet the same realisation once more, some s later, with new knowledge and new noise."""
         state = air.state.during(0, air.state.uses, later_s=later_s)
-        return self._known(state, air.uses, air.n0, *forks(generator, *_DRAWS)[1:])
+        return self._known(state, air.symbols, air.n0, *forks(generator, *_DRAWS)[1:])
 
     def _known(
         self,
         state: ChannelState,
-        uses: int,
+        symbols: int,
         n0: Tensor,
         at_rx: torch.Generator,
         at_tx: torch.Generator,
@@ -127,7 +131,8 @@ class Hop(nn.Module):
         told = remember(self.csi_rx, csi_rx, state, n0, at_rx)
         csi_tx = self.csi_tx(state, n0, at_tx, told)
         precoder = self.frontend.precoder(csi_tx, self.channel.num_tx, self.channel.num_rx)
-        return Air(state, uses, n0, csi_rx, csi_tx, precoder, noise)
+        uses = math.ceil(symbols / self.num_streams)
+        return Air(state, symbols, uses, n0, csi_rx, csi_tx, precoder, noise)
 
     def carry(self, symbols: Tensor, air: Air) -> Arrival:
         """Send symbols [B, 1, K] over a channel that :meth:`draw` drew."""
@@ -148,7 +153,7 @@ class Hop(nn.Module):
         _, after = self.frontend.combine(silence, behind(csi, air.precoder))
         if not after.separated:
             return after
-        return CSI(None, _join(after.n0, air.uses * self.num_streams))
+        return CSI(None, _join(after.n0, air.symbols))
 
     def ledger(self, air: Air, side_info_bits: float = 0.0) -> Ledger:
         """Itemise the channel uses; bits of feedback and side information travel at capacity."""
@@ -158,8 +163,8 @@ class Hop(nn.Module):
         return Ledger(
             payload=air.uses,
             pilots=at_rx.pilot_uses + at_tx.pilot_uses,
-            feedback=uses_at_capacity(feedback_bits, air.n0),
-            side_info=uses_at_capacity(side_info_bits, air.n0),
+            feedback=uses_at_capacity(feedback_bits, air.n0, air.state),
+            side_info=uses_at_capacity(side_info_bits, air.n0, air.state),
         )
 
     def transmission(
@@ -179,6 +184,7 @@ class Hop(nn.Module):
             ledger=self.ledger(air, side_info_bits),
             symbols=symbols,
             received=there.received,
+            turns=there.turns,
             state=air.state,
             csi_tx=air.csi_tx,
             csi_rx=air.csi_rx,
@@ -192,9 +198,19 @@ def n0_of(snr_db: float | Tensor, source: Tensor) -> Tensor:
     return snr_db_to_n0(snr).expand(len(source))
 
 
-def uses_at_capacity(bits: float, n0: Tensor) -> float:
-    """Return the channel uses that bits take at capacity, mean over n0 [B]."""
-    return bits / (float(torch.log1p(1 / n0).mean()) / math.log(2)) if bits else 0.0
+def uses_at_capacity(bits: float, n0: Tensor, state: ChannelState | None = None) -> float:
+    """Return the channel uses that bits take at the capacity of a line at the average SNR.
+
+    Args:
+        bits: per item.
+        n0: noise power, linear, [B]; the mean over items counts.
+        state: of the channel, whose interference is noise here; fading and lost packets are not
+            counted.
+    """
+    if not bits:
+        return 0.0
+    noise = n0 if state is None else n0 + state.interference
+    return bits / (float(torch.log1p(1 / noise).mean()) / math.log(2))
 
 
 def charged(side_info: Tensor, bits: float | Tensor, sender: str) -> float:

@@ -53,6 +53,7 @@ class Moments:
         nonzero: items whose value is not 0.
         binary: whether all values were 0 or 1.
         lowest: smallest value.
+        with_uses: sum of the products with the channel uses of an item.
         kept: all values, for metrics that are no mean over items; None where nobody asks.
     """  # noqa: E501
 
@@ -63,6 +64,7 @@ class Moments:
     nonzero: int = 0
     binary: bool = True
     lowest: float = 0.0
+    with_uses: float = 0.0
     kept: list[float] | None = None
 
     def add(self, values: Sequence[float] | np.ndarray) -> None:
@@ -136,13 +138,32 @@ def interval_of_mean(
     return np.where((values >= 0).all(axis=-1), np.maximum(low, 0.0), low), high
 
 
+def interval_of_ratio(
+    values: Moments, uses: Moments, *, level: float = 0.95, worst: float | None = None
+) -> tuple[float, float]:
+    """Return the interval of a mean over items per mean channel uses of an item.
+
+    Items are paired with what they cost; the interval is that of the linearisation (delta method).
+
+    Args:
+        values: of the items.
+        uses: channel uses of the same items.
+        level, worst: as in :meth:`Moments.interval`.
+    """
+    n, ratio = values.n, values.mean / uses.mean
+    together = values.with_uses - n * values.mean * uses.mean
+    m2 = max(values.m2 - 2 * ratio * together + ratio**2 * uses.m2, 0.0) / uses.mean**2
+    low, high = map(float, _interval(_Sums(n, ratio, m2, 0.0), False, level, worst))
+    return (max(low, 0.0) if values.lowest >= 0 else low), high
+
+
 class _Sums(NamedTuple):
     """The sums of :class:`Moments` for many sets of items at once."""
 
     n: int
-    mean: Array
-    m2: Array
-    m3: Array
+    mean: Array | float
+    m2: Array | float
+    m3: Array | float
 
 
 def _interval(
@@ -212,10 +233,22 @@ def _first(state: dict[str, Any]) -> list[float] | None:
 
 @dataclass
 class Tally:
-    """What has been accumulated at one SNR."""
+    """What has been accumulated at one SNR.
+
+    Args:
+        values: of each metric.
+        power: mean power of an item.
+        spent: channel uses of an item.
+        uses: the same by name, summed over items.
+        notes: of the link.
+        source_values: of all items.
+        batches: how many were added.
+        seconds: that they took.
+    """
 
     values: list[Moments]
     power: Moments = field(default_factory=Moments)
+    spent: Moments = field(default_factory=Moments)
     uses: dict[str, float] = field(default_factory=lambda: dict.fromkeys(LEDGER, 0.0))
     notes: dict[str, Moments] = field(default_factory=dict)
     source_values: float = 0.0
@@ -229,6 +262,7 @@ class Tally:
             "uses": dict(self.uses),
             "values": [dict(vars(m)) for m in self.values],
             "power": dict(vars(self.power)),
+            "spent": dict(vars(self.spent)),
             "notes": {name: dict(vars(m)) for name, m in self.notes.items()},
         }
 
@@ -241,6 +275,7 @@ class Tally:
                 # what is kept may have grown since: the state of a run holds the list itself
                 "values": [Moments(**{**m, "kept": _first(m)}) for m in state["values"]],
                 "power": Moments(**state["power"]),
+                "spent": Moments(**state["spent"]),
                 "notes": {name: Moments(**m) for name, m in state["notes"].items()},
             }
         )

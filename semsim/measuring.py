@@ -17,7 +17,9 @@ from semsim.metrics.base import Metric, Outcome
 from semsim.phy.power import most_power
 from semsim.seeds import stream
 from semsim.tasks.base import Task
-from semsim.types import AnyLink, Transmission
+from semsim.types import AnyLink, Ledger, Transmission
+
+FACTS = 3  #: rows of values before those of the metrics
 
 
 class Place(NamedTuple):
@@ -34,7 +36,8 @@ class Part:
     Args:
         place: SNR and user.
         index: of the batch.
-        values: float64 [2 + metrics + notes, B]: finite, power, metrics, notes of each item.
+        values: float64 [FACTS + metrics + notes, B]: of each item whether it is finite, power,
+            channel uses; then its metrics and notes.
         notes: names of the notes.
         most: the power that each item may have.
         uses: channel uses over all items, by name.
@@ -133,11 +136,12 @@ class Meter:
         return [Part(values=v, **fact) for v, fact in zip(values, facts, strict=True)]
 
     def _values(self, outcome: Outcome, sent: Transmission) -> Tensor:
-        """Return float64 [2 + metrics + notes, B]: finite, power, metrics, notes of each item."""
+        """Return float64 [FACTS + metrics + notes, B], as :class:`Part` says."""
         size = len(outcome.source)
         rows = [
             torch.isfinite(_sum_per_item(outcome.output)),  # cheaper than one by one
             _power(sent.x),
+            _spent(sent.ledger, outcome.source),
             *(_per_item(metric(outcome), size, metric.name) for metric in self.metrics),
             *(_per_item(note, size, name) for name, note in sent.notes.items()),
         ]
@@ -157,6 +161,13 @@ def _power(x: Tensor) -> Tensor:
     """Return mean |x|^2 summed over antennas of each item, [B], for x [B, T, N]."""
     reals = torch.view_as_real(x.resolve_conj()).flatten(1)
     return torch.linalg.vecdot(reals, reals) / x.shape[-1]
+
+
+def _spent(ledger: Ledger, source: Tensor) -> Tensor:
+    """Return the channel uses of each item, [B]."""
+    if ledger.each is not None:
+        return ledger.each.to(source.device)
+    return torch.full((len(source),), float(ledger.total), device=source.device)
 
 
 def _sum_per_item(values: Tensor) -> Tensor:

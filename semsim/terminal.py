@@ -135,5 +135,5 @@ def _now(state: Progress) -> str:
 
     evaluation = state.evaluation
     metric = evaluation.metrics[0]
-    values = [p.values[0] for p in evaluation.points.values()]
-    return f"{metric.name} " + " ".join(f"{reported(metric, v):.4g}" for v in values if v.n)
+    seen = [(p.values[0], p.spent) for p in evaluation.points.values() if p.power.n]
+    return f"{metric.name} " + " ".join(f"{reported(metric, *one):.4g}" for one in seen)

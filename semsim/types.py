@@ -15,17 +15,42 @@ from channels.base import CSI, ChannelState
 
 @dataclass(frozen=True)
 class Ledger:
-    """Complex channel uses that one item cost, itemised; means where items differ."""
+    """Complex channel uses that one item cost, itemised; means where items differ.
+
+    ``each`` has all uses of each item, [B], where they differ.
+    """
 
     payload: float
     pilots: float = 0.0
     feedback: float = 0.0
     side_info: float = 0.0
+    each: Tensor | None = field(default=None, compare=False)
 
     @property
     def total(self) -> float:
         """All channel uses, the numerator of the CBR."""
         return self.payload + self.pilots + self.feedback + self.side_info
+
+    def __add__(self, other: Ledger) -> Ledger:
+        """Return what both cost together."""
+        each = None
+        if self.each is not None or other.each is not None:
+            own = (one.total if one.each is None else one.each for one in (self, other))
+            each = torch.as_tensor(sum(own))
+        return Ledger(
+            self.payload + other.payload,
+            self.pilots + other.pilots,
+            self.feedback + other.feedback,
+            self.side_info + other.side_info,
+            each,
+        )
+
+
+class Turn(NamedTuple):
+    """One of several times that something is sent: its channel uses and realisation."""
+
+    uses: int
+    state: ChannelState | None
 
 
 @dataclass(frozen=True)
@@ -39,6 +64,8 @@ class Transmission:
         symbols, received: what the transmitter sent and the receiver got, [B, 1, K], complex, where
             the link has them (for EVM).
         state: the channel's realisation; csi_tx, csi_rx: what the two ends believed.
+        turns: where x holds what was sent at several times one after the other, such as by a relay
+            or in rounds, the channel uses and the realisation of each.
         notes: further facts per item, [B] each, such as ``mcs`` or ``decoded``.
     """
 
@@ -50,7 +77,13 @@ class Transmission:
     state: ChannelState | None = None
     csi_tx: CSI | None = None
     csi_rx: CSI | None = None
+    turns: tuple[Turn, ...] = ()
     notes: dict[str, Tensor] = field(default_factory=dict)
+
+
+def turns_of(sent: Transmission) -> tuple[Turn, ...]:
+    """Return when x was sent, piece by piece; in a single one by most links."""
+    return sent.turns or (Turn(sent.x.shape[-1], sent.state),)
 
 
 class WithSideInfo(NamedTuple):

@@ -9,7 +9,7 @@ import pytest
 from numpy.typing import NDArray
 from scipy import special, stats
 
-from semsim.intervals import Moments, Tally, interval_of_mean, with_reach
+from semsim.intervals import Moments, Tally, interval_of_mean, interval_of_ratio, with_reach
 from semsim.metrics.image import PSNR
 from semsim.metrics.signal import BER
 from semsim.phy.theory import qam_ber_rayleigh
@@ -133,6 +133,26 @@ def test_many_sets_of_items_have_the_intervals_of_each() -> None:
     assert low[0] >= 0
     assert high[1] == pytest.approx(1 - 0.025 ** (1 / 30))
     assert (low[3], high[3]) == (0.5, 0.5)
+
+
+def test_the_interval_of_a_ratio_pairs_items_with_what_they_cost() -> None:
+    rng = np.random.default_rng(5)
+    covered, runs = 0, 400
+    for _ in range(runs):
+        rounds = rng.integers(1, 5, 60).astype(float)
+        bits = np.where(rng.random(60) < 0.9, 1000.0, 0.0)
+        values, uses = Moments(), Moments()
+        for part in (slice(0, 7), slice(7, 60)):  # in batches
+            values.add(bits[part]), uses.add(rounds[part])
+            values.with_uses += float(bits[part] @ rounds[part])
+        low, high = interval_of_ratio(values, uses)
+        covered += low <= 900 / 2.5 <= high
+    # 0.95, less 4 standard errors of 400 runs, less 0.015 for the linearisation of 60 items
+    assert covered / runs > 0.95 - 4 * (0.05 * 0.95 / runs) ** 0.5 - 0.015
+    same = Moments()
+    same.add(3 * rounds)
+    same.with_uses = float(3 * rounds @ rounds)
+    assert interval_of_ratio(same, uses) == pytest.approx((3, 3))  # what differs is the cost alone
 
 
 def test_a_single_item_says_nothing() -> None:

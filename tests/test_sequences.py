@@ -11,12 +11,14 @@ import torch
 
 from channels.awgn import AWGN
 from channels.base import CSI, Channel
+from channels.csi import PerfectCSI
 from channels.fading import Rayleigh
 from channels.ofdm import TDL
 from channels.snapshots import snapshots
 from channels.units import linear_to_db
 from semsim import Scenario, spec
 from semsim.codecs.analog import AnalogReceiver, AnalogTransmitter
+from semsim.codecs.deepjscc import DeepJSCCReceiver, DeepJSCCTransmitter
 from semsim.codecs.separate import SeparateTransmitter
 from semsim.codecs.values import ValuesReceiver, ValuesTransmitter
 from semsim.evaluation import evaluate
@@ -27,6 +29,7 @@ from semsim.metrics.error import NMSE
 from semsim.payloads.arrays import Arrays
 from semsim.payloads.channel_history import ChannelHistory
 from semsim.payloads.synthetic import Synthetic
+from semsim.phy.frontend import SVD
 from semsim.seeds import stream
 
 MOVING = {"speed_mps": 30.0, "subcarriers": 12}
@@ -178,6 +181,16 @@ def test_an_odd_number_of_values_goes_as_well() -> None:
     assert symbols.shape == (3, 1, sender.num_symbols((5,)))
     csi = CSI(None, torch.full((3, 1, symbols.shape[-1]), 1e-9))
     torch.testing.assert_close(receiver(symbols, csi, (5,)), source, rtol=0.02, atol=1e-6)
+
+
+def test_frames_go_over_streams_that_do_not_divide_them() -> None:
+    torch.manual_seed(0)
+    ends = DeepJSCCTransmitter(adaptive="both"), DeepJSCCReceiver(adaptive="both")
+    link = FramesLink(
+        ends[0], Rayleigh(num_tx=3, num_rx=3), ends[1], csi_tx=PerfectCSI(), frontend=SVD()
+    )
+    sent = link.transmit(torch.rand(2, 5, 3, 32, 32), 10.0, stream(1, "link"))
+    assert sent.symbols.shape[-1] % 3 and sent.estimate.shape == (2, 5, 3, 32, 32)
 
 
 def test_a_link_of_frames_refuses_what_it_cannot_carry() -> None:

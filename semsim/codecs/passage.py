@@ -52,7 +52,7 @@ class Passage:
         outlook: Outlook | None = None,
     ) -> None:
         self.transmitter, self.hop, self.images, self.outlook = transmitter, hop, images, outlook
-        self.total = total
+        self.total, self.forecast = total, False
         harq = transmitter.harq
         self.versions = (0,) if harq is None else harq.versions
         self.uses = total // hop.num_streams  # a last use with fewer symbols is padding
@@ -71,7 +71,7 @@ class Passage:
         return {
             "rank": torch.tensor([offer.rank for offer in chosen]),
             "codewords": torch.tensor([len(offer.words) for offer in chosen]),
-            "odds": torch.tensor([offer.odds for offer in chosen]),
+            **({"odds": torch.tensor([offer.odds for offer in chosen])} if self.forecast else {}),
             "mcs": torch.tensor([offer.words[0].cut.mcs.index for offer in chosen]),
             "bits": torch.tensor([plan.offer.payload if plan.coded else 0 for plan in self.plans]),
             "decoded": torch.tensor([image is not None for image in self.arrived]).float(),
@@ -152,6 +152,7 @@ class Passage:
             cut = segment(self.uses * way.rank, mcs_by_index(rows[0]))
             return [[Offer(0, (Codeword(tuple(s), cut),), 1.0)] for s in way.streams.tolist()]
         air_uses = -(-self.total // self.hop.num_streams)
+        self.forecast = True
         prospects = self.outlook.prospects(csi_tx, round(snr_db, 4), air_uses)
         kept = [prospects[number] for number, _ in choices]
         harq = self.transmitter.harq if len(rows) > 1 else None
@@ -165,6 +166,13 @@ class Passage:
             for item, plan in enumerate(self.plans):
                 self.symbols[item, 0] = self._modulate(item, plan, generator)
         return self.symbols.clone()
+
+    def in_use(self, symbols: Tensor) -> Tensor:
+        """Return symbols [B, 1, K] with 0 for those on streams that an item leaves out."""
+        stream = torch.arange(symbols.shape[-1]) % self.hop.num_streams
+        used = [[s for word in plan.offer.words for s in word.streams] for plan in self.plans]
+        kept = torch.stack([torch.isin(stream, torch.tensor(own)) for own in used])
+        return symbols * kept[:, None].to(symbols.device)
 
     def receive(
         self, y: Tensor, csi: CSI, shape: tuple[int, ...], generator: torch.Generator

@@ -33,7 +33,7 @@ from semsim.hop import n0_of
 from semsim.link import Link
 from semsim.phy.bler import measured_mcs
 from semsim.phy.mcs import mcs_by_index
-from semsim.types import Ledger, Transmission, Transmitter
+from semsim.types import Ledger, Transmission, Transmitter, turns_of
 
 Engine = Literal["bler", "ldpc"]
 
@@ -116,7 +116,7 @@ class SeparateLink(Link):
 
     ``Transmission.notes`` holds per item ``rank``, the streams in use, ``codewords`` on them,
     ``mcs``, the row of the first, which has the best streams, ``odds``, how likely the transmitter
-    took the image to arrive, and ``decoded``, 1 where it did.
+    took the image to arrive where it chose anything, and ``decoded``, 1 where it did.
     """
 
     def __init__(self, transmitter: SeparateTransmitter, channel: Channel, **parts: Any) -> None:
@@ -150,7 +150,8 @@ class SeparateLink(Link):
             symbols = passage.send(at_tx).to(source.device)
             there = self.carry(symbols, steered)
             estimate = passage.receive(there.received, there.csi, tuple(source.shape[1:]), at_rx)
-            sent.append(self.transmission(estimate, symbols, steered, there))
+            heard = dataclasses.replace(there, received=passage.in_use(there.received))
+            sent.append(self.transmission(estimate, passage.in_use(symbols), steered, heard))
         return _together(sent, passage)
 
 
@@ -193,6 +194,7 @@ def _together(sent: list[Transmission], passage: Passage) -> Transmission:
         pilots=spent * first.pilots,
         feedback=spent * first.feedback,
         side_info=spent * first.side_info,
+        each=torch.tensor(passage.rounds) * first.total,
     )
     return dataclasses.replace(
         last,
@@ -200,5 +202,6 @@ def _together(sent: list[Transmission], passage: Passage) -> Transmission:
         symbols=torch.cat([one.symbols for one in sent if one.symbols is not None], dim=-1),
         received=torch.cat([one.received for one in sent if one.received is not None], dim=-1),
         ledger=ledger,
+        turns=tuple(turn for one in sent for turn in turns_of(one)),
         notes=notes,
     )

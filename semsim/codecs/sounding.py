@@ -154,8 +154,10 @@ class _Probe:
     def met(self, way: Way) -> Tensor:
         """Return the noise and distortion per used stream, [M, rank, 1 or N], linear.
 
-        Distortion is what a probe without noise leaves. Where noise and distortion are far from
-        what the receiver believes, its decoder pays for that too.
+        Distortion is what a probe without noise leaves. Where the receiver, which knows h from
+        pilots, takes a gain g for 1, noise counts over |g|^2, and |g - 1|^2 beside it: a shrunken
+        constellation has less signal, and an error that is always the same. Where noise and
+        distortion are far from what the receiver believes, its decoder pays for that too.
         """
         precoder = way.precoder()
         seen = behind(self.csi_rx, precoder)
@@ -163,7 +165,9 @@ class _Probe:
         y = self.channel((precoder * x[:, None]).sum(dim=2), self.state, None, self.generator)
         streams, after = self.frontend.combine(y, seen)
         left = separated(after)
-        met = (streams - x).abs().square() + self._thermal(y, seen)
+        gain = self._gains(precoder, seen)
+        beside = (streams - gain * x).abs().square() + self._thermal(y, seen)
+        met = beside / gain.abs().square().clamp_min(_SILENT) + (gain - 1).abs().square()
         constant = not varies(seen)
         given_up = left >= MAX_NOISE  # arrives as 0, and says nothing
         ratio = _window_means(
@@ -174,6 +178,20 @@ class _Probe:
         ratio = torch.where(wrong, ratio * db_to_linear(paid_db), ratio.clamp(min=1.0))
         met = (left * ratio)[..., : 1 if constant else None]
         return of_streams(met, way.streams).cpu()
+
+    def _gains(self, precoder: Tensor, seen: CSI) -> Tensor:
+        """Return what the combiner makes of each stream's own symbols, [M, S, N]; 1 if it is right.
+
+        Where it gives a stream up, that is 1 too: nothing is sent on it, or nothing arrives.
+        """
+        gains = []
+        shape = (len(self.n0), precoder.shape[1], self.uses)
+        for own in range(precoder.shape[2]):
+            y = apply_gain(precoder[:, :, own].expand(shape), self.state.h)
+            streams, after = self.frontend.combine(y, seen)
+            given_up = separated(after)[:, own] >= MAX_NOISE
+            gains.append(torch.where(given_up, 1, streams[:, own]))
+        return torch.stack(gains, dim=1)
 
     def _thermal(self, y: Tensor, seen: CSI) -> Tensor:
         """Return what the combiner lets through of noise of power n0, [M, S, N]."""

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from semsim.comparison.bjontegaard import Fit
-from semsim.comparison.curves import RATES, Curves, pooled, quality_of, uses_deltas
+from semsim.comparison.curves import RATES, Curves, pooled, quality_of, same_uses, uses_deltas
 from semsim.comparison.differences import TRAINING, paired_items
 from semsim.comparison.paired import Estimate
 from semsim.files.disk import write_atomic
+from semsim.items import about_items
 from semsim.mistakes import known
 from semsim.results import read_provenance, read_rows
 
@@ -49,6 +50,7 @@ class Comparison:
         over: what intervals are over: items, or trainings where there are several.
         points: one row per condition and SNR: values, ``diff``, ``gain`` in dB, with intervals.
         deltas: one row per condition and kind of delta, with ``value``, ``low``, ``high``.
+        left_out: points at unequal channel uses, where curves over channel uses are compared.
     """
 
     a: str
@@ -59,6 +61,7 @@ class Comparison:
     over: str = "items"
     points: list[dict[str, Any]] = field(default_factory=list)
     deltas: list[dict[str, Any]] = field(default_factory=list)
+    left_out: int = 0
 
 
 def schemes(
@@ -168,11 +171,15 @@ def compare(a: Scheme, b: Scheme, fit: Fit = "pchip") -> Comparison:
     first, second = (s.label if a.label != b.label else f"{s.label} ({s.folder})" for s in (a, b))
     found = Comparison(first, second, row["metric"], row["unit"] or "", row["better"])
     _check_conditions(a, b)
-    for condition, matched in _matched(a, b):
+    _check_channels(a, b)
+    over_uses = CBR in a.conditions and CBR in b.conditions
+    for condition, points in _matched(a, b):
+        matched = points[same_uses(points)] if over_uses else points
+        found.left_out += len(points) - len(matched)
         if matched.empty:
             continue
         _over_snr(found, condition, matched, (a.folder, b.folder), fit)
-    if CBR in a.conditions and CBR in b.conditions:
+    if over_uses:
         _over_uses(found, a, b, fit)
     if not found.points and not found.deltas:
         raise ValueError(f"{first} and {second} share no SNR under equal conditions")
@@ -187,11 +194,22 @@ def _check_conditions(a: Scheme, b: Scheme) -> None:
                     f"{one.folder} sweeps {column} and {other.folder} does not; choose one value "
                     f"with --where {column}=VALUE"
                 )
-    channels = [sorted(set(s.rows["channel"])) for s in (a, b)]
-    if "channel" not in a.conditions and channels[0] != channels[1]:
+
+
+def _check_channels(a: Scheme, b: Scheme) -> None:
+    """Refuse other channels, but where a folder sweeps them and so means to compare them."""
+    swept = [c for s in (a, b) for c in read_provenance(s.folder).get("swept", [])]
+    if any(c.partition(".")[0] == "channel" for c in swept):
+        return
+    first, second = (about_items(s.folder, s.rows["uid"].iloc[0]).get("channel") for s in (a, b))
+    if first is None or second is None:  # by an older version
+        first, second = ({"kind": s.rows["channel"].iloc[0]} for s in (a, b))
+    apart = [k for k in {**first, **second} if first.get(k) != second.get(k)]
+    if apart:
+        key = "kind" if "kind" in apart else apart[0]
         raise ValueError(
-            f"the channel is {', '.join(channels[0])} in {a.folder} and {', '.join(channels[1])} "
-            f"in {b.folder}; compare schemes over the same channel"
+            f"channel.{key} is {first.get(key)} in {a.folder} and {second.get(key)} in "
+            f"{b.folder}; compare schemes over the same channel"
         )
 
 
@@ -254,11 +272,11 @@ def _over_uses(found: Comparison, a: Scheme, b: Scheme, fit: Fit) -> None:
             continue
         if TRAINING in of_a or TRAINING in of_b:
             raise ValueError(f"deltas in channel uses take one training; --where {TRAINING}=VALUE")
-        sides = [t.sort_values("cbr") for t in (of_a, of_b)]
+        sides = [t.drop_duplicates("cbr").sort_values("cbr") for t in (of_a, of_b)]
         points = [(s.folder, u) for s, t in zip((a, b), sides, strict=True) for u in t["uid"]]
         tables, combine = paired_items(points, [found.metric])
         values = np.array([table[found.metric].to_numpy() for table in tables])
-        split, q = len(of_a), quality_of(found.metric, found.better, combine[found.metric])
+        split, q = len(sides[0]), quality_of(found.metric, found.better, combine[found.metric])
         x_a, x_b = (np.log10(t["cbr"].to_numpy(dtype=np.float64)) for t in sides)
         estimates = uses_deltas(values, split, (x_a, x_b), q, fit)
         low, high = max(x_a[0], x_b[0]), min(x_a[-1], x_b[-1])

@@ -14,7 +14,7 @@ from semsim.comparison.differences import paired_items
 from semsim.comparison.paired import Estimate, bootstrap, difference, mean_of
 
 if TYPE_CHECKING:
-    from pandas import DataFrame
+    from pandas import DataFrame, Series
 
 SAME = 0.01  #: CBRs and powers that differ by more of their value are not compared
 RATES = ("ber", "bler")  #: quality is minus their logarithm
@@ -78,6 +78,12 @@ def check_fair(row: dict[str, Any]) -> None:
                 f"not comparable at {row['snr_db']:g} dB: {word} {first:.4g} against {second:.4g}"
                 + ("; sweep transmitter.cbr for deltas in channel uses" if column == "cbr" else "")
             )
+
+
+def same_uses(matched: DataFrame) -> Series[bool]:
+    """Tell which points use as much of the channel on both sides, by :func:`check_fair`."""
+    a, b = matched["cbr_a"], matched["cbr_b"]
+    return (a - b).abs() <= SAME * np.maximum(a.abs(), b.abs())
 
 
 def pooled(estimates: list[Estimate]) -> Estimate:

@@ -124,7 +124,7 @@ def _combine(metric: str, means: Sequence[str]) -> Callable[[float], float] | No
     if metric not in spec.FAMILIES["metric"]:
         raise ValueError(f"{metric} is no mean over items, so its items cannot be paired")
     built: Any = spec.build(spec.parse("metric", metric))
-    if built.pooled:
+    if not built.of_items:
         raise ValueError(f"{metric} is no mean over items, so its items cannot be paired")
     combine: Callable[[float], float] = built.combine
     return combine

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from channels.base import CSI, Channel
 from channels.checks import check_choice, check_count
 from channels.csi import CSISource, NoCSI, PerfectCSI
+from channels.impairments import Clipping
 from channels.streams import fork
 from semsim.hop import Air, Hop, n0_of
 from semsim.link import begin_at, check_ends, check_precision, encode_at
@@ -313,6 +314,12 @@ def _check(
         raise ValueError(
             f"multiple_access of {users} users needs a channel of {users} transmit antennas, one "
             f"for each, got num_tx {channel.num_tx}"
+        )
+    stages = channel.modules() if isinstance(channel, nn.Module) else ()
+    if any(isinstance(stage, Clipping) for stage in stages):
+        raise ValueError(
+            "multiple_access sends for several devices, and clipping saturates at the mean power "
+            "of one that sends alone; leave clipping out"
         )
     counts = {name: (users - 1, values) for name, values in others.items()}
     counts["power_db"] = (users, power_db)

@@ -28,7 +28,7 @@ from semsim.link import Link
 from semsim.links.codecs import check_open, check_separated, class_of
 from semsim.phy.frontend import FrontEnd
 from semsim.phy.power import unit_power
-from semsim.types import Ledger, Receiver, Transmission, Transmitter
+from semsim.types import Ledger, Receiver, Transmission, Transmitter, Turn, turns_of
 
 
 @dataclass(frozen=True)
@@ -115,8 +115,12 @@ class RelayLink(Link):
         legs: Any = self.legs
         sent = legs[0].transmit(source, snr_db + self.first_db, generator, begun)
         again = legs[1].transmit(sent.estimate, snr_db, generator)
-        x, ledger = _on_air(sent.x, again.x), _sum(sent.ledger, again.ledger)
-        return replace(again, x=x, ledger=ledger)
+        return replace(
+            again,
+            x=_on_air(sent.x, again.x),
+            ledger=sent.ledger + again.ledger,
+            turns=turns_of(sent) + turns_of(again),
+        )
 
     def draw(self, num_symbols: int, n0: Tensor, generator: torch.Generator) -> TwoAirs:
         """Draw both hops, the first as a direct link would; ``n0`` is that of the second."""
@@ -136,22 +140,24 @@ class RelayLink(Link):
         scale = gain * (_norm(sent) / _norm(forwarded).clamp_min(1e-30))
         onward = self.second.carry(sent, air.onward)
         noise = there.csi.n0 + onward.csi.n0 / scale.square()
-        return Arrival(_on_air(there.x, onward.x), onward.received / scale, CSI(None, noise))
+        turns = (
+            Turn(there.x.shape[-1], air.state),
+            Turn(onward.x.shape[-1], air.onward.state),
+        )
+        x = _on_air(there.x, onward.x)
+        return Arrival(x, onward.received / scale, CSI(None, noise), turns)
 
     def foreseen(self, air: Air) -> CSI:
         """Return the noise that both hops will leave, as far as the transmitter knows."""
         assert isinstance(air, TwoAirs)
         there, onward = super().foreseen(air).n0, self.second.foreseen(air.onward).n0
-        count = min(n.shape[-1] for n in (there, onward) if n.dim() > 1) if there.dim() > 1 else 0
-        if count:
-            there, onward = there[..., :count], onward[..., :count]
         return CSI(None, there + onward * (1 + there))
 
     def ledger(self, air: Air, side_info_bits: float = 0.0) -> Ledger:
         """Itemise the channel uses of both hops; side information crosses both."""
         assert isinstance(air, TwoAirs)
         onward = self.second.ledger(air.onward, side_info_bits)
-        return _sum(super().ledger(air, side_info_bits), onward)
+        return super().ledger(air, side_info_bits) + onward
 
 
 class Process(nn.Module):
@@ -188,9 +194,3 @@ def _on_air(first: Tensor, second: Tensor) -> Tensor:
     antennas = max(first.shape[1], second.shape[1])
     both = (nn.functional.pad(x, (0, 0, 0, antennas - x.shape[1])) for x in (first, second))
     return torch.cat([*both], dim=2)
-
-
-def _sum(first: Ledger, second: Ledger) -> Ledger:
-    return Ledger(
-        *(a + b for a, b in zip(vars(first).values(), vars(second).values(), strict=True))
-    )

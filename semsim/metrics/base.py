@@ -56,6 +56,8 @@ class Metric:
     worst: float | None = None
     #: True where the report is no mean over items: :meth:`pool` then sees what all items gave
     pooled: bool = False
+    #: True where the report is the mean over items per mean channel uses of an item
+    per_use: bool = False
     #: True where it takes scores of classes, which clients give that classify or retrieve
     of_classes: bool = False
 
@@ -70,6 +72,11 @@ class Metric:
         change places.
         """
         return mean
+
+    @property
+    def of_items(self) -> bool:
+        """Tell whether the report rests on a mean over items alone, so that items can be paired."""
+        return not self.pooled and not self.per_use
 
     def pool(self, values: NDArray[np.float64]) -> float:
         """Return the reported value of a pooled metric for the values of all items, [n].

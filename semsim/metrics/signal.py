@@ -7,9 +7,10 @@ import math
 import torch
 from torch import Tensor
 
+from channels.base import ChannelState
 from channels.units import linear_to_db
 from semsim.metrics.base import Metric, Outcome
-from semsim.types import Transmission
+from semsim.types import Transmission, turns_of
 
 
 class BER(Metric):
@@ -59,9 +60,8 @@ class Outage(Metric):
 class Throughput(Metric):
     """Bits that arrived per channel use, pilots and retransmissions included.
 
-    Bits count without CRC, and only where the whole item was decoded. The denominator is the mean
-    number of channel uses per item of the batch, so the mean over items is the ratio of what
-    arrived to what was spent, as in renewal theory.
+    Bits count without CRC, and only where the whole item was decoded. The report is the ratio of
+    what arrived to what was spent over all items, as in renewal theory.
 
     Source: Caire, Tuninetti, The throughput of hybrid-ARQ protocols for the Gaussian collision
         channel (2001).
@@ -69,11 +69,13 @@ class Throughput(Metric):
 
     name, unit, judges = "throughput", "bit/use", "link"
     worst = 0.0
+    per_use = True
 
     def __call__(self, outcome: Outcome) -> Tensor:
-        """Return the bits of each item that arrived over the mean channel uses, [B]."""
-        bits = _note(outcome, "bits", self.name) * _note(outcome, "decoded", self.name)
-        return bits.float() / _transmission(outcome, self.name).ledger.total
+        """Return the bits of each item that arrived, [B]."""
+        if not _transmission(outcome, self.name).ledger.total:
+            raise ValueError("throughput is per channel use, and this link takes none")
+        return _note(outcome, "bits", self.name) * _note(outcome, "decoded", self.name)
 
 
 class EVM(Metric):
@@ -106,7 +108,8 @@ class EVM(Metric):
 class PAPR(Metric):
     """Peak over mean power of what enters the channel, in dB, at the antenna that has most.
 
-    Over OFDM that is the signal in time, four times oversampled and with its prefixes.
+    Over OFDM that is the signal in time, four times oversampled and with its prefixes. A relay's
+    antennas, and each round of hybrid ARQ, count for themselves.
     """
 
     name, unit, judges = "papr", "dB", "link"
@@ -115,12 +118,18 @@ class PAPR(Metric):
     def __call__(self, outcome: Outcome) -> Tensor:
         """Return the PAPR of each item in dB, [B]."""
         sent = _transmission(outcome, self.name)
-        waveform = None if sent.state is None else sent.state.waveform
-        signal = sent.x if waveform is None else waveform(sent.x)
-        power = signal.abs().square()  # [B, T, N]
-        mean = power.mean(dim=2)
-        ratio = power.amax(dim=2) / mean.clamp(min=torch.finfo(mean.dtype).tiny)
-        return linear_to_db(ratio.amax(dim=1).clamp(min=1))  # a silent antenna counts as 0
+        turns = turns_of(sent)
+        pieces = sent.x.split([turn.uses for turn in turns], dim=2)
+        ratios = [_peak_over_mean(x, t.state) for x, t in zip(pieces, turns, strict=True)]
+        return linear_to_db(torch.cat(ratios, dim=1).amax(dim=1).clamp(min=1))
+
+
+def _peak_over_mean(x: Tensor, state: ChannelState | None) -> Tensor:
+    """Return the ratio at each antenna, linear, [B, T]; 0 at a silent one."""
+    waveform = None if state is None else state.waveform
+    power = (x if waveform is None else waveform(x)).abs().square()  # [B, T, N]
+    mean = power.mean(dim=2)
+    return power.amax(dim=2) / mean.clamp(min=torch.finfo(mean.dtype).tiny)
 
 
 def wrong_bits(outcome: Outcome, name: str) -> Tensor:

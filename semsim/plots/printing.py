@@ -110,6 +110,11 @@ def print_comparison(found: Comparison) -> None:
                 "" if p["gain"] != p["gain"] else f"{gain} dB", str(p["n"]),
             )  # fmt: skip
         out.print(table)
+    if found.left_out:
+        out.print(
+            f"{found.left_out} points at unequal channel uses are not compared one by one, but as "
+            "curves over channel uses:"
+        )
     for d in found.deltas:
         where = ", ".join(f"{c} {d[c]}" for c in d if c not in DELTA)
         out.print(f"{DELTA_WORDS[d['delta']]}{f' at {where}' if where else ''}: {_delta(d)}")

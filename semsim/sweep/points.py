@@ -153,7 +153,7 @@ class PointRun:
         self.keeper.save()  # pictures take time too
         if self.shown:
             keep_pictures(work.folder, self.point, self.built, self.pending)
-        self.items.finish(_about(self.evaluation, self.scenario.payload))
+        self.items.finish(_about(self.evaluation, self.scenario))
         _keep(journal, self.point, self.built, self.evaluation)
         journal.drop_checkpoint(self.uid)
         self.items.drop()
@@ -171,8 +171,8 @@ def point_run(work: Work, point: Planned, index: int) -> PointRun | None:
 def _resume(evaluation: Evaluation, items: LinkItems, saved: dict[str, Any]) -> None:
     """Go on from a checkpoint, where there is one of these SNRs and its items are still there."""
     states, keys = saved.get("points", {}), {key_of(place): place for place in evaluation.points}
-    if set(states) != set(keys):
-        return
+    if set(states) != set(keys) or not all("spent" in state for state in states.values()):
+        return  # of other SNRs, or of a version that kept less
     points = {place: Tally.from_dict(states[key]) for key, place in keys.items()}
     counts = {place: tally.power.n for place, tally in points.items()}
     if not items.resume(counts, saved["items"]):
@@ -181,15 +181,16 @@ def _resume(evaluation: Evaluation, items: LinkItems, saved: dict[str, Any]) -> 
         evaluation.points = points
 
 
-def _about(evaluation: Evaluation, payload: Any) -> dict[str, Any]:
+def _about(evaluation: Evaluation, scenario: Scenario) -> dict[str, Any]:
     """Return what decides which items meet which draws, and which metrics are plain means."""
     means = [
         m.name
         for m in evaluation.metrics
-        if not m.pooled and all(m.combine(v) == v for v in (0.25, 0.75))
+        if m.of_items and all(m.combine(v) == v for v in (0.25, 0.75))
     ]
     plan = {name: getattr(evaluation, name) for name in ("seed", "batch_size", "max_items")}
-    return {"plan": plan, "payload": spec.dump(payload), "means": means}
+    parts = {name: spec.dump(getattr(scenario, name)) for name in ("payload", "channel")}
+    return {"plan": plan, **parts, "means": means}
 
 
 def _keep(journal: Journal, point: Planned, built: Built, evaluation: Evaluation) -> None:

@@ -127,7 +127,7 @@ def take_pictures(
 
 def _value(metric: Any, outcome: Outcome) -> str:
     """Return a metric's value of one item as a caption; nothing where an item has none."""
-    if metric.pooled:
+    if not metric.of_items:
         return ""
     value = metric.combine(float(metric(outcome)))
     return f"{metric.words} {value:.3g} {metric.unit}".strip()

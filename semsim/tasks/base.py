@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from semsim.hop import charged, n0_of, uses_at_capacity
-from semsim.types import AnyLink, Transmission, each_user
+from semsim.types import AnyLink, Ledger, Transmission, each_user
 
 
 class Prepared(NamedTuple):
@@ -87,8 +87,9 @@ class Task(nn.Module):
         for user, bits in enumerate(begun.bits):
             if bits and not link.ignores_channel:
                 ledger = sent[user].ledger
-                uses = uses_at_capacity(bits, n0_of(snr_db, begun.sources[user]))
-                ledger = replace(ledger, side_info=ledger.side_info + uses)
+                n0 = n0_of(snr_db, begun.sources[user])
+                uses = uses_at_capacity(bits, n0, sent[user].state)
+                ledger = ledger + Ledger(0.0, side_info=uses)
                 sent[user] = replace(sent[user], ledger=ledger)
         pairs = zip(sent, begun.told, strict=True)
         return tuple(sent), [self._output(own.estimate, told) for own, told in pairs]

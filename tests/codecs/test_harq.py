@@ -15,6 +15,8 @@ from channels.csi import PerfectCSI
 from channels.fading import Rayleigh
 from semsim.codecs.harq import Harq
 from semsim.codecs.separate import SeparateLink, SeparateTransmitter
+from semsim.evaluation import Stop, evaluate
+from semsim.payloads.photos import Photos
 from semsim.phy.bler import block_error_rate, waterfall
 from semsim.phy.frontend import LMMSE
 from semsim.phy.ldpc import segment
@@ -160,3 +162,18 @@ def test_further_bits_are_worth_more_than_the_same_again() -> None:
 def test_void_retransmissions_are_refused(settings: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         SeparateTransmitter("1/6", **settings)
+
+
+def test_throughput_does_not_depend_on_the_batch() -> None:
+    link = SeparateLink(
+        SeparateTransmitter("1/4", codec="jpeg", mcs=6, harq="ir", rounds=4, round_cbr="1/8"),
+        Rayleigh(),
+    )
+    for size in (1, 12):
+        (row,) = evaluate(
+            link, Photos(crop=64), snr_db=[5.0], metrics=["throughput"],
+            stop=Stop(max_items=24), batch_size=size,
+        )  # fmt: skip
+        spent = row["cbr"] * 3 * 64 * 64
+        assert row["value"] == pytest.approx(row["bits"] * row["decoded"] / spent)  # equal images
+        assert row["ci_low"] < row["value"] < row["ci_high"]

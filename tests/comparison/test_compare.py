@@ -70,6 +70,15 @@ def test_half_the_channel_uses_at_equal_quality_are_minus_fifty_percent(tmp_path
     assert by_uses[0]["value"] == pytest.approx(5 * math.log10(2), abs=1e-6)
 
 
+def test_curves_over_channel_uses_need_no_equal_points(tmp_path: Path) -> None:
+    pair = {"old": curve(), "new": curve(gain=math.log10(2))}
+    make_folder(tmp_path / "a", {"old": pair["old"]}, cbrs=(1 / 48, 1 / 24, 1 / 12), snrs=(5.0,))
+    cbrs = (1 / 48, 1.1 / 24, 1.1 / 24, 1 / 12)  # two that are one after rounding
+    make_folder(tmp_path / "b", {"new": pair["new"]}, cbrs=cbrs, snrs=(5.0,))
+    found = only(tmp_path / "b", tmp_path / "a")
+    assert delta(found, "channel uses")["value"] == pytest.approx(-50, abs=0.01)
+
+
 def test_trainings_give_intervals_over_trainings(tmp_path: Path) -> None:
     shifts = {1: 0.5, 2: 1.0, 3: 1.5}
     learned = lambda snr, cbr, seed: curve()(snr, cbr, 0) + shifts[seed]  # noqa: E731
@@ -88,7 +97,7 @@ def test_trainings_give_intervals_over_trainings(tmp_path: Path) -> None:
         ({"sources": 101}, "item 0 of .* is another one than in .* the same payload"),
         ({"cbrs": (1 / 12,)}, "channel uses per source value 0.0625 against 0.08333"),
         ({"power": 0.5}, "power 1 against 0.5"),
-        ({"channel": "rayleigh"}, "the channel is awgn in .* and rayleigh in"),
+        ({"channel": "rayleigh"}, "channel.kind is awgn in .* and rayleigh in"),
         ({"snrs": (1.0, 6.0)}, "share no SNR"),
     ],
 )

@@ -15,7 +15,9 @@ from torch import nn
 
 from channels import AWGN, CSI, Rayleigh
 from channels.base import ChannelState
+from channels.cascade import Cascade
 from channels.csi import PerfectCSI, PilotCSI
+from channels.impairments import Clipping
 from semsim import Scenario, evaluate, run, stream
 from semsim.codecs.analog import AnalogReceiver, AnalogTransmitter
 from semsim.codecs.deepjscc import DeepJSCCReceiver, DeepJSCCTransmitter
@@ -136,6 +138,11 @@ def test_each_user_has_unit_power_and_all_uses() -> None:
 def test_what_cannot_be_shared_is_refused(arguments: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         qpsk(Rayleigh(num_tx=2, num_rx=2), **arguments)
+
+
+def test_an_amplifier_of_a_single_device_is_refused() -> None:
+    with pytest.raises(ValueError, match="clipping saturates at the mean power of one"):
+        qpsk(Cascade([Clipping(3.0, antennas=2), Rayleigh(num_tx=2, num_rx=2)]))
 
 
 def test_codecs_that_keep_their_symbols_are_refused() -> None:

@@ -193,7 +193,7 @@ def test_metrics_of_the_task_judge_its_output_and_those_of_the_link_the_estimate
 
 def test_throughput_is_what_arrived_over_what_was_spent() -> None:
     outcome = noted_outcome()
-    assert make("throughput")(outcome).tolist() == [2.0, 0.0, 1.0]  # 40 channel uses each
+    assert make("throughput")(outcome).tolist() == [80.0, 0.0, 40.0]
     assert make("outage")(outcome).tolist() == [0.0, 1.0, 0.0]
     with pytest.raises(ValueError, match="throughput needs a link that notes 'bits'"):
         make("throughput")(image_outcome(side=8))

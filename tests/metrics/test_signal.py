@@ -12,7 +12,7 @@ from semsim.metrics.base import Outcome
 from semsim.metrics.decision import Accuracy
 from semsim.metrics.signal import BER, BLER, EVM, PAPR
 from semsim.seeds import stream
-from semsim.types import Ledger, Transmission
+from semsim.types import Ledger, Transmission, Turn
 
 
 def sent(x: torch.Tensor, received: torch.Tensor | None = None) -> Outcome:
@@ -87,6 +87,13 @@ def test_papr_is_that_of_the_worst_antenna_and_a_silent_one_counts_for_nothing()
     x[0, 0] = 1
     x[0, 1, 2] = 1
     assert float(PAPR()(sent(x))) == pytest.approx(10 * math.log10(4))
+
+
+def test_papr_of_turns_is_that_of_each_device() -> None:
+    x = torch.zeros(1, 2, 12, dtype=torch.complex64)
+    x[0, 0, :4], x[0, :, 4:] = 1, 0.3  # a source of one antenna, then a relay of two
+    link = Transmission(x, x, Ledger(12), turns=(Turn(4, None), Turn(8, None)))
+    assert float(PAPR()(Outcome(x, x, x, link))) == pytest.approx(0, abs=1e-5)
 
 
 def test_accuracy_counts_the_largest_logit() -> None:
