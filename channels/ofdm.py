@@ -39,6 +39,7 @@ from channels.signal import OFDMSignal
 from channels.tr38901 import DelayProfile, Grid, Impulse, Moments, Motion
 
 Model = Literal["A", "B", "C", "D", "E"]
+MOST_SPREAD_S = 1e-3  #: of a DelayProfile; hills send echoes of some microseconds
 _UNHEARD = 1e-3  # share of late echoes of which nobody is warned
 
 
@@ -169,6 +170,11 @@ class _Profiled(GridChannel):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_positive("delay_spread_s", self.delay_spread_s, "100 ns is 1e-7")
+        if self.delay_spread_s > MOST_SPREAD_S:
+            raise ValueError(
+                f"delay_spread_s is in seconds, at most {MOST_SPREAD_S:g}, got "
+                f"{self.delay_spread_s:g}; 100 ns is 1e-7"
+            )
         check_choice("model", self.model, ("A", "B", "C", "D", "E"))
         self.profile = DelayProfile(self.model, float(self.delay_spread_s))
 

@@ -358,6 +358,12 @@ def _metric(metric: Metric | str) -> Metric:
     from semsim import spec
 
     built = spec.build(spec.parse("metric", metric)) if isinstance(metric, str) else metric
+    if isinstance(built, type) and issubclass(built, Metric):
+        raise TypeError(f"a metric is an object, got the class; write {built.__name__}()")
+    if isinstance(built, Metric) and not isinstance(getattr(built, "name", None), str):
+        raise TypeError(
+            f"{type(built).__name__} has no name; write name = 'mae', say, in the class"
+        )
     if not isinstance(built, Metric):
         name = type(built).__name__
         raise TypeError(

@@ -90,6 +90,11 @@ class Hop(nn.Module):
                     f"channel {type(channel).__name__} has no integer {name}, the number of its "
                     f"antennas; set self.{name} = 1 in its __init__"
                 )
+        if type(channel).__call__ is Channel.__call__:
+            raise TypeError(
+                f"channel {type(channel).__name__} derives from channels.base.Channel, which only "
+                f"says what a channel has; write class {type(channel).__name__}(torch.nn.Module)"
+            )
         self.channel = channel
         self.csi_rx = csi_rx if csi_rx is not None else PerfectCSI()
         self.csi_tx = csi_tx if csi_tx is not None else NoCSI()
@@ -111,7 +116,13 @@ class Hop(nn.Module):
         """
         uses = math.ceil(num_symbols / self.num_streams)
         fading, *others = forks(generator, *_DRAWS)
-        return self._known(self.channel.draw(len(n0), uses, fading), num_symbols, n0, *others)
+        state = self.channel.draw(len(n0), uses, fading)
+        if not isinstance(state, ChannelState):
+            raise TypeError(
+                f"draw of channel {type(self.channel).__name__} returns a ChannelState(h, "
+                f"coherence), got {type(state).__name__}"
+            )
+        return self._known(state, num_symbols, n0, *others)
 
     def again(self, air: Air, generator: torch.Generator, *, later_s: float = 0.0) -> Air:
         """Meet the same realisation once more, some s later, with new knowledge and new noise."""
@@ -138,6 +149,11 @@ class Hop(nn.Module):
         """Send symbols [B, 1, K] over a channel that :meth:`draw` drew."""
         x, precoder = _precode(air.precoder, _split(symbols, self.num_streams))
         y = self.channel(x, air.state, air.n0, air.noise)
+        if not isinstance(y, Tensor) or not y.is_complex() or y.dim() != 3:
+            what = f"{list(y.shape)} {y.dtype}" if isinstance(y, Tensor) else type(y).__name__
+            raise TypeError(
+                f"channel {type(self.channel).__name__} returns complex y [B, R, N], got {what}"
+            )
         streams, csi = self.frontend.combine(y, behind(air.csi_rx, precoder))
         if not csi.separated:
             return Arrival(x, streams, csi)

@@ -96,6 +96,7 @@ class Link(Hop, AnyLink):
         there = self.carry(symbols, air)
         estimate = self.receiver(there.received, there.csi, shape, at_rx, **told)
         estimate, notes = estimate if isinstance(estimate, WithNotes) else (estimate, {})
+        _check_estimate(estimate, self.receiver, len(source))
         return self.transmission(estimate, symbols, air, there, side_info_bits=bits, notes=notes)
 
     def ends(self) -> dict[str, End]:
@@ -160,10 +161,24 @@ def check_precision(link: AnyLink, source: Tensor) -> None:
 
 
 def _check_symbols(symbols: Tensor, batch: int, num_symbols: int) -> None:
+    if not isinstance(symbols, Tensor):
+        raise TypeError(
+            f"a transmitter returns complex symbols [{batch}, 1, {num_symbols}], got "
+            f"{type(symbols).__name__}"
+        )
     if not symbols.is_complex() or tuple(symbols.shape) != (batch, 1, num_symbols):
         raise ValueError(
             f"a transmitter returns complex symbols of shape [B, 1, K] = [{batch}, 1, "
             f"{num_symbols}] (K from its num_symbols), got {list(symbols.shape)} {symbols.dtype}"
+        )
+
+
+def _check_estimate(estimate: Any, receiver: Receiver, batch: int) -> None:
+    if not isinstance(estimate, Tensor) or estimate.shape[:1] != (batch,):
+        got = list(estimate.shape) if isinstance(estimate, Tensor) else type(estimate).__name__
+        raise TypeError(
+            f"receiver {type(receiver).__name__} returns an estimate of each item, [{batch}, ...], "
+            f"got {got}"
         )
 
 
@@ -182,6 +197,8 @@ def check_ends(transmitter: Transmitter, receiver: Receiver | None) -> None:
     for end, kind in ends:
         if end is not None and not isinstance(end, kind):
             name = kind.__name__
+            if isinstance(end, type):
+                raise TypeError(f"a {name.lower()} is an object, got a class; {end.__name__}(...)")
             raise TypeError(
                 f"a {name.lower()} derives from semsim.types.{name}, which says what a link asks "
                 f"of it, got {type(end).__name__}; write class {type(end).__name__}({name})"

@@ -275,3 +275,30 @@ def test_labels_are_words_whatever_they_hold() -> None:
     Path("odd.yaml").write_text(text)
     printed = call("run", "odd.yaml")
     assert "[/b] [red]x" in printed and "=1+1" in printed
+
+
+IDLE = """
+name: idle
+payload: {kind: synthetic, count: 2, size: 32}
+transmitter: {kind: deepjscc, weights: deepjscc-cifar-1-6}
+channel: {kind: awgn}
+metrics: [psnr]
+snr_db: [10]
+train: {payload: {kind: synthetic, count: 2, size: 32}, steps: 2}
+"""
+
+
+@pytest.mark.parametrize("command", ["check", "run"])
+def test_a_training_that_nothing_takes_part_in_is_refused(tmp_path: Path, command: str) -> None:
+    (tmp_path / "idle.yaml").write_text(IDLE)
+    result = CliRunner().invoke(app, [command, str(tmp_path / "idle.yaml")])
+    assert result.exit_code == 2
+    assert "write train: {start: deepjscc-cifar-1-6, ...} and leave" in result.stderr
+    assert "idle.yaml, line 8" in result.stderr
+
+
+def test_what_no_key_is_to_blame_for_names_the_file(tmp_path: Path) -> None:
+    text = IDLE.replace("{kind: awgn}", "{kind: rayleigh}").split("train:")[0]
+    (tmp_path / "blind.yaml").write_text(text + "frontend: {kind: svd}\ncsi: {rx: {kind: none}}\n")
+    result = CliRunner().invoke(app, ["check", str(tmp_path / "blind.yaml")])
+    assert result.exit_code == 2 and result.stderr.rstrip().endswith("blind.yaml)")

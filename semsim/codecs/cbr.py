@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from fractions import Fraction
 
+MOST = 4  #: beyond any use: 1/2 sends each source value as it is
 _WRITTEN = re.compile(r"\s*\d{1,9}(\.\d{1,12})?(e[-+]?\d{1,2})?\s*(/\s*\d{1,9}\s*)?", re.IGNORECASE)
 
 
@@ -23,4 +24,9 @@ def cbr_fraction(cbr: float | str | Fraction) -> Fraction:
     ratio = ratio.limit_denominator(100_000)
     if ratio <= 0:
         raise ValueError(f"cbr must be a positive number or a fraction such as '1/16', got {cbr!r}")
+    if ratio > MOST:
+        raise ValueError(
+            f"cbr is channel uses per source value, at most {MOST}, got {cbr!r}; one use for six "
+            "values is 1/6"
+        )
     return ratio

@@ -10,13 +10,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from semsim.comparison.bjontegaard import Array, Fit, gain_at, mean_difference, mean_gain, percent
-from semsim.comparison.differences import paired_items
+from semsim.comparison.differences import SAME, paired_items
 from semsim.comparison.paired import Estimate, bootstrap, difference, mean_of
 
 if TYPE_CHECKING:
     from pandas import DataFrame, Series
 
-SAME = 0.01  #: CBRs and powers that differ by more of their value are not compared
 RATES = ("ber", "bler")  #: quality is minus their logarithm
 
 

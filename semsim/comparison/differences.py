@@ -17,6 +17,7 @@ from semsim.mistakes import SpecError, known
 if TYPE_CHECKING:
     from pandas import DataFrame, Series
 
+SAME = 0.01  #: CBRs and powers that differ by more of their value are not compared
 TRAINING = "train.seed"  #: swept, it gives several trainings of one scheme
 DIFFERENCE = ("difference_to", "diff", "diff_low", "diff_high")  #: columns
 PLAN = {
@@ -60,6 +61,21 @@ def add_differences(
     for column, name in zip(DIFFERENCE[1:], ("value", "low", "high"), strict=True):
         columns[column] = [getattr(e, name) if e else np.nan for e in got]
     return rows.assign(**columns)
+
+
+def unequal(rows: DataFrame, swept: Sequence[str], by: str, to: object) -> list[str]:
+    """Return a sentence on each scheme that costs other channel uses than the one called ``to``."""
+    same = [c for c in dict.fromkeys((*swept, "snr_db")) if c in rows and c != by]
+    keys = rows[same].astype(str).agg("\n".join, axis=1)
+    is_reference = rows[by].map(str) == str(to)
+    there = keys.map(dict(zip(keys[is_reference], rows["cbr"][is_reference], strict=True)))
+    apart = (rows["cbr"] - there).abs() > SAME * np.maximum(rows["cbr"], there)
+    firsts = rows[apart].assign(there=there[apart]).drop_duplicates(by)
+    return [
+        f"{row[by]} has CBR {row['cbr']:.4g} at {row['snr_db']:g} dB and {to} {row['there']:.4g}: "
+        "their difference is not at equal channel uses"
+        for _, row in firsts.iterrows()
+    ]
 
 
 def paired_differences(

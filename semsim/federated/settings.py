@@ -110,8 +110,12 @@ class FederatedSpec:
                 raise ValueError(f"{name} is a probability, got {getattr(self, name)}")
         if not 0 <= self.trim < 0.5:
             raise ValueError(f"trim is a share in [0, 0.5), got {self.trim}")
-        if not self.mu >= 0 or self.byzantine < 0:
-            raise ValueError(f"mu and byzantine are at least 0, got {self.mu} and {self.byzantine}")
+        if not self.mu >= 0:
+            raise ValueError(f"mu is at least 0, got {self.mu}")
+        if not 0 <= self.byzantine <= self.clients:
+            raise ValueError(
+                f"byzantine is a number of clients, 0 to {self.clients}, got {self.byzantine}"
+            )
         if not self.tasks:
             raise ValueError("tasks is empty; name at least one, such as [reconstruct, classify]")
         if len(self.tasks) > self.clients:

@@ -178,6 +178,11 @@ def check_plot(plot: Any, swept: Mapping[str, Sequence[str]], metrics: Sequence[
             closed_form(form)([10.0])
         except ValueError as error:
             raise SpecError(f"theory.{label}", str(error)) from error
+        name = form if isinstance(form, str) else str(form["form"])
+        if "_ber_" in name and wanted[0] != "ber":
+            raise SpecError(
+                f"theory.{label}", f"{name} is a bit error rate, but y is {wanted[0]}; write y: ber"
+            )
     if plot.published is not None:
         from semsim.plots.drawing import published
 

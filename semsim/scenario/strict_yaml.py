@@ -77,12 +77,13 @@ def located(path: Path | None) -> Iterator[None]:
     try:
         yield
     except SpecError as error:
-        if path is None or error.where or not error.path or not path.is_file():
+        told = error.message.startswith((str(path), "--"))  # of the file, or of an option
+        if path is None or error.where or told or not path.is_file():
             raise
-        line = line_of(read_text(path), error.path, swept=IN_SWEEP in error.message)
-        if line is None:
-            raise
-        raise error.at(f"{path}, line {line}") from error.__cause__
+        key, swept = error.path, IN_SWEEP in error.message
+        line = line_of(read_text(path), key, swept=swept) if key else None
+        at = f"{path}, line {line}" if line is not None else str(path)
+        raise error.at(at) from error.__cause__
 
 
 def line_of(text: str, key: str, *, swept: bool = False) -> int | None:

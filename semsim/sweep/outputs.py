@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from semsim.comparison.differences import add_differences, scheme_column
+from semsim.comparison.differences import add_differences, scheme_column, unequal
 from semsim.evaluation import Row
 from semsim.files.disk import log, read_sums, set_aside, sum_of, write_sums
 from semsim.plots.folder import draw_all
@@ -104,6 +104,8 @@ def with_differences(
             swept = apart(scenario, points)
             choices = {c: list(rows[c].map(str).unique()) for c in swept}
             by = scheme_column(choices, plot.by, plot.difference_to)
+            for sentence in unequal(rows, swept, by, plot.difference_to):
+                log.warning(sentence)
             return add_differences(folder, rows, swept, by, plot.difference_to)
     return rows
 

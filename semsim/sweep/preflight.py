@@ -89,6 +89,19 @@ def tried(points: Sequence[Point], device: torch.device) -> Iterator[Tried]:
         yield Tried(point, built, rows)
 
 
+def refuse_idle_training(points: Sequence[Point]) -> None:
+    """Refuse a training that no link of a sweep takes part in: all bring weights."""
+    first = points[0].scenario
+    every = covering(points)
+    if first.train is not None and not any(point.scenario.trains() for point in every):
+        raise SpecError(
+            "train",
+            f"transmitter.weights is {first.transmitter.weights}, so nothing is trained; to go on "
+            f"from them write train: {{start: {first.transmitter.weights}, ...}} and leave "
+            "transmitter.weights out",
+        )
+
+
 def _refuse_training_only(link: AnyLink) -> None:
     """Refuse a link with a part over which nothing may be measured."""
     if any(getattr(part, "only_training", False) for part in link.modules()):
@@ -143,6 +156,7 @@ def preflight_report(scenario: Scenario, device: torch.device) -> tuple[list[str
     """Return what a run would do, link by link, and warnings, after sending items through each."""
     points, seconds, lines, warnings = scenario.points(), 0.0, list[str](), list[str]()
     trainings: dict[str, str] = {}
+    refuse_idle_training(points)
     for point, built, _ in tried(points, device):
         row = point.scenario.check(built)[0]  # the first item also paid for imports and caches
         items = point.scenario.stop_rule().max_items or len(built.payload)

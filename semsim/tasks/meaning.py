@@ -81,7 +81,8 @@ class Retrieve(Task):
     def __init__(self, classes: int = 10, *, embedding: int = 64, temperature: float = 0.1) -> None:
         super().__init__()
         if classes < 2 or embedding < 2:
-            raise ValueError(f"classes and embedding are at least 2, got {classes} and {embedding}")
+            name = "classes" if classes < 2 else "embedding"
+            raise ValueError(f"{name} is at least 2, got {min(classes, embedding)}")
         if not temperature > 0:
             raise ValueError(f"temperature must be > 0, got {temperature}")
         self.temperature = temperature

@@ -136,6 +136,7 @@ def test_the_doppler_spread_of_clusters_is_that_of_their_speed(model: str) -> No
     [
         ({"model": "F"}, "model is one of A, B, C, D, E, got 'F'"),
         ({"delay_spread_s": 0.0}, "delay_spread_s is finite and above 0, got 0.0"),
+        ({"delay_spread_s": 100.0}, "delay_spread_s is in seconds, at most 0.001, got 100; 100 ns"),
         ({"speed_mps": -1.0}, r"speed_mps lies in \[0, 3000\], got -1.0"),
         ({"carrier_hz": 3.5}, "carrier_hz lies in .* got 3.5"),
         ({"subcarriers": 0}, "subcarriers is a whole number of 1 or more, got 0"),

@@ -10,7 +10,12 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
-from semsim.comparison.differences import add_differences, over_trainings, paired_items
+from semsim.comparison.differences import (
+    add_differences,
+    over_trainings,
+    paired_items,
+    unequal,
+)
 from semsim.items import read_items
 from semsim.mistakes import SpecError
 from semsim.plots import printing
@@ -69,6 +74,17 @@ def test_rows_and_figure_carry_the_difference_to_the_scheme_that_a_plot_names() 
         assert row["diff_low"] < row["diff"] < row["diff_high"]
     assert Path("out/error_over_snr_db_difference_to_good__a.png").is_file()
     assert draw_all(Path("out"), ["transmitter"], [TOY["plots"][0]])
+
+
+def test_who_uses_more_of_the_channel_than_the_reference_is_told() -> None:
+    rows = pd.DataFrame({
+        "transmitter": ["a", "b", "c", "a", "b", "c"], "snr_db": [0.0] * 3 + [5.0] * 3,
+        "cbr": [0.1, 0.1004, 0.12, 0.1, 0.1, 0.13],
+    })  # fmt: skip
+    told = unequal(rows, ["transmitter"], "transmitter", "a")
+    assert told == [
+        "c has CBR 0.12 at 0 dB and a 0.1: their difference is not at equal channel uses"
+    ]
 
 
 def test_differences_stay_within_links_that_are_else_equal() -> None:

@@ -12,6 +12,7 @@ from semsim import stream
 from semsim.federated import rules
 from semsim.federated.compression import bits_of, decode, encode
 from semsim.federated.privacy import clipped, epsilon, noise_like
+from semsim.federated.settings import FederatedSpec
 
 
 def weights(number: int, scale: float = 1.0) -> dict[str, Tensor]:
@@ -115,3 +116,15 @@ def test_epsilon_is_that_of_the_gaussian_mechanism() -> None:
 def test_noise_has_its_standard_deviation() -> None:
     noise = noise_like(torch.zeros(20_000), 3.0, stream(1, "noise"))
     assert abs(noise.std().item() / 3 - 1) < 5 / math.sqrt(2 * 20_000)
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"mu": -1.0}, "mu is at least 0, got -1.0"),
+        ({"clients": 2, "byzantine": 5}, "byzantine is a number of clients, 0 to 2, got 5"),
+    ],
+)
+def test_a_setting_beyond_its_range_is_named_alone(settings: dict, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        FederatedSpec(**settings)

@@ -161,6 +161,10 @@ MISTAKES = {
         BASE + "plots: [{y: error, x: cbr, theory: {QPSK: qam_ber_awgn}}]",
         "plots[0].theory: closed forms are over snr_db, but x is 'cbr'",
     ),
+    "theory of another metric": (
+        BASE + "plots: [{y: error, theory: {QPSK: qam_ber_awgn}}]",
+        "plots[0].theory.QPSK: qam_ber_awgn is a bit error rate, but y is error; write y: ber",
+    ),
     "published": (
         BASE + "plots: [{y: error, published: none.csv}]",
         "plots[0].published: none.csv does not exist; give a CSV file",
@@ -242,6 +246,10 @@ MISTAKES = {
     "exponent of a learned codec": (
         changed("{kind: toy_parts:ToyTransmitter}", '{kind: deepjscc, cbr: "1e99999999"}'),
         "transmitter.cbr: must be a positive number or a fraction such as '1/16', got '1e99999999'",
+    ),
+    "six uses for a value": (
+        changed("{kind: toy_parts:ToyTransmitter}", "{kind: separate, cbr: 6}"),
+        "transmitter.cbr: is channel uses per source value, at most 4, got 6.0; one use for six",
     ),
     "a million links": (
         BASE + f"sweep: {{seed: {list(range(1000))}, batch_size: {list(range(1, 1002))}}}",

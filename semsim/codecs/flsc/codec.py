@@ -189,7 +189,8 @@ class FLSCReceiver(_Codec, Receiver):
     ) -> None:
         super().__init__(cbr, preset, task, fine, fine_for, num_streams)
         if classes < 2 or embedding < 2:
-            raise ValueError(f"classes and embedding are at least 2, got {classes} and {embedding}")
+            name = "classes" if classes < 2 else "embedding"
+            raise ValueError(f"{name} is at least 2, got {min(classes, embedding)}")
         norm = norm or self.sizes.norm  # type: ignore[assignment]
         check_choice("norm", str(norm), ("batch", "group"))
         self.spec |= {"classes": classes, "embedding": embedding, "norm": norm}

@@ -1,0 +1,108 @@
+"""Parts of a user's own that break what a link asks: each gets a sentence that says which."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from channels import AWGN, CSI
+from channels.base import Channel, ChannelState
+from semsim import Link, Scenario, evaluate, stream
+from semsim.codecs.analog import AnalogReceiver, AnalogTransmitter
+from semsim.metrics.base import Metric
+from semsim.metrics.image import PSNR
+from semsim.mistakes import SpecError
+from semsim.payloads.synthetic import Synthetic
+from semsim.types import Receiver, Transmitter
+
+
+class NoSymbols(Transmitter):
+    def num_symbols(self, shape: tuple[int, ...]) -> int:
+        return 8
+
+    def forward(self, source: Tensor, csi: CSI, generator: object = None) -> None:
+        return None
+
+
+class NoEstimate(Receiver):
+    def forward(
+        self, y: Tensor, csi: CSI, shape: tuple[int, ...], generator: object = None
+    ) -> None:
+        return None
+
+
+class ForgetsTheBatch(AnalogReceiver):
+    def forward(self, y: Tensor, csi: CSI, shape: tuple[int, ...], *rest: object) -> Tensor:
+        return super().forward(y, csi, shape, *rest)[:1]
+
+
+class Described(Channel):
+    num_tx = num_rx = 1
+
+    def draw(self, batch: int, uses: int, generator: torch.Generator) -> ChannelState:
+        return ChannelState(torch.ones(batch, 1, 1, 1, dtype=torch.complex64), uses)
+
+
+class OnlyReal(AWGN):
+    def forward(self, *given: object) -> Tensor:
+        return super().forward(*given).real
+
+
+class Draws(nn.Module):
+    num_tx = num_rx = 1
+
+    def draw(self, batch: int, uses: int, generator: torch.Generator) -> Tensor:
+        return torch.ones(batch, 1, 1, uses)
+
+
+class Nameless(Metric):
+    pass
+
+
+def send(transmitter: object, channel: object, receiver: object) -> None:
+    Link(transmitter, channel, receiver).transmit(torch.rand(2, 3, 8, 8), 10.0, stream(0, "own"))
+
+
+@pytest.mark.parametrize(
+    ("parts", "words"),
+    [
+        ({"transmitter": NoSymbols()}, r"complex symbols \[2, 1, 8\], got NoneType"),
+        (
+            {"receiver": NoEstimate()},
+            r"NoEstimate returns an estimate .* got NoneType",
+        ),
+        ({"receiver": ForgetsTheBatch()}, r"\[2, \.\.\.\], got \[1, 3, 8, 8\]"),
+        ({"channel": Described()}, r"only says what a channel has; write class Described\(torch"),
+        ({"channel": OnlyReal()}, r"OnlyReal returns complex y \[B, R, N\], got .* torch.float32"),
+        ({"channel": Draws()}, r"draw of channel Draws returns a ChannelState.*, got Tensor"),
+        ({"transmitter": AnalogTransmitter}, r"a transmitter is an object, got a class; Analog"),
+    ],
+)
+def test_a_part_that_breaks_a_link_s_contract_is_named(parts: dict, words: str) -> None:
+    whole = {"transmitter": AnalogTransmitter(), "channel": AWGN(), "receiver": AnalogReceiver()}
+    with pytest.raises(TypeError, match=words):
+        send(**{**whole, **parts})
+
+
+@pytest.mark.parametrize(
+    ("metric", "words"), [(Nameless(), "Nameless has no name"), (PSNR, r"write PSNR\(\)")]
+)
+def test_a_metric_that_breaks_its_contract_is_named(metric: object, words: str) -> None:
+    link = Link(AnalogTransmitter(), AWGN(), AnalogReceiver())
+    with pytest.raises(TypeError, match=words):
+        evaluate(link, Synthetic(2, 32), snr_db=[10.0], metrics=[metric])
+
+
+def test_check_sends_two_items_through_parts_of_one_s_own() -> None:
+    scenario = Scenario.parse({
+        "name": "own",
+        "payload": {"kind": "synthetic", "count": 4, "size": 32},
+        "transmitter": {"kind": "analog"},
+        "receiver": {"kind": f"{__name__}:ForgetsTheBatch"},
+        "channel": {"kind": "awgn"},
+        "metrics": ["psnr"],
+        "snr_db": [10],
+    })  # fmt: skip
+    with pytest.raises(SpecError, match=r"\[2, \.\.\.\], got \[1, 3, 32, 32\]"):
+        scenario.check()
