@@ -210,7 +210,7 @@ class Evaluation:
         point.spent.add(values[2])
         for moments, row in zip(point.values, values[FACTS:], strict=False):
             moments.add(row)
-            moments.with_uses += float(row @ values[2])
+            moments.pair(row, values[2])
         for name, row in zip(part.notes, values[FACTS + len(self.metrics) :], strict=True):
             point.notes.setdefault(name, Moments()).add(row)
         for name, uses in part.uses.items():

@@ -93,7 +93,8 @@ class Hop(nn.Module):
         if type(channel).__call__ is Channel.__call__:
             raise TypeError(
                 f"channel {type(channel).__name__} derives from channels.base.Channel, which only "
-                f"says what a channel has; write class {type(channel).__name__}(torch.nn.Module)"
+                f"says what a channel has; write class {type(channel).__name__}(torch.nn.Module), "
+                "without Channel"
             )
         self.channel = channel
         self.csi_rx = csi_rx if csi_rx is not None else PerfectCSI()

@@ -53,7 +53,7 @@ class Moments:
         nonzero: items whose value is not 0.
         binary: whether all values were 0 or 1.
         lowest: smallest value.
-        with_uses: sum of the products with the channel uses of an item.
+        with_uses: sums of v u, v^2 u and v u^2 over items, for values v and channel uses u.
         kept: all values, for metrics that are no mean over items; None where nobody asks.
     """  # noqa: E501
 
@@ -64,7 +64,7 @@ class Moments:
     nonzero: int = 0
     binary: bool = True
     lowest: float = 0.0
-    with_uses: float = 0.0
+    with_uses: tuple[float, float, float] = (0.0, 0.0, 0.0)
     kept: list[float] | None = None
 
     def add(self, values: Sequence[float] | np.ndarray) -> None:
@@ -90,6 +90,13 @@ class Moments:
         self.n = n
         if self.binary:
             self.mean = self.nonzero / n  # without rounding errors
+
+    def pair(self, values: Array, uses: Array) -> None:
+        """Note what a batch of values has to do with the channel uses of the same items."""
+        v, u = (np.asarray(part, dtype=np.float64) for part in (values, uses))
+        vu, vvu, vuu = self.with_uses
+        more = float(v @ u), float((v * v) @ u), float(v @ (u * u))
+        self.with_uses = vu + more[0], vvu + more[1], vuu + more[2]
 
     @property
     def standard_error(self) -> float:
@@ -143,18 +150,28 @@ def interval_of_ratio(
 ) -> tuple[float, float]:
     """Return the interval of a mean over items per mean channel uses of an item.
 
-    Items are paired with what they cost; the interval is that of the linearisation (delta method).
+    Items are paired with what they cost: rule 2 is of the linearisation v - r u (delta method). The
+    ends reach at least as far as the exact interval of how many items have a value at all, each
+    with the mean of these and at the mean cost. NaN where none has: what it would bring is unknown.
 
     Args:
-        values: of the items.
+        values: of the items, none below 0; with the channel uses by :meth:`Moments.pair`.
         uses: channel uses of the same items.
         level, worst: as in :meth:`Moments.interval`.
     """
-    n, ratio = values.n, values.mean / uses.mean
-    together = values.with_uses - n * values.mean * uses.mean
-    m2 = max(values.m2 - 2 * ratio * together + ratio**2 * uses.m2, 0.0) / uses.mean**2
-    low, high = map(float, _interval(_Sums(n, ratio, m2, 0.0), False, level, worst))
-    return (max(low, 0.0) if values.lowest >= 0 else low), high
+    n, a, b, nonzero = values.n, values.mean, uses.mean, values.nonzero
+    if not nonzero:
+        return math.nan, math.nan
+    ratio, (vu, vvu, vuu) = a / b, values.with_uses
+    c_vu = vu - n * a * b
+    c_vvu = vvu - 2 * a * vu + n * a * a * b - b * values.m2
+    c_vuu = vuu - 2 * b * vu + n * a * b * b - a * uses.m2
+    m2 = max(values.m2 - 2 * ratio * c_vu + ratio**2 * uses.m2, 0.0) / b**2
+    m3 = values.m3 - 3 * ratio * c_vvu + 3 * ratio**2 * c_vuu - ratio**3 * uses.m3
+    low, high = map(float, _interval(_Sums(n, ratio, m2, m3 / b**3), False, level, worst))
+    shares = _clopper_pearson(np.asarray(nonzero, dtype=np.float64), n, (1 - level) / 2)
+    fewest, most = (float(share) * n * ratio / nonzero for share in shares)
+    return max(min(low, fewest), 0.0), max(high, most)
 
 
 class _Sums(NamedTuple):
@@ -273,7 +290,10 @@ class Tally:
             **{
                 **state,
                 # what is kept may have grown since: the state of a run holds the list itself
-                "values": [Moments(**{**m, "kept": _first(m)}) for m in state["values"]],
+                "values": [
+                    Moments(**{**m, "kept": _first(m), "with_uses": tuple(m["with_uses"])})
+                    for m in state["values"]
+                ],
                 "power": Moments(**state["power"]),
                 "spent": Moments(**state["spent"]),
                 "notes": {name: Moments(**m) for name, m in state["notes"].items()},

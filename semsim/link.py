@@ -96,7 +96,7 @@ class Link(Hop, AnyLink):
         there = self.carry(symbols, air)
         estimate = self.receiver(there.received, there.csi, shape, at_rx, **told)
         estimate, notes = estimate if isinstance(estimate, WithNotes) else (estimate, {})
-        _check_estimate(estimate, self.receiver, len(source))
+        check_estimate(estimate, self.receiver, len(source))
         return self.transmission(estimate, symbols, air, there, side_info_bits=bits, notes=notes)
 
     def ends(self) -> dict[str, End]:
@@ -173,7 +173,8 @@ def _check_symbols(symbols: Tensor, batch: int, num_symbols: int) -> None:
         )
 
 
-def _check_estimate(estimate: Any, receiver: Receiver, batch: int) -> None:
+def check_estimate(estimate: Any, receiver: Any, batch: int) -> None:
+    """Refuse what is no estimate of each item, [batch, ...]."""
     if not isinstance(estimate, Tensor) or estimate.shape[:1] != (batch,):
         got = list(estimate.shape) if isinstance(estimate, Tensor) else type(estimate).__name__
         raise TypeError(

@@ -142,16 +142,17 @@ def load_parts(
     """
     path = _path(name)
     header = read_header(path)
+    held = {name.partition(".")[0] for name in header.tensors}
+    if held and not held & parts.keys():
+        raise ValueError(
+            f"{path} holds the weights of {' and '.join(sorted(held))}, not of "
+            f"{' and '.join(sorted(parts))}; a training writes its codec to {OF_LINK} and its task "
+            f"to {OF_TASK}: name the other file"
+        )
     if among_others:
         own_tensors = {k: v for k, v in header.tensors.items() if k.partition(".")[0] in parts}
         header = dataclasses.replace(header, tensors=own_tensors)
     _check_hash(path, _sha256_beside(path))
-    if header.specs and not header.specs.keys() & parts.keys():
-        raise ValueError(
-            f"{path} holds the weights of {' and '.join(sorted(header.specs))}, not of "
-            f"{' and '.join(sorted(parts))}; a training writes its codec to {OF_LINK} and its task "
-            f"to {OF_TASK}: name the other file"
-        )
     for prefix, part in parts.items():
         _check_spec(path.stem, prefix, part, header.specs.get(prefix))
     own = {p: part.state_dict() for p, part in parts.items()}

@@ -135,24 +135,30 @@ def test_many_sets_of_items_have_the_intervals_of_each() -> None:
     assert (low[3], high[3]) == (0.5, 0.5)
 
 
-def test_the_interval_of_a_ratio_pairs_items_with_what_they_cost() -> None:
+@pytest.mark.parametrize(("share", "n"), [(0.9, 60), (0.5, 40), (0.05, 100), (0.05, 200)])
+def test_the_interval_of_a_ratio_covers_it_at_both_ends(share: float, n: int) -> None:
     rng = np.random.default_rng(5)
-    covered, runs = 0, 400
+    below, above, runs = 0, 0, 400
     for _ in range(runs):
-        rounds = rng.integers(1, 5, 60).astype(float)
-        bits = np.where(rng.random(60) < 0.9, 1000.0, 0.0)
+        arrives = rng.random(n) < share
+        rounds = np.where(arrives, rng.integers(1, 5, n), 4).astype(float)  # who fails took all
+        bits = np.where(arrives, 1000.0, 0.0)
         values, uses = Moments(), Moments()
-        for part in (slice(0, 7), slice(7, 60)):  # in batches
-            values.add(bits[part]), uses.add(rounds[part])
-            values.with_uses += float(bits[part] @ rounds[part])
-        low, high = interval_of_ratio(values, uses)
-        covered += low <= 900 / 2.5 <= high
-    # 0.95, less 4 standard errors of 400 runs, less 0.015 for the linearisation of 60 items
-    assert covered / runs > 0.95 - 4 * (0.05 * 0.95 / runs) ** 0.5 - 0.015
-    same = Moments()
-    same.add(3 * rounds)
-    same.with_uses = float(3 * rounds @ rounds)
-    assert interval_of_ratio(same, uses) == pytest.approx((3, 3))  # what differs is the cost alone
+        for part in (slice(0, 7), slice(7, n)):  # in batches
+            values.add(bits[part]), uses.add(rounds[part]), values.pair(bits[part], rounds[part])
+        low, high = interval_of_ratio(values, uses, worst=0.0)
+        truth = 1000 * share / (2.5 * share + 4 * (1 - share))
+        below, above = below + (high < truth), above + (low > truth)
+    # each tail holds 0.025, plus 4 standard errors of 400 runs
+    assert max(below, above) / runs < 0.025 + 4 * (0.025 * 0.975 / runs) ** 0.5
+    wide = (high - low) / 2 / (1.96 * truth * ((1 - share) / share / n) ** 0.5)
+    assert wide < 2.5  # no more than that times the share's own part alone, normal
+
+
+def test_a_ratio_of_which_nothing_arrived_has_no_interval() -> None:
+    values, uses = Moments(), Moments()
+    values.add([0.0] * 20), uses.add([4.0] * 20), values.pair([0.0] * 20, [4.0] * 20)
+    assert np.isnan(interval_of_ratio(values, uses)).all()
 
 
 def test_a_single_item_says_nothing() -> None:

@@ -6,10 +6,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from channels import AWGN, CSI
+from channels import AWGN, CSI, Rayleigh
 from channels.base import Channel, ChannelState
 from semsim import Link, Scenario, evaluate, stream
 from semsim.codecs.analog import AnalogReceiver, AnalogTransmitter
+from semsim.links.frames import FramesLink
+from semsim.links.multiple_access import MultipleAccessLink
 from semsim.metrics.base import Metric
 from semsim.metrics.image import PSNR
 from semsim.mistakes import SpecError
@@ -83,6 +85,17 @@ def test_a_part_that_breaks_a_link_s_contract_is_named(parts: dict, words: str) 
     whole = {"transmitter": AnalogTransmitter(), "channel": AWGN(), "receiver": AnalogReceiver()}
     with pytest.raises(TypeError, match=words):
         send(**{**whole, **parts})
+
+
+def test_a_forgotten_batch_is_named_in_other_links_too() -> None:
+    frames = FramesLink(AnalogTransmitter(), AWGN(), ForgetsTheBatch())
+    with pytest.raises(TypeError, match=r"\[4, \.\.\.\], got \[1, 3, 8, 8\]"):
+        frames.transmit(torch.rand(2, 2, 3, 8, 8), 10.0, stream(0, "own"))
+    shared = MultipleAccessLink(
+        AnalogTransmitter(), Rayleigh(num_tx=2, num_rx=2), ForgetsTheBatch()
+    )
+    with pytest.raises(TypeError, match=r"\[2, \.\.\.\], got \[1, 3, 8, 8\]"):
+        shared.transmit(torch.rand(2, 3, 8, 8), 10.0, stream(0, "own"))
 
 
 @pytest.mark.parametrize(

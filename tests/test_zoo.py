@@ -322,5 +322,7 @@ def test_every_card_is_complete(path: Path) -> None:
 
 
 def test_weights_of_a_link_are_no_weights_of_a_task(tmp_path: Path) -> None:
+    file = zoo.export_parts(tmp_path / "own.safetensors", {"of_task": torch.nn.Linear(2, 2)})
+    zoo.load_parts(file, {"of_task": torch.nn.Linear(2, 2)}, among_others=True)  # says no spec
     with pytest.raises(ValueError, match="receiver and transmitter, not of network; a training"):
         zoo.load_parts(exported(tmp_path), {"network": torch.nn.Linear(2, 2)})

@@ -31,12 +31,14 @@ class Scheme(NamedTuple):
         folder: the results folder.
         label: what it is called there.
         rows: its rows of the metric.
+        by: the column that tells schemes apart.
         conditions: swept columns beside the one that tells schemes apart.
     """
 
     folder: Path
     label: str
     rows: DataFrame
+    by: str
     conditions: tuple[str, ...]
 
 
@@ -81,7 +83,7 @@ def schemes(
         raise ValueError(f"the rows have no column {by!r}; {known(rows, by)}")
     conditions = tuple(c for c in swept if c in rows and c != by)
     return {
-        str(label): Scheme(Path(folder), str(label), of_scheme, conditions)
+        str(label): Scheme(Path(folder), str(label), of_scheme, by, conditions)
         for label, of_scheme in rows.groupby(by, sort=False)
     }
 
@@ -171,11 +173,13 @@ def compare(a: Scheme, b: Scheme, fit: Fit = "pchip") -> Comparison:
     first, second = (s.label if a.label != b.label else f"{s.label} ({s.folder})" for s in (a, b))
     found = Comparison(first, second, row["metric"], row["unit"] or "", row["better"])
     _check_conditions(a, b)
-    _check_channels(a, b)
     over_uses = CBR in a.conditions and CBR in b.conditions
     for condition, points in _matched(a, b):
         matched = points[same_uses(points)] if over_uses else points
         found.left_out += len(points) - len(matched)
+        if points.empty:
+            continue
+        _check_channels(a, b, *points.iloc[0][["uid_a", "uid_b"]])
         if matched.empty:
             continue
         _over_snr(found, condition, matched, (a.folder, b.folder), fit)
@@ -196,15 +200,15 @@ def _check_conditions(a: Scheme, b: Scheme) -> None:
                 )
 
 
-def _check_channels(a: Scheme, b: Scheme) -> None:
-    """Refuse other channels, but where a folder sweeps them and so means to compare them."""
-    swept = [c for s in (a, b) for c in read_provenance(s.folder).get("swept", [])]
-    if any(c.partition(".")[0] == "channel" for c in swept):
+def _check_channels(a: Scheme, b: Scheme, uid_a: str, uid_b: str) -> None:
+    """Refuse other channels in two folders, but for what tells their schemes apart."""
+    if a.folder == b.folder or "channel" in (a.by, b.by):
         return
-    first, second = (about_items(s.folder, s.rows["uid"].iloc[0]).get("channel") for s in (a, b))
+    first, second = (about_items(s.folder, u).get("channel") for s, u in ((a, uid_a), (b, uid_b)))
     if first is None or second is None:  # by an older version
         first, second = ({"kind": s.rows["channel"].iloc[0]} for s in (a, b))
-    apart = [k for k in {**first, **second} if first.get(k) != second.get(k)]
+    chosen = {s.by.removeprefix("channel.") for s in (a, b)}
+    apart = [k for k in {**first, **second} if first.get(k) != second.get(k) and k not in chosen]
     if apart:
         key = "kind" if "kind" in apart else apart[0]
         raise ValueError(

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from channels.base import CSI, Channel
 from channels.csi import CSISource
-from semsim.link import Link, check_ends
+from semsim.link import Link, check_ends, check_estimate
 from semsim.links.codecs import check_open, check_separated
 from semsim.phy.frontend import FrontEnd
 from semsim.types import End, Receiver, Transmitter, WithNotes, WithSideInfo
@@ -124,6 +124,8 @@ class _FramesIn(Receiver):
         told = {name: value.flatten(0, 1) for name, value in told.items()}
         arrived = y.reshape(len(y) * frames, 1, -1)
         made = self.codec(arrived, _of_frames(csi, frames), shape[1:], generator, **told)
+        whole = made.estimate if isinstance(made, WithNotes) else made
+        check_estimate(whole, self.codec, len(y) * frames)
         if not isinstance(made, WithNotes):
             return made.unflatten(0, (len(y), frames))
         notes = {n: v.double().view(len(y), frames).mean(dim=1) for n, v in made.notes.items()}

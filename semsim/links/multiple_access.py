@@ -25,7 +25,7 @@ from channels.csi import CSISource, NoCSI, PerfectCSI
 from channels.impairments import Clipping
 from channels.streams import fork
 from semsim.hop import Air, Hop, n0_of
-from semsim.link import begin_at, check_ends, check_precision, encode_at
+from semsim.link import begin_at, check_ends, check_estimate, check_precision, encode_at
 from semsim.links.codecs import check_open
 from semsim.links.user_csi import UserCSI
 from semsim.phy.frontend import IRC, LMMSE, ZF, FrontEnd, NoFrontEnd
@@ -292,6 +292,7 @@ class MultipleAccessLink(AnyLink):
         if isinstance(estimate, WithNotes):
             name = _kind(self.receivers[user])
             raise ValueError(f"multiple_access takes estimates without notes, {name} gives notes")
+        check_estimate(estimate, self.receivers[user], len(streams))
         return estimate, received
 
 

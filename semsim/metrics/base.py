@@ -56,7 +56,7 @@ class Metric:
     worst: float | None = None
     #: True where the report is no mean over items: :meth:`pool` then sees what all items gave
     pooled: bool = False
-    #: True where the report is the mean over items per mean channel uses of an item
+    #: True where the report is the mean over items, none below 0, per mean uses of an item
     per_use: bool = False
     #: True where it takes scores of classes, which clients give that classify or retrieve
     of_classes: bool = False

@@ -92,8 +92,7 @@ def tried(points: Sequence[Point], device: torch.device) -> Iterator[Tried]:
 def refuse_idle_training(points: Sequence[Point]) -> None:
     """Refuse a training that no link of a sweep takes part in: all bring weights."""
     first = points[0].scenario
-    every = covering(points)
-    if first.train is not None and not any(point.scenario.trains() for point in every):
+    if first.train is not None and not any(point.scenario.trains() for point in points):
         raise SpecError(
             "train",
             f"transmitter.weights is {first.transmitter.weights}, so nothing is trained; to go on "

@@ -110,6 +110,14 @@ def test_what_is_not_comparable_is_refused(
         only(a, b)
 
 
+def test_a_swept_channel_setting_hides_no_other_channel(tmp_path: Path) -> None:
+    a = make_folder(tmp_path / "a", {"1": curve(), "2": curve()}, channel="rayleigh")
+    b = make_folder(tmp_path / "b", {"1": curve(), "2": curve()}, channel="rician")
+    first, second = (schemes(s)["1"]._replace(by="channel.num_rx") for s in (a, b))
+    with pytest.raises(ValueError, match=r"channel\.kind is rayleigh in .* and rician in"):
+        compare(first, second)
+
+
 def test_schemes_of_two_folders_meet_by_name_or_as_told(tmp_path: Path) -> None:
     a = schemes(make_folder(tmp_path / "a", {"x": curve(), "y": curve()}))
     b = schemes(make_folder(tmp_path / "b", {"y": curve(), "z": curve()}))
