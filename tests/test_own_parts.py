@@ -16,6 +16,7 @@ from semsim.metrics.base import Metric
 from semsim.metrics.image import PSNR
 from semsim.mistakes import SpecError
 from semsim.payloads.synthetic import Synthetic
+from semsim.sweep.preflight import preflight_report
 from semsim.types import Receiver, Transmitter
 
 
@@ -118,4 +119,4 @@ def test_check_sends_two_items_through_parts_of_one_s_own() -> None:
         "snr_db": [10],
     })  # fmt: skip
     with pytest.raises(SpecError, match=r"\[2, \.\.\.\], got \[1, 3, 32, 32\]"):
-        scenario.check()
+        preflight_report(scenario, torch.device("cpu"))

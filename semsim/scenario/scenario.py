@@ -265,8 +265,8 @@ class Scenario(BaseModel):
         """Return the live stop rule."""
         return spec.build_settings(Stop, self.stop)
 
-    def check(self, built: Built | None = None) -> list[Row]:
-        """Send one item through the link, so that a wrong shape fails now; return its rows.
+    def check(self, built: Built | None = None, *, items: int = 1) -> list[Row]:
+        """Send one item through the link, or some, so that a wrong shape fails now; return rows.
 
         Of an image beyond a megapixel its centre is sent, and the rows say what the whole costs.
         """
@@ -276,13 +276,12 @@ class Scenario(BaseModel):
         except ValueError as error:
             raise SpecError("stop.errors", str(error).partition(" ")[2]) from error
         largest = check_files(built.payload, "payload")
-        items = min(self.batch_size, self.stop_rule().max_items or len(built.payload))
+        batch = min(self.batch_size, self.stop_rule().max_items or len(built.payload))
         try:
-            payload, times = checkable(built, self.snr_db[0], items, largest)
-            count = 2 if has_own_parts(self.content) else 1  # yours may forget the batch
+            payload, times = checkable(built, self.snr_db[0], batch, largest)
             rows = evaluate(
                 built.link, payload, snr_db=self.snr_db[:1], metrics=built.metrics,
-                task=built.task, stop=Stop(1, count), seed=self.seed, batch_size=count,
+                task=built.task, stop=Stop(1, items), seed=self.seed, batch_size=items,
             )  # fmt: skip
         except SpecError:
             raise

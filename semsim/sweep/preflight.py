@@ -12,7 +12,7 @@ from semsim.mistakes import IN_SWEEP, SpecError
 from semsim.scenario.building import Built
 from semsim.scenario.points import Point
 from semsim.scenario.room import is_large
-from semsim.scenario.scenario import Scenario
+from semsim.scenario.scenario import Scenario, has_own_parts
 from semsim.sweep.outlook import training_line
 from semsim.sweep.trained import learns, rehearse
 from semsim.types import AnyLink
@@ -89,16 +89,17 @@ def tried(points: Sequence[Point], device: torch.device) -> Iterator[Tried]:
         yield Tried(point, built, rows)
 
 
-def refuse_idle_training(points: Sequence[Point]) -> None:
-    """Refuse a training that no link of a sweep takes part in: all bring weights."""
+def idle_training(scenario: Scenario) -> list[str]:
+    """Return a sentence on a training that no link of a sweep takes part in: all bring weights."""
+    points = scenario.points()
     first = points[0].scenario
-    if first.train is not None and not any(point.scenario.trains() for point in points):
-        raise SpecError(
-            "train",
-            f"transmitter.weights is {first.transmitter.weights}, so nothing is trained; to go on "
-            f"from them write train: {{start: {first.transmitter.weights}, ...}} and leave "
-            "transmitter.weights out",
-        )
+    if first.train is None or any(point.scenario.trains() for point in points):
+        return []
+    return [
+        f"train has no part in this: transmitter.weights is {first.transmitter.weights}; to go on "
+        f"from them write train: {{start: {first.transmitter.weights}, ...}} and leave "
+        "transmitter.weights out"
+    ]
 
 
 def _refuse_training_only(link: AnyLink) -> None:
@@ -120,9 +121,10 @@ def preflight(points: Sequence[Point], device: torch.device) -> None:
 def untrained(scenario: Scenario) -> list[str]:
     """Return a sentence on each link whose codec could have weights, but has none and trains none.
 
-    Nothing is wrong with such a link, but its networks are random, and only its numbers tell.
+    Nothing is wrong with such a link, but its networks are random, and only its numbers tell. And
+    one on a training in which no link takes part.
     """
-    lines, known = [], dict[str, bool]()
+    lines, known = idle_training(scenario), dict[str, bool]()
     for point in covering(scenario.points()):
         codec = f"{point.scenario.transmitter!r} {point.scenario.receiver_spec()!r}"
         if _could_have_weights(point) and codec not in known:
@@ -153,11 +155,12 @@ def _is_random(link: AnyLink) -> bool:
 
 def preflight_report(scenario: Scenario, device: torch.device) -> tuple[list[str], list[str]]:
     """Return what a run would do, link by link, and warnings, after sending items through each."""
-    points, seconds, lines, warnings = scenario.points(), 0.0, list[str](), list[str]()
+    points, seconds, lines, warnings = scenario.points(), 0.0, list[str](), idle_training(scenario)
     trainings: dict[str, str] = {}
-    refuse_idle_training(points)
     for point, built, _ in tried(points, device):
-        row = point.scenario.check(built)[0]  # the first item also paid for imports and caches
+        own_parts = has_own_parts(point.scenario.content)  # which may forget the batch
+        # the item that was tried also paid for imports and caches
+        row = point.scenario.check(built, items=2 if own_parts else 1)[0]
         items = point.scenario.stop_rule().max_items or len(built.payload)
         seconds += row["seconds"] * items * len(point.scenario.snr_db)
         lines.append(_line(point, built, row, items))

@@ -21,7 +21,7 @@ from semsim.scenario.scenario import Scenario
 from semsim.sweep.outputs import apart, captions, collect, figures, pictured, with_differences
 from semsim.sweep.plan import Plan, Planned
 from semsim.sweep.points import Listener, Work, pending_snrs
-from semsim.sweep.preflight import preflight, quicker, refuse_idle_training
+from semsim.sweep.preflight import preflight, quicker
 from semsim.sweep.shards import Shard, merge_shards, shard_records
 from semsim.sweep.trained import check_trained, forget
 from semsim.sweep.workers import Engine, made, run_links
@@ -68,7 +68,6 @@ def run(
     where = _device_here(asked, engine)
     sources.refresh()
     points, trainings = scenario.points(), folder
-    refuse_idle_training(points)
     if shard is not None:
         points, folder = shard.of(points), shard.folder(folder)
     if shard is not None or (asked.startswith("cuda") and where.type != "cuda"):
