@@ -208,9 +208,10 @@ class Evaluation:
                 raise ValueError(f"{metric.name} is not a finite number at snr_db = {snr:g}")
         point.power.add(values[1])
         point.spent.add(values[2])
-        for moments, row in zip(point.values, values[FACTS:], strict=False):
+        for metric, moments, row in zip(self.metrics, point.values, values[FACTS:], strict=False):
             moments.add(row)
-            moments.pair(row, values[2])
+            if metric.per_use:
+                moments.pair(row, values[2])
         for name, row in zip(part.notes, values[FACTS + len(self.metrics) :], strict=True):
             point.notes.setdefault(name, Moments()).add(row)
         for name, uses in part.uses.items():

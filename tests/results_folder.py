@@ -29,6 +29,7 @@ def make_folder(
     noise: float = 0.0,
     plan: dict[str, Any] | None = None,
     sources: int = 100,
+    about: dict[str, Any] | None = None,
     **columns: Any,
 ) -> Path:
     """Write a folder in which each item's PSNR is a curve plus what the item is worth."""
@@ -43,7 +44,7 @@ def make_folder(
         values = curve(snr, cbr, seed) + of_item - of_item.mean() + rng.normal(0, noise, ITEMS)
         log = ItemLog(folder, uid, ["psnr"])
         log.add(np.array([np.arange(ITEMS), np.arange(ITEMS) + sources]), values[None])
-        log.finish({"plan": {**PLAN, **(plan or {})}, "means": ["psnr"]})
+        log.finish({"plan": {**PLAN, **(plan or {})}, "means": ["psnr"], **(about or {})})
         log.drop()
         half = 2 * values.std() / ITEMS**0.5
         row = {"transmitter": name, "channel": "awgn", "snr_db": snr, "metric": "psnr", "uid": uid}

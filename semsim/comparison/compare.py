@@ -198,15 +198,21 @@ def _check_conditions(a: Scheme, b: Scheme) -> None:
                     f"{one.folder} sweeps {column} and {other.folder} does not; choose one value "
                     f"with --where {column}=VALUE"
                 )
+    channels = [sorted(set(s.rows["channel"])) for s in (a, b)]
+    if "channel" not in a.conditions and channels[0] != channels[1]:
+        raise ValueError(
+            f"the channel is {', '.join(channels[0])} in {a.folder} and {', '.join(channels[1])} "
+            f"in {b.folder}; compare schemes over the same channel"
+        )
 
 
 def _check_channels(a: Scheme, b: Scheme, uid_a: str, uid_b: str) -> None:
-    """Refuse other channels in two folders, but for what tells their schemes apart."""
+    """Refuse other settings of the channel in two folders, but what tells their schemes apart."""
     if a.folder == b.folder or "channel" in (a.by, b.by):
         return
     first, second = (about_items(s.folder, u).get("channel") for s, u in ((a, uid_a), (b, uid_b)))
-    if first is None or second is None:  # by an older version
-        first, second = ({"kind": s.rows["channel"].iloc[0]} for s in (a, b))
+    if first is None or second is None:  # an older version kept none
+        return
     chosen = {s.by.removeprefix("channel.") for s in (a, b)}
     apart = [k for k in {**first, **second} if first.get(k) != second.get(k) and k not in chosen]
     if apart:

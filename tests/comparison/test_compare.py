@@ -97,7 +97,7 @@ def test_trainings_give_intervals_over_trainings(tmp_path: Path) -> None:
         ({"sources": 101}, "item 0 of .* is another one than in .* the same payload"),
         ({"cbrs": (1 / 12,)}, "channel uses per source value 0.0625 against 0.08333"),
         ({"power": 0.5}, "power 1 against 0.5"),
-        ({"channel": "rayleigh"}, "channel.kind is awgn in .* and rayleigh in"),
+        ({"channel": "rayleigh"}, "the channel is awgn in .* and rayleigh in"),
         ({"snrs": (1.0, 6.0)}, "share no SNR"),
     ],
 )
@@ -114,8 +114,18 @@ def test_a_swept_channel_setting_hides_no_other_channel(tmp_path: Path) -> None:
     a = make_folder(tmp_path / "a", {"1": curve(), "2": curve()}, channel="rayleigh")
     b = make_folder(tmp_path / "b", {"1": curve(), "2": curve()}, channel="rician")
     first, second = (schemes(s)["1"]._replace(by="channel.num_rx") for s in (a, b))
-    with pytest.raises(ValueError, match=r"channel\.kind is rayleigh in .* and rician in"):
+    with pytest.raises(ValueError, match=r"the channel is rayleigh in .* and rician in"):
         compare(first, second)
+
+
+def test_channels_of_one_kind_and_other_settings_are_refused(tmp_path: Path) -> None:
+    kept = {"kind": "rayleigh", "num_rx": 1}
+    a = make_folder(tmp_path / "a", {"x": curve()}, about={"channel": kept})
+    b = make_folder(tmp_path / "b", {"x": curve()}, about={"channel": {**kept, "num_rx": 4}})
+    with pytest.raises(ValueError, match=r"channel\.num_rx is 1 in .* and 4 in .* same channel"):
+        only(a, b)
+    first, second = (schemes(s)["x"]._replace(by="channel.num_rx") for s in (a, b))
+    assert compare(first, second).points  # that is what they are compared by
 
 
 def test_schemes_of_two_folders_meet_by_name_or_as_told(tmp_path: Path) -> None:
