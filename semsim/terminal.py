@@ -6,6 +6,7 @@ import logging
 import os
 import signal
 import sys
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,7 +29,7 @@ class Told(logging.Handler):
 
 @contextmanager
 def plain_errors(file: Path | None = None, *, closed: bool = False) -> Iterator[None]:
-    """Tell the user's mistakes in one sentence: exit code 2, no traceback.
+    """Tell the user's mistakes in one sentence: exit code 2, no traceback. Warnings likewise.
 
     Those in a scenario ``file`` are told with its line. ``closed`` refuses code from outside.
     """
@@ -38,7 +39,7 @@ def plain_errors(file: Path | None = None, *, closed: bool = False) -> Iterator[
     from semsim.scenario.strict_yaml import located
 
     try:
-        with located(file), only_tables() if closed else nullcontext():
+        with plain_warnings(), located(file), only_tables() if closed else nullcontext():
             yield
     except (ValueError, OSError) as error:
         from semsim.mistakes import sentence
@@ -47,6 +48,25 @@ def plain_errors(file: Path | None = None, *, closed: bool = False) -> Iterator[
             raise typer.Exit(128 + signal.SIGPIPE) from None
         typer.echo(f"semsim: {sentence(error)}", err=True)
         raise typer.Exit(2) from None
+
+
+@contextmanager
+def plain_warnings() -> Iterator[None]:
+    """Print each sentence that Python warns users with once, without file and source line."""
+    told, usual = set[str](), warnings.showwarning
+
+    def show_once(message: Warning | str, category: type[Warning], *where: Any) -> None:
+        if category is not UserWarning:
+            usual(message, category, *where)
+        elif str(message) not in told:
+            told.add(str(message))
+            warn([str(message)])
+
+    warnings.showwarning = show_once  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        warnings.showwarning = usual
 
 
 def _nobody_reads() -> bool:

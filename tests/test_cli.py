@@ -305,3 +305,15 @@ def test_what_no_key_is_to_blame_for_names_the_file(tmp_path: Path) -> None:
     (tmp_path / "blind.yaml").write_text(text + "frontend: {kind: svd}\ncsi: {rx: {kind: none}}\n")
     result = CliRunner().invoke(app, ["check", str(tmp_path / "blind.yaml")])
     assert result.exit_code == 2 and result.stderr.rstrip().endswith("blind.yaml)")
+
+
+def test_a_warning_is_told_once_and_without_source_code() -> None:
+    late = "{kind: tdl, delay_spread_s: 5.0e-6, subcarriers: 12}"
+    Path("late.yaml").write_text(
+        f"payload: {{kind: bits, count: 4}}\ntransmitter: {{kind: uncoded}}\nchannel: {late}\n"
+        "metrics: [ber]\nsnr_db: [10]\nstop: {max_items: 2}\n"
+    )
+    command = [sys.executable, "-m", "semsim", "run", "late.yaml", "--jobs", "2"]
+    told = subprocess.run(command, capture_output=True, text=True, check=True).stderr
+    assert told.count("after the cyclic prefix") == told.count("semsim: warning: ") == 1, told
+    assert "UserWarning" not in told

@@ -14,6 +14,7 @@ import functools
 import os
 import signal
 import threading
+import warnings
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Future, ProcessPoolExecutor, wait
@@ -181,6 +182,7 @@ class Processes:
 def _begin(threads: int, lifeline: Any) -> None:
     """Set up a worker: it leaves Ctrl-C to the driver, and ends when the driver's end is closed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    warnings.simplefilter("ignore", UserWarning)  # the driver, which tried the links, has told them
     torch.set_num_threads(threads)
 
     def end() -> None:
