@@ -80,6 +80,7 @@ def plot_rows(
         figure, axes = _figure(len(names), len(metrics))
         for ax, (name, metric) in zip(axes, itertools.product(names, metrics), strict=True):
             every = chosen[metric]
+            _lay_words(ax, shown, x)
             here = every[every[panel] == name] if panel else every
             _faint(ax, here[here[by].isin(rest)], x, by)
             for number, look in enumerate(named):
@@ -162,7 +163,7 @@ def _curve(
     """Draw a scheme: a line with a band for its intervals, or bars side by side over words."""
     if rows.empty:
         return
-    rows = rows.sort_values(x)
+    rows = rows.iloc[_places(ax, rows, x).argsort(kind="stable")]
     colour, marker, dashes = look
     low, high = rows["ci_low"].clip(upper=rows["value"]), rows["ci_high"].clip(lower=rows["value"])
     style: dict[str, Any] = {
@@ -180,7 +181,7 @@ def _curve(
     aside = ScaledTranslation((number % 7 - 3) * 3 / 72, 0, ax.figure.dpi_scale_trans)
     errors = [rows["value"] - low, high - rows["value"]]
     ax.errorbar(
-        rows[x], rows["value"], yerr=errors, elinewidth=0.8, capsize=2,
+        rows[x].map(str), rows["value"], yerr=errors, elinewidth=0.8, capsize=2,
         transform=ax.transData + aside, **style,
     )  # fmt: skip
 
@@ -189,6 +190,22 @@ def _is_numeric(rows: DataFrame, x: str) -> bool:
     from pandas.api.types import is_numeric_dtype
 
     return bool(is_numeric_dtype(rows[x]))
+
+
+def _lay_words(ax: Axes, rows: DataFrame, x: str) -> None:
+    """Give each word along the axis its place, in the order of the rows, the same in all panels."""
+    if _is_numeric(rows, x):
+        return
+    words = list(dict.fromkeys(rows[x].map(str)))
+    ax.xaxis.update_units(words)
+    ax.set_xlim(-0.5, len(words) - 0.5)
+
+
+def _places(ax: Axes, rows: DataFrame, x: str) -> Any:
+    """Return where rows lie along the axis, as an array: the number itself, or the word's place."""
+    import numpy as np
+
+    return np.asarray(rows[x] if _is_numeric(rows, x) else ax.convert_xunits(rows[x].map(str)))
 
 
 def _tell_apart(ax: Axes) -> None:
@@ -220,7 +237,8 @@ def _faint(ax: Axes, rows: DataFrame, x: str, by: str) -> None:
         return
     if not _is_numeric(rows, x):
         for _, line in rows.groupby(by, sort=False):
-            ax.plot([*line[x]], [*line["value"]], **style)
+            line = line.iloc[_places(ax, line, x).argsort(kind="stable")]
+            ax.plot([*line[x].map(str)], [*line["value"]], **style)
         return
     schemes = rows[by].factorize()[0]
     order = np.lexsort((rows[x], schemes))
@@ -284,13 +302,13 @@ def _scale(axes: Sequence[Axes], x: str, y: str, rows: DataFrame) -> None:
     """
     from matplotlib.ticker import MaxNLocator
 
-    places = sorted(set(rows[x]))
+    places = sorted(set(rows[x])) if x == "snr_db" else []
     for ax in axes:
         if ax.get_shared_y_axes().joined(ax, axes[0]) and not _is_left(ax):
             ax.tick_params(axis="y", which="both", length=0)
         if DIFFERENCE in y:
             ax.axhline(0, color="#444444", linewidth=0.8, zorder=1.5)
-        if x == "snr_db" and len(places) <= 9:
+        if 0 < len(places) <= 9:
             ax.set_xticks(places, [f"{place:g}" for place in places])
         if "log" in set(rows.get("scale", ())) and (rows["value"] > 0).any():
             ax.set_yscale("log", nonpositive="clip")

@@ -103,6 +103,18 @@ def test_bars_over_words_stand_side_by_side() -> None:
     assert len({round(place) for place in places}) == len(places) == 3
 
 
+def test_words_lie_in_the_order_of_the_sweep_and_all_of_them_show() -> None:
+    table = rows()
+    words = ["1/12", "1/6", "1/3"]  # sorted as words 1/3 would come in the middle
+    table["transmitter.cbr"] = words * 6
+    figure = plot_rows(table.iloc[[0, 1, 2, 11, 10, 9]], x="transmitter.cbr", by="channel")
+    figure.canvas.draw()
+    for ax in figure.axes:
+        assert [label.get_text() for label in ax.get_xticklabels()] == words
+        assert ax.get_xlim() == (-0.5, 2.5)
+        assert ax.lines[0].get_xdata(orig=False).tolist() == [0, 1, 2]
+
+
 def test_an_axis_is_ruled_by_values_and_not_by_the_interval_of_few_items() -> None:
     wide = rows(n=5)
     wide["ci_low"], wide["ci_high"] = wide["value"] - 40, wide["value"] + 40
