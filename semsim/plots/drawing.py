@@ -71,6 +71,7 @@ def plot_rows(
         ValueError: the rows have no such column or metric.
     """
     metrics = (y,) if isinstance(y, str) else tuple(y)
+    rows = _finite(rows)
     chosen = {metric: _choose(rows, x, metric, by, panel) for metric in metrics}
     shown = rows[rows["metric"].isin(metrics)]  # a metric may lack a scheme, such as no link
     names, bounds = _panels(shown, panel)
@@ -147,6 +148,14 @@ def _choose(rows: DataFrame, x: str, y: str, by: str, panel: str | None) -> Data
         there = ", ".join(sorted(set(rows["metric"]))) or "none"
         raise ValueError(f"the rows hold no metric {y!r}; there are {there}")
     return chosen
+
+
+def _finite(rows: DataFrame) -> DataFrame:
+    """Return rows with NaN in the place of infinity, which no axis holds."""
+    import numpy as np
+
+    there = [name for name in ("value", "ci_low", "ci_high") if name in rows]
+    return rows.assign(**rows[there].replace([np.inf, -np.inf], np.nan))
 
 
 def _panels(rows: DataFrame, panel: str | None) -> tuple[list[Any], list[Any]]:
@@ -248,10 +257,11 @@ def _faint(ax: Axes, rows: DataFrame, x: str, by: str) -> None:
 
 
 def _theory(ax: Axes, curves: Mapping[str, Callable[[Any], Any]], x: Any) -> None:
-    if not curves:
-        return
     import numpy as np
 
+    x = x[np.isfinite(x)] if curves else x[:0]  # a link may be without noise
+    if x.empty:
+        return
     grid = np.linspace(x.min(), x.max(), 200)
     for number, (label, curve) in enumerate(curves.items()):
         style = [(4, 2), (1, 1.5), (6, 2, 1, 2)][number % 3]
@@ -324,6 +334,8 @@ def _reach(axes: Sequence[Axes], rows: DataFrame) -> tuple[float, float]:
 
     drawn = [np.asarray(line.get_ydata(), dtype=float) for ax in axes for line in ax.lines]
     values = np.concatenate(drawn)
+    if np.isnan(values).all():  # such as a recall where no item is of its class
+        return 0.0, 1.0
     low, high = float(np.nanmin(values)), float(np.nanmax(values))
     room = 0.2 * (high - low) or 1.05 * max(float((rows["ci_high"] - rows["ci_low"]).max()), 1e-6)
     bottom = max(float(np.nanmin([rows["ci_low"].min(), low])), low - room)

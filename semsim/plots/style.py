@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,8 +22,8 @@ OWN_COLOUR = {
     "jpeg": 4, "analog": 5, "softcast": 5, "keras": 6, "hybrid": 6,
 }  # fmt: skip
 GREY_MARKERS = "xD+sP^*ov"
-#: schemes with such a word in their name are drawn dashed
-BOUNDS = ("bound", "capacity", "theory", "limit", "no link")
+#: schemes with such a word in their name are drawn dashed; not those of "limited feedback"
+BOUNDS = re.compile(r"(?<![a-z])(bound|capacity|theory|limit|no[ _]link)s?(?![a-z])")
 FALLBACKS = (
     "Noto Sans CJK SC", "Noto Sans CJK JP", "Noto Sans SC", "WenQuanYi Micro Hei", "PingFang SC",
     "Hiragino Sans", "Microsoft YaHei", "Yu Gothic", "Malgun Gothic", "Noto Sans",
@@ -65,10 +66,10 @@ def word_of(rows: DataFrame, metric: str) -> str:
 def plain(label: object) -> str:
     """Return a label so that it is drawn as it is written.
 
-    Matplotlib reads ``$`` as mathematics and leaves out what begins with ``_``.
+    Matplotlib reads ``$`` as mathematics and leaves out what begins with ``_``, or is empty.
     """
     text = str(label).replace("$", r"\$")
-    return f" {text}" if text.startswith("_") else text
+    return f" {text}" if text.startswith("_") or not text else text
 
 
 def fallback_fonts() -> list[str]:
@@ -81,7 +82,7 @@ def fallback_fonts() -> list[str]:
 
 def is_bound(label: object) -> bool:
     """Tell whether a scheme is a bound, by its name."""
-    return any(word in str(label).lower() for word in BOUNDS)
+    return BOUNDS.search(str(label).lower()) is not None
 
 
 def looks(labels: Sequence[object]) -> list[tuple[object, str, str, Dashes]]:

@@ -158,6 +158,34 @@ def test_schemes_differ_in_colour_and_marker_and_bounds_are_dashed() -> None:
     assert [line.get_linestyle() for line in lines] == ["-", "-", "--"]
 
 
+@pytest.mark.parametrize(
+    ("label", "dashed"),
+    [("HEVC (bound)", True), ("Upper_Bounds", True), ("no_link", True), ("Shannon limit", True),
+     ("limited feedback", False), ("boundary", False)],
+)  # fmt: skip
+def test_only_what_is_called_a_bound_is_drawn_as_one(label: str, dashed: bool) -> None:
+    line = drawn(plot_rows(rows(transmitter=label)).axes[0])[label]
+    assert (line.get_linestyle() == "--") is dashed
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+@pytest.mark.parametrize("scale", ["linear", "log"])
+def test_values_that_no_axis_holds_leave_a_figure(value: float, scale: str) -> None:
+    nothing = rows(value=value, ci_low=value, ci_high=value, scale=scale)
+    some = rows(scale=scale)
+    some.loc[some["transmitter"] == "separate", ["value", "ci_low", "ci_high"]] = value
+    for table in (nothing, some, rows(transmitter="", scale=scale)):
+        limits = [ax.get_ylim() for ax in plot_rows(table).axes]
+        assert np.isfinite(limits).all()
+
+
+def test_theory_beside_a_link_without_noise_ends_at_the_last_snr() -> None:
+    table = rows()
+    table.loc[table["snr_db"] == 20, "snr_db"] = np.inf
+    figure = plot_rows(table, theory={"capacity": lambda snr: 20 + snr})
+    assert figure.axes[0].lines[-1].get_xdata()[-1] == 10
+
+
 def test_what_makes_it_fair_stands_below() -> None:
     note = plot_rows(rows()).get_supxlabel()
     assert note == "bands: 95 % intervals; 24 items per point"
