@@ -8,6 +8,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Collection, Mapping, Sequence
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -64,7 +65,8 @@ def plot_rows(
         panel: column with one panel per value, or None for a single panel. A value that names a
             bound, such as "no link", gets none of its own but lies dashed in all the others.
         reference: published values to lay beneath in grey, as :func:`published` chooses them; a
-            panel shows those whose channel has the name of its own, such as ``AWGN``.
+            panel shows those of its payload and CBRs whose channel has the name of its own, such as
+            ``AWGN``.
         theory: curves to lay beneath, dashed: name to a function of x.
 
     Raises:
@@ -129,14 +131,28 @@ def published(
         # as it is: an address would be fetched, and a packed file unfolded
         with Path(path).open(encoding="utf-8") as file:
             table = pd.read_csv(file, comment="#")
-        table = table.astype({"payload": str} if "payload" in table else {})
+        table = table.astype({c: str for c in ("payload", "channel") if c in table})
     missing = [name for name in PUBLISHED if name not in table]
     if missing:
         raise ValueError(f"{path} has no column {missing[0]!r}; it needs {', '.join(PUBLISHED)}")
+    for name in ("cbr", "snr_db", "value"):
+        numbers = pd.to_numeric(table[name], errors="coerce")
+        words = table[name][numbers.isna() & table[name].notna()]
+        if len(words):
+            raise ValueError(
+                f"{path} holds {words.iloc[0]!r} in column {name}, which is no number; write it "
+                "like 0.0625"
+            )
+        table[name] = numbers
     keep = table["payload"].map(payload.lower().startswith) & (table["metric"] == metric)
     if len(cbrs):
-        keep &= table["cbr"].map(lambda value: any(abs(value / cbr - 1) < 0.03 for cbr in cbrs))
+        keep &= table["cbr"].map(lambda value: any(map(partial(_near, value), cbrs)))
     return table[keep]
+
+
+def _near(cbr: float, other: float) -> bool:
+    """Tell whether two CBRs are the same within 3 %."""
+    return abs(cbr - other) < 0.03 * other
 
 
 def _choose(rows: DataFrame, x: str, y: str, by: str, panel: str | None) -> DataFrame:
@@ -271,7 +287,7 @@ def _theory(ax: Axes, curves: Mapping[str, Callable[[Any], Any]], x: Any) -> Non
 
 
 def _of_panel(reference: DataFrame | None, x: str, rows: DataFrame) -> DataFrame | None:
-    """Choose the published values of the panel's metric and of channels of the same name."""
+    """Choose the published values of the panel's metric, payload, CBRs and channels by name."""
     if reference is None:
         return None
     systems = list(dict.fromkeys(reference["system"]))  # one marker per system in all panels
@@ -280,6 +296,12 @@ def _of_panel(reference: DataFrame | None, x: str, rows: DataFrame) -> DataFrame
     keep = reference["metric"].isin(rows["metric"]) & reference[x].notna()
     if "channel" in rows:
         keep &= reference["channel"].str.lower().isin({str(c).lower() for c in rows["channel"]})
+    if "payload" in rows:
+        payloads = {str(payload).lower() for payload in rows["payload"]}
+        keep &= reference["payload"].map(lambda name: any(p.startswith(name) for p in payloads))
+    if x != "cbr" and "cbr" in rows:
+        cbrs = rows["cbr"].unique()
+        keep &= reference["cbr"].map(lambda value: any(map(partial(_near, value), cbrs)))
     return reference[keep]
 
 

@@ -124,8 +124,12 @@ def _reference(path: str, metrics: Sequence[str], rows: DataFrame, x: str) -> Da
     from semsim.plots.drawing import published
 
     cbrs = () if x == "cbr" else rows["cbr"].unique()
-    payload = str(rows["payload"].iloc[0])
-    return pd.concat([published(path, payload=payload, metric=m, cbrs=cbrs) for m in metrics])
+    found = [
+        published(path, payload=str(payload), metric=metric, cbrs=cbrs)
+        for metric in metrics
+        for payload in rows["payload"].unique()
+    ]
+    return pd.concat(found).drop_duplicates()
 
 
 def draw_all(
@@ -178,6 +182,8 @@ def check_plot(plot: Any, swept: Mapping[str, Sequence[str]], metrics: Sequence[
             closed_form(form)([10.0])
         except ValueError as error:
             raise SpecError(f"theory.{label}", str(error)) from error
+        except TypeError as error:
+            raise SpecError(f"theory.{label}", f"takes numbers, got {form}") from error
         name = form if isinstance(form, str) else str(form["form"])
         if "_ber_" in name and wanted[0] != "ber":
             raise SpecError(

@@ -10,8 +10,9 @@ import pandas as pd
 import pytest
 import torch
 
+from semsim.mistakes import SpecError
 from semsim.phy import theory
-from semsim.plots.folder import Plot, closed_form, draw
+from semsim.plots.folder import Plot, check_plot, closed_form, draw
 from semsim.scenario.scenario import Scenario
 from semsim.sweep.strips import draw_strips, save_picture, shown_links, shown_snrs
 from semsim.sweep.sweep import run
@@ -108,6 +109,12 @@ def test_a_closed_form_takes_further_arguments() -> None:
     curve = closed_form({"form": "qam_ber_rician", "k_db": 3, "order": 16})
     assert curve([0.0, 7.0]).tolist() == [theory.qam_ber_rician(s, 3, 16) for s in (0.0, 7.0)]
     assert closed_form("awgn_capacity")([10.0])[0] == theory.awgn_capacity(10.0)
+
+
+def test_a_closed_form_of_words_is_one_sentence() -> None:
+    form = {"form": "qam_ber_rician", "k_db": "ten"}
+    with pytest.raises(SpecError, match=r"takes numbers, got .*'ten'"):
+        check_plot(Plot(y="ber", theory={"T": form}), {}, ["ber"])
 
 
 def test_a_scenario_may_draw_one_metric_twice(

@@ -264,6 +264,28 @@ def test_published_values_lie_beneath_in_the_panel_of_their_channel(tmp_path: Pa
     assert "A (published)" not in legend(plot_rows(rows(channel="2x2"), reference=reference))
 
 
+def test_published_values_lie_in_panels_of_their_payload_and_cbr_alone(tmp_path: Path) -> None:
+    path = tmp_path / "published.csv"
+    head = "system,payload,channel,cbr,snr_db,metric,value\n"
+    path.write_text(head + "A,kodak,awgn,0.0625,10,psnr,30\nA,kodak,awgn,0.167,10,psnr,35\n")
+    reference = published(path, payload="kodak")
+    wide = rows(channel="awgn", cbr=1 / 6)
+    other = rows(channel="awgn", payload="cifar10")
+    table = pd.concat([part.assign(panel=n) for n, part in enumerate((rows(), wide, other))])
+    figure = plot_rows(table, panel="panel", reference=reference)
+    beneath = [[list(v.get_ydata()) for k, v in drawn(ax).items() if "pub" in k]
+               for ax in figure.axes]  # fmt: skip
+    assert beneath == [[[30]], [[35]], []]
+
+
+@pytest.mark.parametrize("row", ["A,kodak,awgn,1/6,10,psnr,30", "A,kodak,awgn,0.2,10,psnr,high"])
+def test_published_values_that_are_no_numbers_are_named(tmp_path: Path, row: str) -> None:
+    path = tmp_path / "published.csv"
+    path.write_text(f"system,payload,channel,cbr,snr_db,metric,value\n{row}\n")
+    with pytest.raises(ValueError, match=r"'(1/6|high)' in column (cbr|value), which is no number"):
+        published(path, payload="kodak", cbrs=[1 / 6])
+
+
 def test_the_shipped_published_values_are_plausible() -> None:
     path = Path(__file__).parents[2] / "benchmarks" / "published.csv"
     kodak = published(path, payload="kodak", cbrs=[1 / 16])
