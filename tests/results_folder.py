@@ -30,9 +30,10 @@ def make_folder(
     plan: dict[str, Any] | None = None,
     sources: int = 100,
     about: dict[str, Any] | None = None,
+    metric: str = "psnr",
     **columns: Any,
 ) -> Path:
-    """Write a folder in which each item's PSNR is a curve plus what the item is worth."""
+    """Write a folder in which each item's metric is a curve plus what the item is worth."""
     swept = ["transmitter"]
     swept += ["transmitter.cbr"] if len(cbrs) > 1 else []
     swept += ["train.seed"] if len(trainings) > 1 else []
@@ -42,12 +43,12 @@ def make_folder(
         rng = np.random.default_rng(zlib.crc32(uid.encode()))
         of_item = np.random.default_rng(0).normal(0, 4, ITEMS)
         values = curve(snr, cbr, seed) + of_item - of_item.mean() + rng.normal(0, noise, ITEMS)
-        log = ItemLog(folder, uid, ["psnr"])
+        log = ItemLog(folder, uid, [metric])
         log.add(np.array([np.arange(ITEMS), np.arange(ITEMS) + sources]), values[None])
-        log.finish({"plan": {**PLAN, **(plan or {})}, "means": ["psnr"], **(about or {})})
+        log.finish({"plan": {**PLAN, **(plan or {})}, "means": [metric], **(about or {})})
         log.drop()
         half = 2 * values.std() / ITEMS**0.5
-        row = {"transmitter": name, "channel": "awgn", "snr_db": snr, "metric": "psnr", "uid": uid}
+        row = {"transmitter": name, "channel": "awgn", "snr_db": snr, "metric": metric, "uid": uid}
         row |= {"value": values.mean(), "ci_low": values.mean() - half, "interval": "items"}
         row |= {"ci_high": values.mean() + half, "n": ITEMS, "cbr": cbr, "power": 1.0, "unit": "dB"}
         row |= {"better": "higher", "transmitter.cbr": f"{cbr:.4g}", "train.seed": seed}

@@ -293,9 +293,10 @@ def _over_uses(found: Comparison, a: Scheme, b: Scheme, fit: Fit) -> None:
         span = f"CBR {10**low:.4g} to {10**high:.4g}"
         condition = dict(zip(apart, key, strict=True))
         sign = -1.0 if found.better == "lower" else 1.0
-        found.deltas.append(
-            _delta(condition, "difference", found.unit, span, _times(estimates[0], sign))
-        )
+        if found.metric not in RATES:  # whose quality is a logarithm
+            found.deltas.append(
+                _delta(condition, "difference", found.unit, span, _times(estimates[0], sign))
+            )
         found.deltas.append(_delta(condition, "channel uses", "%", span, estimates[1]))
 
 

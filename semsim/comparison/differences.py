@@ -189,12 +189,11 @@ def _mean(group: DataFrame) -> Series[Any]:
     row = group.iloc[0].copy()
     values = group["value"].to_numpy(dtype=np.float64)
     row["trainings"] = len(group)
-    if (values == values[0]).all():
-        return row
-    low, high = interval_of_mean(values)
-    row["value"], row["ci_low"], row["ci_high"] = values.mean(), float(low), float(high)
-    row["interval"] = "trainings"
-    if "diff" in group and group["diff"].notna().all():
+    if not (values == values[0]).all():
+        low, high = interval_of_mean(values)
+        row["value"], row["ci_low"], row["ci_high"] = values.mean(), float(low), float(high)
+        row["interval"] = "trainings"
+    if "diff" in group and group["diff"].nunique() > 1 and group["diff"].notna().all():
         estimate = mean_of(_floats(group["diff"]))
         row["diff"], row["diff_low"], row["diff_high"] = (
             estimate.value,

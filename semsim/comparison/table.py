@@ -77,7 +77,8 @@ def ablation(
         paired = paired and known_pairs
         for line, bold in zip(lines, tied, strict=True):
             value, low, high = (float(line[name]) for name in ("value", "ci_low", "ci_high"))
-            cells[_label(line[rows])][_label(column)] = Cell(value, low, high, bold)
+            cell = Cell(value, low, high, bold and value == value)
+            cells[_label(line[rows])][_label(column)] = cell
     return cells, _caption(table, paired)
 
 
@@ -109,7 +110,8 @@ def _best(
 ) -> tuple[list[bool], bool]:
     """Return which lines are the best or not told apart from it, and whether items were paired."""
     higher = lines[0]["better"] == "higher"
-    best = max(lines, key=lambda line: line["value"] if higher else -line["value"])
+    there = [line for line in lines if line["value"] == line["value"]] or lines  # NaN is not best
+    best = max(there, key=lambda line: line["value"] if higher else -line["value"])
     if of_seed is not None:
         away = {label: (of_seed[best[rows]] - values).dropna() for label, values in of_seed.items()}
         if all(len(difference) > 1 for difference in away.values()):

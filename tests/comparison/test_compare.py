@@ -79,6 +79,13 @@ def test_curves_over_channel_uses_need_no_equal_points(tmp_path: Path) -> None:
     assert delta(found, "channel uses")["value"] == pytest.approx(-50, abs=0.01)
 
 
+def test_curves_of_error_rates_differ_in_channel_uses_and_not_in_decades(tmp_path: Path) -> None:
+    rate = lambda gain: lambda snr, cbr, seed: 1 / (1 + 100 * cbr * gain)  # noqa: E731
+    pair = {"old": rate(1.0), "new": rate(2.0)}
+    make_folder(tmp_path, pair, cbrs=(1 / 24, 1 / 12, 1 / 6), metric="bler", better="lower")
+    assert {d["delta"] for d in only(tmp_path, to="old").deltas} == {"snr gain", "channel uses"}
+
+
 def test_trainings_give_intervals_over_trainings(tmp_path: Path) -> None:
     shifts = {1: 0.5, 2: 1.0, 3: 1.5}
     learned = lambda snr, cbr, seed: curve()(snr, cbr, 0) + shifts[seed]  # noqa: E731

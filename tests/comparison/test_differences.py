@@ -167,6 +167,14 @@ def test_trainings_become_a_mean_with_an_interval_over_them() -> None:
     assert "train.seed" not in learned
 
 
+def test_differences_of_what_no_training_changes_are_over_trainings_too() -> None:
+    rows = trainings().assign(difference_to="learned")
+    rows["diff"] = [np.nan, np.nan, np.nan, -2.0, -3.0, -4.0]
+    _, classical = over_trainings(rows, ["transmitter", "train.seed"]).to_dict("records")
+    assert (classical["value"], classical["ci_low"], classical["diff"]) == (28.0, 26.0, -3.0)
+    assert classical["diff_low"] == pytest.approx(-3 - 4.3027 / 3**0.5, abs=1e-3)
+
+
 def test_tables_say_over_what_their_intervals_are(monkeypatch: pytest.MonkeyPatch) -> None:
     text = printed(trainings(), ["transmitter", "train.seed"], monkeypatch)
     assert "interval over 3 trainings, over items where no training changes" in text

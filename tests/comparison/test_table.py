@@ -38,6 +38,13 @@ def test_what_is_not_told_apart_is_bold_too(tmp_path: Path) -> None:
     assert all(shown["a"]) and all(shown["b"]) and not any(shown["c"])
 
 
+def test_what_is_not_known_is_never_the_best(tmp_path: Path) -> None:
+    nothing = lambda snr, cbr, seed: float("nan")  # noqa: E731
+    make_folder(tmp_path, {"a": nothing, "b": level(20), "c": level(30)}, noise=0.1)
+    shown = bold(tmp_path)
+    assert all(shown["c"]) and not any((*shown["a"], *shown["b"]))
+
+
 def test_a_metric_that_is_better_low_has_its_lowest_bold(tmp_path: Path) -> None:
     make_folder(tmp_path, {"a": level(20), "b": level(30)}, noise=0.1, better="lower")
     assert all(bold(tmp_path)["a"]) and not any(bold(tmp_path)["b"])
