@@ -264,9 +264,10 @@ def _over_snr(
                 "gain": gain.value, "gain_low": gain.low, "gain_high": gain.high,
             }
         )  # fmt: skip
-    span = f"{runs[0].x[0]:g} to {runs[0].x[-1]:g} dB"
+    x = runs[0].x[np.isfinite(runs[0].x)]
+    span = f"{x[0]:g} to {x[-1]:g} dB" if len(x) else ""
     kinds = [("difference", found.unit), ("snr gain", "dB")]
-    for k, (kind, unit) in enumerate(kinds if len(runs[0].x) > 1 else []):
+    for k, (kind, unit) in enumerate(kinds if len(x) > 1 else []):
         if found.metric in RATES and kind == "difference":
             continue
         found.deltas.append(_delta(condition, kind, unit, span, pooled([e[k] for e in estimates])))

@@ -52,12 +52,15 @@ class Curves:
         return cls(rows, x, (a, b), combine, metric, (means[0], means[1]), differences)
 
     def snr_deltas(self, better: str, fit: Fit) -> list[Estimate]:
-        """Return mean difference, mean SNR gain, and the gain at the quality of each point of B."""
-        none = Estimate(np.nan, np.nan, np.nan, 0)
-        if len(self.x) < 2:
+        """Return mean difference, mean SNR gain, and the gain at the quality of each point of B.
+
+        A point without noise, at an infinite SNR, lies on no curve.
+        """
+        none, on = Estimate(np.nan, np.nan, np.nan, 0), np.isfinite(self.x)
+        x, sign = self.x[on], -1.0 if better == "lower" else 1.0
+        if len(x) < 2:
             return [none, none, *[none] * len(self.x)]
         q = quality_of(self.metric, better, self.combine)
-        x, sign = self.x, -1.0 if better == "lower" else 1.0
 
         def statistic(a: Array, b: Array) -> Array:
             qa, qb = q(a), q(b)
@@ -65,7 +68,9 @@ class Curves:
             over = [sign * mean_difference(x, qa, x, qb, fit), mean_gain(x, qa, x, qb, fit)]
             return np.stack([*over, *at], axis=1)
 
-        return bootstrap(*self.items, statistic)
+        over_range = bootstrap(*(side[on] for side in self.items), statistic)
+        at = iter(over_range[2:])
+        return [*over_range[:2], *(next(at) if there else none for there in on)]
 
 
 def check_fair(row: dict[str, Any]) -> None:

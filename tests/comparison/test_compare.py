@@ -45,6 +45,17 @@ def test_a_scheme_that_is_one_db_ahead_gains_one_db(tmp_path: Path) -> None:
     assert inner == pytest.approx([1] * 15)
 
 
+@pytest.mark.filterwarnings("error::RuntimeWarning")
+def test_a_point_without_noise_has_a_difference_and_lies_on_no_curve(tmp_path: Path) -> None:
+    snrs = [*map(float, range(16))]
+    for folder, more in (("a", []), ("b", [math.inf])):
+        make_folder(tmp_path / folder, {"old": curve(), "new": curve(1.0)}, snrs=[*snrs, *more])
+    plain, found = (only(tmp_path / folder, to="old") for folder in "ab")
+    assert found.deltas == plain.deltas
+    assert [p["gain"] for p in found.points[1:-1]] == [p["gain"] for p in plain.points[1:]]
+    assert found.points[-1]["diff"] == pytest.approx(0) and math.isnan(found.points[-1]["gain"])
+
+
 def test_the_same_holds_over_two_folders_whatever_their_names(tmp_path: Path) -> None:
     a = make_folder(tmp_path / "a", {"new": curve(shift=1.0)})
     b = make_folder(tmp_path / "b", {"old": curve()})
