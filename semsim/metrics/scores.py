@@ -6,6 +6,8 @@ its class in one number: sigmoid(score) where the class is 1, minus that where i
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -149,6 +151,16 @@ def check_set(scores: Tensor, name: str) -> None:
         raise ValueError(
             f"{name} needs a threshold of the task, which is set after its training on "
             "train.validation; write validation: {kind: ..., split: val} there and train"
+        )
+
+
+def check_held_out(validation: Any) -> None:
+    """Raise ValueError where thresholds would be set on what is trained on or measured."""
+    split = getattr(validation, "split", "val")
+    if split != "val":
+        raise ValueError(
+            f"validation sets thresholds, so it is neither trained on nor measured, got split: "
+            f"{split}; write split: val in it"
         )
 
 

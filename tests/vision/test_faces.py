@@ -232,6 +232,9 @@ def test_thresholds_that_nobody_sets_are_refused_before_the_training() -> None:
         preflight(trained_by({}, None).points(), torch.device("cpu"))
     with pytest.raises(SpecError, match=r"train.validation: has too few people"):
         preflight(trained_by({}, {**VAL, "people": 8}).points(), torch.device("cpu"))
+    no_split = {key: value for key, value in VAL.items() if key != "split"}  # so it is test
+    with pytest.raises(SpecError, match=r"train.validation: sets thresholds.*: test; write split"):
+        preflight(trained_by({}, no_split).points(), torch.device("cpu"))
 
 
 # --- perturbed probes ---------------------------------------------------------------------------

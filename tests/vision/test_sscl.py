@@ -394,6 +394,9 @@ def test_a_scenario_s_training_sets_what_sensitivity_at_promises(
 def test_sensitivity_at_is_refused_before_a_training_that_sets_no_threshold() -> None:
     with pytest.raises(SpecError, match="sensitivity_at needs a threshold of the task"):
         preflight(trained_by(True, None).points(), torch.device("cpu"))
+    tested = {"kind": "sites", "count": 60, **SMALL}  # split: test where left out
+    with pytest.raises(SpecError, match=r"train.validation: sets thresholds.*: test; write split"):
+        preflight(trained_by(True, tested).points(), torch.device("cpu"))
 
 
 # --- on a link ----------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from channels.checks import check_choice
 from semsim import zoo
 from semsim.metrics.base import Outcome
 from semsim.metrics.image import PSNR, SSIM
-from semsim.metrics.scores import UNSET, check_set
+from semsim.metrics.scores import UNSET, check_held_out, check_set
 from semsim.mistakes import known
 from semsim.tasks.base import Begun, Prepared, Task
 from semsim.types import AnyLink, Transmission
@@ -199,6 +199,7 @@ class Verify(Task):
         if validation is None:
             self.network.threshold.fill_(UNSET)
         elif isinstance(validation, Faces):
+            check_held_out(validation)
             set_thresholds(self.network, validation)
         else:
             raise ValueError(

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from channels.checks import check_choice
 from semsim import zoo
-from semsim.metrics.scores import UNSET
+from semsim.metrics.scores import UNSET, check_held_out
 from semsim.tasks.base import Task
 from semsim.vision.sscl.fitting import fit_head, set_thresholds
 from semsim.vision.sscl.losses import (
@@ -194,7 +194,9 @@ class FindSites(Task):
         own = self.learner is not None and bool(self.learner.filled)  # else it learned by a link
         if validation is None:
             self.network.offset.copy_(self.network.offset.new_tensor([0.0, UNSET]))
-        elif own and not self.end_to_end:
+            return
+        check_held_out(validation)
+        if own and not self.end_to_end:
             fit_head(self.network, payload, validation)
         else:
             set_thresholds(self.network, validation)
