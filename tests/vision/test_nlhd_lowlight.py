@@ -114,6 +114,30 @@ def test_pairs_that_are_none_are_refused(tmp_path: Path, lol: Path) -> None:
         LowLight(str(tmp_path / "odd"))[0]
 
 
+def test_pairs_are_those_of_equal_names_whatever_their_endings(tmp_path: Path) -> None:
+    from PIL import Image
+
+    def grey(file: str, value: int) -> None:
+        (tmp_path / file).parent.mkdir(exist_ok=True)
+        Image.fromarray(np.full((16, 16, 3), value, np.uint8)).save(tmp_path / file)
+
+    for file, value in {"low/a.bmp": 10, "low/a.k.bmp": 20, "high/a.png": 110, "high/a.k.png": 120,
+                        }.items():  # fmt: skip
+        grey(file, value)  # of low a comes first, of high a.k
+    pairs = [tuple(round(255 * float(x.mean())) for x in pair) for pair in LowLight(str(tmp_path))]
+    assert pairs == [(10, 110), (20, 120)]
+    grey("low/a.png", 10)
+    with pytest.raises(ValueError, match="several images of low of .* are called a; keep one"):
+        LowLight(str(tmp_path))
+
+
+def test_lightness_order_counts_all_pairs_some_at_a_time() -> None:
+    image, other = torch.rand(2, 2, 3, 48, 48, generator=stream(1, "order"))
+    a, b = (x.amax(dim=1).flatten(1) for x in (image, other))
+    wrong = (a[:, :, None] >= a[:, None]) != (b[:, :, None] >= b[:, None])
+    assert torch.allclose(lightness_order(image, other), wrong.double().mean(dim=(1, 2)).float())
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

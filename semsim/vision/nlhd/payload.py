@@ -103,7 +103,7 @@ class LowLight(ImagePayload):
             self._dark = self._bright = Folder(path, resize=resize, crop=crop)
         else:
             found = [Folder(str(f), resize=resize, crop=crop) for f in _folders(Path(path), split)]
-            _check_pairs(found)
+            _pair(found)
             self._dark, self._bright = found[0], found[1] if len(found) > 1 else None
         total = len(self._dark)
         self._count = count or total
@@ -170,12 +170,21 @@ def _folders(path: Path, split: Split | None) -> list[Path]:
     return [path / "low", path / "high"] if (path / "low").is_dir() else [path]
 
 
-def _check_pairs(folders: list[Folder]) -> None:
-    stems = [{file.stem for file in folder.files} for folder in folders]
-    alone = sorted(stems[0] ^ stems[-1])
-    if alone:
-        where = "low" if alone[0] in stems[0] else "high"
+def _pair(folders: list[Folder]) -> None:
+    """Bring the images of high into the order of those of low, by their names."""
+    if len(folders) < 2:
+        return
+    found = [{file.stem: file for file in folder.files} for folder in folders]
+    where = f"of {folders[0].files[0].parents[1]}"
+    if alone := sorted(found[0].keys() ^ found[-1].keys()):
+        side = "low" if alone[0] in found[0] else "high"
         raise ValueError(
-            f"images in low and high have the same names, but {alone[0]} is only in {where} "
-            f"of {folders[0].files[0].parents[1]}"
+            f"images in low and high have the same names, but {alone[0]} is only in {side} {where}"
         )
+    for folder, of_stem in zip(folders, found, strict=True):
+        if len(of_stem) < len(folder.files):
+            again = next(f for f in folder.files if f not in of_stem.values())
+            raise ValueError(
+                f"several images of {again.parent.name} {where} are called {again.stem}; keep one"
+            )
+    folders[-1].files = [found[-1][file.stem] for file in folders[0].files]
