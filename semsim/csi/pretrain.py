@@ -14,12 +14,13 @@ from semsim.payloads.channels import joined, parts
 from semsim.tasks.base import Task
 
 
-def check_channels(source: Tensor, task: str) -> None:
-    """Raise ValueError unless a source is a batch of channels, real [B, T, 2, S, F]."""
+def check_channels(source: Tensor, task: str, what: str = "source") -> None:
+    """Raise ValueError unless a source or target is a batch of channels, real [B, T, 2, S, F]."""
     if source.dim() != 5 or source.shape[2] != 2 or source.is_complex():
         raise ValueError(
             f"task {task} needs a payload of channels, float [T, 2, S, F] per item (real and "
-            f"imaginary part), got {list(source.shape[1:])}; use payload: {{kind: channels}}"
+            f"imaginary part), got {list(source.shape[1:])} as {what}; use payload: {{kind: "
+            "channels}" + (" without another target" if what == "target" else "")
         )
 
 
@@ -139,6 +140,7 @@ class FillIn(Task):
 
     def loss(self, output: Tensor, source: Tensor, target: Tensor) -> Tensor:
         """Return the error power of the prediction over the power of what came, a scalar."""
+        check_channels(target, "fill_in", "target")
         wanted = target[:, -output.shape[1] :]
         power = wanted.square().flatten(1).sum(dim=1)
         return ((output - wanted).square().flatten(1).sum(dim=1) / power).mean()

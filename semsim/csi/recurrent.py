@@ -117,6 +117,7 @@ class PredictChannel(Task):
 
     def loss(self, output: Tensor, source: Tensor, target: Tensor) -> Tensor:
         """Return the error power of the prediction over the power of what came, a scalar."""
+        check_channels(target, "predict_channel", "target")
         wanted = target[:, -output.shape[1] :]
         power = wanted.square().flatten(1).sum(dim=1)
         return ((output - wanted).square().flatten(1).sum(dim=1) / power).mean()

@@ -155,6 +155,7 @@ class EstimateChannel(_OfEncoder):
 
     def loss(self, output: Tensor, source: Tensor, target: Tensor) -> Tensor:
         """Return the mean over items of error power over power, or over the source's error."""
+        check_channels(target, "estimate_channel", "target")
         whole = target if self.relative_to is None else source - target
         power = whole.square().flatten(1).sum(dim=1)
         if self.relative_to is not None and not bool(power.all()):
@@ -258,6 +259,11 @@ class ClassifyChannel(_OfEncoder):
         """Return logits [B, classes] for an observation [B, T, 2, S, F]."""
         check_channels(estimate, "classify_channel")
         net: Any = self.network
+        if self.slots is not None and self.slots > estimate.shape[1]:
+            raise ValueError(
+                f"slots {self.slots} are to be seen, but a channel has {estimate.shape[1]}; write "
+                "fewer, or leave slots out"
+            )
         return net.head(net.whole(joined(estimate[:, : self.slots])))  # type: ignore[no-any-return]
 
     def loss(self, output: Tensor, source: Tensor, target: Tensor) -> Tensor:

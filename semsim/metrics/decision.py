@@ -27,6 +27,11 @@ class Accuracy(Metric):
                 "accuracy needs a payload with classes, such as cifar10 or a folder with "
                 f"classes: true; this one's target is {target.dtype} {list(target.shape)}"
             )
+        if len(target) and int(target.max()) >= logits.shape[1]:
+            raise ValueError(
+                f"{self.name} needs a logit for each class, but class {int(target.max())} of the "
+                f"payload is none of the task's {logits.shape[1]}; use a task of as many classes"
+            )
         return self._right(logits, target.to(logits.device))
 
     def _right(self, logits: Tensor, target: Tensor) -> Tensor:

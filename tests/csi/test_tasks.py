@@ -15,6 +15,7 @@ from semsim.csi.heads import ResCNN
 from semsim.csi.model import PRESETS
 from semsim.csi.patches import patchify
 from semsim.csi.pretrain import FillIn
+from semsim.csi.recurrent import PredictChannel
 from semsim.csi.tasks import ClassifyChannel, EstimateChannel
 from semsim.metrics.base import Outcome
 from semsim.metrics.decision import Top3
@@ -28,6 +29,9 @@ TASKS = {
     "estimate by rescnn": lambda **k: EstimateChannel(head="rescnn", pairs=4, **k),
     "classify": lambda **k: ClassifyChannel(5, **k),
 }
+
+
+BEAMS = torch.zeros(3, dtype=torch.long)  # a target of classes
 
 
 def channels(batch: int = 3, label: str = "h") -> Tensor:
@@ -224,6 +228,10 @@ def test_a_scenario_tunes_and_measures(
             lambda e: ClassifyChannel(2, e).loss(torch.zeros(1, 2), None, torch.zeros(1, 4)),
             "needs a payload with classes",
         ),
+        (lambda e: ClassifyChannel(2, e, slots=9)(parts(channels())), "slots 9 are to be seen, but"),
+        (lambda e: EstimateChannel(e).loss(*[parts(channels())] * 2, BEAMS), "got .. as target"),
+        (lambda e: FillIn("tiny").loss(*[parts(channels())] * 2, BEAMS), "got .. as target"),
+        (lambda e: PredictChannel(4).loss(*[parts(channels())] * 2, BEAMS), "got .. as target"),
     ],
 )
 def test_what_does_not_fit_is_said(call: Any, says: str, encoder: str) -> None:

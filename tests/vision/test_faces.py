@@ -415,6 +415,19 @@ def test_wrong_attacks_are_refused() -> None:
         replace(PLAIN, smoothing=4)
     with pytest.raises(ValueError, match="attack has no 'etta'; did you mean 'eta'"):
         faces.Verify(trainable=True, attack={"etta": 1})
+    for attack, words in (
+        ({"iterations": 2.5}, "attack.iterations: must be an integer, got 2.5"),
+        ({"noise": "no"}, "attack.noise: must be true or false, got 'no'"),
+        ({"eta": float("nan")}, "attack.eta: must be a number"),
+        ({"smoothing": -3}, "smoothing: is odd, got -3; write 3, or 0 for none"),
+        ({"raw": True}, "eta: is 0, so raw, noise and stale change nothing"),
+        ({"eta": 0.1, "raw": True, "noise": True}, "so raw does nothing"),
+        ({"eta": 0.1, "stale": 4, "iterations": 4}, "or no feature is ever moved, got 4 and 4"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            faces.Verify(trainable=True, attack=attack)
+    with pytest.raises(ValueError, match="surrogate_weights belong to an attack; write attack"):
+        faces.Verify(trainable=True, surrogate="plain", surrogate_weights="own.safetensors")
     with pytest.raises(ValueError, match="goal is one of"):
         faces.Verify(trainable=True, goal="hide")  # type: ignore[arg-type]
 

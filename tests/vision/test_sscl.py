@@ -143,6 +143,10 @@ def test_wrong_arguments_are_refused_with_what_to_write() -> None:
         sscl.FindSites(weights=None, trainable=True, ssl=-1)
     with pytest.raises(ValueError, match="repeats is at least 1"):
         sscl.FindSites(weights=None, trainable=True, repeats=0)
+    with pytest.raises(ValueError, match="repeats 2 is of an embedding, which at: sender sends"):
+        sscl.FindSites(weights=None, trainable=True, repeats=2)
+    with pytest.raises(ValueError, match="rare river is a class of a folder; name it in path"):
+        sscl.Sites(rare="river")
 
 
 # --- terms --------------------------------------------------------------------------------------

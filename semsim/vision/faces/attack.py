@@ -84,8 +84,18 @@ class Attack:
                 "dropout and diversity are shares and momentum is at least 0, got "
                 f"{[self.dropout, self.diversity, self.momentum]}"
             )
-        if self.smoothing and self.smoothing % 2 == 0:
-            raise ValueError(f"smoothing is odd, got {self.smoothing}; write {self.smoothing + 1}")
+        if self.smoothing < 0 or (self.smoothing and self.smoothing % 2 == 0):
+            odd = max(self.smoothing + 1, 3)
+            raise ValueError(f"smoothing is odd, got {self.smoothing}; write {odd}, or 0 for none")
+        if not self.eta and (self.raw or self.noise or self.stale > 1):
+            raise ValueError("eta is 0, so raw, noise and stale change nothing; write eta: 0.01")
+        if self.raw and self.noise:
+            raise ValueError("noise takes the place of gradients, so raw does nothing; leave it out")
+        if 1 < self.stale >= self.iterations:
+            raise ValueError(
+                f"stale is below iterations, or no feature is ever moved, got {self.stale} and "
+                f"{self.iterations}"
+            )
 
     @property
     def pixel_step(self) -> float:

@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 
 from channels.checks import check_choice
-from semsim import zoo
+from semsim import spec, zoo
 from semsim.metrics.base import Outcome
 from semsim.metrics.image import PSNR, SSIM
 from semsim.metrics.scores import UNSET, check_held_out, check_set
-from semsim.mistakes import known
+from semsim.mistakes import SpecError, known
 from semsim.tasks.base import Begun, Prepared, Task
 from semsim.types import AnyLink, Transmission
 from semsim.vision.faces.attack import Attack, Goal, craft
@@ -91,8 +91,10 @@ class Verify(Task):
             raise ValueError(f"adversarial lies between 0 and 255, got {adversarial}")
         if (surrogate is None) != (surrogate_weights is None):
             raise ValueError("surrogate goes with surrogate_weights; give both or neither")
-        if restorer_weights is not None and attack is None:
-            raise ValueError("restorer_weights belong to an attack; write attack: {} beside them")
+        of_attack = {"restorer_weights": restorer_weights, "surrogate_weights": surrogate_weights}
+        for name, given in of_attack.items():
+            if given is not None and attack is None:
+                raise ValueError(f"{name} belong to an attack; write attack: {{}} beside them")
         self.attack: Any = attack  # checked, once it is known which
         if attack is not None:
             self.attack = _attack(attack, restored=restorer_weights is not None)
@@ -217,9 +219,9 @@ def _attack(values: dict[str, Any], *, restored: bool) -> Any:
         if name not in names:
             raise ValueError(f"attack has no {name!r}; {known(names, name)}")
     try:
-        return kind(**values)
-    except TypeError as error:
-        raise ValueError(f"attack has a value of another kind: {error}") from error
+        return spec.build_settings(kind, spec.parse_settings(kind, values))
+    except SpecError as error:
+        raise error.under("attack") from error
 
 
 def _restorer(weights: str) -> Any:

@@ -88,6 +88,8 @@ class Sites(ImagePayload):
         self.split, self.size, self.seed, self.contrast = split, size, seed, contrast
         self.bands = tuple(bands)
         if path is None:
+            if rare is not None:
+                raise ValueError(f"rare {rare} is a class of a folder; name it in path")
             self._key: tuple[Any, ...] = (size, seed, contrast)
             areas = Areas(regions, min(told_regions, regions), by == "region")
             sets = drawn_sets(split, count, prevalence, labelled, areas, seed)

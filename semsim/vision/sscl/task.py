@@ -102,6 +102,8 @@ class FindSites(Task):
         check_choice("pairs", pairs, ("margin", "infonce"))
         check_choice("anchors", anchors, ("sites", "both"))
         _check_numbers(repeats=repeats, queue=queue)
+        if repeats > 1 and at == "receiver":
+            raise ValueError(f"repeats {repeats} is of an embedding, which at: sender sends")
         _check_terms(ssl, sup, pn, rho, margin, warmup)
         self.at, self.repeats, self.terms = at, repeats, {"ssl": ssl, "sup": sup, "pn": pn}
         self.rho, self.choice, self.pairs, self.margin = rho, choice, pairs, margin
