@@ -1,7 +1,7 @@
 """What scores of two classes are worth: recalls, their mean, average precision, at a threshold.
 
-A score above 0 says yes. What is reported is no mean over items, so each item gives its score and
-its class in one number: sigmoid(score) where the class is 1, minus that where it is 0.
+A score above 0 says yes. What is reported is no mean over items, so each item gives its score s and
+its class in one number: (1 + s / (1 + |s|)) / 2 where the class is 1, minus that where it is 0.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from semsim.metrics.base import Metric, Outcome
 
 Array = NDArray[np.float64]
 UNSET = 1e9  #: a threshold that nobody set; finite, so that files and averages hold it
-LEAST = 1e-15  #: so that neither class is lost where the sigmoid ends
+LEAST = 1e-15  #: so that neither class is lost at the ends
 DRAWS = 400  #: of the bootstrap: its 95 % ends then stray by a tenth of the interval
 
 
@@ -166,7 +166,8 @@ def check_held_out(validation: Any) -> None:
 
 def signed(scores: Tensor, target: Tensor) -> Tensor:
     """Return score and class in one number, float64 [B]."""
-    share = torch.sigmoid(scores.double()).clamp(LEAST, 1 - LEAST)
+    scores = scores.double()  # a sigmoid would make one of all scores beyond 35
+    share = ((1 + scores / (1 + scores.abs())) / 2).clamp(LEAST, 1 - LEAST)
     return torch.where(target.bool(), share, -share)
 
 

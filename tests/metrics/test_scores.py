@@ -50,6 +50,11 @@ def test_a_constant_classifier_has_half(constant: float) -> None:
     assert pooled(AveragePrecision(), torch.full((10,), constant), TARGET) == 0.4
 
 
+def test_scores_of_a_confident_classifier_stay_apart() -> None:
+    scores, target = torch.tensor([100.0, 50, 200, -60, -50]), torch.tensor([1, 0, 1, 0, 1])
+    assert pooled(AveragePrecision(), scores, target) == pytest.approx((1 + 1 + 3 / 4) / 3)
+
+
 def test_average_precision_counts_by_hand_also_with_ties() -> None:
     ranks = np.array([5.0, 4, 3, 3, 2, 1])
     yes = np.array([True, False, True, False, False, True])
