@@ -477,6 +477,11 @@ def test_codes_of_another_embedder_are_refused(of_payload, of_task, words: str) 
         metric.check_payload(photos)
 
 
+def test_photos_that_are_as_small_as_crops_are_told() -> None:
+    with pytest.raises(ValueError, match="photos; write size: 96 or more there"):
+        dbdh.BitAccuracyOracle().check_payload(dbdh.MarkedPhotos(1, size=64))
+
+
 def test_who_made_the_codes_of_a_prepared_set_is_not_known(tmp_path) -> None:
     dbdh.write_set(dbdh.MarkedPhotos(1, embedder="spread"), tmp_path)
     prepared = dbdh.MarkedPhotos(None, path=str(tmp_path))

@@ -109,8 +109,13 @@ class BitAccuracyOracle(Metric):
         self.method, self._embedding = make_embedder(embedder, key), (embedder, key)
 
     def check_payload(self, payload: Any) -> None:
-        """Raise ValueError where the payload's codes are those of another embedder."""
+        """Raise ValueError where codes are another embedder's, or photos as small as crops."""
         check_embedding(payload, *self._embedding, self.name)
+        if getattr(payload, "size", None) == SIDE:
+            raise ValueError(
+                f"{self.name} takes what has {SIDE} pixels for a sender's crop, and so are the "
+                f"payload's photos; write size: {SIDE + 32} or more there"
+            )
 
     def __call__(self, outcome: Outcome) -> Tensor:
         """Return the share, [B]."""
