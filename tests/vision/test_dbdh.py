@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 
 import pytest
@@ -307,7 +308,8 @@ def test_a_prepared_set_is_read_as_it_was_written(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="64x64 pixels, size is 128"):
         dbdh.MarkedPhotos(1, path=str(tmp_path / "WM-SS"), split="val")[0]
     short = json.dumps([rows[0] | {"vertices": [[0, 0], [9, 0], [9, 9]]}])
-    for content in ('[{"file": "00000.png"}]', "[", "[]", "{}", "[1]", short):
+    nowhere = json.dumps([rows[0] | {"vertices": [[0, 0], [9, 0], [9, 9], [0, math.nan]]}])
+    for content in ('[{"file": "00000.png"}]', "[", "[]", "{}", "[1]", short, nowhere):
         (out / "labels.json").write_text(content)
         with pytest.raises(ValueError, match="cannot be read as a list"):
             dbdh.MarkedPhotos(None, size=64, path=str(tmp_path / "WM-SS"), split="val")

@@ -217,7 +217,8 @@ def _prepared(root: Path, split: str) -> list[tuple[Path, Tensor]] | None:
         for row in rows:
             corners = torch.tensor(row["vertices"], dtype=torch.float32)
             bits = torch.tensor(row["bits"], dtype=torch.float32)
-            if bits.shape != (BITS,) or corners.shape != (4, 2) or not set(row["bits"]) <= {0, 1}:
+            told = bits.shape == (BITS,) and set(row["bits"]) <= {0, 1}
+            if not told or corners.shape != (4, 2) or not bool(corners.isfinite().all()):
                 raise ValueError(f"vertices are 4 x 2 and bits {BITS} of 0 or 1, in {row['file']}")
             file = labels.parent / "images" / Path(row["file"]).name
             found.append((file, torch.cat([order_corners(corners[None]).flatten(), bits])))

@@ -90,6 +90,8 @@ class Faces(Dataset[tuple[Tensor, int]]):
             made = listed or _pairs(self.pictures, count or 400, pairs, seed, split)
             wanted = {"both": (True, False), "genuine": (True,), "impostor": (False,)}[pairs]
             self.pairs = [pair for pair in made if _same(pair) in wanted][:count]
+            if not self.pairs:
+                raise ValueError(f"pairs {pairs} are none of those in pairs.txt; write pairs: both")
 
     def __len__(self) -> int:
         return len(self.pairs if self.split != "train" else self.pictures)
