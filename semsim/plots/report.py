@@ -87,8 +87,13 @@ def _shown(values: Mapping[str, Any]) -> dict[str, Any]:
     command = values.get("command")
     if not isinstance(command, str):
         return values
-    words = [Path(word).name if word.startswith(("/", "~")) else word for word in command.split()]
-    return {**values, "command": " ".join(words)}
+    return {**values, "command": " ".join(map(_without_folder, command.split()))}
+
+
+def _without_folder(word: str) -> str:
+    """Return a word of a command, also ``--out=/home/me/results``, with the name of its path alone."""
+    option, equals, path = word.rpartition("=")
+    return f"{option}{equals}{Path(path).name}" if path.startswith(("/", "~")) else word
 
 
 def _figure(path: Path, caption: str) -> str:

@@ -70,3 +70,12 @@ def test_a_report_is_one_well_formed_file_without_links(tmp_path: Path) -> None:
 def test_a_figure_that_no_browser_shows_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"a\.tiff cannot be shown"):
         write_report(ROWS, tmp_path / "r.html", title="t", figures=["a.tiff"])
+
+
+@pytest.mark.parametrize("out", ["--out /home/me/results", "--out=/home/me/results", "--out=~/results"])
+def test_a_report_names_no_folder_of_this_machine(tmp_path: Path, out: str) -> None:
+    provenance = {"command": f"semsim run /home/me/mine.yaml {out}"}
+    path = write_report(ROWS, tmp_path / "report.html", title="A", provenance=provenance)
+    text = path.read_text()
+    assert f"semsim run mine.yaml {out[:5]}" in text
+    assert "/home" not in text and "~" not in text
