@@ -300,6 +300,16 @@ def test_a_training_that_nothing_takes_part_in_is_told(
     assert "write train: {start: deepjscc-cifar-1-6, ...} and leave" in result.stderr
 
 
+@pytest.mark.parametrize(("seed", "told"), [("", True), (", seed: 1", False)])
+def test_a_training_on_what_is_measured_is_told(tmp_path: Path, seed: str, told: bool) -> None:
+    text = IDLE.replace("deepjscc, weights: deepjscc-cifar-1-6", "deepjscc, cbr: 1/6, width: 4")
+    (tmp_path / "seen.yaml").write_text(text.replace("size: 32}, steps", f"size: 32{seed}}}, steps"))
+    result = CliRunner().invoke(app, ["check", str(tmp_path / "seen.yaml")])
+    assert result.exit_code == 0
+    words = "warning: train.payload has the items of payload, so rows tell how well they are"
+    assert (words in result.stderr) is told
+
+
 def test_what_no_key_is_to_blame_for_names_the_file(tmp_path: Path) -> None:
     text = IDLE.replace("{kind: awgn}", "{kind: rayleigh}").split("train:")[0]
     (tmp_path / "blind.yaml").write_text(text + "frontend: {kind: svd}\ncsi: {rx: {kind: none}}\n")

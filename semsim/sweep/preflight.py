@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import torch
 
+from semsim import spec
 from semsim.evaluation import Row
 from semsim.mistakes import IN_SWEEP, SpecError
 from semsim.scenario.building import Built
@@ -102,6 +103,24 @@ def idle_training(scenario: Scenario) -> list[str]:
     ]
 
 
+def remembered(scenario: Scenario) -> list[str]:
+    """Return a sentence where the items that are measured are those that are trained on."""
+    for point in covering(scenario.points()):
+        own = point.scenario
+        if own.train is None or not own.trains():
+            continue
+        measured, seen = (
+            {key: value for key, value in spec.dump(part).items() if key != "count"}
+            for part in (own.payload, own.train.payload)  # type: ignore[attr-defined]
+        )
+        if measured == seen:
+            return [
+                "train.payload has the items of payload, so rows tell how well they are "
+                "remembered; write another split, seed or path in one of them"
+            ]
+    return []
+
+
 def _refuse_training_only(link: AnyLink) -> None:
     """Refuse a link with a part over which nothing may be measured."""
     if any(getattr(part, "only_training", False) for part in link.modules()):
@@ -122,9 +141,9 @@ def untrained(scenario: Scenario) -> list[str]:
     """Return a sentence on each link whose codec could have weights, but has none and trains none.
 
     Nothing is wrong with such a link, but its networks are random, and only its numbers tell. And
-    one on a training in which no link takes part.
+    one on a training in which no link takes part, or that sees what is measured.
     """
-    lines, known = idle_training(scenario), dict[str, bool]()
+    lines, known = [*idle_training(scenario), *remembered(scenario)], dict[str, bool]()
     for point in covering(scenario.points()):
         codec = f"{point.scenario.transmitter!r} {point.scenario.receiver_spec()!r}"
         if _could_have_weights(point) and codec not in known:
@@ -155,7 +174,8 @@ def _is_random(link: AnyLink) -> bool:
 
 def preflight_report(scenario: Scenario, device: torch.device) -> tuple[list[str], list[str]]:
     """Return what a run would do, link by link, and warnings, after sending items through each."""
-    points, seconds, lines, warnings = scenario.points(), 0.0, list[str](), idle_training(scenario)
+    points, seconds, lines = scenario.points(), 0.0, list[str]()
+    warnings = [*idle_training(scenario), *remembered(scenario)]
     trainings: dict[str, str] = {}
     for point, built, _ in tried(points, device):
         own_parts = has_own_parts(point.scenario.content)  # which may forget the batch
