@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
 __all__ = ["plot_rows", "published", "strip"]
 
+MOST_LETTERS = 40  #: of all words along an axis, before they are turned
 LINES = 24  #: schemes of a figure that are told apart, at most
 PUBLISHED = ("system", "payload", "channel", "cbr", "snr_db", "metric", "value")
 
@@ -107,7 +108,7 @@ def plot_rows(
             _scale(axes[number :: len(metrics)], x, metric, chosen[metric])
         _legend(figure, axes)
         cut = f"; {LINES} of {len(every_look)} schemes are named" if rest else ""
-        figure.supxlabel(_footnote(shown, x) + cut, fontsize=6.5, color="#555555")
+        figure.supxlabel(_footnote(shown, x, [by, panel] if panel else [by]) + cut, fontsize=6.5, color="#555555")
         for written in (path,) if isinstance(path, str | Path) else path or ():
             save(figure, written)
     return figure
@@ -185,7 +186,7 @@ def _panels(rows: DataFrame, panel: str | None) -> tuple[list[Any], list[Any]]:
 def _curve(
     ax: Axes, rows: DataFrame, x: str, label: str, look: tuple[str, str, Dashes], number: int
 ) -> None:
-    """Draw a scheme: a line with a band for its intervals, or bars side by side over words."""
+    """Draw a scheme: a line with a band for its intervals, or bars: over words side by side."""
     if rows.empty:
         return
     rows = rows.iloc[_places(ax, rows, x).argsort(kind="stable")]
@@ -196,19 +197,29 @@ def _curve(
         "linestyle": (0, dashes) if dashes else "-",
         "markeredgecolor": "white", "markeredgewidth": 0.5, "zorder": 2 if dashes else 3,
     }  # fmt: skip
-    if _is_numeric(rows, x):
+    if _is_numeric(rows, x) and len(rows) > 1:
         ax.plot(rows[x], rows["value"], **style)
         if not dashes:  # a bound's band would grey the schemes beneath it
             ax.fill_between(rows[x], low, high, color=colour, alpha=0.1, linewidth=0, zorder=1.2)
         return
+    if _is_numeric(rows, x) and dashes:  # one point makes no line
+        short = {"marker": "_", "markersize": 14, "markeredgecolor": colour, "markeredgewidth": 1.3}
+        ax.plot(rows[x], rows["value"], **{**style, **short})
+        return
     from matplotlib.transforms import ScaledTranslation
 
-    aside = ScaledTranslation((number % 7 - 3) * 3 / 72, 0, ax.figure.dpi_scale_trans)
+    is_exact = _is_numeric(rows, x) and x != "snr_db"  # along which schemes may differ by a little
+    aside = ScaledTranslation(
+        0 if is_exact else (number % 7 - 3) * 3 / 72, 0, ax.figure.dpi_scale_trans
+    )
     errors = [rows["value"] - low, high - rows["value"]]
     ax.errorbar(
-        rows[x].map(str), rows["value"], yerr=errors, elinewidth=0.8, capsize=2,
-        transform=ax.transData + aside, **style,
+        rows[x] if _is_numeric(rows, x) else rows[x].map(str), rows["value"], yerr=errors,
+        elinewidth=0.8, capsize=2, transform=ax.transData + aside, **style,
     )  # fmt: skip
+    if _is_numeric(rows, x):
+        ax.update_datalim([(rows[x].iloc[0], rows["value"].iloc[0])])  # which what is moved has not
+        ax.autoscale_view()
 
 
 def _is_numeric(rows: DataFrame, x: str) -> bool:
@@ -223,6 +234,9 @@ def _lay_words(ax: Axes, rows: DataFrame, x: str) -> None:
         return
     words = list(dict.fromkeys(rows[x].map(str)))
     ax.xaxis.update_units(words)
+    ax.set_xticks(range(len(words)), [plain(word) for word in words])
+    if sum(map(len, words)) > MOST_LETTERS:
+        ax.tick_params("x", labelrotation=20)
     ax.set_xlim(-0.5, len(words) - 0.5)
 
 
@@ -371,9 +385,10 @@ def _is_left(ax: Axes) -> bool:
     return place is not None and place.is_first_col()
 
 
-def _footnote(rows: DataFrame, x: str) -> str:
+def _footnote(rows: DataFrame, x: str, apart: list[str]) -> str:
     """Say what makes the comparison fair: interval, items and channel uses."""
-    shown = "bands" if _is_numeric(rows, x) else "bars"
+    is_line = _is_numeric(rows, x) and rows.groupby(apart)[x].nunique().max() > 1
+    shown = "bands" if is_line else "bars"
     notes = [f"{shown}: 95 % intervals{_over(rows)}"]
     if "n" in rows:
         low, high = int(rows["n"].min()), int(rows["n"].max())

@@ -82,6 +82,8 @@ def draw(
     elif apart:
         whole = [panel, *apart] if panel else apart
         rows, panel = rows.assign(panel=_together(rows, whole)), "panel"
+    if by == "snr_db":
+        rows, by = rows.assign(snr=_words(rows, by)), "snr"
     curves = {label: closed_form(form) for label, form in (plot.theory or {}).items()}
     files = []
     for chosen in [y] if y else [m for m in rows["metric"].unique() if DIFFERENCE not in m]:

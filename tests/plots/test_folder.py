@@ -66,6 +66,11 @@ def test_panels_say_what_they_hold(drawn: list[dict[str, Any]], tmp_path: Path) 
     assert drawn[1]["panel"] == "channel"
 
 
+def test_lines_by_snr_carry_their_unit(drawn: list[dict[str, Any]], tmp_path: Path) -> None:
+    draw(tmp_path, SWEPT, Plot(x="cbr", by="snr_db"), rows())
+    assert set(drawn[0]["rows"][drawn[0]["by"]]) == {"0 dB", "10 dB"}
+
+
 def test_several_metrics_make_one_figure(drawn: list[dict[str, Any]], tmp_path: Path) -> None:
     both = pd.concat([rows(), rows().assign(metric="task_psnr")])
     files = draw(tmp_path, SWEPT, Plot(y=["task_psnr", "psnr"]), both)

@@ -115,6 +115,31 @@ def test_words_lie_in_the_order_of_the_sweep_and_all_of_them_show() -> None:
         assert ax.lines[0].get_xdata(orig=False).tolist() == [0, 1, 2]
 
 
+@pytest.mark.parametrize("x", ["snr_db", "cbr"])
+def test_a_single_point_shows_its_interval_and_a_bound_a_stroke(x: str) -> None:
+    table = rows(channel="awgn", snr_db=10.0).drop_duplicates("transmitter")
+    figure = plot_rows(table, x=x)
+    figure.canvas.draw()
+    (ax,) = figure.axes
+    left, right = ax.get_xlim()
+    assert left < table[x].iloc[0] < right and right - left < 5
+    bars = [c.lines[2][0].get_segments()[0] for c in ax.containers]
+    assert [(low[1], high[1]) for low, high in bars] == [(34.5, 36), (35.5, 37)]
+    lines = [c.lines[0] for c in ax.containers]
+    first, second = (line.get_transform().transform(line.get_xydata())[0, 0] for line in lines)
+    assert bool(first == second) is (x == "cbr")
+    assert drawn(ax)["bound"].get_marker() == "_"
+    assert figure.get_supxlabel().startswith("bars: 95 % intervals")
+
+
+def test_words_along_an_axis_are_drawn_as_they_are_written() -> None:
+    table = rows(channel="awgn")
+    table["transmitter"] = table["transmitter"] + " costs $2 or $3"
+    ax = plot_rows(table, x="transmitter", by="snr_db").axes[0]
+    assert ax.get_xticklabels()[0].get_text() == r"deepjscc costs \$2 or \$3"
+    assert ax.get_xticklabels()[0].get_rotation() == 20
+
+
 def test_an_axis_is_ruled_by_values_and_not_by_the_interval_of_few_items() -> None:
     wide = rows(n=5)
     wide["ci_low"], wide["ci_high"] = wide["value"] - 40, wide["value"] + 40
