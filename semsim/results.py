@@ -176,11 +176,11 @@ def write_rows(folder: Path, table: DataFrame) -> None:
     with replacing(folder / "rows.parquet") as partial:
         table.to_parquet(partial, index=False)
     with replacing(folder / "rows.csv") as partial:
-        _no_formulas(table).to_csv(partial, index=False)
+        no_formulas(table).to_csv(partial, index=False)
     write_sums(folder, WRITTEN)
 
 
-def _no_formulas(table: DataFrame) -> DataFrame:
+def no_formulas(table: DataFrame) -> DataFrame:
     """Put an apostrophe before text that a spreadsheet would take for a formula and run."""
     words = table.select_dtypes(exclude="number")
     safe = words.map(lambda v: f"'{v}" if isinstance(v, str) and v[:1] in FORMULA else v)

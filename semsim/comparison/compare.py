@@ -16,7 +16,7 @@ from semsim.comparison.paired import Estimate
 from semsim.files.disk import write_atomic
 from semsim.items import about_items
 from semsim.mistakes import known
-from semsim.results import read_provenance, read_rows
+from semsim.results import no_formulas, read_provenance, read_rows
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -330,4 +330,4 @@ def to_csv(comparisons: Sequence[Comparison], path: Path) -> None:
         for c in comparisons
         for line in (*c.points, *c.deltas)
     ]
-    write_atomic(path, pd.DataFrame(lines).to_csv(index=False))
+    write_atomic(path, no_formulas(pd.DataFrame(lines)).to_csv(index=False))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from semsim.comparison.differences import (
 )
 from semsim.comparison.paired import mean_of
 from semsim.mistakes import known
+from semsim.results import no_formulas
 
 if TYPE_CHECKING:
     from pandas import DataFrame, Series
@@ -83,7 +83,7 @@ def ablation(
 
 
 def _label(value: Any) -> str:
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    return f"{value:g}" if isinstance(value, float) else str(value).replace("\n", " ")
 
 
 def _check_one_each(table: DataFrame, rows: str, columns: str, swept: Sequence[str]) -> None:
@@ -218,12 +218,12 @@ def _markdown(text: str) -> str:
 
 
 def _csv(cells: dict[str, dict[str, Cell]], corner: tuple[str, str]) -> str:
-    import csv
+    import pandas as pd
 
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow([*corner, "value", "low", "high", "best"])
-    for label, line in cells.items():
-        for column, cell in line.items():
-            writer.writerow([label, column, cell.value, cell.low, cell.high, cell.bold])
-    return out.getvalue()
+    lines = [
+        [label, column, cell.value, cell.low, cell.high, cell.bold]
+        for label, line in cells.items()
+        for column, cell in line.items()
+    ]
+    table = pd.DataFrame(lines, columns=[*corner, "value", "low", "high", "best"])
+    return no_formulas(table).to_csv(index=False)

@@ -12,6 +12,7 @@ from results_folder import make_folder
 from typer.testing import CliRunner
 
 from semsim.cli import app
+from semsim.comparison.compare import compare, pairs, schemes, to_csv
 from semsim.comparison.table import ablation, text_of
 
 
@@ -103,6 +104,16 @@ def test_formats_escape_and_agree(tmp_path: Path) -> None:
         ("x|y", "5", "True"),
     ]
     assert float(rows[0]["value"]) == pytest.approx(25, abs=0.2)
+
+
+def test_labels_break_no_table_and_run_in_no_spreadsheet(tmp_path: Path) -> None:
+    make_folder(tmp_path, {"two\nlines": level(20), "=1+1": level(30)}, snrs=(0.0,), noise=0.1)
+    cells, caption = ablation(tmp_path, "transmitter", "snr_db", metric=None)
+    assert "| two lines |" in text_of(cells, caption, "markdown", ("transmitter", "snr_db"))
+    text = text_of(cells, caption, "csv", ("transmitter", "snr_db"))
+    assert [line["transmitter"] for line in csv.DictReader(io.StringIO(text))][1] == "'=1+1"
+    to_csv([compare(*pairs(schemes(tmp_path), None, None, "=1+1")[0])], tmp_path / "a.csv")
+    assert "'=1+1" in (tmp_path / "a.csv").read_text()
 
 
 def test_the_command_prints_a_table_or_a_sentence(tmp_path: Path) -> None:
