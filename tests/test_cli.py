@@ -300,10 +300,15 @@ def test_a_training_that_nothing_takes_part_in_is_told(
     assert "write train: {start: deepjscc-cifar-1-6, ...} and leave" in result.stderr
 
 
-@pytest.mark.parametrize(("seed", "told"), [("", True), (", seed: 1", False)])
-def test_a_training_on_what_is_measured_is_told(tmp_path: Path, seed: str, told: bool) -> None:
+@pytest.mark.parametrize(
+    ("seen", "told"),
+    [("synthetic, count: 3, size: 32", True), ("synthetic, size: 32, seed: 1", False),
+     ("photos, crop: 32", False)],
+)  # fmt: skip
+def test_a_training_on_what_is_measured_is_told(tmp_path: Path, seen: str, told: bool) -> None:
     text = IDLE.replace("deepjscc, weights: deepjscc-cifar-1-6", "deepjscc, cbr: 1/6, width: 4")
-    (tmp_path / "seen.yaml").write_text(text.replace("size: 32}, steps", f"size: 32{seed}}}, steps"))
+    before = "train: {payload: {kind: synthetic, count: 2, size: 32}"
+    (tmp_path / "seen.yaml").write_text(text.replace(before, f"train: {{payload: {{kind: {seen}}}"))
     result = CliRunner().invoke(app, ["check", str(tmp_path / "seen.yaml")])
     assert result.exit_code == 0
     words = "warning: train.payload has the items of payload, so rows tell how well they are"

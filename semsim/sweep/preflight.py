@@ -19,6 +19,7 @@ from semsim.sweep.trained import learns, rehearse
 from semsim.types import AnyLink
 
 QUICK_ITEMS, QUICK_STEPS = 4, 4
+CUT = ("count", "crop", "resize", "shrink", "patches")  #: what makes no other images of a payload
 MOST_CHECKED = 64  #: links of a sweep that are tried before it runs
 
 
@@ -110,13 +111,13 @@ def remembered(scenario: Scenario) -> list[str]:
         if own.train is None or not own.trains():
             continue
         measured, seen = (
-            {key: value for key, value in spec.dump(part).items() if key != "count"}
+            {key: value for key, value in spec.dump(part).items() if key not in CUT}
             for part in (own.payload, own.train.payload)  # type: ignore[attr-defined]
         )
         if measured == seen:
             return [
                 "train.payload has the items of payload, so rows tell how well they are "
-                "remembered; write another split, seed or path in one of them"
+                "remembered; write another kind, split, seed or path in one of them"
             ]
     return []
 
