@@ -68,7 +68,7 @@ class Curves:
             over = [sign * mean_difference(x, qa, x, qb, fit), mean_gain(x, qa, x, qb, fit)]
             return np.stack([*over, *at], axis=1)
 
-        over_range = bootstrap(*(side[on] for side in self.items), statistic)
+        over_range = bootstrap(self.items[0][on], self.items[1][on], statistic)
         at = iter(over_range[2:])
         return [*over_range[:2], *(next(at) if there else none for there in on)]
 

@@ -108,7 +108,8 @@ def plot_rows(
             _scale(axes[number :: len(metrics)], x, metric, chosen[metric])
         _legend(figure, axes)
         cut = f"; {LINES} of {len(every_look)} schemes are named" if rest else ""
-        figure.supxlabel(_footnote(shown, x, [by, panel] if panel else [by]) + cut, fontsize=6.5, color="#555555")
+        note = _footnote(shown, x, [by, panel] if panel else [by])
+        figure.supxlabel(note + cut, fontsize=6.5, color="#555555")
         for written in (path,) if isinstance(path, str | Path) else path or ():
             save(figure, written)
     return figure

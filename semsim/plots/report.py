@@ -91,7 +91,7 @@ def _shown(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _without_folder(word: str) -> str:
-    """Return a word of a command, also ``--out=/home/me/results``, with the name of its path alone."""
+    """Return a word of a command with the name of its path alone, also ``--out=/home/me/a``."""
     option, equals, path = word.rpartition("=")
     return f"{option}{equals}{Path(path).name}" if path.startswith(("/", "~")) else word
 

@@ -151,7 +151,7 @@ def test_ends_of_an_interval_may_lie_outside_the_range_or_be_unknown(name: str) 
         ("task_psnr", logit_outcome(1), "use a payload with reference images"),
         ("accuracy", image_outcome(1), "use task: {kind: classify}"),
         ("accuracy", Outcome(torch.rand(2, 5), *[torch.rand(2, 3, 4, 4)] * 2), "classes: true"),
-        ("accuracy", Outcome(*[torch.rand(2, 5)] * 2, torch.tensor([4, 5])), "class 5 of the payload"),
+        ("accuracy", Outcome(*[torch.rand(2, 5)] * 2, torch.tensor([4, 5])), "class 5 of"),
         ("evm", Outcome(*[torch.rand(2, 3, 4, 4)] * 3), "measured on the link"),
     ],
 )

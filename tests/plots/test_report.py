@@ -72,7 +72,9 @@ def test_a_figure_that_no_browser_shows_is_refused(tmp_path: Path) -> None:
         write_report(ROWS, tmp_path / "r.html", title="t", figures=["a.tiff"])
 
 
-@pytest.mark.parametrize("out", ["--out /home/me/results", "--out=/home/me/results", "--out=~/results"])
+@pytest.mark.parametrize(
+    "out", ["--out /home/me/results", "--out=/home/me/results", "--out=~/results"]
+)
 def test_a_report_names_no_folder_of_this_machine(tmp_path: Path, out: str) -> None:
     provenance = {"command": f"semsim run /home/me/mine.yaml {out}"}
     path = write_report(ROWS, tmp_path / "report.html", title="A", provenance=provenance)

@@ -119,7 +119,7 @@ def test_lfw_has_its_own_pairs_and_nobody_in_them_trains(tmp_path: Path) -> None
     names = {p.file.parent.name for p in train.pictures if p.file}
     assert names <= {"Di", "Ed", "Flo"} and sorted({p.who for p in train.pictures}) == [0, 1]
     (tmp_path / "pairs.txt").write_text("Ann\t1\t3\n")
-    with pytest.raises(ValueError, match="pairs impostor are none of those in pairs.txt"):
+    with pytest.raises(ValueError, match="pairs impostor are none of those in"):
         faces.Faces("test", path=path, pairs="impostor")
     (tmp_path / "pairs.txt").write_text("Ann\t1\t9\n")
     with pytest.raises(ValueError, match="line 1 names picture 9 of Ann"):

@@ -127,7 +127,7 @@ def test_pairs_are_those_of_equal_names_whatever_their_endings(tmp_path: Path) -
     pairs = [tuple(round(255 * float(x.mean())) for x in pair) for pair in LowLight(str(tmp_path))]
     assert pairs == [(10, 110), (20, 120)]
     grey("low/a.png", 10)
-    with pytest.raises(ValueError, match="several images of low of .* are called a; keep one"):
+    with pytest.raises(ValueError, match=r"several images of low of .* are called a; keep one"):
         LowLight(str(tmp_path))
 
 

@@ -90,7 +90,7 @@ class Attack:
         if not self.eta and (self.raw or self.noise or self.stale > 1):
             raise ValueError("eta is 0, so raw, noise and stale change nothing; write eta: 0.01")
         if self.raw and self.noise:
-            raise ValueError("noise takes the place of gradients, so raw does nothing; leave it out")
+            raise ValueError("noise stands for gradients, so raw does nothing; leave it out")
         if 1 < self.stale >= self.iterations:
             raise ValueError(
                 f"stale is below iterations, or no feature is ever moved, got {self.stale} and "
