@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from semsim.comparison.differences import add_differences, scheme_column, unequal
+from semsim.comparison.differences import (
+    add_differences,
+    has_trainings,
+    scheme_column,
+    unequal,
+)
 from semsim.evaluation import Row
 from semsim.files.disk import log, read_sums, set_aside, sum_of, write_sums
 from semsim.plots.folder import draw_all
@@ -67,6 +73,8 @@ def captions(files: Sequence[Path], rows: DataFrame) -> dict[Path, str]:
     """Return what each file shows, for the report."""
     low, high = int(rows["n"].min()), int(rows["n"].max())
     items = f"{low} items" if low == high else f"{low} to {high} items"
+    # over trainings or items, as each figure says, where there are several trainings
+    intervals = "95 % intervals" + ("" if has_trainings(rows) else f" over {items} per point")
     found = {}
     for path in files:
         what, _, over = path.stem.partition("_over_")
@@ -76,8 +84,10 @@ def captions(files: Sequence[Path], rows: DataFrame) -> dict[Path, str]:
             found[path] = f"{words}: {where}." if where else f"{words}."
             continue
         metrics = " and ".join(word_of(rows, name) for name in what.split("_and_"))
+        over, _, to = re.sub(r"_\d+$", "", over).partition("_difference_to_")
         along = WORDS.get(over, over.replace("_", " "))
-        found[path] = f"{metrics} over {along}; 95 % intervals over {items} per point."
+        beside = f", and differences to {re.sub('_+', ' ', to)}" if to else ""
+        found[path] = f"{metrics} over {along}{beside}; {intervals}."
     return found
 
 

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 import torch
 
@@ -18,6 +19,7 @@ from semsim.mistakes import SpecError
 from semsim.results import COLUMNS, read_rows
 from semsim.scenario.scenario import Scenario
 from semsim.scenario.strict_yaml import parse_yaml
+from semsim.sweep.outputs import captions
 from semsim.sweep.preflight import quicker
 from semsim.sweep.sweep import results_folder, run
 from semsim.sweep.trained import train_all
@@ -399,3 +401,13 @@ def test_links_that_share_a_folder_look_through_it_once(
     assert len(looks) == 1
     run(scenario, "out")
     assert len(looks) <= 2
+
+
+def test_a_report_s_captions_say_what_its_figures_do() -> None:
+    rows = pd.DataFrame({"metric": ["psnr"] * 2, "label": ["PSNR"] * 2, "n": [20, 20]})
+    files = [Path(f"psnr_over_{end}.png") for end in ("snr_db_2", "cbr_difference_to_hevc___ldpc")]
+    plain, beside = captions(files, rows).values()
+    assert plain == "PSNR over SNR (dB); 95 % intervals over 20 items per point."
+    assert "source value), and differences to hevc ldpc; 95 %" in beside
+    trained = rows.assign(**{"train.seed": [1, 2]})
+    assert captions(files, trained)[files[0]] == "PSNR over SNR (dB); 95 % intervals."
