@@ -225,14 +225,13 @@ def plot(
     """
     with plain_errors():
         from semsim.plots.folder import Plot, draw, draw_all
-        from semsim.results import read_provenance
+        from semsim.results import read_provenance, read_rows, read_swept
 
-        record = read_provenance(folder)
-        swept = record.get("swept", [])
+        record, rows, swept = read_provenance(folder), read_rows(folder), read_swept(folder)
         if x or y or by:
-            files = draw(folder, swept, Plot(x=x or "snr_db", y=y, by=by))
+            files = draw(folder, swept, Plot(x=x or "snr_db", y=y, by=by), rows)
         else:
-            files = draw_all(folder, swept, record.get("plots", []))
+            files = draw_all(folder, swept, record.get("plots", []), rows)
         for path in files:
             typer.echo(path)
 

@@ -216,6 +216,17 @@ def read_provenance(folder: str | Path) -> dict[str, Any]:
         ) from error
 
 
+def read_swept(folder: str | Path) -> list[str]:
+    """Return the columns that tell the links of a results folder apart."""
+    record = read_provenance(folder)
+    if not record:
+        raise ValueError(
+            f"{folder} holds no provenance.json, which says what tells its links apart; copy the "
+            "whole folder, or run its scenario again"
+        )
+    return list(record.get("swept", []))
+
+
 def provenance(text: str, uids: list[str], weights: dict[str, str], device: str) -> dict[str, Any]:
     """Return where numbers come from: versions, hashes, machine, command and time."""
     import torch

@@ -16,7 +16,7 @@ from semsim.comparison.paired import Estimate
 from semsim.files.disk import write_atomic
 from semsim.items import about_items
 from semsim.mistakes import known
-from semsim.results import no_formulas, read_provenance, read_rows
+from semsim.results import no_formulas, read_rows, read_swept
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -108,7 +108,7 @@ def chosen_rows(
         if value not in set(values):
             raise ValueError(f"no {column} is {value!r}; {known(values.unique(), value)}")
         rows = rows[values == value]
-    return rows, list(read_provenance(folder).get("swept", []))
+    return rows, read_swept(folder)
 
 
 def _word(value: object) -> str:

@@ -173,6 +173,16 @@ def test_the_command_prints_and_writes_numbers(tmp_path: Path) -> None:
     assert {"scheme", "to", "diff", "diff_low", "diff_high", "gain", "delta"} <= set(table)
 
 
+@pytest.mark.parametrize("command", [["compare", "--to", "old"], ["table"], ["plot"]])
+def test_a_folder_that_does_not_say_what_was_swept_is_refused(
+    tmp_path: Path, command: list[str]
+) -> None:
+    make_folder(tmp_path, {"old": curve(), "new": curve(shift=1.0)}, cbrs=(1 / 16, 1 / 8))
+    (tmp_path / "provenance.json").unlink()  # then each CBR would be paired with both
+    result = CliRunner().invoke(app, [command[0], str(tmp_path), *command[1:]])
+    assert result.exit_code == 2 and "copy the whole folder, or run" in result.stderr
+
+
 def test_a_folder_of_an_older_version_gets_a_sentence(tmp_path: Path) -> None:
     make_folder(tmp_path, {"old": curve(), "new": curve()})
     for path in (tmp_path / "items").iterdir():
