@@ -159,6 +159,12 @@ def _open_hounsfield(path: Path, split: str, size: int | None) -> HounsfieldSlic
             f"path {path} holds hu.npy {list(slices.shape)} and meta.npz with {sorted(meta)}; it "
             "must be [N, S, S], and pixel_mm or mm_per_px [N]"
         )
+    for name, facts in meta.items():
+        if facts.shape != (len(slices),):
+            raise ValueError(
+                f"{shown(path / 'meta.npz')} has {name} {list(facts.shape)} for {len(slices)} "
+                "slices; write one for each"
+            )
     millimetres = meta.get("pixel_mm")
     if millimetres is None:
         millimetres = meta["mm_per_px"] * (512 / slices.shape[-1])

@@ -127,3 +127,11 @@ def test_a_pixel_without_a_size_is_refused(tmp_path: Path, side: float) -> None:
     np.savez(tmp_path / "meta.npz", pixel_mm=np.array([side]))
     with pytest.raises(ValueError, match=r"slice 0 has pixels of .* mm"):
         open_slices(tmp_path, "test", None)
+
+
+@pytest.mark.parametrize("facts", [{"pixel_mm": np.array(0.5)}, {"split": np.array(["test"])}])
+def test_facts_that_are_not_one_for_each_slice_are_refused(tmp_path: Path, facts: Any) -> None:
+    np.save(tmp_path / "hu.npy", np.full((2, 8, 8), -1000, np.int16))
+    np.savez(tmp_path / "meta.npz", **{"pixel_mm": np.full(2, 0.5), **facts})
+    with pytest.raises(ValueError, match=r"meta\.npz has .* for 2 slices; write one for each"):
+        open_slices(tmp_path, "test", None)
