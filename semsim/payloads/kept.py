@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Hashable
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor
@@ -26,6 +27,11 @@ class InBlocks:
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in vars(self).items() if name != "_block"}
+
+
+def written(*files: Path | None) -> tuple[int, ...]:
+    """Return when files were written, part of the key of what is read of them; 0 for none."""
+    return tuple(f.stat().st_mtime_ns if f is not None and f.is_file() else 0 for f in files)
 
 
 class Kept:

@@ -13,7 +13,7 @@ from channels.checks import check_choice
 from semsim.files.incoming import check_regular, reading, shown
 from semsim.payloads.imagefile import SUFFIXES, open_image
 from semsim.payloads.images import check_counts, fit, to_float, to_tensor
-from semsim.payloads.kept import Kept
+from semsim.payloads.kept import Kept, written
 from semsim.seeds import stream
 from semsim.vision.faces.drawing import draw_face, person, shot
 
@@ -107,7 +107,7 @@ class Faces(Dataset[tuple[Tensor, int]]):
 
     def pixels(self, picture: Picture) -> Tensor:
         """Return one face, uint8 [3, size, size]."""
-        key = (*self._key, picture)
+        key = (*self._key, picture, written(picture.file))
         (found,) = _KEPT.get(key, lambda: (self._pixels(picture),))
         return found
 

@@ -19,7 +19,7 @@ from semsim.payloads.ct import (
     to_mu,
 )
 from semsim.payloads.images import check_counts
-from semsim.payloads.kept import Kept
+from semsim.payloads.kept import Kept, written
 from semsim.seeds import stream
 
 DENTAL: tuple[Material, ...] = ("Ti", "Fe", "Zr", "Ag")  #: implant, steel, crown, amalgam
@@ -97,7 +97,8 @@ class MetalSlices(torch.utils.data.Dataset[tuple[Tensor, Tensor]]):
         self.count = count or (64 if path is None else total)
         if isinstance(self.slices, SlicePairs) and self.count > total:
             raise ValueError(f"{path} holds {total} pairs for {split}, got count {self.count}")
-        decides = (path and str(Path(path).resolve()), size, split, corrupted, seed)
+        stored = written(*(Path(path or "") / name for name in ("hu.npy", "meta.npz")))
+        decides = (path and str(Path(path).resolve()), stored, size, split, corrupted, seed)
         self._key = (*decides, self.materials, self.metals, views, photons)
 
     def __len__(self) -> int:
@@ -112,7 +113,9 @@ class MetalSlices(torch.utils.data.Dataset[tuple[Tensor, Tensor]]):
         if not -self.count <= index < self.count:
             raise IndexError(f"{self.name} has {self.count} slices, asked for number {index}")
         index %= self.count
-        source, target = _KEPT.get((*self._key, index), lambda: self._pair(index))
+        files = self.slices.files[index] if isinstance(self.slices, SlicePairs) else ()
+        key = (*self._key, index, written(*files))
+        source, target = _KEPT.get(key, lambda: self._pair(index))
         return source.expand(3, -1, -1), target.expand(3, -1, -1)
 
     def _pair(self, index: int) -> tuple[Tensor, Tensor]:

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from semsim.payloads.images import check_counts, to_float
-from semsim.payloads.kept import Kept
+from semsim.payloads.kept import Kept, written
 from semsim.seeds import stream
 from semsim.vision.faces.payload import KEEP_BYTES, Faces, Picture, Split
 from semsim.vision.restore.degrade import Degradation
@@ -80,7 +80,8 @@ class DegradedFaces(Dataset[tuple[Tensor, Tensor]]):
             generator = stream(self.seed, "degraded", self.split, index)
             return ((255 * self.degradation(face, generator)).round().to(torch.uint8),)
 
-        who = (*self.faces._key, self._picture(index))
+        picture = self._picture(index)
+        who = (*self.faces._key, picture, written(picture.file))
         what = (repr(self.degradation), self.seed, self.split, index)
         (found,) = _KEPT.get((*who, *what), degrade)
         return found

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from channels.checks import check_choice
 from semsim.payloads.images import ImagePayload, check_counts
-from semsim.payloads.kept import Kept
+from semsim.payloads.kept import Kept, written
 from semsim.seeds import stream
 from semsim.vision.sscl.files import Tile, open_tiles, read_tile, split_sets
 from semsim.vision.sscl.tiles import draw_tile, region
@@ -112,7 +112,7 @@ class Sites(ImagePayload):
     def pixels(self, index: int) -> Tensor:
         """Return one tile, uint8 [3, size, size]."""
         tile = self.tiles[index]
-        key = (*self._key, tile.key, tile.site, tile.region)
+        key = (*self._key, tile.key, tile.site, tile.region, written(tile.file))
         (found,) = _KEPT.get(key, lambda: (self._pixels(tile),))
         return found
 
