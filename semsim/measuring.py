@@ -14,6 +14,7 @@ from torch import Tensor
 from semsim.batches import Batch, Batches
 from semsim.intervals import LEDGER
 from semsim.metrics.base import Metric, Outcome
+from semsim.nn.modes import in_evaluation
 from semsim.phy.power import most_power
 from semsim.seeds import stream
 from semsim.tasks.base import Task
@@ -80,14 +81,8 @@ class Meter:
     @contextlib.contextmanager
     def measuring(self) -> Iterator[None]:
         """Keep link and task in evaluation mode, and gradients off, for a while."""
-        modes = {m: m.training for m in (self.link, self.task)}
-        self.link.eval(), self.task.eval()
-        try:
-            with torch.inference_mode():
-                yield
-        finally:
-            for module, training in modes.items():
-                module.train(training)
+        with in_evaluation(self.link, self.task), torch.inference_mode():
+            yield
 
     def measure(
         self,

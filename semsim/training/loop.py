@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from semsim.evaluation import device_of
 from semsim.files.disk import locked
+from semsim.nn.modes import to_training
 from semsim.stopping import Postponed
 from semsim.tasks.reconstruct import Reconstruct
 from semsim.training.card import write_weights
@@ -157,6 +158,7 @@ class Training:
             self._fabric = self._fabric or fabric_for(self.device, folder, spec.log)
             self.device = self._fabric.device
             self.link.to(self.device), self.task.to(self.device)
+            to_training(self.link, self.task)  # weights of the zoo come in evaluation
             wants_less = spec.memory == "low"
             changed.enter_context(low_memory_if(wants_less, self.link, self.task, folder))
             changed.enter_context(frozen(self.link, self.task, spec.rates or {}))

@@ -418,6 +418,48 @@ def test_a_rate_of_zero_freezes_and_others_scale(tmp_path: Path) -> None:
         train(plain, Blobs(), spec=spec(rates={"reciever": 0.1}), folder=tmp_path / "c")
 
 
+class Noted(DeepJSCCReceiver):
+    """A receiver whose batch norm counts the batches that it learns from."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.norm = torch.nn.BatchNorm2d(3)
+
+    def forward(self, *given: Any) -> Tensor:
+        return self.norm(super().forward(*given))
+
+    @property
+    def count(self) -> int:
+        return int(self.norm.num_batches_tracked)
+
+
+def noted_link() -> Link:
+    torch.manual_seed(3)
+    return Link(DeepJSCCTransmitter(**SMALL), AWGN(), Noted(**SMALL))
+
+
+def test_a_validation_wakes_no_frozen_part(tmp_path: Path) -> None:
+    rates = {"receiver.norm": 0.0}
+    for name, validation in {"a": None, "b": Blobs()}.items():
+        link = noted_link()
+        settings = spec(rates=rates, ema=0.0, val_every=2)
+        train(link, Blobs(), spec=settings, folder=tmp_path / name, validation=validation)
+        assert link.receiver.count == 0
+
+
+def test_a_link_that_was_evaluated_trains_in_training_mode(tmp_path: Path) -> None:
+    """But for a part that its owner froze."""
+    link = noted_link()
+    still = link.transmitter.encoder.requires_grad_(False).eval()
+    for number, folder in enumerate(("a", "b"), start=1):
+        train(link, Blobs(), spec=spec(steps=2, ema=0.0), folder=tmp_path / folder)
+        assert link.receiver.count == 2 * number
+        assert not link.receiver.norm.training
+    with Training(link, Blobs(), spec=spec(steps=2)):
+        assert link.receiver.norm.training
+        assert not any(module.training for module in still.modules())
+
+
 def test_snrs_gather_around_a_peak() -> None:
     settings = TrainSpec(snr_db=(-2.0, 22.0), snr_peak=(10.0, 2.0, 0.3))
     snr_db = draw_snr(settings, 20_000, 1, (0,))

@@ -16,6 +16,7 @@ from semsim.codecs.keras.frameworks import Backend
 from semsim.codecs.keras.loading import End as Which
 from semsim.codecs.keras.loading import network
 from semsim.codecs.symbols import to_latent, to_symbols
+from semsim.nn.modes import in_evaluation
 from semsim.phy.power import unit_power
 from semsim.types import End, Receiver, Transmitter
 
@@ -118,12 +119,10 @@ class KerasTransmitter(_End, Transmitter):
     def num_symbols(self, shape: tuple[int, ...]) -> int:
         """Return the symbols for an item of this shape, from one pass of an empty one."""
         if shape not in self._counts:
-            training = self.training
             device = next(iter(self.parameters()), torch.empty(0)).device
             csi = CSI(None, torch.ones(1, device=device))
-            with torch.no_grad():
-                reals = self.eval()._encode(torch.zeros(1, *shape, device=device), csi)
-            self.train(training)
+            with torch.no_grad(), in_evaluation(self):
+                reals = self._encode(torch.zeros(1, *shape, device=device), csi)
             self._counts[shape] = self._pair(reals).shape[-1]
         return self._counts[shape]
 

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from semsim.metrics.scores import threshold_at
+from semsim.nn.modes import in_evaluation
 from semsim.payloads.images import to_float
 from semsim.vision.faces.networks import RATES, Verifier
 from semsim.vision.faces.payload import Faces, everyone
@@ -16,11 +17,9 @@ BATCH = 256
 @torch.no_grad()
 def embeddings(network: Verifier, pixels: Tensor) -> Tensor:
     """Return embeddings [N, width] of faces, uint8 [N, 3, H, W]; the network in evaluation."""
-    device, was = next(network.parameters()).device, network.training
-    network.eval()
-    found = torch.cat([network(to_float(part).to(device)) for part in pixels.split(BATCH)])
-    network.train(was)
-    return found
+    device = next(network.parameters()).device
+    with in_evaluation(network):
+        return torch.cat([network(to_float(part).to(device)) for part in pixels.split(BATCH)])
 
 
 def impostors(network: Verifier, faces: Faces) -> Tensor:

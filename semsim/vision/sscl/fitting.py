@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from semsim.metrics.scores import Array, average_precision, threshold_at
+from semsim.nn.modes import in_evaluation
 from semsim.payloads.images import to_float
 from semsim.vision.sscl.losses import balanced_cross_entropy, pseudo_negatives
 from semsim.vision.sscl.network import SiteNet
@@ -25,12 +26,9 @@ BATCH = 256
 def embeddings(network: SiteNet, pixels: Tensor) -> Tensor:
     """Return embeddings [N, width] of tiles [N, 3, H, W], uint8 or in [0, 1]; in evaluation."""
     device = next(network.parameters()).device
-    was = network.training
-    network.eval()
     float_ = (p if p.is_floating_point() else to_float(p) for p in pixels.split(BATCH))
-    found = [network.embed(part.to(device)) for part in float_]
-    network.train(was)
-    return torch.cat(found)
+    with in_evaluation(network):
+        return torch.cat([network.embed(part.to(device)) for part in float_])
 
 
 def fit_head(network: SiteNet, labelled: Any, validation: Any) -> None:
