@@ -72,6 +72,17 @@ def one_of(choices: tuple[T, ...], given: object, option: str) -> T:
     raise ValueError(f"{option} {given!r} is not one of {', '.join(map(str, choices))}")
 
 
+def check_choices(settings: object) -> None:
+    """Raise ValueError where a field of a value object holds none of the words that it may."""
+    for name, hint in typing.get_type_hints(type(settings)).items():
+        many = typing.get_origin(hint) is tuple
+        choice = typing.get_args(hint)[0] if many else hint
+        if typing.get_origin(choice) is Literal:
+            given = getattr(settings, name)
+            for value in given if many else (given,):
+                one_of(typing.get_args(choice), str(value), name)
+
+
 def cause_of(mistake: Any) -> Exception | None:
     """Return the exception behind one of pydantic's mistakes."""
     return mistake.get("ctx", {}).get("error")

@@ -11,7 +11,7 @@ import pydantic
 from pydantic import BaseModel
 
 from semsim import spec
-from semsim.mistakes import SpecError
+from semsim.mistakes import SpecError, check_choices
 
 Aggregation = Literal["fedavg", "fedprox", "fedbn", "median", "trimmed_mean", "krum", "none"]
 MEANS = ("fedavg", "fedprox", "fedbn")  #: of these the server keeps a sum and no single update
@@ -95,6 +95,7 @@ class FederatedSpec:
     client: int | None = None
 
     def __post_init__(self) -> None:
+        check_choices(self)
         for name in ("clients", "rounds", "local_steps", "least", "validate_every"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
@@ -105,6 +106,8 @@ class FederatedSpec:
         for name in ("fraction", "top_k"):
             if not 0 < getattr(self, name) <= 1:
                 raise ValueError(f"{name} is a share in (0, 1], got {getattr(self, name)}")
+        if self.delta >= 1:
+            raise ValueError(f"delta is a probability below 1, got {self.delta}")
         for name in ("dropout", "stragglers"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} is a probability, got {getattr(self, name)}")

@@ -6,6 +6,8 @@ import math
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from semsim.mistakes import check_choices
+
 
 @dataclass(frozen=True)
 class TrainSpec:
@@ -22,7 +24,7 @@ class TrainSpec:
         decay: last share of a ``constant`` training, in which the rate falls to 0 in a straight
             line. ``undecayed.pt`` keeps the state before it, for another training to start from.
         start: weights to begin with: names of shipped ones or .safetensors files, taken over tensor
-            by tensor where names and shapes agree; or a .pt file, with averages and optimiser.
+            by tensor where names and shapes agree; or one .pt file, with averages and optimiser.
         cut: of a larger tensor in ``start`` take the leading part.
         rates: factors on ``lr`` by the start of parameter names, such as ``{transmitter: 0.1}``;
             0 freezes, and puts those modules in evaluation mode.
@@ -78,7 +80,9 @@ class TrainSpec:
     log: Literal["csv", "tensorboard"] = "csv"
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch_size", "processes", "val_every", "val_items", "save_every"):
+        check_choices(self)
+        whole = ("steps", "batch_size", "processes", "val_every", "val_items", "save_every", "crop")
+        for name in whole:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"{name} must be at least 1, got {value}")
@@ -114,6 +118,12 @@ class TrainSpec:
                 raise ValueError(
                     f"rates must be finite numbers of at least 0, got {name}: {factor}"
                 )
+        starts = self.starts()
+        if len(starts) > 1 and any(name.endswith(".pt") for name in starts):
+            raise ValueError(
+                f"start takes one checkpoint alone, which holds all weights, got {list(starts)}; "
+                "name the .pt file, or files of weights"
+            )
         if self.cut and not self.start:
             raise ValueError(
                 "cut says how to take over start, which is missing; name weights in start"

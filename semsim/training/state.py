@@ -125,7 +125,13 @@ class State:
                 f"{path} belongs to a training with other settings; choose another folder, or "
                 "delete it to start anew"
             )
-        self._take(content)
+        try:
+            self._take(content)
+        except (RuntimeError, ValueError) as error:  # another number of groups
+            raise ValueError(
+                f"{path} belongs to a training of other networks; choose another folder, or delete "
+                "it to start anew"
+            ) from error
         self.steps, self.seconds = content["steps"], content["seconds"]
 
     def _begin_with(self, path: Path) -> None:
@@ -141,15 +147,18 @@ class State:
             ) from error
         except (KeyError, RuntimeError, ValueError) as error:
             raise ValueError(
-                f"start {path} is of other networks or another optimiser; start from the "
-                "weights.safetensors beside it"
+                f"start {path} is of other networks or another optimiser, or its rates split them "
+                "otherwise; start from the weights.safetensors beside it"
             ) from error
 
     def _take(self, content: dict[str, Any]) -> None:
         self.nets.load_state_dict(content["nets"])
         for name, value in content["average"].items():
             self.average[name].copy_(value)
+        factors = [group.get("factor", 1.0) for group in self.optimiser.param_groups]
         self.optimiser.load_state_dict(content["optimiser"])
+        for group, factor in zip(self.optimiser.param_groups, factors, strict=True):
+            group["factor"] = factor  # as rates says now
         for parameter, held in self.optimiser.state.items():
             for key, value in held.items():  # the fused step takes memory as it lies
                 if torch.is_tensor(value) and value.shape == parameter.shape:
@@ -200,6 +209,10 @@ def _fits(old: Tensor, new: Tensor, cut: bool) -> bool:
 
 def _optimiser(nets: nn.ModuleDict, spec: TrainSpec) -> torch.optim.Optimizer:
     if not any(p.requires_grad for p in nets.parameters()):
+        if any(factor == 0 for factor in (spec.rates or {}).values()):
+            raise ValueError(
+                f"rates of 0 leave nothing to train, got {spec.rates}; leave one of them out"
+            )
         raise ValueError("nothing to train: neither the link nor the task has parameters")
     if spec.optimiser == "muon":
         return muon.Muon(_at_rates(nets, muon.groups(nets), spec.rates or {}), lr=spec.lr)

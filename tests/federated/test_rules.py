@@ -122,6 +122,9 @@ def test_noise_has_its_standard_deviation() -> None:
     ("settings", "words"),
     [
         ({"mu": -1.0}, "mu is at least 0, got -1.0"),
+        ({"delta": 1.0}, "delta is a probability below 1, got 1.0"),
+        ({"aggregation": "fedAvg"}, "aggregation 'fedAvg' is not one of fedavg, fedprox"),
+        ({"tasks": ("reconstruct", "see")}, "tasks 'see' is not one of reconstruct, classify"),
         ({"clients": 2, "byzantine": 5}, "byzantine is a number of clients, 0 to 2, got 5"),
     ],
 )

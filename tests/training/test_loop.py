@@ -251,6 +251,10 @@ def test_rate_rises_and_falls_to_zero() -> None:
         ({"rates": {"transmitter": -1.0}}, "rates must be finite numbers of at least 0"),
         ({"cut": True}, "name weights in start"),
         ({"shift": 2, "crop": 8}, "leave one of them out"),
+        ({"crop": 0}, "crop must be at least 1, got 0"),
+        ({"optimiser": "sgd"}, "optimiser 'sgd' is not one of adamw, muon"),
+        ({"precision": "16"}, "precision '16' is not one of 32, bf16"),
+        ({"start": ("a.safetensors", "b.pt")}, "start takes one checkpoint alone"),
         ({"snr_peak": (10.0, 2.0, 30.0)}, "such as .10, 2, 0.3."),
     ],
 )
@@ -268,6 +272,10 @@ def test_a_checkpoint_of_another_training_is_refused(tmp_path: Path) -> None:
     train(small_link(), Blobs(), spec=spec(steps=2), folder=tmp_path)
     with pytest.raises(ValueError, match="other settings"):
         train(small_link(), Blobs(), spec=spec(steps=3), folder=tmp_path)
+    wide = {**SMALL, "width": 24}
+    link = Link(DeepJSCCTransmitter(**wide), AWGN(), DeepJSCCReceiver(**wide))
+    with pytest.raises(ValueError, match="belongs to a training of other networks"):
+        train(link, Blobs(), spec=spec(steps=2), folder=tmp_path)
 
 
 def test_a_damaged_checkpoint_is_set_aside_and_training_starts_anew(
@@ -390,6 +398,23 @@ def test_start_takes_over_what_fits_and_cut_its_leading_part(
         train(small_link(), Blobs(), spec=spec(start="resnet-cifar"), folder=tmp_path / "b")
 
 
+def test_a_checkpoint_to_start_from_leaves_the_rates_as_they_are_written(tmp_path: Path) -> None:
+    train(small_link(), Blobs(), spec=spec(rates={"transmitter": 0.1}), folder=tmp_path)
+    start = str(tmp_path / "checkpoint.pt")
+    for rates in ({"transmitter": 0.5}, {"receiver": 0.1}):
+        with Training(
+            small_link(), Blobs(), spec=spec(start=start, rates=rates, warmup=0.0)
+        ) as training:
+            training.state.set_rate()
+            names = {id(p): n for n, p in training.state.nets.named_parameters()}
+            groups = training.state.optimiser.param_groups
+            found = {names[id(p)].split(".")[1]: g["lr"] for g in groups for p in g["params"]}
+        ratio = found["transmitter"] / found["receiver"]
+        assert ratio == pytest.approx(rates.get("transmitter", 1) / rates.get("receiver", 1))
+    with pytest.raises(ValueError, match="or its rates split them otherwise"):
+        train(small_link(), Blobs(), spec=spec(start=start), folder=tmp_path / "b")
+
+
 def test_the_card_says_what_weights_began_with(tmp_path: Path) -> None:
     first = train(small_link(), Blobs(), spec=spec(steps=2, lr=1e-2), folder=tmp_path / "a")
     later = spec(steps=3, start=str(first.weights))
@@ -414,6 +439,8 @@ def test_a_rate_of_zero_freezes_and_others_scale(tmp_path: Path) -> None:
         factor = 0.5 if name.startswith("receiver") else 0.0
         # of one Adam step, up to the rounding of float32 weights near 1
         assert torch.allclose(scaled.state_dict()[name] - old, factor * moved, atol=2e-7), name
+    with pytest.raises(ValueError, match="rates of 0 leave nothing to train"):
+        train(plain, Blobs(), spec=spec(rates=dict.fromkeys(rates, 0.0)), folder=tmp_path / "c")
     with pytest.raises(ValueError, match="did you mean 'receiver'"):
         train(plain, Blobs(), spec=spec(rates={"reciever": 0.1}), folder=tmp_path / "c")
 
