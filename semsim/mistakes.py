@@ -50,6 +50,11 @@ def join_path(*parts: str | int) -> str:
     return path
 
 
+def root_of(path: str) -> str:
+    """Return ``a`` of ``a.b[1].c``."""
+    return path.partition(".")[0].partition("[")[0]
+
+
 def closest(names: Iterable[str], given: object) -> str | None:
     """Return the name that a mistyped one may stand for; None where none is like it."""
     return next(iter(difflib.get_close_matches(str(given), list(names), n=1)), None)

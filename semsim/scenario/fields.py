@@ -53,6 +53,7 @@ TRAIN_KEYS = """    payload: what to train on.
             receiver, channel and task; each begins with the weights of the one before it.
     """  #: of ``train`` beyond TrainSpec
 STAGE_PARTS = ("transmitter", "receiver", "channel", "task")  #: that a stage may change
+LENGTH = {"steps", "minutes"}  #: keys that say how long to train, of which one counts
 
 
 @functools.cache
@@ -80,17 +81,35 @@ def parse_train(value: object) -> BaseModel:
         raise SpecError(
             "", f"must be a mapping such as {{payload: ..., steps: 1000}}, got {value!r}"
         )
-    train = spec.validate(train_model(), value)
+    train: Any = spec.validate(train_model(), value)
     train_spec(train)
-    for number, stage in enumerate(train.stages):  # type: ignore[attr-defined]
+    if train.minutes is not None and train.model_fields_set >= LENGTH:
+        raise SpecError("steps", "does nothing beside minutes; leave one of the two out")
+    for number, stage in enumerate(train.stages):
         own = {key: part for key, part in stage.items() if key not in STAGE_PARTS}
         try:
-            if "stages" in own:
-                raise SpecError("stages", "a stage has no stages; write them all in one list")
-            parse_train({**value, "stages": (), **own})
+            _check_stage(own, number)
+            parse_train({**of_stage(value, own), "stages": ()})
         except SpecError as error:
             raise error.under("stages", number) from error
-    return train
+    return train  # type: ignore[no-any-return]
+
+
+def _check_stage(own: Mapping[str, Any], number: int) -> None:
+    """Refuse what no stage can have of its own, or none but the first."""
+    if "stages" in own:
+        raise SpecError("stages", "a stage has no stages; write them all in one list")
+    if "seed" in own:
+        raise SpecError("seed", "all stages draw from one seed; write it beside stages")
+    if number and own.get("start") is not None:
+        raise SpecError(
+            "start", "a later stage begins with the weights of the one before; leave it out"
+        )
+
+
+def of_stage(train: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings of a stage: its own beside the training's, but one length."""
+    return {k: v for k, v in train.items() if k not in LENGTH or not own.keys() & LENGTH} | own
 
 
 def start_hashes(train: Any) -> dict[str, str]:

@@ -23,9 +23,9 @@ from semsim.files.disk import (
     set_aside,
     write_sums,
 )
-from semsim.mistakes import SpecError, blame_argument, sentence, unforeseen
+from semsim.mistakes import SpecError, blame_argument, root_of, sentence, unforeseen
 from semsim.scenario.building import Built
-from semsim.scenario.fields import STAGE_PARTS, train_spec
+from semsim.scenario.fields import STAGE_PARTS, of_stage, train_spec
 from semsim.scenario.loading import check_files, pick_device
 from semsim.scenario.points import Point
 from semsim.scenario.scenario import Scenario
@@ -125,7 +125,7 @@ def stages_of(scenario: Scenario) -> list[Scenario]:
         parts = {key: value for key, value in change.items() if key in STAGE_PARTS}
         try:
             merged = {key: _merged(values.get(key), part) for key, part in parts.items()}
-            found.append(Scenario.parse({**values, **merged, "train": {**train, **own}}))
+            found.append(Scenario.parse({**values, **merged, "train": of_stage(train, own)}))
         except SpecError as error:
             raise error.under("train", "stages", number) from error
     return found
@@ -251,8 +251,10 @@ def rehearse(scenario: Scenario, built: Built) -> bool:
             _rehearse_end(stage, built)
         except SpecError as error:
             train: Any = scenario.train
-            if train.stages:
-                raise error.under("train", "stages", number) from error
+            path = error.path.removeprefix("train").lstrip(".")
+            if train.stages and (not path or root_of(path) in train.stages[number]):
+                own = SpecError(path, error.message, error.where)
+                raise own.under("train", "stages", number) from error
             if train.channel is not None and error.path.startswith("channel"):
                 raise error.under("train") from error
             raise

@@ -81,7 +81,7 @@ def test_check_says_how_long_trainings_may_take(monkeypatch: pytest.MonkeyPatch)
         "  training learned: about 2.5 min (3 steps of 2 items; an estimate from few items, "
         "without validations)"
     ]
-    train = {**VALUES["train"], "minutes": 4}
+    train = {"payload": PHOTO, "batch_size": 2, "minutes": 4}
     told = preflight_report(scenario(train=train), CPU)[0]
     assert told[-2].endswith(": 4 min as train.minutes says")
     stages = {**VALUES["train"], "stages": [{"minutes": 4}, {"steps": 216}]}
@@ -277,6 +277,12 @@ def test_each_stage_begins_with_the_weights_of_the_one_before() -> None:
     assert card["steps"] == 1 and card["before"][0]["steps"] == 2
 
 
+def test_a_stage_is_as_long_as_it_says() -> None:
+    train = {"payload": PHOTO, "minutes": 9, "stages": [{"steps": 2}, {}, {"minutes": 1}]}
+    settings = [train_spec(stage.train) for stage in stages_of(scenario(train=train))]
+    assert [(s.minutes, s.minutes or s.steps) for s in settings] == [(None, 2), (9, 9), (1, 1)]
+
+
 def test_a_stage_may_change_an_argument_of_a_part() -> None:
     denoiser = {"kind": "latent_denoiser", "width": 8, "depth": 3, "max_steps": 1}
     stages = [{"receiver": {"stage": stage}, "steps": 1} for stage in (1, 2)]
@@ -297,6 +303,19 @@ def test_a_stage_may_change_an_argument_of_a_part() -> None:
         ({"stages": [{"stpes": 3}]}, r"^train\.stages\[0\]\.stpes: no such key"),
         ({"stages": [{}, {"lr": -1}]}, r"^train\.stages\[1\]\.lr: must be a finite number > 0"),
         ({"stages": [{"stages": []}]}, r"^train\.stages\[0\]\.stages: a stage has no stages"),
+        ({"minutes": 5}, r"^train\.steps: does nothing beside minutes; leave one of the two out"),
+        ({"stages": [{}, {"minutes": 1, "steps": 1}]}, r"^train\.stages\[1\]\.steps: does nothing"),
+        ({"stages": [{"seed": 3}]}, r"^train\.stages\[0\]\.seed: all stages draw from one seed"),
+        (
+            {"stages": [{}, {"start": ZOO}]},
+            r"^train\.stages\[1\]\.start: a later stage begins with",
+        ),
+        ({"stages": [{"payload": {**PHOTO, "count": 0}}]}, r"^train\.stages\[0\]\.payload\.count"),
+        (
+            {"payload": {**PHOTO, "count": 0}, "stages": [{}]},
+            r"^train\.payload\.count: is at least 1",
+        ),
+        ({"stages": [{}, {"crop": 99}]}, r"^train\.stages\[1\]\.crop: 99 is larger than an image"),
         ({"start": "swin-cifar"}, r"^train\.start: no weights are called 'swin-cifar'"),
         ({"start": "none.pt"}, r"^train\.start: no such file: none\.pt"),
         ({"start": "resnet-cifar10"}, r"^train\.start: 'resnet-cifar10' has no tensor whose name"),
