@@ -148,6 +148,7 @@ class Training:
         self.curve: list[dict[str, Any]] = []
         self.state: State
         self._fabric = fabric
+        self._decays = False  #: the state before the decay is kept
         self._held, self._changed = contextlib.ExitStack(), contextlib.ExitStack()
 
     def __enter__(self) -> Self:
@@ -166,6 +167,8 @@ class Training:
             if folder is not None:
                 self.state.resume(folder)
                 self.curve = curve_so_far(folder, self.state.steps)
+                begun = self.state.progress() >= 1 - spec.decay
+                self._decays = begun and (folder / UNDECAYED).is_file()
             self._batches = Batches(self.payload, spec, self.seed, self.share)
             self._saved, self._kept = self.state.seconds, self.state.steps
             step = Step(self.state, self._batches)
@@ -233,13 +236,14 @@ class Training:
     def _keep_undecayed(self) -> None:
         """Keep the state before the decay begins, from which another training can go on."""
         spec, folder = self.spec, self.folder
-        if folder is None or not self.first or not spec.decay or (folder / UNDECAYED).is_file():
+        if folder is None or not self.first or not spec.decay or self._decays:
             return
         if self.state.progress() >= 1 - spec.decay:
             self.state.save(folder / UNDECAYED)
+            self._decays = True
 
     def _after_step(self, loss: float) -> None:
-        """Note the loss of a step; average, save and validate where it is time."""
+        """Note the loss of a step; average, validate and save where it is time."""
         state, spec = self.state, self.spec
         state.follow()
         if not math.isfinite(loss):
@@ -251,12 +255,12 @@ class Training:
         if state.steps % LOG_EVERY == 0:
             recent = self.losses[-LOG_EVERY:]
             self._fabric.log("loss", sum(recent) / len(recent), state.steps)
+        done = state.progress() >= 1
+        if self.first and (done or state.steps % spec.val_every == 0):
+            self.validate()  # before the checkpoint, after which nobody would come back to it
         due = spec.save_every is not None and state.steps % spec.save_every == 0
         if due or state.seconds - self._saved > SAVE_SECONDS:
             self.save()
-        done = state.progress() >= 1
-        if self.first and (done or state.steps % spec.val_every == 0):
-            self.validate()
 
     def save(self) -> None:
         """Write a checkpoint, where the training has a folder and went on since the last one."""

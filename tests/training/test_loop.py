@@ -167,6 +167,27 @@ def test_training_writes_validation_and_weights_that_the_zoo_reads(tmp_path: Pat
     assert same(link.state_dict(), fresh.state_dict())
 
 
+def test_a_training_killed_in_a_validation_loses_no_row(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = spec(steps=4, save_every=2, val_every=2, val_snr_db=(0.0,))
+    done, validate = list[int](), Training.validate
+
+    def killed(training: Training) -> None:
+        done.append(training.state.steps)
+        if len(done) in (1, 3):
+            raise KeyboardInterrupt
+        validate(training)
+
+    monkeypatch.setattr(Training, "validate", killed)
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            train(small_link(), Blobs(), spec=settings, folder=tmp_path, validation=Blobs())
+    result = train(small_link(), Blobs(), spec=settings, folder=tmp_path, validation=Blobs())
+    assert done == [2, 2, 4, 4]
+    assert [row["step"] for row in result.curve] == [2, 4]
+
+
 def test_bf16_leaves_channel_and_outputs_in_fp32(tmp_path: Path) -> None:
     seen: list[torch.dtype] = []
 
@@ -370,6 +391,11 @@ def test_a_training_goes_on_from_the_state_before_its_decay(tmp_path: Path) -> N
         assert same(training.weights(), kept["nets"])
         moments = training.state.optimiser.state_dict()["state"]
         assert torch.equal(moments[0]["mean"], kept["optimiser"]["state"][0]["mean"])
+    for old in ("checkpoint.pt", "checkpoint.old.pt"):
+        (tmp_path / "a" / old).unlink(missing_ok=True)
+    anew = spec(steps=8, decay=0.25, lr=1e-4, **settings)
+    train(small_link(), Blobs(), spec=anew, folder=tmp_path / "a")
+    assert torch.load(undecayed, weights_only=True)["spec"]["lr"] == 1e-4  # no older training's
     wide = {**SMALL, "width": 24}
     link = Link(DeepJSCCTransmitter(**wide), AWGN(), DeepJSCCReceiver(**wide))
     with pytest.raises(ValueError, match="of other networks or another optimiser"):
