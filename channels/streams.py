@@ -61,7 +61,17 @@ def beside(state: Tensor, device: torch.device, *labels: object) -> torch.Genera
 
 def fork(generator: torch.Generator, *labels: object) -> torch.Generator:
     """Return a generator that ``generator`` as it is and the labels decide; it is not advanced."""
+    check_generator(generator)
     return beside(generator.get_state(), generator.device, *labels)
+
+
+def check_generator(generator: object) -> None:
+    """Refuse what is no generator of torch, such as a seed or one of NumPy."""
+    if not isinstance(generator, torch.Generator):
+        raise TypeError(
+            f"a generator is a torch.Generator, got {type(generator).__name__}; write "
+            "torch.Generator().manual_seed(7)"
+        )
 
 
 def on_cpu(generator: torch.Generator) -> torch.Generator:
@@ -73,6 +83,7 @@ def on_cpu(generator: torch.Generator) -> torch.Generator:
 
 def forks(generator: torch.Generator, *names: str) -> tuple[torch.Generator, ...]:
     """Return a fork for each purpose, and advance the generator, so that the next ones differ."""
+    check_generator(generator)
     state = generator.get_state()
     torch.rand(1, generator=generator, device=generator.device)
     return tuple(beside(state, generator.device, name) for name in names)

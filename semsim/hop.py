@@ -211,8 +211,29 @@ class Hop(nn.Module):
 
 def n0_of(snr_db: float | Tensor, source: Tensor) -> Tensor:
     """Return n0 [B], linear, for a batch [B, ...] and an SNR in dB, a number or [B]."""
-    snr = torch.as_tensor(snr_db, device=source.device, dtype=torch.float32)
-    return snr_db_to_n0(snr).expand(len(source))
+    return snr_db_to_n0(snr_of(snr_db, source)).expand(len(source))
+
+
+def snr_of(snr_db: float | Tensor, source: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+    """Return an SNR in dB as a tensor that expands to one for each item of a batch [B, ...]."""
+    check_tensor(source)
+    try:
+        snr = torch.as_tensor(snr_db, device=source.device, dtype=dtype)
+        snr.expand(len(source))
+        return snr
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ValueError(
+            f"snr_db is a number in dB, or one for each of {len(source)} items, got {snr_db!r}"
+        ) from error
+
+
+def check_tensor(source: object) -> None:
+    """Refuse a batch that is no tensor, such as an array of NumPy."""
+    if not isinstance(source, Tensor):
+        raise TypeError(
+            f"a link sends a tensor [B, ...], got {type(source).__name__}; write "
+            "torch.as_tensor(source), of images / 255 where they are of 8 bits"
+        )
 
 
 def uses_at_capacity(bits: float, n0: Tensor, state: ChannelState | None = None) -> float:

@@ -12,7 +12,7 @@ from torch import Tensor
 from channels.base import CSI, Channel
 from channels.csi import CSISource
 from channels.streams import fork
-from semsim.hop import Air, Hop, charged, n0_of
+from semsim.hop import Air, Hop, charged, check_tensor, n0_of
 from semsim.phy.frontend import FrontEnd
 from semsim.types import (
     AnyLink,
@@ -152,7 +152,8 @@ def encode_at(
 
 
 def check_precision(link: AnyLink, source: Tensor) -> None:
-    """Refuse double precision at networks, which would end in an error of torch's."""
+    """Refuse no tensor, and double precision at networks, which would be an error of torch's."""
+    check_tensor(source)
     weights = {p.dtype for p in link.parameters() if p.is_floating_point()}
     if torch.float64 in weights:
         raise ValueError("a link computes in float32, but has float64 weights; write .float()")

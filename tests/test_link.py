@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
 from channels import AWGN, CSI, FeedbackCSI, NoCSI, PerfectCSI, PilotCSI, Rayleigh
 from channels.base import ChannelState
-from semsim import Link, stream
+from semsim import Link, Scenario, spec, stream
 from semsim.codecs.no_link import NoLink, NoLinkTransmitter
 from semsim.codecs.swin_jscc import SwinReceiver, SwinTransmitter
 from semsim.links.codecs import check_separated
@@ -353,6 +354,33 @@ def test_all_schemes_meet_the_same_fading_and_noise_whatever_they_send_or_know()
     for h, noise in heard[1:]:
         assert torch.equal(h, heard[0][0])
         torch.testing.assert_close(noise, heard[0][1], rtol=1e-4, atol=1e-5)
+
+
+KINDS = ["analog", "separate", "bound", "softcast", "hybrid", "no_link", "observed"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_no_link_can_send_is_told_in_a_sentence(kind: str) -> None:
+    """In NumPy's arrays, and with anything but torch's generators and an SNR for each item."""
+    sizes = {} if kind in ("no_link", "observed") else {"cbr": "1/6"}
+    transmitter = spec.parse("transmitter", {"kind": kind, **sizes})
+    values = {"transmitter": transmitter, "channel": "awgn", "metrics": ["psnr"]}
+    link = Scenario(payload="photos", snr_db=[5], **values).build("cpu").link
+    images = torch.rand(2, 3, 32, 32, generator=stream(1, "images"))
+    with pytest.raises(
+        TypeError, match=r"sends a tensor \[B, ...\], got ndarray; write torch.as_te"
+    ):
+        link.transmit(images.numpy(), 5.0, stream(1, "link"))
+    if kind == "no_link":
+        return
+    for snr_db in (torch.zeros(3), "5", None):
+        with pytest.raises(
+            ValueError, match="snr_db is a number in dB, or one for each of 2 items"
+        ):
+            link.transmit(images, snr_db, stream(1, "link"))
+    for generator in (7, None, np.random.default_rng(7)):
+        with pytest.raises(TypeError, match=r"torch.Generator"):
+            link.transmit(images, 5.0, generator)
 
 
 def test_double_precision_is_refused_at_networks() -> None:

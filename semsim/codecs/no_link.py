@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from semsim.hop import check_tensor
 from semsim.link import Link
 from semsim.types import Ledger, Transmission, Transmitter
 
@@ -32,6 +33,7 @@ class NoLink(Link):
         begun: Any = None,
     ) -> Transmission:
         """Return the source as the estimate, at no channel use and no power."""
+        check_tensor(source)
         silence = source.new_zeros(len(source), 1, 1, dtype=torch.complex64)
         return Transmission(estimate=source, x=silence, ledger=Ledger(payload=0))
 

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from channels.streams import check_generator
 from semsim.codecs.no_link import NoLink, NoLinkTransmitter
 from semsim.hop import n0_of
 from semsim.types import Ledger, Transmission
@@ -34,6 +35,7 @@ class Observed(NoLink):
         begun: Any = None,
     ) -> Transmission:
         """Return source + e, with |e|^2 over |source|^2 = 1 / SNR in the mean of each item."""
+        check_generator(generator)
         sent = super().transmit(source, snr_db, generator, begun)
         power = source.square().flatten(1).mean(dim=1)
         scale = (power * n0_of(snr_db, source)).sqrt().view(-1, *[1] * (source.dim() - 1))

@@ -29,7 +29,7 @@ from semsim.codecs.image_codecs import CodecName, Headers, Pixels
 from semsim.codecs.outlook import Outlook
 from semsim.codecs.passage import Passage
 from semsim.codecs.stills import Fallback, Stills, cbr_fraction, pixels_of, symbols_at
-from semsim.hop import n0_of
+from semsim.hop import n0_of, snr_of
 from semsim.link import Link
 from semsim.phy.bler import measured_mcs
 from semsim.phy.mcs import mcs_by_index
@@ -138,7 +138,7 @@ class SeparateLink(Link):
         images = self.begin(source) if begun is None else begun
         total = self.transmitter.num_symbols(tuple(source.shape[1:]))
         passage = Passage(self.transmitter, self, images, total, self.outlook)
-        snrs_db = torch.as_tensor(snr_db, dtype=torch.float64).expand(len(source)).tolist()
+        snrs_db = snr_of(snr_db, source, torch.float64).expand(len(source)).tolist()
         harq, sent, air = passage.transmitter.harq, list[Transmission](), None
         while not sent or not passage.is_over():
             at_tx, at_rx = (on_cpu(fork(generator, end)) for end in ("transmitter", "receiver"))

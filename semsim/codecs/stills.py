@@ -26,6 +26,7 @@ from semsim.codecs.image_codecs import (
 )
 from semsim.codecs.rd_cache import Coded, RateDistortion
 from semsim.files.disk import cache_folder
+from semsim.hop import check_tensor
 from semsim.ranges import check_range, clip
 
 Fallback = Literal["mean", "grey"]
@@ -114,6 +115,7 @@ def symbols_at(cbr: float | str | Fraction, shape: Sequence[int]) -> int:
 
 def pixels_of(source: Tensor) -> list[Pixels]:
     """Return images [B, 1 or 3, H, W] in [0, 1] as 8-bit pixels; grey is repeated."""
+    check_tensor(source)
     if source.dim() != 4 or source.shape[1] not in (1, 3):
         raise ValueError(
             f"an image codec carries images of shape [B, 3, H, W] or [B, 1, H, W], "
