@@ -94,22 +94,14 @@ class Evaluation:
         seed: int = 0,
         batch_size: int = 64,
     ) -> None:
-        if not isinstance(link, AnyLink):
-            raise TypeError(
-                f"a link derives from semsim.types.AnyLink, got {type(link).__name__}; write class "
-                f"{type(link).__name__}(AnyLink), or give Link a transmitter and a receiver"
-            )
+        check_link(link)
         if not len(payload):
             raise ValueError("the payload is empty; there is nothing to send")
         if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed <= MAX_SEED:
             raise ValueError(f"seed is a whole number from 0 to 2^63 - 1, got {seed!r}")
         self.link, self.payload, self.metrics = link, payload, [_metric(m) for m in metrics]
         self.task = Reconstruct() if task is None else task
-        if not isinstance(self.task, Task):
-            name = type(task).__name__
-            raise TypeError(
-                f"a task derives from semsim.tasks.base.Task, got {name}; write class {name}(Task)"
-            )
+        check_task(self.task)
         self.stop, self.seed, self.batch_size = stop or Stop(), seed, batch_size
         self.stop.check_metrics(self.metrics)
         self.task.check_payload(payload)
@@ -314,6 +306,25 @@ def evaluate(
     )
     evaluation.run()
     return evaluation.rows()
+
+
+def check_link(link: object) -> None:
+    """Raise TypeError where something is no link."""
+    if not isinstance(link, AnyLink):
+        name = type(link).__name__
+        raise TypeError(
+            f"a link derives from semsim.types.AnyLink, got {name}; write class {name}(AnyLink), "
+            "or give Link a transmitter and a receiver"
+        )
+
+
+def check_task(task: object) -> None:
+    """Raise TypeError where something is no task."""
+    if not isinstance(task, Task):
+        name = type(task).__name__
+        raise TypeError(
+            f"a task derives from semsim.tasks.base.Task, got {name}; write class {name}(Task)"
+        )
 
 
 def _snrs(snr_db: Iterable[float]) -> list[float]:

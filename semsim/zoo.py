@@ -200,7 +200,7 @@ def export_parts(
 
     path = Path(path)
     tensors = {
-        f"{prefix}.{key}": value.detach().cpu().contiguous()
+        f"{prefix}.{key}": value.detach().cpu().contiguous().clone()  # tied weights share memory
         for prefix, part in parts.items()
         for key, value in part.state_dict().items()
     }

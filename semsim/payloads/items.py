@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import Tensor
@@ -30,6 +30,11 @@ def pair(item: Any, index: int) -> tuple[Tensor, Any]:
         raise ValueError(
             f"item {index} of the payload has a source of {kind}; a source is a float32 tensor, of "
             "an image [3, H, W] in [0, 1]"
+        )
+    if target is None or isinstance(target, str | Mapping):
+        raise ValueError(
+            f"item {index} of the payload has a target of {type(target).__name__}; a target is a "
+            "class, a reference tensor, or the source itself, as in return image, image"
         )
     return source, target
 

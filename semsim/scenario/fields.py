@@ -109,7 +109,8 @@ def _check_stage(own: Mapping[str, Any], number: int) -> None:
 
 def of_stage(train: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
     """Return the settings of a stage: its own beside the training's, but one length."""
-    return {k: v for k, v in train.items() if k not in LENGTH or not own.keys() & LENGTH} | own
+    idle = LENGTH if own.keys() & LENGTH else ()
+    return {**{k: v for k, v in train.items() if k not in idle}, **own}
 
 
 def start_hashes(train: Any) -> dict[str, str]:

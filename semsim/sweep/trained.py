@@ -274,6 +274,7 @@ def _rehearse_end(scenario: Scenario, built: Built) -> None:
 
 def rehearse_stage(scenario: Scenario, built: Built) -> bool:
     """Send the first items through one stage; False where there is nothing to train."""
+    from semsim.training.fabric import check_log
     from semsim.training.learner import Batches, step_loss
     from semsim.training.state import State, frozen
 
@@ -283,6 +284,7 @@ def rehearse_stage(scenario: Scenario, built: Built) -> bool:
     settings = train_spec(scenario.train)
     few = dataclasses.replace(settings, batch_size=min(settings.batch_size, 2))
     try:
+        check_log(settings.log)
         with (
             torch.no_grad(),
             torch.random.fork_rng(),

@@ -50,4 +50,5 @@ def _past(name: str) -> dict[str, Any]:
             card = json.loads(beside.read_bytes())
         except (OSError, ValueError):  # a checkpoint has no card, a lost one says nothing
             card = {}
-    return {"weights": name, **{key: card[key] for key in OF_MAKING if key in card}}
+    known = card if isinstance(card, dict) else {}
+    return {"weights": name, **{key: known[key] for key in OF_MAKING if key in known}}

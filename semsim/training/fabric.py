@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import logging
 import warnings
 from collections.abc import Callable, Iterator
@@ -15,6 +16,7 @@ import torch
 
 def fabric_for(device: torch.device, folder: Path | None, log: str, processes: int = 1) -> Any:
     """Return Lightning Fabric for a device, or for several processes, with a log in a folder."""
+    check_log(log)
     from lightning.fabric import Fabric
     from lightning.fabric.loggers import CSVLogger, TensorBoardLogger
     from lightning.fabric.plugins.environments import LightningEnvironment
@@ -30,6 +32,16 @@ def fabric_for(device: torch.device, folder: Path | None, log: str, processes: i
         loggers=[] if folder is None else [loggers[log](folder, name="log")],
         plugins=[LightningEnvironment()],  # or SLURM's variables ask for several processes
     )  # fmt: skip
+
+
+def check_log(log: str) -> None:
+    """Raise ValueError where what a log is written by is missing."""
+    names = ("tensorboard", "tensorboardX")
+    if log == "tensorboard" and not any(map(importlib.util.find_spec, names)):
+        raise ValueError(
+            "log: tensorboard is not installed; write log: csv, or pip install "
+            "'semsim-wireless[tensorboard]'"
+        )
 
 
 @contextlib.contextmanager

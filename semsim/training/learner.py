@@ -70,10 +70,12 @@ class Batches:
         shape = torch.as_tensor(target).shape
         is_image = len(shape) > 1 and shape[-2:] == source.shape[-2:]
         if source.dim() != 3 or not (is_image or len(shape) == 0):
-            if self.spec.crop is not None:
+            does = {"crop": "cuts", "shift": "moves", "turn": "turns"}
+            for name in (n for n in does if getattr(self.spec, n)):
                 raise ValueError(
-                    "crop cuts images, and targets that are images or classes; here items are "
-                    f"{list(source.shape)} and targets {list(shape)}; leave train.crop out"
+                    f"{name} {does[name]} images, and targets that are images or classes; here "
+                    f"items are {list(source.shape)} and targets {list(shape)}; leave train.{name} "
+                    "out"
                 )
             return source, target  # a target such as a corner's place would have to move along
         cut = self._window(source, generator)

@@ -19,7 +19,7 @@ from typing import Any, Self
 
 from torch import Tensor, nn
 
-from semsim.evaluation import device_of
+from semsim.evaluation import check_link, check_task, device_of
 from semsim.files.disk import locked
 from semsim.nn.modes import to_training
 from semsim.stopping import Postponed
@@ -133,6 +133,8 @@ class Training:
         fabric: Any = None,
     ) -> None:
         self.task, self.spec = task or Reconstruct(), spec or TrainSpec()
+        check_link(link)
+        check_task(self.task)
         if any(parameter.requires_grad for parameter in self.task.parameters(recurse=False)):
             raise ValueError(
                 f"{type(self.task).__name__} trains parameters of its own; hold them in a module, "

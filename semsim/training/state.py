@@ -45,7 +45,8 @@ class State:
         self.steps, self.seconds = 0, 0.0
         starts = spec.starts()
         take_over(self.nets, [s for s in starts if not s.endswith(".pt")], cut=spec.cut)
-        self.average = copy.deepcopy(self.nets.state_dict())
+        # of tied weights each name has its own, or they would move twice
+        self.average = {name: value.clone() for name, value in self.nets.state_dict().items()}
         self.optimiser = _optimiser(self.nets, spec)
         for name in starts:
             if name.endswith(".pt"):
@@ -214,6 +215,11 @@ def _optimiser(nets: nn.ModuleDict, spec: TrainSpec) -> torch.optim.Optimizer:
                 f"rates of 0 leave nothing to train, got {spec.rates}; leave one of them out"
             )
         raise ValueError("nothing to train: neither the link nor the task has parameters")
+    if spec.through == "task" and not any(p.requires_grad for p in nets["task"].parameters()):
+        raise ValueError(
+            "through: task trains a task alone, but this one has nothing to train; write through: "
+            "link, or a task that learns, such as one with trainable: true"
+        )
     if spec.optimiser == "muon":
         return muon.Muon(_at_rates(nets, muon.groups(nets), spec.rates or {}), lr=spec.lr)
     plain = [{"params": [p for p in nets.parameters() if p.requires_grad]}]

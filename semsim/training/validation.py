@@ -11,7 +11,7 @@ from semsim.tasks.base import Task
 from semsim.training.state import State
 from semsim.types import AnyLink
 
-COLUMNS = ("snr_db", "metric", "value", "ci_low", "ci_high", "n")
+COLUMNS = ("snr_db", "user", "metric", "value", "ci_low", "ci_high", "n")
 CURVE = "validation.csv"
 
 
@@ -25,7 +25,7 @@ def validation_rows(state: State, payload: Any) -> list[dict[str, Any]]:
             stop=Stop(1, min(spec.val_items, len(payload))),
             seed=state.seed,
         )  # fmt: skip
-    return [{"step": state.steps, **{k: row[k] for k in COLUMNS}} for row in rows]
+    return [{"step": state.steps, **{k: row[k] for k in COLUMNS if k in row}} for row in rows]
 
 
 def write_curve(folder: Path, curve: list[dict[str, Any]]) -> None:

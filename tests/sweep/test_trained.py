@@ -325,6 +325,10 @@ def test_a_stage_may_change_an_argument_of_a_part() -> None:
             r"^train\.channel\.weights: lies in",
         ),
         ({"rates": {"transmiter": 0}}, r"^train.rates: no parameter.* did you mean 'transmitter'"),
+        (
+            {"through": "task"},
+            r"^train\.through: task trains a task alone, but this one has nothing",
+        ),
         ({"steps": None}, r"^train\.steps: must be an integer, got None; write steps: 20000, or"),
     ],
 )

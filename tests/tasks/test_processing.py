@@ -110,6 +110,11 @@ def test_a_target_that_a_mirror_would_move_leaves_the_image_as_it_is() -> None:
     assert targets.shape == (4, 8)
     with pytest.raises(ValueError, match=r"targets \[8\]; leave train.crop out"):
         Batches(Corners(), TrainSpec(batch_size=4, crop=8), seed=5).batch(0)
+    for change in ({"shift": 2}, {"turn": True}):
+        with pytest.raises(
+            ValueError, match=r"turns|moves images, .*; leave train.(turn|shift) out"
+        ):
+            Batches(Corners(), TrainSpec(batch_size=4, **change), seed=5).batch(0)
 
 
 def test_a_class_may_be_a_number_or_a_tensor() -> None:

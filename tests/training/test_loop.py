@@ -8,6 +8,7 @@ import os
 import random
 import signal
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
@@ -16,10 +17,11 @@ import torch
 from torch import Tensor
 
 from channels import AWGN, Rayleigh
-from semsim import Link, stream
+from semsim import Link, stream, zoo
 from semsim.codecs.deepjscc import DeepJSCCReceiver, DeepJSCCTransmitter
 from semsim.codecs.swin_jscc import SwinReceiver, SwinTransmitter
 from semsim.files.disk import Damaged, check_seal, sealed_file
+from semsim.links.multiple_access import MultipleAccessLink
 from semsim.mistakes import sentence
 from semsim.tasks.reconstruct import Reconstruct
 from semsim.training.learner import Batches, draw_snr, networks_in_bf16
@@ -188,6 +190,45 @@ def test_a_training_killed_in_a_validation_loses_no_row(
     assert [row["step"] for row in result.curve] == [2, 4]
 
 
+def test_a_validation_tells_users_apart(tmp_path: Path) -> None:
+    torch.manual_seed(3)
+    ends = [DeepJSCCTransmitter(**SMALL), Rayleigh(num_tx=2, num_rx=2), DeepJSCCReceiver(**SMALL)]
+    both = MultipleAccessLink(*ends, users=2)
+    settings = spec(steps=1, val_snr_db=(0.0, 9.0))
+    curve = train(both, Blobs(), spec=settings, folder=tmp_path, validation=Blobs()).curve
+    assert [(row["snr_db"], row["user"]) for row in curve] == [(0, 1), (0, 2), (9, 1), (9, 2)]
+
+
+class Tied(DeepJSCCReceiver):
+    """A receiver of which two layers share their weights."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.one, self.other = torch.nn.Linear(3, 3), torch.nn.Linear(3, 3)
+        self.other.weight = self.one.weight
+
+    def forward(self, *given: Any) -> Tensor:
+        image = super().forward(*given).movedim(1, -1)
+        return self.other(self.one(image)).movedim(-1, 1)
+
+
+def test_tied_weights_are_averaged_once_and_kept(tmp_path: Path) -> None:
+    link = Link(DeepJSCCTransmitter(**SMALL), AWGN(), Tied(**SMALL))
+    with Training(link, Blobs(), spec=spec(), folder=tmp_path) as training:
+        training.advance(1)
+        names = [f"link.receiver.{layer}.weight" for layer in ("one", "other")]
+        before = training.state.average[names[0]].clone()
+        training.advance(1)
+        after = before.lerp(link.receiver.one.weight.detach(), 1 - 3 / 12)  # the decay of step 2
+        for name in names:
+            torch.testing.assert_close(training.state.average[name], after)
+        kept = training.finish().weights
+    assert kept is not None
+    again = Tied(**SMALL)
+    zoo.load(kept, DeepJSCCTransmitter(**SMALL), again)
+    assert torch.equal(again.one.weight, link.receiver.one.weight)
+
+
 def test_bf16_leaves_channel_and_outputs_in_fp32(tmp_path: Path) -> None:
     seen: list[torch.dtype] = []
 
@@ -287,6 +328,30 @@ def test_settings_that_make_no_sense_are_refused(changes: dict, message: str) ->
 def test_a_crop_larger_than_the_images_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="crop 64 is larger than an image"):
         train(small_link(), Blobs(), spec=spec(crop=64), folder=tmp_path)
+
+
+class Untold(Blobs):
+    """Images without a target."""
+
+    def __getitem__(self, index: int) -> Any:
+        return super().__getitem__(index)[0], None
+
+
+def test_what_cannot_be_trained_is_told_in_a_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begin: Any = partial(train, folder=tmp_path)
+    with pytest.raises(TypeError, match=r"a link derives from .*, got Identity; write class"):
+        begin(torch.nn.Identity(), Blobs())
+    with pytest.raises(TypeError, match=r"a task derives from .*write class Identity\(Task\)"):
+        begin(small_link(), Blobs(), torch.nn.Identity())
+    with pytest.raises(ValueError, match=r"item .* has a target of NoneType; a target is a class"):
+        begin(small_link(), Untold(), spec=spec())
+    with pytest.raises(ValueError, match=r"^through: task trains a task alone, but this one has"):
+        begin(small_link(), Blobs(), spec=spec(through="task"))
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(ValueError, match=r"^log: tensorboard is not installed; write log: csv"):
+        begin(small_link(), Blobs(), spec=spec(log="tensorboard"))
 
 
 def test_a_checkpoint_of_another_training_is_refused(tmp_path: Path) -> None:
@@ -450,6 +515,11 @@ def test_the_card_says_what_weights_began_with(tmp_path: Path) -> None:
     (before,) = card["before"]
     assert before["weights"] == str(first.weights)
     assert before["steps"] == 2 and before["training"]["lr"] == 1e-2
+    first.weights.with_suffix(".json").write_text("5")  # what is damaged says nothing
+    train(small_link(), Blobs(), spec=later, folder=tmp_path / "c")
+    assert json.loads((tmp_path / "c" / "weights.json").read_text())["before"] == [
+        {"weights": str(first.weights)}
+    ]
 
 
 def test_a_rate_of_zero_freezes_and_others_scale(tmp_path: Path) -> None:
