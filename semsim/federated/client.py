@@ -14,10 +14,11 @@ from torch import Tensor, nn
 
 from semsim.federated.compression import bits_of, decode, encode
 from semsim.federated.settings import FederatedSpec
-from semsim.files.disk import check_seal, sealed_file
+from semsim.files.disk import Damaged, check_seal, sealed_file
 from semsim.seeds import stream
 from semsim.training.loop import Diverged, Training
 from semsim.training.spec import TrainSpec
+from semsim.training.state import factor_of
 from semsim.types import AnyLink
 
 BATCH_NORMS = (nn.modules.batchnorm._BatchNorm,)  # the common class of all of them
@@ -78,7 +79,9 @@ def layout(member: Member, aggregation: str) -> Layout:
         ValueError: "fedbn" is asked of networks without batch norms.
     """
     nets = nets_of(member)
-    still = {n for n, p in nets.named_parameters() if not p.requires_grad}
+    rates = member.spec.rates or {}
+    named = nets.named_parameters()
+    still = {n for n, p in named if not (p.requires_grad and factor_of(n, rates))}
     names = [n for n in nets.state_dict() if n not in still]
     if aggregation == "none":
         return Layout((), frozenset(), tuple(names))
@@ -230,7 +233,13 @@ def _kept(folder: Path, client: int, number: int | None) -> dict[str, Any]:
     if number is None:
         return {"own": {}, "residual": None}
     path = own_path(folder, client, number)
-    check_seal(path)
+    try:
+        check_seal(path)
+    except Damaged as error:
+        raise Damaged(
+            f"{path}, which client {client} keeps for itself, is damaged: {error}; put a sound "
+            "copy there, or train anew with --fresh"
+        ) from error
     return torch.load(path, weights_only=True, map_location="cpu")  # type: ignore[no-any-return]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import statistics
 from collections.abc import Iterable, Mapping
@@ -21,6 +22,8 @@ from semsim.seeds import stream
 
 STATE, OLDER = "federation.pt", "federation.old.pt"
 VARIANCE = ".running_var"  #: end of the names of a batch norm's variances
+#: settings that change no weight, but for how engines round
+OF_NO_WEIGHT = ("client", "validate_every", "engine", "timeout_s")
 SUSPECT = 5.0  #: times the median change, from which on an update is named in the record
 
 
@@ -214,9 +217,9 @@ class Server:
     def save(self, folder: Path) -> None:
         """Write all in one go; what was there before stays beside it."""
         content = {
-            "round": self.round, "shared": self.shared, "of_task": self.of_task,
-            "first": self.first, "kept": self.kept, "records": self.records,
-            "validations": self.validations,
+            "settings": self._deciding(), "round": self.round, "shared": self.shared,
+            "of_task": self.of_task, "first": self.first, "kept": self.kept,
+            "records": self.records, "validations": self.validations,
         }  # fmt: skip
         new, path = folder / "federation.new.pt", folder / STATE
         with sealed_file(new) as file:
@@ -224,6 +227,11 @@ class Server:
         if path.is_file():
             os.replace(path, folder / OLDER)
         os.replace(new, path)
+
+    def _deciding(self) -> dict[str, Any]:
+        """Return the seed and the settings that the weights and the records depend on."""
+        settings = dataclasses.asdict(self.settings) | {"seed": self.clients.seed}
+        return {k: v for k, v in settings.items() if k not in OF_NO_WEIGHT}
 
     def resume(self, folder: Path) -> None:
         """Go on from a folder's latest sound file, where it has one."""
@@ -238,6 +246,11 @@ class Server:
                 last = name == OLDER or not (folder / OLDER).is_file()
                 set_aside(path, error, "the federation starts anew" if last else then)
                 continue
+            if content.pop("settings", self._deciding()) != self._deciding():
+                raise ValueError(
+                    f"{path} belongs to a federation with other settings; choose another folder, "
+                    "or delete it to start anew"
+                )
             for key, value in content.items():
                 setattr(self, key, value)
             return

@@ -210,6 +210,13 @@ def check(clients: ScenarioClients) -> None:
         for client, task in enumerate(clients.settings.tasks):
             if task != "reconstruct":
                 _check_labels(clients.of_client(client), task, labels_of(clients.data[0]))
+        least = clients.settings.least
+        if few := [k for k, items in enumerate(clients.parts) if len(items) < least]:
+            count = len(clients.parts[few[0]])
+            raise ValueError(
+                f"least: client {few[0]} gets {count} items, fewer than {least}; lower least, or "
+                "write partition: iid"
+            )
         if clients.settings.engine == "flower":
             check_installed()
         Server(clients)

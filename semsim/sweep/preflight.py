@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -91,6 +91,55 @@ def tried(points: Sequence[Point], device: torch.device) -> Iterator[Tried]:
         yield Tried(point, built, rows)
 
 
+def idle(scenario: Scenario) -> list[str]:
+    """Return a sentence on each thing written that no link of a sweep has a use for.
+
+    Of an option it is no mistake: a sweep over a rule may write the options of all its rules.
+    """
+    scenarios = [point.scenario for point in covering(scenario.points())]
+    lines = idle_training(scenario)
+    for (place, name), (words, has_use) in USES.items():
+        parts = ((getattr(own, place), own) for own in scenarios)
+        written = [own for part, own in parts if part and name in part.model_fields_set]
+        if written and not any(map(has_use, written)):
+            lines.append(f"{place}.{name} does nothing here: it is for {words}")
+    return lines
+
+
+def _rule(key: str, value: str) -> tuple[str, Callable[[Any], bool]]:
+    return f"{key}: {value}", lambda own: getattr(own.federated, key) == value
+
+
+_VALIDATED = "a training with a validation", lambda own: own.train.validation is not None
+_SENT = (
+    "a training through the link",
+    lambda own: bool(own.train.stages) or own.train.through == "link",
+)
+_STOPPED = (
+    "a min_items, 100 where left out, below max_items",
+    lambda own: own.stop.max_items is None or own.stop.min_items < own.stop.max_items,
+)
+#: of an option at its place, what it is for, and whether a link has a use for it
+USES: dict[tuple[str, str], tuple[str, Callable[[Any], bool]]] = {
+    ("federated", "alpha"): _rule("partition", "dirichlet"),
+    ("federated", "mu"): _rule("aggregation", "fedprox"),
+    ("federated", "trim"): _rule("aggregation", "trimmed_mean"),
+    ("federated", "byzantine"): _rule("aggregation", "krum"),
+    ("federated", "top_k"): _rule("compression", "top_k"),
+    ("federated", "timeout_s"): _rule("engine", "flower"),
+    ("federated", "delta"): ("clip_norm", lambda own: own.federated.clip_norm is not None),
+    ("federated", "noise_scale"): ("noise_clients", lambda own: bool(own.federated.noise_clients)),
+    ("train", "val_every"): _VALIDATED,
+    ("train", "val_snr_db"): _VALIDATED,
+    ("train", "val_items"): _VALIDATED,
+    ("train", "snr_db"): _SENT,
+    ("train", "snr_peak"): _SENT,
+    ("train", "channel"): _SENT,
+    ("stop", "ci95"): _STOPPED,
+    ("stop", "errors"): _STOPPED,
+}
+
+
 def idle_training(scenario: Scenario) -> list[str]:
     """Return a sentence on a training that no link of a sweep takes part in: all bring weights."""
     points = scenario.points()
@@ -144,7 +193,7 @@ def untrained(scenario: Scenario) -> list[str]:
     Nothing is wrong with such a link, but its networks are random, and only its numbers tell. And
     one on a training in which no link takes part, or that sees what is measured.
     """
-    lines, known = [*idle_training(scenario), *remembered(scenario)], dict[str, bool]()
+    lines, known = [*idle(scenario), *remembered(scenario)], dict[str, bool]()
     for point in covering(scenario.points()):
         codec = f"{point.scenario.transmitter!r} {point.scenario.receiver_spec()!r}"
         if _could_have_weights(point) and codec not in known:
@@ -176,7 +225,7 @@ def _is_random(link: AnyLink) -> bool:
 def preflight_report(scenario: Scenario, device: torch.device) -> tuple[list[str], list[str]]:
     """Return what a run would do, link by link, and warnings, after sending items through each."""
     points, seconds, lines = scenario.points(), 0.0, list[str]()
-    warnings = [*idle_training(scenario), *remembered(scenario)]
+    warnings = [*idle(scenario), *remembered(scenario)]
     trainings: dict[str, str] = {}
     for point, built, _ in tried(points, device):
         own_parts = has_own_parts(point.scenario.content)  # which may forget the batch

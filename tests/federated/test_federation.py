@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import gc
 import math
 import weakref
@@ -17,6 +18,7 @@ from semsim.federated.federation import OWN, Federation, Standing
 from semsim.federated.screen import line
 from semsim.federated.server import STATE, Server
 from semsim.federated.settings import FederatedSpec
+from semsim.files.disk import Damaged
 from semsim.training.loop import Training
 
 
@@ -113,6 +115,25 @@ def test_a_damaged_file_is_set_aside_and_the_one_before_it_taken(toy: Any, tmp_p
     (tmp_path / STATE).write_bytes(content[:200] + b"x" + content[201:])
     again = Federation(toy(), tmp_path)
     assert again.server.round == 1 and (tmp_path / f"{STATE}.damaged").is_file()
+
+
+def test_a_damaged_file_of_a_client_is_named(toy: Any, tmp_path: Path) -> None:
+    Federation(toy(aggregation="none"), tmp_path).run(1)
+    path = tmp_path / OWN / "00001-0.pt"
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(
+        Damaged, match=r"00001-0\.pt, which client 1 keeps .* is damaged: its check"
+    ):
+        Federation(toy(aggregation="none"), tmp_path).run(1)
+
+
+def test_a_federation_of_other_settings_is_refused(toy: Any, tmp_path: Path) -> None:
+    """Else an epsilon would be that of its latest noise, say."""
+    private = {"clip_norm": 1.0, "noise_multiplier": 1.0}
+    Federation(toy(**private), tmp_path).run(1)
+    with pytest.raises(ValueError, match=r"federation\.pt belongs to a federation with other sett"):
+        Federation(toy(**{**private, "noise_multiplier": 9.0}), tmp_path)
+    assert Federation(toy(**private, validate_every=1), tmp_path).server.round == 1
 
 
 def test_false_updates_are_named_and_training_goes_on(toy: Any, tmp_path: Path) -> None:
@@ -234,6 +255,20 @@ def test_noise_is_refused_where_it_would_meet_variances(toy: Any) -> None:
     with pytest.raises(ValueError, match=r"^noise_multiplier: .* write aggregation: fedbn"):
         Server(toy(**private))
     assert not any(x.counted for x in Server(toy(aggregation="fedbn", **private)).layouts.values())
+
+
+def test_what_rates_freeze_is_neither_sent_nor_given_noise(toy: Any, tmp_path: Path) -> None:
+    class Frozen(toy):  # type: ignore[misc]
+        def member(self, client: int) -> Any:
+            member = super().member(client)
+            still = dataclasses.replace(member.spec, rates={"transmitter": 0.0})
+            return dataclasses.replace(member, spec=still)
+
+    federation = Federation(Frozen(rounds=1, clip_norm=1.0, noise_multiplier=1.0), tmp_path)
+    before = federation.load(0).link.transmitter.state_dict()
+    federation.run()
+    assert {name.split(".")[1] for name in federation.server.shared} == {"receiver"}
+    assert_same(federation.load(0).link.transmitter.state_dict(), before)
 
 
 def test_no_variance_becomes_negative_by_what_a_client_sends(toy: Any, tmp_path: Path) -> None:

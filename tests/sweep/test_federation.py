@@ -19,7 +19,7 @@ from semsim import stream
 from semsim.cli import app
 from semsim.mistakes import SpecError
 from semsim.scenario.scenario import Scenario
-from semsim.sweep.preflight import preflight
+from semsim.sweep.preflight import idle, preflight
 from semsim.sweep.sweep import run
 from semsim.sweep.trained import train_all
 
@@ -257,6 +257,37 @@ def test_a_task_without_labels_ends_in_one_sentence_and_code_2() -> None:
     result = CliRunner().invoke(app, ["train", "toy.yaml"])
     assert result.exit_code == 2 and len(result.stderr.strip().splitlines()) == 1
     assert "federated.partition: dirichlet needs a payload with classes" in result.stderr
+
+
+def test_a_client_with_less_than_its_least_is_named() -> None:
+    few = {**FLSC["federated"], "clients": 2, "partition": "by_class", "least": 8}
+    with pytest.raises(SpecError, match=r"federated.least: client 1 gets 6 items, fewer than 8"):
+        preflight(Scenario.parse({**FLSC, "federated": few}).points(), CPU)
+
+
+def test_options_that_no_link_has_a_use_for_are_named() -> None:
+    assert idle(Scenario.parse(FLSC)) == []
+    rules = {"alpha": 0.1, "mu": 1.0, "timeout_s": 3, "delta": 1e-6, "noise_scale": 2.0}
+    values = {
+        **FLSC,
+        "train": {k: v for k, v in FLSC["train"].items() if k != "validation"},
+        "federated": {**FLSC["federated"], **rules},
+        "stop": {"max_items": 5, "ci95": 0.1},
+    }
+    assert idle(Scenario.parse(values)) == [
+        "federated.alpha does nothing here: it is for partition: dirichlet",
+        "federated.mu does nothing here: it is for aggregation: fedprox",
+        "federated.timeout_s does nothing here: it is for engine: flower",
+        "federated.delta does nothing here: it is for clip_norm",
+        "federated.noise_scale does nothing here: it is for noise_clients",
+        "train.val_snr_db does nothing here: it is for a training with a validation",
+        "stop.ci95 does nothing here: it is for a min_items, 100 where left out, below max_items",
+    ]
+    swept = {"federated.aggregation": ["fedavg", "fedprox"], "federated.noise_clients": [[0]]}
+    left = idle(Scenario.parse({**values, "sweep": swept, "stop": {"max_items": 500, "ci95": 0.1}}))
+    assert [line.split(" ")[0] for line in left] == [
+        "federated.alpha", "federated.timeout_s", "federated.delta", "train.val_snr_db",
+    ]  # fmt: skip
 
 
 def test_settings_of_one_training_are_refused() -> None:
