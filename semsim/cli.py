@@ -64,6 +64,8 @@ def main(
     if os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())  # where a user's own parts lie
     log = logging.getLogger("semsim")
+    for handler in [h for h in log.handlers if isinstance(h, Told)]:
+        log.removeHandler(handler)  # of a command before, in one process
     if not log.handlers:
         log.addHandler(Told())
 

@@ -21,10 +21,17 @@ BARS = 24  #: on the screen at once
 
 
 class Told(logging.Handler):
-    """Prints what semsim logs, a line each."""
+    """Prints what semsim logs, a line each; of a command each line once."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.said = set[str]()
 
     def emit(self, record: logging.LogRecord) -> None:
-        typer.echo(f"semsim: {record.getMessage()}", err=True)
+        text = record.getMessage()
+        if text not in self.said:
+            self.said.add(text)
+            typer.echo(f"semsim: {text}", err=True)
 
 
 @contextmanager

@@ -332,3 +332,21 @@ def test_a_warning_is_told_once_and_without_source_code() -> None:
     told = subprocess.run(command, capture_output=True, text=True, check=True).stderr
     assert told.count("after the cyclic prefix") == told.count("semsim: warning: ") == 1, told
     assert "UserWarning" not in told
+
+
+def test_what_fits_of_a_start_is_told_once_in_a_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    own = "{kind: deepjscc, cbr: 1/6, width: 16, depth: 1}"
+    begun = IDLE.replace("{kind: deepjscc, weights: deepjscc-cifar-1-6}", own)
+    assert own in begun
+    text = begun.replace(
+        "steps: 2", "batch_size: 2, steps: 2, start: deepjscc-cifar-1-6, cut: true"
+    )
+    (tmp_path / "begun.yaml").write_text(text)
+    for command in ("check", "run", "train"):
+        result = CliRunner().invoke(app, [command, "begun.yaml"])
+        assert result.exit_code == 0, result.output
+        told = result.stderr.count("tensors of deepjscc-cifar-1-6 fit")
+        assert told == (0 if command == "train" else 1)  # what a run has trained is there

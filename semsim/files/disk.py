@@ -37,6 +37,12 @@ _DAY_S = 86_400.0
 log = logging.getLogger("semsim")  #: what a user should know, but nothing that is wrong
 
 
+def log_all(lines: Sequence[str]) -> None:
+    """Log each of some lines."""
+    for line in lines:
+        log.warning("%s", line)
+
+
 class Damaged(ValueError):
     """A file or record is not what semsim wrote."""
 

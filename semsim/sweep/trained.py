@@ -19,6 +19,7 @@ from semsim.files.disk import (
     damaged_files,
     locked,
     log,
+    log_all,
     read_sums,
     set_aside,
     write_sums,
@@ -292,6 +293,7 @@ def rehearse_stage(scenario: Scenario, built: Built) -> bool:
         ):
             source, target = Batches(payload, few, scenario.seed).batch(0)
             state = State(built.link, built.task, few, scenario.seed)
+            log_all(state.remarks)
             for _ in _each_channel(built.link):
                 step_loss(state, source.to(built.device), target.to(built.device), 0)
         if validation is not None:

@@ -20,7 +20,7 @@ from typing import Any, Self
 from torch import Tensor, nn
 
 from semsim.evaluation import check_link, check_task, device_of
-from semsim.files.disk import locked
+from semsim.files.disk import locked, log_all
 from semsim.nn.modes import to_training
 from semsim.stopping import Postponed
 from semsim.tasks.reconstruct import Reconstruct
@@ -171,6 +171,8 @@ class Training:
                 self.curve = curve_so_far(folder, self.state.steps)
                 begun = self.state.progress() >= 1 - spec.decay
                 self._decays = begun and (folder / UNDECAYED).is_file()
+            if self.first and not self.state.steps:
+                log_all(self.state.remarks)
             self._batches = Batches(self.payload, spec, self.seed, self.share)
             self._saved, self._kept = self.state.seconds, self.state.steps
             step = Step(self.state, self._batches)

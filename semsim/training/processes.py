@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
 import pickle
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from multiprocessing import util
 from typing import Any
 
@@ -27,10 +28,23 @@ def in_processes(fabric: Any, make: Callable[..., Any], progress: bool | str = F
         progress: what the first process says on the screen, as in :class:`Screen`.
     """
     signals = Postponed(_pass_on)
-    with signals.noting():
+    with signals.noting(), _without_remarks():
         # torch would hand over the weights as memory that all of them share and change
         fabric.launch(_work, pickle.dumps(make), progress)
     signals.obey()
+
+
+@contextlib.contextmanager
+def _without_remarks() -> Iterator[None]:
+    """Let processes that begin meanwhile not tell what torch thinks of unused parameters."""
+    name = "TORCH_CPP_LOG_LEVEL"
+    before = os.environ.get(name)
+    os.environ[name] = before or "ERROR"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[name]
 
 
 def _pass_on(number: int) -> None:

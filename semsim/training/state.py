@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from semsim import zoo
-from semsim.files.disk import Damaged, check_seal, log, sealed_file, set_aside
+from semsim.files.disk import Damaged, check_seal, sealed_file, set_aside
 from semsim.mistakes import known
 from semsim.nn import muon
 from semsim.training.spec import TrainSpec, deciding
@@ -44,7 +44,8 @@ class State:
         self.spec, self.seed, self.share = spec, seed, share
         self.steps, self.seconds = 0, 0.0
         starts = spec.starts()
-        take_over(self.nets, [s for s in starts if not s.endswith(".pt")], cut=spec.cut)
+        named = [s for s in starts if not s.endswith(".pt")]
+        self.remarks = take_over(self.nets, named, cut=spec.cut)  #: on how the start fits
         # of tied weights each name has its own, or they would move twice
         self.average = {name: value.clone() for name, value in self.nets.state_dict().items()}
         self.optimiser = _optimiser(self.nets, spec)
@@ -166,8 +167,8 @@ class State:
                     held[key] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
 
 
-def take_over(nets: nn.ModuleDict, names: list[str], *, cut: bool) -> None:
-    """Take over every tensor of these weights whose name and shape agree, and say what does not.
+def take_over(nets: nn.ModuleDict, names: list[str], *, cut: bool) -> list[str]:
+    """Take over every tensor of these weights whose name and shape agree; say what does not.
 
     A receiver that wraps another, its ``codec``, takes that one's tensors for it.
 
@@ -180,6 +181,7 @@ def take_over(nets: nn.ModuleDict, names: list[str], *, cut: bool) -> None:
     ends = link.parts()
     parts = {**dict(nets["task"].named_children()), **ends}
     own = {f"{p}.{k}": v for p, part in parts.items() for k, v in part.state_dict().items()}
+    remarks = []
     for name in names:
         theirs = zoo.tensors(name)
         fitting = {
@@ -197,9 +199,9 @@ def take_over(nets: nn.ModuleDict, names: list[str], *, cut: bool) -> None:
             for key, found in fitting.items():
                 own[key].copy_(found[tuple(slice(n) for n in own[key].shape)])
         if left := len(theirs) - len(fitting):
-            log.warning(
-                "start: %d of %d tensors of %s fit", len(fitting), left + len(fitting), name
-            )
+            whole = left + len(fitting)
+            remarks.append(f"start: {len(fitting)} of {whole} tensors of {name} fit")
+    return remarks
 
 
 def _fits(old: Tensor, new: Tensor, cut: bool) -> bool:

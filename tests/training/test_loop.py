@@ -666,7 +666,9 @@ def test_a_full_disk_says_so_and_leaves_the_last_checkpoint(
 
 
 @pytest.mark.slow
-def test_two_processes_share_every_batch_and_can_be_resumed(tmp_path: Path) -> None:
+def test_two_processes_share_every_batch_and_can_be_resumed(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     link, resumed = small_link(), small_link()
     settings = {"processes": 2, "save_every": 6}
     result = train(link, Blobs(), spec=spec(**settings), folder=tmp_path)
@@ -676,6 +678,7 @@ def test_two_processes_share_every_batch_and_can_be_resumed(tmp_path: Path) -> N
     assert torch.load(tmp_path / "checkpoint.old.pt", weights_only=True)["steps"] == 6
     assert train(resumed, Blobs(), spec=spec(**settings), folder=tmp_path).steps == 8
     assert share_apart(link, resumed) < 0.01
+    assert "reducer.cpp" not in capfd.readouterr().err  # torch's remarks
 
 
 @pytest.mark.slow
