@@ -261,8 +261,9 @@ def _check_spec(name: str, prefix: str, part: nn.Module, trained: dict[str, Any]
             f"this one does not; name the kind that they were trained with, or {RETRAIN}"
         )
     if wrong:
-        theirs = ", ".join(f"{name} {value}" for name, value, _ in wrong)
-        ours = ", ".join(f"{name} {value}" for name, _, value in wrong)
+        key = getattr(part, "written_as", {})  # of an argument, in a scenario
+        theirs = ", ".join(f"{key.get(name, name)} {value}" for name, value, _ in wrong)
+        ours = ", ".join(f"{key.get(name, name)} {value}" for name, _, value in wrong)
         raise ValueError(
             f"weights {name!r} were trained for {theirs}, this {prefix} has {ours}; write what "
             f"they were trained for, or {RETRAIN}"

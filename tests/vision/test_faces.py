@@ -518,6 +518,11 @@ def test_a_surrogate_of_its_own_is_loaded_and_never_scores(
     assert torch.equal(made, faces.craft(task.network, source[:, :3], source[:, 3:], attack))
     again = faces.Verify("residual", weights=str(file), size=SIZE)
     assert digest(again.network) == digest(task.network)
+    with pytest.raises(ValueError, match="trained for verifier residual, this network has verif"):
+        faces.Verify("mobile", weights=str(file), size=SIZE)
+    with pytest.raises(ValueError, match="trained for surrogate residual, this network has surr"):
+        faces.Verify(trainable=True, size=SIZE, attack={}, surrogate="vit",
+                     surrogate_weights=str(file))  # fmt: skip
     with pytest.raises(ValueError, match="surrogate goes with surrogate_weights"):
         faces.Verify(trainable=True, surrogate="plain")
 

@@ -41,6 +41,7 @@ class Verifier(nn.Module):
         if size % 8:
             raise ValueError(f"size is a multiple of 8, got {size}")
         self.kind, self.spec = kind, {"kind": kind, "size": size, "width": width}
+        self.written_as = {"kind": "verifier"}  #: the keys of a scenario, for messages
         self.size = size
         self.body, features = BODIES[kind](size)
         self.out = nn.Sequential(

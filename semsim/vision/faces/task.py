@@ -108,6 +108,7 @@ class Verify(Task):
         self._surrogate: list[Verifier] = []  # in a list, so that it is no part of what is trained
         if surrogate is not None and surrogate_weights is not None:
             other = Verifier(surrogate, size=size)
+            other.written_as = {"kind": "surrogate"}
             zoo.load_parts(surrogate_weights, {"network": other}, among_others=True)
             self._surrogate = [other.eval().requires_grad_(False)]
         self._restorer = [] if restorer_weights is None else [_restorer(restorer_weights)]
