@@ -199,6 +199,8 @@ def export_parts(
     from safetensors.torch import save
 
     path = Path(path)
+    if path.suffix != ".safetensors":
+        raise ValueError(f"weights are read from a .safetensors file, got {path}; add the ending")
     tensors = {
         f"{prefix}.{key}": value.detach().cpu().contiguous().clone()  # tied weights share memory
         for prefix, part in parts.items()

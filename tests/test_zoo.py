@@ -172,6 +172,13 @@ def test_another_shape_under_the_same_name_is_refused(tmp_path: Path) -> None:
         zoo.load(path, torch.nn.Linear(2, 2), torch.nn.Linear(2, 2, bias=True).to("cpu"))
 
 
+@pytest.mark.parametrize("name", ["weights", "run.v1", "weights.pt"])
+def test_nothing_is_written_that_could_not_be_read(tmp_path: Path, name: str) -> None:
+    with pytest.raises(ValueError, match=r"read from a .safetensors file, got .*; add the ending"):
+        zoo.export_parts(tmp_path / name, {"part": torch.nn.Linear(1, 1)})
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no weights at"):
         zoo.load(tmp_path / "none.safetensors", *pair())

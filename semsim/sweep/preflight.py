@@ -110,6 +110,10 @@ def _rule(key: str, value: str) -> tuple[str, Callable[[Any], bool]]:
     return f"{key}: {value}", lambda own: getattr(own.federated, key) == value
 
 
+def _several(antennas: str) -> tuple[str, Callable[[Any], bool]]:
+    return f"a {antennas} above 1", lambda own: getattr(own.channel, antennas, 2) > 1
+
+
 _VALIDATED = "a training with a validation", lambda own: own.train.validation is not None
 _SENT = (
     "a training through the link",
@@ -119,6 +123,7 @@ _STOPPED = (
     "a min_items, 100 where left out, below max_items",
     lambda own: own.stop.max_items is None or own.stop.min_items < own.stop.max_items,
 )
+_AGAIN = "a harq: chase or ir", lambda own: getattr(own.transmitter, "harq", None) != "none"
 #: of an option at its place, what it is for, and whether a link has a use for it
 USES: dict[tuple[str, str], tuple[str, Callable[[Any], bool]]] = {
     ("federated", "alpha"): _rule("partition", "dirichlet"),
@@ -135,6 +140,10 @@ USES: dict[tuple[str, str], tuple[str, Callable[[Any], bool]]] = {
     ("train", "snr_db"): _SENT,
     ("train", "snr_peak"): _SENT,
     ("train", "channel"): _SENT,
+    ("transmitter", "rounds"): _AGAIN,
+    ("transmitter", "round_fading"): _AGAIN,
+    ("channel", "tx_correlation"): _several("num_tx"),
+    ("channel", "rx_correlation"): _several("num_rx"),
     ("stop", "ci95"): _STOPPED,
     ("stop", "errors"): _STOPPED,
 }

@@ -290,6 +290,22 @@ def test_options_that_no_link_has_a_use_for_are_named() -> None:
     ]  # fmt: skip
 
 
+def test_options_of_parts_that_no_link_has_a_use_for_are_named() -> None:
+    values = {
+        "payload": {"kind": "photos"},
+        "transmitter": {"kind": "separate", "rounds": 2},
+        "channel": {"kind": "rayleigh", "tx_correlation": 0.5, "rx_correlation": 0.5, "num_rx": 2},
+        "metrics": ["psnr"],
+        "snr_db": [5],
+    }
+    assert idle(Scenario.parse(values)) == [
+        "transmitter.rounds does nothing here: it is for a harq: chase or ir",
+        "channel.tx_correlation does nothing here: it is for a num_tx above 1",
+    ]
+    swept = {"transmitter.harq": ["none", "ir"], "channel.num_tx": [1, 2]}
+    assert idle(Scenario.parse({**values, "sweep": swept})) == []
+
+
 def test_settings_of_one_training_are_refused() -> None:
     values = {**FLSC, "train": {**FLSC["train"], "minutes": 3}}
     with pytest.raises(SpecError, match=r"train.minutes: has no place in a federated training"):
