@@ -25,7 +25,7 @@ from semsim.federated.partition import Shard, histogram, labels_of, shares, spli
 from semsim.federated.screen import RoundScreen
 from semsim.federated.server import Server
 from semsim.federated.settings import federated_spec, role_of, roles
-from semsim.files.disk import SUMS, damaged_files, set_aside, write_sums
+from semsim.files.disk import SUMS, damaged_files, log, set_aside, write_sums
 from semsim.mistakes import SpecError, blame_argument, sentence
 from semsim.scenario.building import build_learner
 from semsim.scenario.fields import train_spec
@@ -149,11 +149,23 @@ def federated_weights(
     for _, client in shown:
         _export(federation, client, place / f"client-{client}")
     server = federation.server
+    _tell_idle(server.records)
     write_records(
         place, server.records, server.validations, histogram(clients.data[0], clients.parts)
     )
     write_sums(place, names)
     return wanted
+
+
+def _tell_idle(records: list[dict[str, Any]]) -> None:
+    """Say in how many rounds nothing was learned, and why in the first of them."""
+    if idle := [record for record in records if not record["arrived"]]:
+        refused = [f"client {k}: {why}" for k, why in idle[0]["refused"].items()]
+        log.warning(
+            "in %d of %d rounds no update was used; in round %d %s",
+            len(idle), len(records), idle[0]["round"],
+            refused[0] if refused else "all clients vanished",
+        )  # fmt: skip
 
 
 def _finished(place: Path, names: list[str]) -> bool:

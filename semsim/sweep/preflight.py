@@ -119,6 +119,7 @@ _SENT = (
     "a training through the link",
     lambda own: bool(own.train.stages) or own.train.through == "link",
 )
+_ALONE = "a training without federated", lambda own: own.federated is None
 _STOPPED = (
     "a min_items, 100 where left out, below max_items",
     lambda own: own.stop.max_items is None or own.stop.min_items < own.stop.max_items,
@@ -134,9 +135,13 @@ USES: dict[tuple[str, str], tuple[str, Callable[[Any], bool]]] = {
     ("federated", "timeout_s"): _rule("engine", "flower"),
     ("federated", "delta"): ("clip_norm", lambda own: own.federated.clip_norm is not None),
     ("federated", "noise_scale"): ("noise_clients", lambda own: bool(own.federated.noise_clients)),
-    ("train", "val_every"): _VALIDATED,
+    ("train", "val_every"): (
+        "a training with a validation and without federated",
+        lambda own: own.train.validation is not None and own.federated is None,
+    ),
     ("train", "val_snr_db"): _VALIDATED,
     ("train", "val_items"): _VALIDATED,
+    **{("train", name): _ALONE for name in ("steps", "ema", "save_every", "log")},
     ("train", "snr_db"): _SENT,
     ("train", "snr_peak"): _SENT,
     ("train", "channel"): _SENT,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import subprocess
 import sys
@@ -259,6 +260,26 @@ def test_a_task_without_labels_ends_in_one_sentence_and_code_2() -> None:
     assert "federated.partition: dirichlet needs a payload with classes" in result.stderr
 
 
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        (
+            {"nan_clients": [0, 1, 2]},
+            "in 2 of 2 rounds no update was used; in round 1 client 0: it",
+        ),
+        ({"dropout": 1.0}, "in 2 of 2 rounds no update was used; in round 1 all clients vanished"),
+    ],
+)
+def test_rounds_that_taught_nothing_are_told(changes: dict, why: str) -> None:
+    text = WRITTEN.replace("rounds: 4, local_steps: 2", "rounds: 2, local_steps: 1")
+    Path("toy.yaml").write_text(text)
+    scenario = Scenario.load("toy.yaml")
+    own = {**scenario.to_dict()["federated"], **changes}
+    Path("toy.yaml").write_text(text.partition("federated:")[0] + f"federated: {json.dumps(own)}")
+    result = CliRunner().invoke(app, ["train", "toy.yaml"])
+    assert result.exit_code == 0 and f"semsim: {why}" in result.stderr
+
+
 def test_a_client_with_less_than_its_least_is_named() -> None:
     few = {**FLSC["federated"], "clients": 2, "partition": "by_class", "least": 8}
     with pytest.raises(SpecError, match=r"federated.least: client 1 gets 6 items, fewer than 8"):
@@ -270,7 +291,7 @@ def test_options_that_no_link_has_a_use_for_are_named() -> None:
     rules = {"alpha": 0.1, "mu": 1.0, "timeout_s": 3, "delta": 1e-6, "noise_scale": 2.0}
     values = {
         **FLSC,
-        "train": {k: v for k, v in FLSC["train"].items() if k != "validation"},
+        "train": {k: v for k, v in FLSC["train"].items() if k != "validation"} | {"ema": 0.9},
         "federated": {**FLSC["federated"], **rules},
         "stop": {"max_items": 5, "ci95": 0.1},
     }
@@ -281,12 +302,14 @@ def test_options_that_no_link_has_a_use_for_are_named() -> None:
         "federated.delta does nothing here: it is for clip_norm",
         "federated.noise_scale does nothing here: it is for noise_clients",
         "train.val_snr_db does nothing here: it is for a training with a validation",
+        "train.ema does nothing here: it is for a training without federated",
         "stop.ci95 does nothing here: it is for a min_items, 100 where left out, below max_items",
     ]
     swept = {"federated.aggregation": ["fedavg", "fedprox"], "federated.noise_clients": [[0]]}
     left = idle(Scenario.parse({**values, "sweep": swept, "stop": {"max_items": 500, "ci95": 0.1}}))
     assert [line.split(" ")[0] for line in left] == [
         "federated.alpha", "federated.timeout_s", "federated.delta", "train.val_snr_db",
+        "train.ema",
     ]  # fmt: skip
 
 
