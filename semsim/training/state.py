@@ -96,6 +96,7 @@ class State:
             "seconds": self.seconds,
             "seed": self.seed,
             "spec": asdict(self.spec),
+            "start": self._starts_from(path.parent),
         }
         new = path.with_name(f"{path.stem}.new.pt")
         with sealed_file(new) as file:
@@ -120,9 +121,10 @@ class State:
         """Go on from a checkpoint of the same training; anything else is refused."""
         check_seal(path)
         content = torch.load(path, weights_only=True, map_location="cpu")
-        if (content["seed"], deciding(content["spec"])) != (
-            self.seed, deciding(asdict(self.spec)),
-        ):  # fmt: skip
+        spec = content["spec"]
+        if content.get("start") == self._starts_from(path.parent):  # wherever the folder lies now
+            spec = {**spec, "start": self.spec.start}
+        if (content["seed"], deciding(spec)) != (self.seed, deciding(asdict(self.spec))):
             raise ValueError(
                 f"{path} belongs to a training with other settings; choose another folder, or "
                 "delete it to start anew"
@@ -135,6 +137,11 @@ class State:
                 "it to start anew"
             ) from error
         self.steps, self.seconds = content["steps"], content["seconds"]
+
+    def _starts_from(self, folder: Path) -> list[str]:
+        """Return what the training begins with, files as they lie from a folder."""
+        names = self.spec.starts()
+        return [os.path.relpath(n, folder) if Path(n).is_file() else n for n in names]
 
     def _begin_with(self, path: Path) -> None:
         """Take weights, average and optimiser of another training of the same networks."""

@@ -277,6 +277,18 @@ def test_each_stage_begins_with_the_weights_of_the_one_before() -> None:
     assert card["steps"] == 1 and card["before"][0]["steps"] == 2
 
 
+def test_stages_go_on_wherever_their_folder_lies() -> None:
+    staged = scenario(train={**VALUES["train"], "stages": [{"steps": 2}, {"steps": 1}]})
+    weights = own_weights(staged, Path("out"), CPU)
+    assert weights is not None
+    learned = weights.read_bytes()
+    for folder in (Path("out").absolute(), Path("moved")):
+        (weights.parent / "SHA256SUMS").unlink()
+        Path("out").rename(folder)
+        weights = own_weights(staged, folder, CPU)
+        assert weights is not None and weights.read_bytes() == learned
+
+
 def test_a_stage_is_as_long_as_it_says() -> None:
     train = {"payload": PHOTO, "minutes": 9, "stages": [{"steps": 2}, {}, {"minutes": 1}]}
     settings = [train_spec(stage.train) for stage in stages_of(scenario(train=train))]
