@@ -19,7 +19,7 @@ from torch import nn
 from semsim import spec
 from semsim.files import outside
 from semsim.files.weightfile import read_header, sha256_of
-from semsim.mistakes import SpecError, known
+from semsim.mistakes import SpecError, known, sentence
 from semsim.tasks.base import Task
 from semsim.types import AnyLink
 
@@ -68,6 +68,8 @@ def start_hash(name: str) -> str:
         return _file_hash(Path(name))
     except FileNotFoundError:
         raise SpecError("train.start", f"no such file: {name}") from None
+    except OSError as error:
+        raise SpecError("train.start", sentence(error)) from error
     except SpecError as error:
         raise SpecError("train.start", error.message) from error
 
@@ -209,7 +211,7 @@ def load_weights(name: str, parts: Mapping[str, nn.Module]) -> None:
     try:
         zoo.load_parts(name, parts)
     except (ValueError, OSError) as error:
-        raise SpecError("transmitter.weights", " ".join(str(error).split())) from error
+        raise SpecError("transmitter.weights", sentence(error)) from error
 
 
 def compile_ends(link: AnyLink) -> None:

@@ -149,7 +149,10 @@ class State:
             raise ValueError(f"start {path} is no file; name weights or a checkpoint, such as .pt")
         try:
             check_seal(path)
-            self._take(torch.load(path, weights_only=True, map_location="cpu"))
+            content = torch.load(path, weights_only=True, map_location="cpu")
+            if content["spec"]["optimiser"] != self.spec.optimiser:
+                raise ValueError(content["spec"]["optimiser"])
+            self._take(content)
         except Damaged as error:
             raise ValueError(
                 f"start {path} is damaged, or no checkpoint of semsim: {error}; name another"

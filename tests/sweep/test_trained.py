@@ -349,6 +349,12 @@ def test_mistakes_in_a_training_are_told_at_their_key(train: dict[str, Any], mes
         preflight(scenario(train={**VALUES["train"], **train}).points(), CPU)
 
 
+def test_a_folder_is_no_checkpoint_to_start_from() -> None:
+    Path("d.pt").mkdir()
+    with pytest.raises(SpecError, match=r"^train\.start: .*d\.pt cannot be used: is a directory"):
+        preflight(scenario(train={**VALUES["train"], "start": "d.pt"}).points(), CPU)
+
+
 def test_a_channel_that_is_rarely_drawn_is_tried_before_the_training() -> None:
     channels = [{"kind": "awgn"}, {"kind": "carrier_offset", "offset_hz": 100}]
     rarely = {"kind": "one_of", "channels": channels, "weights": [1e9, 1]}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from pathlib import Path
 
+import pytest
 import torch
 from torch import nn
 
@@ -34,6 +35,16 @@ def test_moments_are_taken_over_into_another_order_of_memory(tmp_path: Path) -> 
     step(other, grads[2])
     for a, b in zip(plain.parameters(), turned.parameters(), strict=True):
         assert torch.allclose(a, b, rtol=0, atol=1e-6)
+
+
+def test_a_checkpoint_of_another_optimiser_is_no_start(tmp_path: Path) -> None:
+    """Of networks without matrices, of which both optimisers make one group."""
+    net = nn.Module()
+    net.gain = nn.Parameter(torch.ones(2))
+    State(AnyLink(), net, TrainSpec(steps=2), 0).save(tmp_path / "a.pt")
+    spec = TrainSpec(steps=2, optimiser="muon", start=str(tmp_path / "a.pt"))
+    with pytest.raises(ValueError, match="is of other networks or another optimiser"):
+        State(AnyLink(), net, spec, 0)
 
 
 def test_complex_parameters_can_be_trained() -> None:
