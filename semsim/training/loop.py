@@ -290,7 +290,13 @@ class Training:
 
         The optimiser keeps its moments.
         """
-        self.state.nets.load_state_dict(dict(weights))
+        try:
+            self.state.nets.load_state_dict(dict(weights))
+        except RuntimeError as error:
+            raise ValueError(
+                "these weights are not those of this link and task; give what weights() of such a "
+                "training returned"
+            ) from error
         for name, value in self.state.nets.state_dict().items():
             self.state.average[name].copy_(value)
 

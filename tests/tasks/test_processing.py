@@ -112,7 +112,7 @@ def test_a_target_that_a_mirror_would_move_leaves_the_image_as_it_is() -> None:
         Batches(Corners(), TrainSpec(batch_size=4, crop=8), seed=5).batch(0)
     for change in ({"shift": 2}, {"turn": True}):
         with pytest.raises(
-            ValueError, match=r"turns|moves images, .*; leave train.(turn|shift) out"
+            ValueError, match=r"(turns|moves) images, .*; leave train.(turn|shift) out"
         ):
             Batches(Corners(), TrainSpec(batch_size=4, **change), seed=5).batch(0)
 

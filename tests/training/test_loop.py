@@ -429,6 +429,8 @@ def test_a_client_goes_on_from_the_weights_of_a_server() -> None:
         training.advance(1)
         assert not same(training.weights(), given)
         training.finish()  # the mean of what the server gave and of one step
+        with pytest.raises(ValueError, match="these weights are not those of this link and task"):
+            training.take(server.state_dict())
     assert not same(client.state_dict(), server.state_dict())
 
 
