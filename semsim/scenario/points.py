@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, overload
 
+from semsim.mistakes import IN_SWEEP, SpecError
 from semsim.scenario import clients
 from semsim.scenario.expansion import choices_of, set_key
 
@@ -34,6 +35,12 @@ class Point:
     def name(self) -> str:
         """What to call it on the screen."""
         return " | ".join(str(label) for label in self.swept.values()) or self.scenario.name
+
+    def blamed(self, error: SpecError) -> SpecError:
+        """Return a mistake with the swept values at which it shows."""
+        at = ", ".join(f"{path} = {label}" for path, label in self.swept.items())
+        text = f"{error.message} ({IN_SWEEP} {at})" if at else error.message
+        return SpecError(error.path, text, error.where)
 
 
 class Points(Sequence[Point]):

@@ -9,7 +9,7 @@ import torch
 
 from semsim import spec
 from semsim.evaluation import Row
-from semsim.mistakes import IN_SWEEP, SpecError
+from semsim.mistakes import SpecError
 from semsim.scenario.building import Built
 from semsim.scenario.points import Point
 from semsim.scenario.room import is_large
@@ -84,10 +84,7 @@ def tried(points: Sequence[Point], device: torch.device) -> Iterator[Tried]:
                 if rehearse(scenario, built) and built.task.trainable:
                     rows = scenario.check(built)  # as the training leaves its task
         except SpecError as error:
-            if not point.swept:
-                raise
-            at = ", ".join(f"{path} = {label}" for path, label in point.swept.items())
-            raise SpecError(error.path, f"{error.message} ({IN_SWEEP} {at})") from error
+            raise point.blamed(error) from error
         yield Tried(point, built, rows)
 
 

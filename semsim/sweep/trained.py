@@ -65,6 +65,7 @@ def train_all(
     with locked(folder):
         if fresh:
             forget(points, folder)
+        _rehearse_all(points, folder, where)
         for point in points:
             weights = own_weights(point.scenario, folder, where, progress=progress)
             if weights is None:
@@ -73,6 +74,21 @@ def train_all(
             elif weights not in done:
                 done.add(weights)
                 yield f"{point.name}: {weights}"
+
+
+def _rehearse_all(points: Sequence[Point], folder: Path, device: torch.device) -> None:
+    """Send some items through each training that is not finished, before the first begins."""
+    seen = set[str]()
+    for point in points:
+        own = point.scenario
+        if not own.trains() or own.training_hash() in seen:
+            continue
+        seen.add(own.training_hash())
+        try:
+            if not _is_trained(own, folder):
+                rehearse(own, own.build(device))
+        except SpecError as error:
+            raise point.blamed(error) from error
 
 
 def forget(points: Sequence[Point], folder: Path) -> None:

@@ -352,6 +352,15 @@ def test_mistakes_in_a_training_are_told_at_their_key(train: dict[str, Any], mes
         preflight(scenario(train={**VALUES["train"], **train}).points(), CPU)
 
 
+def test_a_training_by_itself_is_rehearsed_too(capsys: pytest.CaptureFixture[str]) -> None:
+    """Or a validation of the wrong kind would show at its first turn, hours later."""
+    train = {**VALUES["train"], "validation": {"kind": "bits"}}
+    wrong = scenario(train=train, sweep={"transmitter.width": [4, 8]})
+    with pytest.raises(SpecError, match=r"^train: deepjscc carries .* at transmitter.width = 4\)"):
+        list(train_all(wrong, Path("out"), progress=True))
+    assert "training deepjscc" not in capsys.readouterr().err
+
+
 def test_a_folder_is_no_checkpoint_to_start_from() -> None:
     Path("d.pt").mkdir()
     with pytest.raises(SpecError, match=r"^train\.start: .*d\.pt cannot be used: is a directory"):
