@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -11,6 +11,7 @@ from semsim import spec
 from semsim.evaluation import Row
 from semsim.mistakes import SpecError
 from semsim.scenario.building import Built
+from semsim.scenario.expansion import choices_of
 from semsim.scenario.points import Point
 from semsim.scenario.room import is_large
 from semsim.scenario.scenario import Scenario, has_own_parts
@@ -18,7 +19,11 @@ from semsim.sweep.outlook import training_line
 from semsim.sweep.trained import learns, rehearse
 from semsim.types import AnyLink
 
-QUICK_ITEMS, QUICK_STEPS = 4, 4
+QUICK_ITEMS, QUICK_MINUTES = 4, 0.01
+#: settings of a trial
+QUICK: dict[str, dict[str, int]] = {
+    "train": {"steps": 4}, "federated": {"rounds": 2, "local_steps": 2},
+}  # fmt: skip
 CUT = ("count", "crop", "resize", "shrink", "patches")  #: what makes no other images of a payload
 MOST_CHECKED = 64  #: links of a sweep that are tried before it runs
 
@@ -28,20 +33,37 @@ def quicker(scenario: Scenario) -> Scenario:
     values = scenario.to_dict()
     snrs = scenario.points()[0].scenario.snr_db
     ends = sorted({snrs[0], snrs[-1]})
-    if "train" in values:
-        train = _quick(values["train"])
-        stages = {"stages": [_quick(s) for s in train["stages"]]} if train.get("stages") else {}
-        values["train"] = {**train, **stages}
-    if "federated" in values:
-        few_rounds = {"rounds": 2, "local_steps": 2}
-        values["federated"] = {**values["federated"], **few_rounds}
+    for key in QUICK.keys() & values.keys():
+        values[key] = _quick(values[key], key)
+    if scenario.sweep:
+        values["sweep"] = {path: _quick_choices(path, c) for path, c in scenario.sweep.items()}
+    if "train.minutes" in scenario.sweep:
+        values["train"].pop("steps")
     few = {"min_items": 1, "max_items": min(QUICK_ITEMS, scenario.stop.max_items or QUICK_ITEMS)}
     return Scenario.parse({**values, "name": f"{scenario.name}-quick", "snr_db": ends, "stop": few})
 
 
-def _quick(train: dict[str, Any]) -> dict[str, Any]:
-    """Return settings of a training of few steps."""
-    return {**{k: v for k, v in train.items() if k != "minutes"}, "steps": QUICK_STEPS}
+def _quick(values: Mapping[str, Any], key: str) -> dict[str, Any]:
+    """Return settings of a training, or a federation, of few steps; its stages have few, too."""
+    short = {k: v for k, v in values.items() if k != "minutes"} | QUICK[key]
+    if stages := short.get("stages"):
+        short["stages"] = [_quick(stage, key) for stage in stages]
+    return short
+
+
+def _quick_choices(path: str, choices: Any) -> Any:
+    """Return the choices of a sweep, those of how long to train as short as a trial."""
+    key, _, name = path.partition(".")
+    if path in QUICK:
+        return {label: value and _quick(value, key) for label, value in choices_of(choices)}
+    if path == "train.stages":
+        staged = {label: {"stages": value} for label, value in choices_of(choices)}
+        return {label: _quick(value, key)["stages"] for label, value in staged.items()}
+    least = {"minutes": QUICK_MINUTES, **QUICK.get(key, {})}.get(name)
+    if key not in QUICK or least is None:
+        return choices
+    few = [(place + 1) * least for place in range(len(choices))]
+    return dict(zip(choices, few, strict=True)) if isinstance(choices, Mapping) else few
 
 
 def covering(points: Sequence[Point]) -> Sequence[Point]:

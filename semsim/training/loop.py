@@ -50,7 +50,7 @@ class TrainResult:
         steps: steps in all, with those before a resume.
         minutes: time spent on them.
         loss: mean over the last hundred steps of this run; nan where it had none.
-        curve: validation rows of this run, each with ``step``.
+        curve: validation rows, those before a resume too, each with ``step``.
         weights: the file with the averaged weights, where the link has two ends.
     """
 

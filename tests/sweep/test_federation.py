@@ -20,7 +20,7 @@ from semsim import stream
 from semsim.cli import app
 from semsim.mistakes import SpecError
 from semsim.scenario.scenario import Scenario
-from semsim.sweep.preflight import idle, preflight
+from semsim.sweep.preflight import idle, preflight, quicker
 from semsim.sweep.sweep import run
 from semsim.sweep.trained import train_all
 
@@ -311,6 +311,13 @@ def test_options_that_no_link_has_a_use_for_are_named() -> None:
         "federated.alpha", "federated.timeout_s", "federated.delta", "train.val_snr_db",
         "train.ema",
     ]  # fmt: skip
+
+
+def test_quick_federates_little_whatever_is_swept() -> None:
+    swept = {"federated.rounds": [50, 60], "federated.local_steps": [9]}
+    points = quicker(Scenario.parse({**FLSC, "sweep": swept})).points()
+    found = {(p.scenario.federated.rounds, p.scenario.federated.local_steps) for p in points}
+    assert found == {(2, 2), (4, 2)}
 
 
 def test_options_of_parts_that_no_link_has_a_use_for_are_named() -> None:

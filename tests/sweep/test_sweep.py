@@ -22,7 +22,7 @@ from semsim.scenario.strict_yaml import parse_yaml
 from semsim.sweep.outputs import captions
 from semsim.sweep.preflight import quicker
 from semsim.sweep.sweep import results_folder, run
-from semsim.sweep.trained import train_all
+from semsim.sweep.trained import stages_of, train_all
 
 TOY = """
 name: toy
@@ -268,6 +268,24 @@ def test_quick_also_trains_little() -> None:
     train = {"payload": {"kind": "synthetic"}, "minutes": 60}
     few = quicker(toy(train=train)).train
     assert (few.steps, few.minutes) == (4, None)
+
+
+@pytest.mark.parametrize(
+    ("sweep", "lengths"),
+    [
+        ({"train.steps": [900, 5000]}, [(4, None), (8, None)]),
+        ({"train.minutes": {"short": 3, "long": 600}}, [(20_000, 0.01), (20_000, 0.02)]),
+        ({"train": {"a": {"steps": 900}, "b": {"minutes": 90}}}, [(4, None), (4, None)]),
+        ({"train.stages": [[{"steps": 900}, {"minutes": 90}], [{}]]}, [(4, None)] * 3),
+    ],
+)
+def test_quick_trains_little_whatever_is_swept(sweep: dict, lengths: list) -> None:
+    payload = {"payload": {"kind": "synthetic"}}
+    if "train" in sweep:
+        sweep = {"train": {label: {**payload, **own} for label, own in sweep["train"].items()}}
+    points = quicker(toy(train=payload, sweep=sweep)).points()
+    stages = [stage.train for point in points for stage in stages_of(point.scenario)]
+    assert [(train.steps, train.minutes) for train in stages] == lengths
 
 
 @pytest.mark.slow
