@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -81,6 +82,8 @@ class TrainSpec:
 
     def __post_init__(self) -> None:
         check_choices(self)
+        if isinstance(self.start, os.PathLike):  # as a training returns its weights
+            object.__setattr__(self, "start", os.fspath(self.start))
         whole = ("steps", "batch_size", "processes", "val_every", "val_items", "save_every", "crop")
         for name in whole:
             value = getattr(self, name)
@@ -190,4 +193,5 @@ OF_NO_WEIGHT = ("val_every", "val_snr_db", "val_items", "save_every", "log")
 def deciding(settings: dict[str, Any]) -> dict[str, Any]:
     """Return the settings that the weights depend on; those left out are at their defaults."""
     known = {**vars(TrainSpec()), **settings}
-    return {k: v for k, v in known.items() if k not in OF_NO_WEIGHT}
+    plain = {k: tuple(v) if isinstance(v, list) else v for k, v in known.items()}
+    return {k: v for k, v in plain.items() if k not in OF_NO_WEIGHT}
