@@ -19,8 +19,9 @@ def fabric_for(device: torch.device, folder: Path | None, log: str, processes: i
     check_log(log)
     from lightning.fabric import Fabric
     from lightning.fabric.loggers import CSVLogger, TensorBoardLogger
-    from lightning.fabric.plugins.environments import LightningEnvironment
     from lightning.fabric.strategies import DDPStrategy
+
+    from semsim.training.environment import OneMachine
 
     csv = partial(CSVLogger, flush_logs_every_n_steps=1)
     loggers: dict[str, Callable[..., Any]] = {"csv": csv, "tensorboard": TensorBoardLogger}
@@ -30,7 +31,7 @@ def fabric_for(device: torch.device, folder: Path | None, log: str, processes: i
         accelerator=device.type, devices=[device.index] if is_numbered else processes,
         strategy=several if processes > 1 else "auto",
         loggers=[] if folder is None else [loggers[log](folder, name="log")],
-        plugins=[LightningEnvironment()],  # or SLURM's variables ask for several processes
+        plugins=[OneMachine()],  # or SLURM's variables ask for several processes
     )  # fmt: skip
 
 
