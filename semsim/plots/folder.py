@@ -177,6 +177,13 @@ def check_plot(plot: Any, swept: Mapping[str, Sequence[str]], metrics: Sequence[
     for name in wanted if metrics else ():
         if name not in metrics:
             raise SpecError("y", f"{name!r} is not among the metrics; {known(metrics, name)}")
+    _check_theory(plot, wanted)
+    if plot.published is not None:
+        _check_published(plot, wanted[0])
+
+
+def _check_theory(plot: Any, wanted: tuple[str, ...]) -> None:
+    """Refuse closed forms that cannot be drawn over this axis or beside this metric."""
     if plot.theory and plot.x != "snr_db":
         raise SpecError("theory", f"closed forms are over snr_db, but x is {plot.x!r}")
     for label, form in (plot.theory or {}).items():
@@ -191,15 +198,18 @@ def check_plot(plot: Any, swept: Mapping[str, Sequence[str]], metrics: Sequence[
             raise SpecError(
                 f"theory.{label}", f"{name} is a bit error rate, but y is {wanted[0]}; write y: ber"
             )
-    if plot.published is not None:
-        from semsim.plots.drawing import published
 
-        try:
-            table = published(plot.published, payload="", metric=wanted[0])
-        except (ValueError, OSError) as error:
-            raise SpecError("published", sentence(error)) from error
-        if plot.x not in table:
-            raise SpecError("published", f"{plot.published} has no column {plot.x!r} for x")
+
+def _check_published(plot: Any, metric: str) -> None:
+    """Refuse a file of published values that cannot be read, or says nothing of this axis."""
+    from semsim.plots.drawing import published
+
+    try:
+        table = published(plot.published, payload="", metric=metric)
+    except (ValueError, OSError) as error:
+        raise SpecError("published", sentence(error)) from error
+    if plot.x not in table:
+        raise SpecError("published", f"{plot.published} has no column {plot.x!r} for x")
 
 
 def closed_form(wish: str | Mapping[str, Any]) -> Callable[[Any], Any]:
