@@ -162,7 +162,8 @@ class WirelessGPT(nn.Module):
             hidden: patches that the model does not see, bool [B, P], as many in each item. With
                 mode mae the others alone are returned.
             valid: where h is known, bool [B, T, S, F]; all of it where None. A patch of which
-                nothing is known is not attended to.
+                nothing is known is not attended to by others. Its own z, what the model expects
+                there, is in ``whole`` where that is a mean.
         """
         x, gain, seen = self._tokens(h, hidden, valid)
         grid = self.grid(h)
@@ -240,9 +241,13 @@ class WirelessGPT(nn.Module):
             allowed = allowed & (seen[:, None, :] | own)
         if hidden is not None and self.mode == "mae":
             allowed = _among(allowed, ~hidden)
-        if self.whole_token is not None:  # it sees all, and only itself sees it
-            allowed = nn.functional.pad(allowed, (1, 0, 1, 0))
+        if self.whole_token is not None:  # it sees all that is known; causal, only itself sees it
+            allowed = nn.functional.pad(allowed, (1, 0, 1, 0), value=not self.time_causal)
             allowed[:, 0] = True
+            if seen is not None:
+                left_out = hidden if self.mode == "mae" else None
+                told = seen if left_out is None else seen[~left_out].view(len(seen), -1)
+                allowed[:, 0, 1:] = told
         return allowed[:, None]
 
     def _through(self, x: Tensor, grid: PatchGrid, allowed: Tensor | None) -> Tensor:

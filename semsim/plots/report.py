@@ -149,7 +149,8 @@ def _cell(rows: DataFrame) -> str:
     text = with_reach(float(row["value"]), low, high).replace("±", " ± ")
     text += ", few items" if bool(row.get("few_items", False)) else ""
     decoded = row.get("decoded", 1.0)
-    text += f", {1 - decoded:.0%} lost" if decoded == decoded and decoded < 1 else ""
+    lost = 1 - decoded
+    text += f", {'<1%' if lost < 0.005 else f'{lost:.0%}'} lost" if lost > 0 else ""
     return f'<td class="number">{html.escape(text)}</td>'
 
 

@@ -63,7 +63,7 @@ def train_model() -> type[BaseModel]:
 
     own: dict[str, Any] = {
         "payload": (spec.nested("payload"), ...),
-        "validation": (spec.nested("payload"), None),
+        "validation": (spec.nested("payload") | None, None),
         "seed": (Annotated[int, Field(strict=True, ge=0)] | None, None),
         "channel": (spec.nested("channel") | None, None),
         "stages": (tuple[dict[str, Any], ...], ()),

@@ -136,7 +136,7 @@ def test_an_ordinary_model_sees_ahead() -> None:
     assert not torch.allclose(net(h)[:, :4], net(later)[:, :4])
 
 
-@pytest.mark.parametrize("kind", ["bert", "factorised", "causal"])
+@pytest.mark.parametrize("kind", ["bert", "factorised", "causal", "whole", "causal whole"])
 def test_what_is_not_known_changes_nothing(kind: str) -> None:
     net, h = model(**KINDS[kind]), drawn((4, 4, 4))
     valid = torch.ones(h.shape, dtype=torch.bool)
@@ -146,6 +146,9 @@ def test_what_is_not_known_changes_nothing(kind: str) -> None:
         torch.testing.assert_close(net(h, valid=valid), net(other, valid=valid))
         narrow = net(h[..., :2])
         torch.testing.assert_close(net(h, valid=valid)[..., :2], narrow, rtol=1e-4, atol=1e-5)
+        if net.whole_token is not None:
+            whole, alone = net.encode(h, valid=valid).whole, net.encode(h[..., :2]).whole
+            torch.testing.assert_close(whole, alone, rtol=1e-4, atol=1e-5)
 
 
 def test_a_channel_s_scale_is_kept_apart() -> None:

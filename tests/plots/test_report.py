@@ -81,3 +81,9 @@ def test_a_report_names_no_folder_of_this_machine(tmp_path: Path, out: str) -> N
     text = path.read_text()
     assert f"semsim run mine.yaml {out[:5]}" in text
     assert "/home" not in text and "~" not in text
+
+
+def test_a_report_calls_few_lost_items_few_and_not_none(tmp_path: Path) -> None:
+    rows = ROWS.assign(decoded=[0.999, 1.0])
+    text = write_report(rows, tmp_path / "report.html", title="A").read_text()
+    assert "&lt;1% lost<" in text and text.count(" lost<") == 1

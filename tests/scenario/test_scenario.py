@@ -372,6 +372,11 @@ def test_a_scenario_survives_yaml_and_back(
     ]
 
 
+def test_a_training_may_say_that_it_is_not_validated() -> None:
+    text = BASE + "train: {payload: toy_parts:ToyPayload, validation: null}"
+    assert Scenario.parse(parse_yaml(text)).train.validation is None
+
+
 def test_a_scenario_is_frozen() -> None:
     with pytest.raises(ValueError, match="frozen"):
         toy().seed = 3  # type: ignore[misc]
