@@ -143,6 +143,7 @@ _STOPPED = (
     "a min_items, 100 where left out, below max_items",
     lambda own: own.stop.max_items is None or own.stop.min_items < own.stop.max_items,
 )
+_DRAWN = "drawn items, without path", lambda own: getattr(own.payload, "path", None) is None
 _AGAIN = "a harq: chase or ir", lambda own: getattr(own.transmitter, "harq", None) != "none"
 #: of an option at its place, what it is for, and whether a link has a use for it
 USES: dict[tuple[str, str], tuple[str, Callable[[Any], bool]]] = {
@@ -164,6 +165,10 @@ USES: dict[tuple[str, str], tuple[str, Callable[[Any], bool]]] = {
     ("train", "snr_db"): _SENT,
     ("train", "snr_peak"): _SENT,
     ("train", "channel"): _SENT,
+    **{
+        ("payload", name): _DRAWN
+        for name in ("contrast", "regions", "told_regions", "people", "shots")
+    },
     ("transmitter", "rounds"): _AGAIN,
     ("transmitter", "round_fading"): _AGAIN,
     ("channel", "tx_correlation"): _several("num_tx"),

@@ -336,6 +336,21 @@ def test_options_of_parts_that_no_link_has_a_use_for_are_named() -> None:
     assert idle(Scenario.parse({**values, "sweep": swept})) == []
 
 
+def test_options_of_drawn_faces_are_idle_beside_a_folder() -> None:
+    values = {
+        "payload": {"kind": "faces", "path": "folder", "people": 20, "pairs": "genuine"},
+        "transmitter": {"kind": "no_link"},
+        "channel": {"kind": "awgn"},
+        "metrics": ["psnr"],
+        "snr_db": [5],
+    }
+    assert idle(Scenario.parse(values)) == [
+        "payload.people does nothing here: it is for drawn items, without path"
+    ]
+    swept = {"payload.path": {"drawn": None, "files": "folder"}}
+    assert idle(Scenario.parse({**values, "sweep": swept})) == []
+
+
 def test_settings_of_one_training_are_refused() -> None:
     values = {**FLSC, "train": {**FLSC["train"], "minutes": 3}}
     with pytest.raises(SpecError, match=r"train.minutes: has no place in a federated training"):
