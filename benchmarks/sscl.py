@@ -2,10 +2,12 @@
 
     python benchmarks/sscl.py train --out RUNS [--data DATA] [--sets drawn] [--seeds 0 1 2]
     python benchmarks/sscl.py report --out RUNS [--data DATA] [--tiles 1000]
+    python benchmarks/sscl.py report --out RUNS --contrast 0.25 --name sscl_harder --no-links
 
 ``train`` trains every method on every set with every seed, each in a folder of its own; a stopped
 run goes on where it was, and what is finished is left alone. ``report`` measures whatever is there
-and writes benchmarks/results/sscl.csv and sscl.md, sscl_rsscn7 where no drawn tiles are asked for.
+and writes benchmarks/results/NAME.csv, NAME.md and NAME_links.csv; NAME is sscl, or sscl_rsscn7
+where no drawn tiles are asked for. Trainings at another contrast need another folder RUNS.
 DATA holds rsscn7_128.npz, of which one class is kept rare; without it only drawn tiles are used.
 
 Intervals are 95 %: of a mean over trainings a bootstrap over tiles, drawn within each class and
@@ -187,9 +189,11 @@ def table(args: argparse.Namespace, which: str, by: str = "region") -> list[dict
             row |= dict(zip((name, f"{name}_low", f"{name}_high"),
                             (v, *np.quantile(d, (0.025, 0.975))), strict=True))  # fmt: skip
         row["each"] = " ".join(f"{v:.3f}" for v in measures(own, yes)[0])
-        if "full" in drawn:
-            ends = np.quantile(drawn["full"][0] - drawn[method][0], (0.025, 0.975))
-            row |= {"full_better_low": ends[0], "full_better_high": ends[1]}
+        for other, sign in (("full", 1), ("supervised", -1)):
+            if other in drawn:
+                ends = np.quantile(sign * (drawn[other][0] - drawn[method][0]), (0.025, 0.975))
+                name = "full_better" if sign > 0 else "better_than_supervised"
+                row |= {f"{name}_low": ends[0], f"{name}_high": ends[1]}
         rows.append(row)
     return rows
 
@@ -230,13 +234,14 @@ def report(args: argparse.Namespace) -> None:
         rows += table(args, which)
         if which == "drawn":
             rows += table(args, which, "tile")
-        at_snr += links(args, which)
+        at_snr += links(args, which) if args.links else []
         for path in sorted(args.out.glob(f"{which}-*/purity.csv")):
             pure.append(pandas.read_csv(path).assign(run=path.parent.name))
     frame = pandas.DataFrame(rows)
-    name = "sscl" if "drawn" in args.sets else "sscl_rsscn7"
+    name = args.name or ("sscl" if "drawn" in args.sets else "sscl_rsscn7")
     frame.round(4).to_csv(RESULTS / f"{name}.csv", index=False)
-    pandas.DataFrame(at_snr).round(4).to_csv(RESULTS / f"{name}_links.csv", index=False)
+    if at_snr:
+        pandas.DataFrame(at_snr).round(4).to_csv(RESULTS / f"{name}_links.csv", index=False)
     (RESULTS / f"{name}.md").write_text(text(frame, pandas.DataFrame(at_snr), pure))
 
 
@@ -244,14 +249,17 @@ def text(frame: pandas.DataFrame, at_snr: pandas.DataFrame, pure: list[pandas.Da
     """Return the tables in words."""
     lines = ["# Rare sites in aerial tiles", "", *__doc__.strip().splitlines()[-2:], "",
              "| set | split | method | balanced accuracy | each training | sensitivity | "
-             "specificity | average precision | full is better by |", "|" + "---|" * 9]  # fmt: skip
+             "specificity | average precision | full is better by | better than supervised by |",
+             "|" + "---|" * 10]  # fmt: skip
     for row in frame.to_dict("records"):
         cells = [f"{row[m]:.3f} ({row[m + '_low']:.3f} to {row[m + '_high']:.3f})" for m in METRICS]
-        better = ""
-        if "full_better_low" in row and row["method"] != "full":
-            better = f"{row['full_better_low']:+.3f} to {row['full_better_high']:+.3f}"
+        better = [
+            f"{row[f'{name}_low']:+.3f} to {row[f'{name}_high']:+.3f}"
+            if f"{name}_low" in row and row["method"] != other else ""
+            for name, other in (("full_better", "full"), ("better_than_supervised", "supervised"))
+        ]  # fmt: skip
         lines.append("| " + " | ".join([row["set"], row["split"], row["method"], cells[0],
-                                        row["each"], *cells[1:], better]) + " |")  # fmt: skip
+                                        row["each"], *cells[1:], *better]) + " |")  # fmt: skip
     if len(at_snr):
         keys = ["set", "method", "uses", "way", "metric", "snr_db"]
         means = at_snr.groupby(keys)["value"].mean().unstack("snr_db")
@@ -282,6 +290,8 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--lr", type=float, default=2e-3)
     parser.add_argument("--contrast", type=float, default=0.28)
+    parser.add_argument("--name", help="of the files in benchmarks/results")
+    parser.add_argument("--links", action=argparse.BooleanOptionalAction, default=True)
     parser.add_argument("--tiles", type=int, default=1000, help="drawn tiles to test without link")
     args = parser.parse_args()
     if "rsscn7" in args.sets and args.data is None:

@@ -182,6 +182,7 @@ class SwinTransmitter(_Codec, Transmitter):
     the mask of largest gates. Ours: ``tiny`` with its convolutions before each block and its linear
     path, power per image instead of per batch, paired halves of the channels, symbols shrunk by
     1 / (1 + n0) at the receiver, an SNR clamped to -20 to 40 dB, the heatmap at the coarsest scale.
+    And gradients that pass through the ModNets' gates, which the code detaches.
     """  # noqa: E501
 
     def _make(self) -> None:

@@ -56,8 +56,11 @@ class ModNet(nn.Module):
         layers: how often the number comes in; the papers take 7.
         unit: what the number is divided by; the papers feed raw dB and channel counts, unit 1.
 
-    The gate is computed from detached tokens, so gradients reach earlier layers only through the
-    product. Source: Yang and others, WITT, ICASSP 2023, and SwinJSCC, IEEE TCCN 2024.
+    The papers' code computes the gate from detached tokens, so that earlier layers do not learn
+    what they do to it. Here they do: detached, the slope of the loss along what a training had
+    moved came out as -0.68 where it was -0.03, and the training went uphill.
+
+    Source: Yang and others, WITT, ICASSP 2023, and SwinJSCC, IEEE TCCN 2024.
     """
 
     def __init__(self, width: int, hidden: int, layers: int, *, unit: float = 1.0) -> None:
@@ -77,7 +80,7 @@ class ModNet(nn.Module):
     def gate(self, x: Tensor, number: Tensor) -> Tensor:
         """Return the gate [B, H, W, width] in [0, 1] for x [B, H, W, width] and number [B]."""
         number = (number.to(x.dtype) / self.unit)[:, None]
-        gate = self.enter(x.detach())
+        gate = self.enter(x)
         for mix, scale in zip(self.mix, self.number, strict=True):
             gate = mix(gate * scale(number)[:, None, None])
         return torch.sigmoid(gate)
