@@ -22,7 +22,7 @@ STEP = 1e-3
 
 @pytest.mark.parametrize("name", CODECS)
 def test_the_gradient_is_the_slope_along_it(name: str) -> None:
-    """Central differences along the gradient of each end; rounding leaves some 1e-3 of the slope."""
+    """Central differences along the gradient of each end; rounding leaves 1e-3 of it."""
     torch.manual_seed(0)
     sender, receiver, arguments = CODECS[name]
     ends = sender("1/6", **arguments), receiver("1/6", **arguments)
