@@ -22,3 +22,8 @@ def stream(seed: int, *labels: object, device: str | torch.device = "cpu") -> to
         device: where the generator draws.
     """
     return seeded(hashlib.sha256(repr((seed, *labels)).encode()).digest(), device)
+
+
+def seed_of(seed: int, *labels: object) -> int:
+    """Return a seed that a seed and the labels alone decide, as in :func:`stream`."""
+    return int(torch.randint(2**62, (), generator=stream(seed, *labels)))

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from semsim.federated.settings import FederatedSpec
-from semsim.seeds import stream
+from semsim.seeds import seed_of, stream
 
 DRAWS = 1000  #: of a Dirichlet partition until every client has its least
 
@@ -85,7 +85,7 @@ def shares(payload: Any, settings: FederatedSpec, seed: int) -> np.ndarray:
 
 
 def _dirichlet(counts: np.ndarray, settings: FederatedSpec, seed: int) -> np.ndarray:
-    key = int(torch.randint(2**62, (), generator=stream(seed, "partition")))
+    key = seed_of(seed, "partition")
     generator = np.random.default_rng(key)
     got = np.zeros(settings.clients, dtype=int)
     for _ in range(DRAWS):

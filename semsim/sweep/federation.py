@@ -30,7 +30,7 @@ from semsim.mistakes import SpecError, blame_argument, sentence
 from semsim.scenario.building import build_learner
 from semsim.scenario.fields import train_spec
 from semsim.scenario.scenario import Scenario
-from semsim.seeds import stream
+from semsim.seeds import seed_of
 from semsim.sweep.trained import rehearse_stage, training_data
 
 FIXED = {"minutes": None, "processes": 1, "stages": (), "through": "link", "start": None}
@@ -83,9 +83,9 @@ class ScenarioClients:
         """Return the parts of a client, with the start weights of the scenario's seed."""
         scenario = self.of_client(client)
         with torch.random.fork_rng():
-            torch.manual_seed(int(torch.randint(2**62, (), generator=stream(self.seed, "start"))))
+            torch.manual_seed(seed_of(self.seed, "start"))
             link, task = build_learner(scenario)
-        seed = int(torch.randint(2**62, (), generator=stream(self.seed, "client", client)))
+        seed = seed_of(self.seed, "client", client)
         return Member(
             link.to(self.device), task.to(self.device), Shard(self.data[0], self.parts[client]),
             self.train_spec(client), seed, self.device,

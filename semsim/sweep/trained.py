@@ -30,7 +30,7 @@ from semsim.scenario.fields import STAGE_PARTS, of_stage, train_spec
 from semsim.scenario.loading import check_files, pick_device
 from semsim.scenario.points import Point
 from semsim.scenario.scenario import Scenario
-from semsim.seeds import stream
+from semsim.seeds import seed_of
 from semsim.types import AnyLink
 
 #: what a training leaves for a run to load
@@ -200,7 +200,8 @@ def own_weights(
         name = part.kind if len(stages) == 1 else f"stage {number}/{len(stages)}"
         settings = dataclasses.replace(settings, start=begun or settings.start)
         where = place if last else place / f"stage-{number}"
-        _fit(stage, built, settings, where, seed, f"training {name}" if progress else False)
+        draws = seed if number == 1 else seed_of(seed, "stage", number)  # or it saw the same again
+        _fit(stage, built, settings, where, draws, f"training {name}" if progress else False)
         kept = (where / zoo.OF_LINK, where / zoo.OF_TASK)
         begun = tuple(str(file) for file in kept if file.is_file() and zoo.tensors(str(file)))
     write_sums(place, KEPT)
@@ -210,7 +211,7 @@ def own_weights(
 def _fresh(scenario: Scenario, seed: int, device: torch.device) -> Built:
     """Return the parts of a link with the start weights of the scenario, not of the process."""
     with torch.random.fork_rng():
-        torch.manual_seed(int(torch.randint(2**62, (), generator=stream(seed, "start"))))
+        torch.manual_seed(seed_of(seed, "start"))
         return scenario.build(device)
 
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from semsim.files.disk import write_atomic
 from semsim.payloads.items import check_image, pair
-from semsim.seeds import stream
+from semsim.seeds import seed_of, stream
 from semsim.training.spec import TrainSpec
 from semsim.training.state import State
 
@@ -176,7 +176,7 @@ def step_loss(state: State, source: Tensor, target: Tensor, step: int) -> Tensor
     networks = [*link.ends().values(), task] if alone or link.ends() else [link]
     low_precision = spec.precision == "bf16"
     # for what parts draw without a generator, such as a dropout
-    torch.manual_seed(int(torch.randint(2**62, (), generator=stream(state.seed, "torch", *labels))))
+    torch.manual_seed(seed_of(state.seed, "torch", *labels))
     generator = stream(state.seed, "train", *labels, device=source.device)
     with networks_in_bf16(networks if low_precision else [], source.device):
         if alone:

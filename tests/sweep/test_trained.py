@@ -275,6 +275,8 @@ def test_each_stage_begins_with_the_weights_of_the_one_before() -> None:
     assert all(torch.allclose(before[key], after[key], atol=1e-6) for key in before)
     card = json.loads(weights.with_suffix(".json").read_text())
     assert card["steps"] == 1 and card["before"][0]["steps"] == 2
+    drawn = [stage["training"]["seed"] for stage in (card["before"][0], card)]
+    assert drawn[0] == scenario().training_seed() != drawn[1]  # else it saw the same batches again
 
 
 def test_stages_go_on_wherever_their_folder_lies() -> None:
