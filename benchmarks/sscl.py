@@ -7,7 +7,8 @@
 ``train`` trains every method on every set with every seed, each in a folder of its own; a stopped
 run goes on where it was, and what is finished is left alone. ``report`` measures whatever is there
 and writes benchmarks/results/NAME.csv, NAME.md and NAME_links.csv; NAME is sscl, or sscl_rsscn7
-where no drawn tiles are asked for. Trainings at another contrast need another folder RUNS.
+where no drawn tiles are asked for. Without links those measured before stay. Trainings at another
+contrast need another folder RUNS.
 DATA holds rsscn7_128.npz, of which one class is kept rare; without it only drawn tiles are used.
 
 Intervals are 95 %: of a mean over trainings a bootstrap over tiles, drawn within each class and
@@ -240,9 +241,11 @@ def report(args: argparse.Namespace) -> None:
     frame = pandas.DataFrame(rows)
     name = args.name or ("sscl" if "drawn" in args.sets else "sscl_rsscn7")
     frame.round(4).to_csv(RESULTS / f"{name}.csv", index=False)
+    path = RESULTS / f"{name}_links.csv"
     if at_snr:
-        pandas.DataFrame(at_snr).round(4).to_csv(RESULTS / f"{name}_links.csv", index=False)
-    (RESULTS / f"{name}.md").write_text(text(frame, pandas.DataFrame(at_snr), pure))
+        pandas.DataFrame(at_snr).round(4).to_csv(path, index=False)
+    measured = pandas.read_csv(path, dtype={"uses": str}) if path.is_file() else pandas.DataFrame()
+    (RESULTS / f"{name}.md").write_text(text(frame, measured, pure))
 
 
 def text(frame: pandas.DataFrame, at_snr: pandas.DataFrame, pure: list[pandas.DataFrame]) -> str:
