@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from math import isnan
 from typing import TYPE_CHECKING, Any
 
 from semsim.comparison.differences import TRAINING, over_trainings
@@ -105,9 +106,9 @@ def print_comparison(found: Comparison) -> None:
             gain = with_reach(p["gain"], p["gain_low"], p["gain_high"], signed=True)
             table.add_row(
                 *(str(p[c]) for c in conditions), f"{p['snr_db']:g} dB", f"{p['a']:.4g}",
-                f"{p['b']:.4g}", f"{p['diff']:+.4g}",
-                f"{p['diff_low']:+.3g} to {p['diff_high']:+.3g}",
-                "" if p["gain"] != p["gain"] else f"{gain} dB", str(p["n"]),
+                f"{p['b']:.4g}", "" if isnan(p["diff"]) else f"{p['diff']:+.4g}",
+                "" if isnan(p["diff_low"]) else f"{p['diff_low']:+.3g} to {p['diff_high']:+.3g}",
+                "" if isnan(p["gain"]) else f"{gain} dB", str(p["n"]),
             )  # fmt: skip
         out.print(table)
     if found.left_out:
@@ -131,7 +132,7 @@ def print_comparisons(found: Sequence[Comparison]) -> None:
 
 
 def _delta(d: dict[str, Any]) -> str:
-    if d["value"] != d["value"]:
+    if isnan(d["value"]):
         return "none; the curves have no quality in common"
-    interval = "" if d["low"] != d["low"] else f" ({d['low']:+.3g} to {d['high']:+.3g})"
+    interval = "" if isnan(d["low"]) else f" ({d['low']:+.3g} to {d['high']:+.3g})"
     return f"{d['value']:+.4g} {d['unit']}".rstrip() + f"{interval}, over {d['over']}"

@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 
 from semsim.cli import app
 from semsim.comparison.compare import Comparison, compare, pairs, schemes
+from semsim.plots.printing import print_comparison
 
 
 def curve(shift: float = 0.0, gain: float = 0.0) -> Any:
@@ -211,3 +212,12 @@ def test_mistakes_are_one_sentence(tmp_path: Path, options: list[str], words: st
     assert result.exit_code == 2
     assert words in result.stderr
     assert len(result.stderr.strip().splitlines()) == 1
+
+
+def test_what_is_not_known_is_left_empty(capsys: pytest.CaptureFixture[str]) -> None:
+    names = ("diff", "diff_low", "diff_high", "gain", "gain_low", "gain_high")
+    nothing = dict.fromkeys(names, math.nan)
+    point = {"snr_db": 5.0, "cbr": 0.1, "n": 3, "a": 1.0, "b": 2.0, **nothing}
+    print_comparison(Comparison("A", "B", "psnr", "dB", "higher", points=[point]))
+    told = capsys.readouterr().out
+    assert "5 dB" in told and "nan" not in told
