@@ -1,7 +1,7 @@
 """Rare sites in aerial tiles: what pseudo-negatives are worth, and what a link leaves of it.
 
     python benchmarks/sscl.py train --out RUNS [--data DATA] [--sets drawn] [--seeds 0 1 2]
-    python benchmarks/sscl.py report --out RUNS [--data DATA] [--tiles 1000]
+    python benchmarks/sscl.py report --out RUNS [--data DATA] [--tiles 4000]
     python benchmarks/sscl.py report --out RUNS --contrast 0.25 --name sscl_harder --no-links
 
 ``train`` trains every method on every set with every seed, each in a folder of its own; a stopped
@@ -295,7 +295,7 @@ def main() -> None:
     parser.add_argument("--contrast", type=float, default=0.28)
     parser.add_argument("--name", help="of the files in benchmarks/results")
     parser.add_argument("--links", action=argparse.BooleanOptionalAction, default=True)
-    parser.add_argument("--tiles", type=int, default=1000, help="drawn tiles to test without link")
+    parser.add_argument("--tiles", type=int, default=4000, help="drawn tiles to test without link")
     args = parser.parse_args()
     if "rsscn7" in args.sets and args.data is None:
         parser.error("--sets rsscn7 needs --data")

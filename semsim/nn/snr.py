@@ -57,8 +57,8 @@ class ModNet(nn.Module):
         unit: what the number is divided by; the papers feed raw dB and channel counts, unit 1.
 
     The papers' code computes the gate from detached tokens, so that earlier layers do not learn
-    what they do to it. Here they do: detached, the slope of the loss along what a training had
-    moved came out as -0.68 where it was -0.03, and the training went uphill.
+    what they do to it. Here they do: detached, what they get is not the slope of the loss, and a
+    training went uphill with it (``tests/training/test_slopes.py`` compares the two).
 
     Source: Yang and others, WITT, ICASSP 2023, and SwinJSCC, IEEE TCCN 2024.
     """
