@@ -6,19 +6,17 @@ Schemes differ in colour and marker; bounds and theory are dashed, published val
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from fractions import Fraction
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from semsim.files.incoming import check_regular, reading
 from semsim.mistakes import known
 from semsim.plots.pictures import strip
+from semsim.plots.reference import of_panel, published
 from semsim.plots.style import (
     COLUMN,
     DIFFERENCE,
-    GREY_MARKERS,
     PAGE,
     WORDS,
     Dashes,
@@ -35,12 +33,10 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from pandas import DataFrame
 
-
 __all__ = ["plot_rows", "published", "strip"]
 
 MOST_LETTERS = 40  #: of all words along an axis, before they are turned
 LINES = 24  #: schemes of a figure that are told apart, at most
-PUBLISHED = ("system", "payload", "channel", "cbr", "snr_db", "metric", "value")
 
 
 def plot_rows(
@@ -95,7 +91,7 @@ def plot_rows(
                     _curve(ax, there, x, plain(f"{look[0]}, {bound}"), dashed, number)
             _tell_apart(ax)
             _theory(ax, theory or {}, here[x])
-            _published(ax, _of_panel(reference, x, here), x)
+            _published(ax, of_panel(reference, x, here), x)
             ax.set_xlabel(WORDS.get(x, plain(x)))
             if panel and (metric == metrics[0] or len(names) > 1):
                 ax.set_title(plain(name), loc="left")
@@ -113,48 +109,6 @@ def plot_rows(
         for written in (path,) if isinstance(path, str | Path) else path or ():
             save(figure, written)
     return figure
-
-
-def published(
-    path: str | Path, *, payload: str, metric: str = "psnr", cbrs: Collection[float] = ()
-) -> DataFrame:
-    """Read published values for :func:`plot_rows`; ``benchmarks/published.csv`` holds them.
-
-    Args:
-        path: the CSV file, on this machine.
-        payload: data set, such as ``kodak``; a row's payload may say more, such as ``kodak24``.
-        metric: what was measured.
-        cbrs: keep values whose CBR is within 3 % of one of these; all where empty.
-    """
-    import pandas as pd
-
-    check_regular(Path(path), "a CSV file of this machine")
-    with reading(path, "CSV", f"it needs the columns {', '.join(PUBLISHED)}"):
-        # as it is: an address would be fetched, and a packed file unfolded
-        with Path(path).open(encoding="utf-8") as file:
-            table = pd.read_csv(file, comment="#")
-        table = table.astype({c: str for c in ("payload", "channel") if c in table})
-    missing = [name for name in PUBLISHED if name not in table]
-    if missing:
-        raise ValueError(f"{path} has no column {missing[0]!r}; it needs {', '.join(PUBLISHED)}")
-    for name in ("cbr", "snr_db", "value"):
-        numbers = pd.to_numeric(table[name], errors="coerce")
-        words = table[name][numbers.isna() & table[name].notna()]
-        if len(words):
-            raise ValueError(
-                f"{path} holds {words.iloc[0]!r} in column {name}, which is no number; write it "
-                "like 0.0625"
-            )
-        table[name] = numbers
-    keep = table["payload"].map(payload.lower().startswith) & (table["metric"] == metric)
-    if len(cbrs):
-        keep &= table["cbr"].map(lambda value: any(map(partial(_near, value), cbrs)))
-    return table[keep]
-
-
-def _near(cbr: float, other: float) -> bool:
-    """Tell whether two CBRs are the same within 3 %."""
-    return abs(cbr - other) < 0.03 * other
 
 
 def _choose(rows: DataFrame, x: str, y: str, by: str, panel: str | None) -> DataFrame:
@@ -299,25 +253,6 @@ def _theory(ax: Axes, curves: Mapping[str, Callable[[Any], Any]], x: Any) -> Non
         ax.plot(
             grid, curve(grid), color="#444444", linestyle=(0, style), label=plain(label), zorder=1.5
         )
-
-
-def _of_panel(reference: DataFrame | None, x: str, rows: DataFrame) -> DataFrame | None:
-    """Choose the published values of the panel's metric, payload, CBRs and channels by name."""
-    if reference is None:
-        return None
-    systems = list(dict.fromkeys(reference["system"]))  # one marker per system in all panels
-    markers = {system: GREY_MARKERS[i % len(GREY_MARKERS)] for i, system in enumerate(systems)}
-    reference = reference.assign(marker=reference["system"].map(markers))
-    keep = reference["metric"].isin(rows["metric"]) & reference[x].notna()
-    if "channel" in rows:
-        keep &= reference["channel"].str.lower().isin({str(c).lower() for c in rows["channel"]})
-    if "payload" in rows:
-        payloads = {str(payload).lower() for payload in rows["payload"]}
-        keep &= reference["payload"].map(lambda name: any(p.startswith(name) for p in payloads))
-    if x != "cbr" and "cbr" in rows:
-        cbrs = rows["cbr"].unique()
-        keep &= reference["cbr"].map(lambda value: any(map(partial(_near, value), cbrs)))
-    return reference[keep]
 
 
 def _published(ax: Axes, values: DataFrame | None, x: str) -> None:

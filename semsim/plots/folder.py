@@ -123,7 +123,7 @@ def _reference(path: str, metrics: Sequence[str], rows: DataFrame, x: str) -> Da
     """Return published values of these metrics, payload and CBRs."""
     import pandas as pd
 
-    from semsim.plots.drawing import published
+    from semsim.plots.reference import published
 
     cbrs = () if x == "cbr" else rows["cbr"].unique()
     found = [
@@ -202,7 +202,7 @@ def _check_theory(plot: Any, wanted: tuple[str, ...]) -> None:
 
 def _check_published(plot: Any, metric: str) -> None:
     """Refuse a file of published values that cannot be read, or says nothing of this axis."""
-    from semsim.plots.drawing import published
+    from semsim.plots.reference import published
 
     try:
         table = published(plot.published, payload="", metric=metric)
