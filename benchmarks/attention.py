@@ -1,11 +1,12 @@
-"""What SE, ECA, SimAM and PFCA do to the codec at equal steps, data and noise; three seeds.
+"""What SE, ECA, SimAM and PFCA do to two codecs at equal steps, data and noise; three seeds.
 
-    python benchmarks/attention.py --data DATA --pool POOL.npz [--steps 600]
+    python benchmarks/attention.py --data DATA --pool POOL.npz [--codec residual] [--steps 3000]
 
 POOL is made by make_pool.py cifar; DATA holds cifar10_lossless3000.npz, whose last 1,000 images
-test. A small network (width 32, depth 2) at CBR 1/6, trained on SNR 0 to 20 dB. Runs that are in
-the CSV are not repeated. Differences to ``none`` are paired by seed; intervals are 95 % by
-Student's t. Writes benchmarks/results/attention.{csv,md}.
+test. CBR 1/6. ``residual`` is a small network (width 32, depth 2) that knows the SNR, trained on 0
+to 20 dB; ``bourtsoulatze2019`` the first DeepJSCC, trained at 10 dB. Runs that are in the CSV are
+not repeated. Differences to ``none`` are paired by seed; intervals are 95 % by Student's t. Writes
+benchmarks/results/attention.{csv,md}.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import argparse
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas
@@ -33,7 +35,11 @@ from semsim.training.spec import TrainSpec
 RESULTS = Path(__file__).parent / "results"
 SEEDS = (0, 1, 2)
 SNRS = [1.0, 10.0, 19.0]
-NETWORK = {"cbr": "1/6", "width": 32, "depth": 2}
+CODECS: dict[str, tuple[dict[str, Any], Any]] = {
+    "residual": ({"width": 32, "depth": 2}, (0.0, 20.0)),
+    "bourtsoulatze2019": ({"preset": "bourtsoulatze2019"}, 10.0),
+}  #: the network's arguments, and the SNRs that it is trained on
+BATCH, LR = 32, 2e-3
 STUDENT_T = 4.303  # 97.5 % point for two degrees of freedom
 
 
@@ -55,18 +61,23 @@ class Patches(torch.utils.data.Dataset):
         return patch, patch
 
 
-def one_run(kind: str, seed: int, steps: int, patches: Patches, test: object) -> list[dict]:
+def one_run(codec: str, kind: str, seed: int, steps: int, patches: Patches, test: object) -> list:
     """Train one codec and measure it; one row per SNR."""
     torch.manual_seed(seed)
-    network = {**NETWORK, "attention": kind}
+    arguments, trained_on = CODECS[codec]
+    network = {"cbr": "1/6", **arguments, "attention": kind}
     link = Link(DeepJSCCTransmitter(**network), AWGN(), DeepJSCCReceiver(**network))
-    spec = TrainSpec(steps=steps, batch_size=32, lr=3e-3, optimiser="muon", save_every=10**9)
+    spec = TrainSpec(
+        steps=steps, batch_size=BATCH, lr=LR, optimiser="muon", snr_db=trained_on,
+        save_every=10**9,
+    )  # fmt: skip
     start = time.process_time()
     with tempfile.TemporaryDirectory() as folder:
         train(link, patches, Reconstruct("log_mse"), spec, folder=folder, seed=seed)
     seconds = time.process_time() - start
     rows = evaluate(link, test, snr_db=SNRS, metrics=[PSNR()], seed=7, batch_size=100)
     facts = {
+        "codec": codec,
         "attention": kind,
         "seed": seed,
         "steps": steps,
@@ -104,32 +115,44 @@ def summary(rows: pandas.DataFrame) -> str:
     return "\n".join(lines) + "\n"
 
 
+def report(rows: pandas.DataFrame) -> str:
+    """What the tables are of, and one for each codec whose runs are all there."""
+    parts = [
+        "PSNR in dB on the last 1,000 lossless CIFAR-10 images, CBR 1/6, AWGN; mean over "
+        f"{len(SEEDS)} seeds, in brackets the paired difference to none with its 95 % interval.\n"
+    ]
+    for codec, own in rows.groupby("codec", sort=False):
+        if len(own) == len(SEEDS) * len(ATTENTION) * len(SNRS):
+            steps, (network, _) = own["steps"].iloc[0], CODECS[codec]
+            told = ", ".join(f"{key} {value}" for key, value in network.items())
+            parts.append(f"## {codec}: {told}; {steps:,} steps of {BATCH} patches\n")
+            parts.append(summary(own))
+    return "\n".join(parts)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--pool", type=Path, required=True)
-    parser.add_argument("--steps", type=int, default=600)
+    parser.add_argument("--codec", choices=list(CODECS), default="residual")
+    parser.add_argument("--steps", type=int, default=3000)
     args = parser.parse_args()
     torch.set_num_threads(1)
-    RESULTS.mkdir(exist_ok=True)
+    torch.set_flush_denormal(True)
     path = RESULTS / "attention.csv"
-    rows = pandas.read_csv(path) if path.is_file() else pandas.DataFrame(columns=["attention"])
+    columns = ["codec", "attention", "seed", "steps"]
+    rows = pandas.read_csv(path) if path.is_file() else pandas.DataFrame(columns=columns)
     patches, (test, _) = Patches(args.pool), cifar(args.data)
-    for seed in SEEDS:
-        for kind in ATTENTION:
-            if len(rows) and ((rows["attention"] == kind) & (rows["seed"] == seed)).any():
-                continue
-            new = pandas.DataFrame(one_run(kind, seed, args.steps, patches, test))
-            print(new.to_string(index=False, header=False), flush=True)
-            rows = pandas.concat([rows, new]) if len(rows) else new
-            rows.round(4).to_csv(path, index=False)
-    text = (
-        f"PSNR in dB on the last 1,000 lossless CIFAR-10 images, CBR 1/6, AWGN; mean over "
-        f"{len(SEEDS)} seeds, in brackets the paired difference to none with its 95 % interval. "
-        f"{args.steps} steps of 32 patches each, width {NETWORK['width']}.\n\n"
-    )
-    (RESULTS / "attention.md").write_text(text + summary(rows), encoding="utf-8")
-    print(summary(rows))
+    for seed, kind in ((seed, kind) for seed in SEEDS for kind in ATTENTION):
+        wanted = {"codec": args.codec, "attention": kind, "seed": seed, "steps": args.steps}
+        if len(rows) and (rows[columns] == pandas.Series(wanted)[columns]).all(axis=1).any():
+            continue
+        new = pandas.DataFrame(one_run(args.codec, kind, seed, args.steps, patches, test))
+        print(new.to_string(index=False, header=False), flush=True)
+        rows = pandas.concat([rows, new]) if len(rows) else new
+        rows.round(4).to_csv(path, index=False)
+    (RESULTS / "attention.md").write_text(report(rows), encoding="utf-8")
+    print(report(rows))
 
 
 if __name__ == "__main__":

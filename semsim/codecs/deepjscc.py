@@ -80,7 +80,7 @@ def _choose(spec: dict[str, Any]) -> None:
 
 _FIXED: dict[str, dict[str, Any]] = {
     "residual": {"padding": "symmetric"},
-    "bourtsoulatze2019": {"attention": "none", "adaptive": "none", "stride": 4},
+    "bourtsoulatze2019": {"adaptive": "none", "stride": 4},
     "adjscc": {"attention": "none", "stride": 4},
 }  #: arguments of which a preset knows one value
 
@@ -125,7 +125,8 @@ class DeepJSCCTransmitter(_Codec, Transmitter):
         preset: "residual", this project's network; "bourtsoulatze2019", the first DeepJSCC, to be
             trained for one rate and one SNR; or "adjscc", with GDN and AF modules. Of the sizes
             below only the width touches the last, and none the network of 2019.
-        attention: attention in each residual block, after its last convolution.
+        attention: attention in each residual block, after its last convolution; in the network of
+            2019, whose paper has none, after each activation but the last. None in ADJSCC.
         adaptive: which ends see the SNR, through AF modules in every block; both by default, none
             in the network of 2019, which has no such modules. ADJSCC without them is BDJSCC.
         stride: pixels per latent position and direction.
@@ -192,7 +193,7 @@ class DeepJSCCTransmitter(_Codec, Transmitter):
             return ResidualEncoder(self.channels, adaptive=told, **self.sizes())
         padding = self.spec["padding"]
         if self.spec["preset"] == "bourtsoulatze2019":
-            return Encoder2019(self.channels, padding)
+            return Encoder2019(self.channels, padding, self.spec["attention"])
         width = self.spec["width"]
         return EncoderADJSCC(self.channels, width=width, adaptive=told, padding=padding)
 
@@ -256,7 +257,7 @@ class DeepJSCCReceiver(_Codec, Receiver):
         if self.spec["preset"] == "residual":
             return ResidualDecoder(self.channels, adaptive=sees_snr, **self.sizes())
         if self.spec["preset"] == "bourtsoulatze2019":
-            return Decoder2019(self.channels, padding)
+            return Decoder2019(self.channels, padding, self.spec["attention"])
         width = self.spec["width"]
         return DecoderADJSCC(self.channels, width=width, adaptive=sees_snr, padding=padding)
 

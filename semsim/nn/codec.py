@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from semsim.nn.attention import attention
 from semsim.nn.conv import (
     Stage,
     analysis_layer,
@@ -124,13 +125,17 @@ class Encoder2019(nn.Sequential):
 
     Source: Bourtsoulatze, Kurka, Gündüz, Deep Joint Source-Channel Coding for Wireless Image
     Transmission, IEEE TCCN 5(3), 2019. One PReLU slope per layer; per channel with the padding of
-    Keras, so that weights of either kind can be taken over. See :mod:`semsim.nn.same`.
+    Keras, so that weights of either kind can be taken over. See :mod:`semsim.nn.same`. Not in the
+    paper: attention after each PReLU but the last, see :mod:`semsim.nn.attention`.
     """
 
-    def __init__(self, channels: int, padding: Padding = "symmetric") -> None:
+    def __init__(
+        self, channels: int, padding: Padding = "symmetric", attention_kind: str = "none"
+    ) -> None:
         sizes = [(3, 16, 2), (16, 32, 2), (32, 32, 1), (32, 32, 1), (32, channels, 1)]
         layers: list[nn.Module] = []
         for before, after, stride in sizes:
+            layers += _attended(attention_kind, before) if layers else []
             layers += [down(before, after, 5, stride, padding), _slopes(after, padding)]
         super().__init__(*layers)
 
@@ -138,12 +143,20 @@ class Encoder2019(nn.Sequential):
 class Decoder2019(nn.Sequential):
     """The first DeepJSCC decoder: the mirror in transposed convolutions, with a sigmoid."""
 
-    def __init__(self, channels: int, padding: Padding = "symmetric") -> None:
+    def __init__(
+        self, channels: int, padding: Padding = "symmetric", attention_kind: str = "none"
+    ) -> None:
         sizes = [(channels, 32, 1), (32, 32, 1), (32, 32, 1), (32, 16, 2), (16, 3, 2)]
         layers: list[nn.Module] = []
         for before, after, stride in sizes:
+            layers += _attended(attention_kind, before) if layers else []
             layers += [up(before, after, 5, stride, padding), _slopes(after, padding)]
         super().__init__(*layers[:-1], nn.Sigmoid())
+
+
+def _attended(kind: str, channels: int) -> list[nn.Module]:
+    """Return the attention between two layers; nothing for none, so that layers keep names."""
+    return [] if kind == "none" else [attention(kind, channels)]
 
 
 def _slopes(channels: int, padding: Padding) -> nn.PReLU:

@@ -19,6 +19,7 @@ PRESETS = [
     {**SMALL, "adaptive": "receiver", "attention": "pfca"},
     {"preset": "bourtsoulatze2019"},
     {"preset": "bourtsoulatze2019", "padding": "keras"},
+    {"preset": "bourtsoulatze2019", "attention": "eca"},
     {"preset": "adjscc", "width": 24},
     {"preset": "adjscc", "width": 16, "adaptive": "none", "padding": "keras"},
 ]
@@ -136,6 +137,20 @@ def test_the_network_of_2019_has_the_layers_of_the_paper() -> None:
     for end, layers, slopes in ((transmitter, encoder, 5), (receiver, decoder, 4)):
         expected = sum(25 * a * b + b for a, b in layers) + slopes
         assert sum(p.numel() for p in end.parameters()) == expected
+
+
+def test_attention_stands_between_the_layers_of_the_network_of_2019() -> None:
+    plain, attended = (pair("1/6", preset="bourtsoulatze2019", attention=a) for a in ("none", "se"))
+    for end, other, network in zip(plain, attended, ("encoder", "decoder"), strict=True):
+        kinds = [type(m).__name__ for m in getattr(other, network)]
+        assert kinds.count("SE") == 4
+        assert not kinds[0].startswith("SE")
+        assert [k for k in kinds if k != "SE"] == [type(m).__name__ for m in getattr(end, network)]
+        layers = [m for m in getattr(other, network) if type(m).__name__ != "SE"]
+        assert kinds.index("SE") == 2  # after a convolution and its slopes
+        assert [p.shape for m in layers for p in m.parameters()] == [
+            p.shape for p in end.parameters()
+        ]
 
 
 def test_adjscc_has_the_layers_of_the_authors_code() -> None:
