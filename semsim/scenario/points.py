@@ -20,6 +20,7 @@ from semsim.scenario.expansion import choices_of, set_key
 if TYPE_CHECKING:
     from semsim.scenario.scenario import Scenario
 
+MOST_CHECKED = 64  #: links of a sweep that are tried before it runs
 CLIENT = "client"  #: column that tells the clients of a federation apart
 Choice = tuple[str, Any, Any]  # path, label, value
 
@@ -123,3 +124,21 @@ class Combinations:
 
     def _of_client(self, key: tuple[int, str | None, int]) -> Point:
         return self._point(*key)
+
+
+def covering(points: Sequence[Point]) -> Sequence[Point]:
+    """Return the links of a sweep to try before it runs: all of them where they are few.
+
+    Of many, those that meet each swept value at least once, or MOST_CHECKED of these spread evenly.
+    """
+    if len(points) <= MOST_CHECKED:
+        return points
+    seen: set[tuple[str, str]] = set()
+    chosen = []
+    for index, point in enumerate(points):
+        values = {(path, str(label)) for path, label in point.swept.items()}
+        if values - seen:
+            seen |= values
+            chosen.append(index)
+    step = max(len(chosen) / MOST_CHECKED, 1)
+    return [points[chosen[int(i * step)]] for i in range(min(len(chosen), MOST_CHECKED))]

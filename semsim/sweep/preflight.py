@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
 
-from semsim import spec
 from semsim.evaluation import Row
 from semsim.mistakes import SpecError
 from semsim.scenario.building import Built
 from semsim.scenario.expansion import choices_of
-from semsim.scenario.points import Point
+from semsim.scenario.points import Point, covering
 from semsim.scenario.room import is_large
 from semsim.scenario.scenario import Scenario, has_own_parts
+from semsim.sweep.idle import idle, remembered
 from semsim.sweep.outlook import training_line
 from semsim.sweep.trained import learns, rehearse
 from semsim.types import AnyLink
@@ -24,8 +24,6 @@ QUICK_ITEMS, QUICK_MINUTES = 4, 0.01
 QUICK: dict[str, dict[str, int]] = {
     "train": {"steps": 4}, "federated": {"rounds": 2, "local_steps": 2},
 }  # fmt: skip
-CUT = ("count", "crop", "resize", "shrink", "patches")  #: what makes no other images of a payload
-MOST_CHECKED = 64  #: links of a sweep that are tried before it runs
 
 
 def quicker(scenario: Scenario) -> Scenario:
@@ -66,24 +64,6 @@ def _quick_choices(path: str, choices: Any) -> Any:
     return dict(zip(choices, few, strict=True)) if isinstance(choices, Mapping) else few
 
 
-def covering(points: Sequence[Point]) -> Sequence[Point]:
-    """Return the links of a sweep to try before it runs: all of them where they are few.
-
-    Of many, those that meet each swept value at least once, or MOST_CHECKED of these spread evenly.
-    """
-    if len(points) <= MOST_CHECKED:
-        return points
-    seen: set[tuple[str, str]] = set()
-    chosen = []
-    for index, point in enumerate(points):
-        values = {(path, str(label)) for path, label in point.swept.items()}
-        if values - seen:
-            seen |= values
-            chosen.append(index)
-    step = max(len(chosen) / MOST_CHECKED, 1)
-    return [points[chosen[int(i * step)]] for i in range(min(len(chosen), MOST_CHECKED))]
-
-
 class Tried(NamedTuple):
     """A link that one item went through."""
 
@@ -108,105 +88,6 @@ def tried(points: Sequence[Point], device: torch.device) -> Iterator[Tried]:
         except SpecError as error:
             raise point.blamed(error) from error
         yield Tried(point, built, rows)
-
-
-def idle(scenario: Scenario) -> list[str]:
-    """Return a sentence on each thing written that no link of a sweep has a use for.
-
-    Of an option it is no mistake: a sweep over a rule may write the options of all its rules.
-    """
-    scenarios = [point.scenario for point in covering(scenario.points())]
-    lines = idle_training(scenario)
-    for (place, name), (words, has_use) in USES.items():
-        parts = ((getattr(own, place), own) for own in scenarios)
-        written = [own for part, own in parts if part and name in part.model_fields_set]
-        if written and not any(map(has_use, written)):
-            lines.append(f"{place}.{name} does nothing here: it is for {words}")
-    return lines
-
-
-def _rule(key: str, value: str) -> tuple[str, Callable[[Any], bool]]:
-    return f"{key}: {value}", lambda own: getattr(own.federated, key) == value
-
-
-def _several(antennas: str) -> tuple[str, Callable[[Any], bool]]:
-    return f"a {antennas} above 1", lambda own: getattr(own.channel, antennas, 2) > 1
-
-
-_VALIDATED = "a training with a validation", lambda own: own.train.validation is not None
-_SENT = (
-    "a training through the link",
-    lambda own: bool(own.train.stages) or own.train.through == "link",
-)
-_ALONE = "a training without federated", lambda own: own.federated is None
-_STOPPED = (
-    "a min_items, 100 where left out, below max_items",
-    lambda own: own.stop.max_items is None or own.stop.min_items < own.stop.max_items,
-)
-_DRAWN = "drawn items, without path", lambda own: getattr(own.payload, "path", None) is None
-_AGAIN = "a harq: chase or ir", lambda own: getattr(own.transmitter, "harq", None) != "none"
-#: of an option at its place, what it is for, and whether a link has a use for it
-USES: dict[tuple[str, str], tuple[str, Callable[[Any], bool]]] = {
-    ("federated", "alpha"): _rule("partition", "dirichlet"),
-    ("federated", "mu"): _rule("aggregation", "fedprox"),
-    ("federated", "trim"): _rule("aggregation", "trimmed_mean"),
-    ("federated", "byzantine"): _rule("aggregation", "krum"),
-    ("federated", "top_k"): _rule("compression", "top_k"),
-    ("federated", "timeout_s"): _rule("engine", "flower"),
-    ("federated", "delta"): ("clip_norm", lambda own: own.federated.clip_norm is not None),
-    ("federated", "noise_scale"): ("noise_clients", lambda own: bool(own.federated.noise_clients)),
-    ("train", "val_every"): (
-        "a training with a validation and without federated",
-        lambda own: own.train.validation is not None and own.federated is None,
-    ),
-    ("train", "val_snr_db"): _VALIDATED,
-    ("train", "val_items"): _VALIDATED,
-    **{("train", name): _ALONE for name in ("steps", "ema", "save_every", "log")},
-    ("train", "snr_db"): _SENT,
-    ("train", "snr_peak"): _SENT,
-    ("train", "channel"): _SENT,
-    **{
-        ("payload", name): _DRAWN
-        for name in ("contrast", "regions", "told_regions", "people", "shots")
-    },
-    ("transmitter", "rounds"): _AGAIN,
-    ("transmitter", "round_fading"): _AGAIN,
-    ("channel", "tx_correlation"): _several("num_tx"),
-    ("channel", "rx_correlation"): _several("num_rx"),
-    ("stop", "ci95"): _STOPPED,
-    ("stop", "errors"): _STOPPED,
-}
-
-
-def idle_training(scenario: Scenario) -> list[str]:
-    """Return a sentence on a training that no link of a sweep takes part in: all bring weights."""
-    points = scenario.points()
-    first = points[0].scenario
-    if first.train is None or any(point.scenario.trains() for point in points):
-        return []
-    return [
-        f"train has no part in this: transmitter.weights is {first.transmitter.weights}; to go on "
-        f"from them write train: {{start: {first.transmitter.weights}, ...}} and leave "
-        "transmitter.weights out"
-    ]
-
-
-def remembered(scenario: Scenario) -> list[str]:
-    """Return a sentence where the items that are measured are those that are trained on."""
-    for point in covering(scenario.points()):
-        own = point.scenario
-        if own.train is None or not own.trains():
-            continue
-        measured, seen = (
-            {key: value for key, value in spec.dump(part).items() if key not in CUT}
-            for part in (own.payload, own.train.payload)  # type: ignore[attr-defined]
-        )
-        if measured == seen:
-            return [
-                "train.payload has the items of payload, so rows tell how well they are "
-                "remembered; write another kind, split, seed or path in one of them"
-            ]
-    return []
 
 
 def _refuse_training_only(link: AnyLink) -> None:

@@ -17,10 +17,10 @@ from typer.testing import CliRunner
 from semsim.cli import app
 from semsim.files import outside
 from semsim.mistakes import SpecError
+from semsim.scenario.points import covering
 from semsim.scenario.scenario import Scenario
 from semsim.scenario.strict_yaml import parse_yaml
 from semsim.seeds import stream
-from semsim.sweep.preflight import covering
 from semsim.sweep.sweep import to_yaml
 
 BASE = """

@@ -20,7 +20,8 @@ from semsim import stream
 from semsim.cli import app
 from semsim.mistakes import SpecError
 from semsim.scenario.scenario import Scenario
-from semsim.sweep.preflight import idle, preflight, quicker
+from semsim.sweep.idle import idle
+from semsim.sweep.preflight import preflight, quicker
 from semsim.sweep.sweep import run
 from semsim.sweep.trained import train_all
 
@@ -318,37 +319,6 @@ def test_quick_federates_little_whatever_is_swept() -> None:
     points = quicker(Scenario.parse({**FLSC, "sweep": swept})).points()
     found = {(p.scenario.federated.rounds, p.scenario.federated.local_steps) for p in points}
     assert found == {(2, 2), (4, 2)}
-
-
-def test_options_of_parts_that_no_link_has_a_use_for_are_named() -> None:
-    values = {
-        "payload": {"kind": "photos"},
-        "transmitter": {"kind": "separate", "rounds": 2},
-        "channel": {"kind": "rayleigh", "tx_correlation": 0.5, "rx_correlation": 0.5, "num_rx": 2},
-        "metrics": ["psnr"],
-        "snr_db": [5],
-    }
-    assert idle(Scenario.parse(values)) == [
-        "transmitter.rounds does nothing here: it is for a harq: chase or ir",
-        "channel.tx_correlation does nothing here: it is for a num_tx above 1",
-    ]
-    swept = {"transmitter.harq": ["none", "ir"], "channel.num_tx": [1, 2]}
-    assert idle(Scenario.parse({**values, "sweep": swept})) == []
-
-
-def test_options_of_drawn_faces_are_idle_beside_a_folder() -> None:
-    values = {
-        "payload": {"kind": "faces", "path": "folder", "people": 20, "pairs": "genuine"},
-        "transmitter": {"kind": "no_link"},
-        "channel": {"kind": "awgn"},
-        "metrics": ["psnr"],
-        "snr_db": [5],
-    }
-    assert idle(Scenario.parse(values)) == [
-        "payload.people does nothing here: it is for drawn items, without path"
-    ]
-    swept = {"payload.path": {"drawn": None, "files": "folder"}}
-    assert idle(Scenario.parse({**values, "sweep": swept})) == []
 
 
 def test_settings_of_one_training_are_refused() -> None:

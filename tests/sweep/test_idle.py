@@ -1,0 +1,56 @@
+"""What a scenario says in vain is named, and nothing that one link of a sweep has a use for."""
+
+from __future__ import annotations
+
+from semsim.scenario.scenario import Scenario
+from semsim.sweep.idle import idle
+
+
+def test_options_of_parts_that_no_link_has_a_use_for_are_named() -> None:
+    values = {
+        "payload": {"kind": "photos"},
+        "transmitter": {"kind": "separate", "rounds": 2},
+        "channel": {"kind": "rayleigh", "tx_correlation": 0.5, "rx_correlation": 0.5, "num_rx": 2},
+        "metrics": ["psnr"],
+        "snr_db": [5],
+    }
+    assert idle(Scenario.parse(values)) == [
+        "transmitter.rounds does nothing here: it is for a harq: chase or ir",
+        "channel.tx_correlation does nothing here: it is for a num_tx above 1",
+    ]
+    swept = {"transmitter.harq": ["none", "ir"], "channel.num_tx": [1, 2]}
+    assert idle(Scenario.parse({**values, "sweep": swept})) == []
+
+
+def test_options_of_drawn_faces_are_idle_beside_a_folder() -> None:
+    values = {
+        "payload": {"kind": "faces", "path": "folder", "people": 20, "pairs": "genuine"},
+        "transmitter": {"kind": "no_link"},
+        "channel": {"kind": "awgn"},
+        "metrics": ["psnr"],
+        "snr_db": [5],
+    }
+    assert idle(Scenario.parse(values)) == [
+        "payload.people does nothing here: it is for drawn items, without path"
+    ]
+    swept = {"payload.path": {"drawn": None, "files": "folder"}}
+    assert idle(Scenario.parse({**values, "sweep": swept})) == []
+
+
+def test_options_of_late_reports_that_their_predictor_has_no_use_for_are_named() -> None:
+    late = {"kind": "predicted", "delay_s": 1e-3, "by": "hold", "order": 4, "reports": 12}
+    values = {
+        "payload": {"kind": "bits", "length": 96},
+        "transmitter": {"kind": "uncoded"},
+        "channel": {"kind": "umi", "num_tx": 4, "num_rx": 1, "speed_mps": 8.3},
+        "frontend": {"kind": "svd"},
+        "csi": {"tx": late},
+        "metrics": ["ber"],
+        "snr_db": [5],
+    }
+    order = "csi.tx.order does nothing here: it is for by: ar"
+    reports = "csi.tx.reports does nothing here: it is for by: ar, kalman or wirelessgpt"
+    assert idle(Scenario.parse(values)) == [order, reports]
+    assert idle(Scenario.parse({**values, "csi": {"tx": {**late, "by": "kalman"}}})) == [order]
+    swept = {"csi.tx.by": ["hold", "ar"]}
+    assert idle(Scenario.parse({**values, "sweep": swept})) == []
