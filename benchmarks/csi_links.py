@@ -7,6 +7,7 @@
 
 ``late``: UMi with OFDM, 4 antennas at the transmitter, mostly 1 at the receiver, and SVD of
 what the transmitter makes of reports that are some ms old and as noisy as --reports says, in dB.
+``AR(8) and Kalman`` and ``all three`` are weighed by how well each foretells the latest reports.
 How much of what holding the last report loses is recovered stands with half of its 95 % interval,
 and beside it what each has less WirelessGPT, both paired by item. 48 subcarriers of 30 kHz are 6
 groups to report of, 192 are 24. WEIGHTS is task.safetensors of a training of ``fill_in`` that
@@ -107,16 +108,19 @@ def per_item(scenario: dict[str, Any], items: int) -> dict[float, Array]:
 
 def sources(delay: float, report: str, arguments: argparse.Namespace) -> dict[str, dict[str, Any]]:
     """Return what the transmitter may know, by name."""
-    late: dict[str, Any] = {"kind": "predicted", "delay_s": delay}
+    late: dict[str, Any] = {"kind": "predicted", "delay_s": 1e-3 * delay}
     if report != "clean":
         late["report_snr_db"] = float(report)
-    asked = late | {"by": "wirelessgpt", "reports": 16 if delay < 4e-3 else 12}
+    asked = late | {"by": "wirelessgpt", "reports": 16 if delay < 4 else 12}
     named = {
         "hold": late | {"by": "hold"},
         "AR(8)": late | {"by": "ar", "order": 8},
         "Kalman": late | {"by": "kalman"},
         "WirelessGPT": asked | {"model": arguments.model},
     }
+    if delay <= 2:  # longer ones leave no reports to compare forecasts with
+        both = late | {"by": "combined", "order": 8}
+        named |= {"AR(8) and Kalman": both, "all three": both | {"model": arguments.model}}
     if arguments.tuned is not None:
         named["WirelessGPT, tuned"] = asked | {"model": arguments.tuned}
     return named
@@ -139,7 +143,7 @@ def late_reports(arguments: argparse.Namespace) -> Rows:
 
         true = heard({"kind": "perfect"})
         for delay, report in itertools.product(arguments.delays, arguments.reports):
-            named = sources(1e-3 * delay, report, arguments)
+            named = sources(delay, report, arguments)
             found = {"true": true} | {name: heard(csi) for name, csi in named.items()}
             for name, own in found.items():
                 back = recovered(own, found["hold"], true)

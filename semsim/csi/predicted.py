@@ -19,12 +19,13 @@ from channels.grid import SLOT
 from channels.streams import beside, gains_by_use
 from channels.units import snr_db_to_n0
 from semsim.csi.adapt import encoder_of
+from semsim.csi.combined import combined
 from semsim.csi.kalman import kalman
 from semsim.csi.model import WirelessGPT
 from semsim.csi.rivals import own_autoregression
 
 PIECE = 1024  #: histories that are continued together, so that memory does not grow with an item
-By = Literal["hold", "ar", "kalman", "wirelessgpt"]
+By = Literal["hold", "ar", "kalman", "wirelessgpt", "combined"]
 
 
 class PredictedCSI(FeedbackCSI):
@@ -44,10 +45,12 @@ class PredictedCSI(FeedbackCSI):
         by: ``hold`` takes the latest report for the channel of now, which is ``feedback``; ``ar``
             continues each item's history by a linear recursion fitted to it; ``kalman`` by the
             filter of the Doppler shift and noise that fit its history best, see
-            :func:`semsim.csi.kalman.kalman`; ``wirelessgpt`` asks a pre-trained model.
+            :func:`semsim.csi.kalman.kalman`; ``wirelessgpt`` asks a pre-trained model;
+            ``combined`` weighs ar, kalman and, where ``model`` is given, wirelessgpt by how well
+            each foretells the latest reports, see :func:`semsim.csi.combined.combined`.
         interval_s: from one report to the next, in s.
         reports: how many are looked at. What the model has learned has 20 slots in all: 12
-            reports where 8 are to come.
+            reports where 8 are to come. ``combined`` needs order + 2 delay_s / interval_s of them.
         order: reports that ``ar`` weighs.
         model: weights of WirelessGPT: a name, or task.safetensors of a training of ``fill_in``.
         bits: bits per real coefficient; None reports floats.
@@ -85,15 +88,17 @@ class PredictedCSI(FeedbackCSI):
                 f"delay_s is a multiple of interval_s = {interval_s:g}, got {delay_s:g}; for fresh "
                 "reports use csi feedback"
             )
-        if by == "ar" and order + self.horizon > reports:
+        needed = order + self.horizon * (2 if by == "combined" else 1)
+        if by in ("ar", "combined") and needed > reports:
+            known = f" and the last {self.horizon} to compare with" if by == "combined" else ""
             raise ValueError(
-                f"order {order} and {self.horizon} slots to come need as many reports, got "
-                f"{reports}; write reports: {order + self.horizon} or more"
+                f"order {order} and {self.horizon} slots to come{known} need as many reports, got "
+                f"{reports}; write reports: {needed} or more"
             )
-        if (by == "wirelessgpt") != (model is not None):
+        if by != "combined" and (by == "wirelessgpt") != (model is not None):
             raise ValueError(
-                f"model goes with by: wirelessgpt, got by {by!r} and model {model!r}; name weights "
-                "of a training of fill_in, or leave model out"
+                f"model goes with by: wirelessgpt or combined, got by {by!r} and model {model!r}; "
+                "name weights of a training of fill_in, or leave model out"
             )
         if report_snr_db is not None:
             hint = "leave it out for reports without noise"
@@ -169,13 +174,23 @@ class PredictedCSI(FeedbackCSI):
 
     def _predicted(self, h: Tensor) -> Tensor:
         """Return the next slots, [B, horizon or more, S, F], of histories h [B, M, S, F]."""
-        if self.by == "ar":
-            return own_autoregression(h, self.horizon, self.order)
-        if self.by == "kalman":
-            known = None
-            if self.report_snr_db is not None and self.bits is None:
-                known = torch.full((len(h),), self._noise(), device=h.device)
-            return kalman(h, self.horizon, n0=known, order=self.reports)
+        known = {"ar": self._by_ar, "kalman": self._by_kalman, "wirelessgpt": self._by_model}
+        if self.by != "combined":
+            return known[self.by](h)
+        if self.network is None:
+            del known["wirelessgpt"]
+        return combined(h, self.horizon, list(known.values()))
+
+    def _by_ar(self, h: Tensor) -> Tensor:
+        return own_autoregression(h, self.horizon, self.order)
+
+    def _by_kalman(self, h: Tensor) -> Tensor:
+        known = None
+        if self.report_snr_db is not None and self.bits is None:
+            known = torch.full((len(h),), self._noise(), device=h.device)
+        return kalman(h, self.horizon, n0=known, order=self.reports)
+
+    def _by_model(self, h: Tensor) -> Tensor:
         assert self.network is not None  # for mypy: by wirelessgpt has one
         return predict(self.network, h, self.horizon)
 

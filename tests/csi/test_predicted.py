@@ -62,18 +62,19 @@ def test_hold_is_late_feedback(name: str) -> None:
 
 @pytest.mark.parametrize("name", CHANNELS)
 def test_every_predictor_tells_a_gain_of_each_use(name: str, weights: str) -> None:
-    for by, model in (("ar", None), ("kalman", None), ("wirelessgpt", weights)):
-        csi, state = told(PredictedCSI(1e-3, by, model=model, reports=8), name)
+    every = (("ar", None), ("kalman", None), ("wirelessgpt", weights), ("combined", weights))
+    for by, model in every:
+        csi, state = told(PredictedCSI(1e-3, by, model=model, reports=8, order=4), name)
         assert csi.h.shape == state.h.shape
         assert csi.h.dtype == state.h.dtype
         assert csi.h.isfinite().all()
-        again, _ = told(PredictedCSI(1e-3, by, model=model, reports=8), name)
+        again, _ = told(PredictedCSI(1e-3, by, model=model, reports=8, order=4), name)
         assert torch.equal(again.h, csi.h)
 
 
 def test_a_fit_beats_hold_where_many_elements_tell_of_it() -> None:
     held = error(*told(PredictedCSI(1e-3, "hold"), "grid", batch=10))
-    for by in ("ar", "kalman"):
+    for by in ("ar", "kalman", "combined"):
         continued = error(*told(PredictedCSI(1e-3, by), "grid", batch=10))
         assert continued < held / 2
 
@@ -238,10 +239,12 @@ sweep:
     AR: {{kind: predicted, delay_s: 1.0e-3, reports: 8}}
     Kalman: {{kind: predicted, delay_s: 1.0e-3, by: kalman, reports: 8}}
     WirelessGPT: {{kind: predicted, delay_s: 1.0e-3, by: wirelessgpt, reports: 8, model: {weights}}}
+    all: {{kind: predicted, delay_s: 1.0e-3, by: combined, reports: 10, model: {weights}}}
+    two: {{kind: predicted, delay_s: 1.0e-3, by: combined}}
 """
     (tmp_path / "late.yaml").write_text(text)
     points = Scenario.load(tmp_path / "late.yaml").points()
-    assert [math.isfinite(p.scenario.check()[0]["value"]) for p in points] == [True] * 4
+    assert [math.isfinite(p.scenario.check()[0]["value"]) for p in points] == [True] * 6
     assert points[3].scenario.content["data"].keys() == {weights}
 
 
@@ -251,6 +254,7 @@ sweep:
         ({"delay_s": 0.7e-3}, "delay_s is a multiple of interval_s = 0.0005, got 0.0007"),
         ({"delay_s": 0.0}, "for fresh reports use csi feedback"),
         ({"delay_s": 1e-3, "order": 15}, "order 15 and 2 slots to come need .* write reports: 17"),
+        ({"delay_s": 2e-3, "by": "combined", "order": 9}, "last 4 to .* write reports: 17 or more"),
         ({"delay_s": 1e-3, "by": "wirelessgpt"}, "model goes with by: wirelessgpt"),
         ({"delay_s": 1e-3, "model": "x"}, "leave model out"),
         ({"delay_s": 1e-3, "by": "hope"}, "by is one of"),

@@ -48,8 +48,8 @@ def test_options_of_late_reports_that_their_predictor_has_no_use_for_are_named()
         "metrics": ["ber"],
         "snr_db": [5],
     }
-    order = "csi.tx.order does nothing here: it is for by: ar"
-    reports = "csi.tx.reports does nothing here: it is for by: ar, kalman or wirelessgpt"
+    order = "csi.tx.order does nothing here: it is for by: ar or combined"
+    reports = "csi.tx.reports does nothing here: it is for another by than hold"
     assert idle(Scenario.parse(values)) == [order, reports]
     assert idle(Scenario.parse({**values, "csi": {"tx": {**late, "by": "kalman"}}})) == [order]
     swept = {"csi.tx.by": ["hold", "ar"]}
