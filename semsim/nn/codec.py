@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from semsim.nn.attention import attention
 from semsim.nn.conv import (
+    Block,
     Stage,
     analysis_layer,
     half_whitening,
@@ -49,18 +50,21 @@ class ResidualEncoder(nn.Module):
         attention: see :mod:`semsim.nn.attention`.
         adaptive: numbers that the blocks see, 1 for the SNR; 0 for none.
         reach: positions on each side over which latents are decorrelated; 0 for none.
+        block: which residual blocks, see :mod:`semsim.nn.conv`.
     """
 
     def __init__(
         self, channels: int, *, stride: int, patch: int, width: int, depth: int, attention: str,
-        adaptive: int, reach: int = 0,
+        adaptive: int, reach: int = 0, block: Block = "residual",
     ) -> None:  # fmt: skip
         super().__init__()
         self.stride, self.patch = stride, patch
         widths = scale_widths(stride, patch, width)
         self.linear = analysis_layer(stride, channels)
         self.stem = nn.Conv2d(3 * patch**2, width, 3, padding=1)
-        self.stages = nn.ModuleList(Stage(w, depth, attention, adaptive=adaptive) for w in widths)
+        self.stages = nn.ModuleList(
+            Stage(w, depth, attention, adaptive=adaptive, block=block) for w in widths
+        )
         self.down = nn.ModuleList(nn.Conv2d(w, 2 * w, 2, stride=2) for w in widths[:-1])
         self.head = nn.Conv2d(widths[-1], channels, 3, padding=1)
         start_at_zero(self.head)
@@ -87,7 +91,7 @@ class ResidualDecoder(nn.Module):
 
     def __init__(
         self, channels: int, *, stride: int, patch: int, width: int, depth: int, attention: str,
-        adaptive: int, reach: int = 0,
+        adaptive: int, reach: int = 0, block: Block = "residual",
     ) -> None:  # fmt: skip
         super().__init__()
         self.stride, self.patch = stride, patch
@@ -95,7 +99,7 @@ class ResidualDecoder(nn.Module):
         self.linear = synthesis_layer(stride, channels)
         self.stem = nn.Conv2d(channels * 3 // 2, widths[0], 3, padding=1)
         self.stages = nn.ModuleList(
-            Stage(w, 2 * depth, attention, adaptive=adaptive) for w in widths
+            Stage(w, 2 * depth, attention, adaptive=adaptive, block=block) for w in widths
         )
         self.up = nn.ModuleList(upsample(w, w // 2) for w in widths[:-1])
         self.head = nn.Conv2d(width, 3 * patch**2, 3, padding=1)
