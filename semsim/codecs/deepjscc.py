@@ -24,7 +24,7 @@ from semsim.csi.vector import ChannelVector
 from semsim.nn.adjscc import WIDTH, DecoderADJSCC, EncoderADJSCC
 from semsim.nn.attention import ATTENTION
 from semsim.nn.codec import Decoder2019, Encoder2019, ResidualDecoder, ResidualEncoder, scale_widths
-from semsim.nn.conv import Block
+from semsim.nn.conv import Block, Blocks
 from semsim.nn.same import Padding
 from semsim.nn.snr import snr_number
 from semsim.phy.power import unit_power
@@ -60,12 +60,13 @@ class _Codec(LatentCodec):
         """Make the networks of this end of its ``spec``."""
         raise NotImplementedError
 
-    def sizes(self) -> dict[str, Any]:
-        """Return the arguments that go on to the residual networks."""
-        return {
-            k: self.spec[k]
-            for k in ("stride", "patch", "width", "depth", "attention", "reach", "block")
-        }
+    def blocks(self, told: int) -> Blocks:
+        """Return what residual networks are made of, where their blocks see ``told`` numbers."""
+        return Blocks(self.spec["block"], self.spec["attention"], told)
+
+    def sizes(self) -> dict[str, int]:
+        """Return the sizes of residual networks."""
+        return {k: self.spec[k] for k in ("stride", "patch", "width", "depth", "reach")}
 
 
 def _choose(spec: dict[str, Any]) -> None:
@@ -196,7 +197,7 @@ class DeepJSCCTransmitter(_Codec, Transmitter):
     def _encoder(self) -> nn.Module:
         told = self.spec["csi_values"] if self.sees_channel else int(self.uses_csi)
         if self.spec["preset"] == "residual":
-            return ResidualEncoder(self.channels, adaptive=told, **self.sizes())
+            return ResidualEncoder(self.channels, self.blocks(told), **self.sizes())
         padding = self.spec["padding"]
         if self.spec["preset"] == "bourtsoulatze2019":
             return Encoder2019(self.channels, padding, self.spec["attention"])
@@ -262,7 +263,7 @@ class DeepJSCCReceiver(_Codec, Receiver):
     def _decoder(self) -> nn.Module:
         sees_snr, padding = self.spec["adaptive"] != "none", self.spec["padding"]
         if self.spec["preset"] == "residual":
-            return ResidualDecoder(self.channels, adaptive=sees_snr, **self.sizes())
+            return ResidualDecoder(self.channels, self.blocks(sees_snr), **self.sizes())
         if self.spec["preset"] == "bourtsoulatze2019":
             return Decoder2019(self.channels, padding, self.spec["attention"])
         width = self.spec["width"]

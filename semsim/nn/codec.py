@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from semsim.nn.attention import attention
 from semsim.nn.conv import (
-    Block,
+    Blocks,
     Stage,
     analysis_layer,
     half_whitening,
@@ -43,28 +43,24 @@ class ResidualEncoder(nn.Module):
 
     Args:
         channels: reals per latent position.
+        blocks: of what kind the residual blocks are.
         stride: pixels per latent position and direction.
         patch: pixels per position at the finest scale.
         width: channels at the finest scale.
         depth: residual blocks per scale.
-        attention: see :mod:`semsim.nn.attention`.
-        adaptive: numbers that the blocks see, 1 for the SNR; 0 for none.
         reach: positions on each side over which latents are decorrelated; 0 for none.
-        block: which residual blocks, see :mod:`semsim.nn.conv`.
     """
 
     def __init__(
-        self, channels: int, *, stride: int, patch: int, width: int, depth: int, attention: str,
-        adaptive: int, reach: int = 0, block: Block = "residual",
+        self, channels: int, blocks: Blocks, *, stride: int, patch: int, width: int, depth: int,
+        reach: int = 0,
     ) -> None:  # fmt: skip
         super().__init__()
         self.stride, self.patch = stride, patch
         widths = scale_widths(stride, patch, width)
         self.linear = analysis_layer(stride, channels)
         self.stem = nn.Conv2d(3 * patch**2, width, 3, padding=1)
-        self.stages = nn.ModuleList(
-            Stage(w, depth, attention, adaptive=adaptive, block=block) for w in widths
-        )
+        self.stages = nn.ModuleList(Stage(w, depth, blocks) for w in widths)
         self.down = nn.ModuleList(nn.Conv2d(w, 2 * w, 2, stride=2) for w in widths[:-1])
         self.head = nn.Conv2d(widths[-1], channels, 3, padding=1)
         start_at_zero(self.head)
@@ -90,17 +86,15 @@ class ResidualDecoder(nn.Module):
     """
 
     def __init__(
-        self, channels: int, *, stride: int, patch: int, width: int, depth: int, attention: str,
-        adaptive: int, reach: int = 0, block: Block = "residual",
+        self, channels: int, blocks: Blocks, *, stride: int, patch: int, width: int, depth: int,
+        reach: int = 0,
     ) -> None:  # fmt: skip
         super().__init__()
         self.stride, self.patch = stride, patch
         widths = scale_widths(stride, patch, width)[::-1]
         self.linear = synthesis_layer(stride, channels)
         self.stem = nn.Conv2d(channels * 3 // 2, widths[0], 3, padding=1)
-        self.stages = nn.ModuleList(
-            Stage(w, 2 * depth, attention, adaptive=adaptive, block=block) for w in widths
-        )
+        self.stages = nn.ModuleList(Stage(w, 2 * depth, blocks) for w in widths)
         self.up = nn.ModuleList(upsample(w, w // 2) for w in widths[:-1])
         self.head = nn.Conv2d(width, 3 * patch**2, 3, padding=1)
         start_at_zero(self.head)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -93,18 +94,31 @@ BLOCKS: dict[Block, type[ResidualBlock] | type[ConvNeXtBlock]] = {
 }
 
 
+@dataclass(frozen=True)
+class Blocks:
+    """Which residual blocks a network is made of.
+
+    Args:
+        kind: see :data:`BLOCKS`.
+        attention: see :mod:`semsim.nn.attention`.
+        adaptive: numbers that the blocks see, 1 for the SNR; 0 for none.
+    """
+
+    kind: Block = "residual"
+    attention: str = "none"
+    adaptive: int = 1
+
+    def made(self, width: int) -> nn.Module:
+        """Return a block for ``width`` channels."""
+        return BLOCKS[self.kind](width, self.attention, adaptive=self.adaptive)
+
+
 class Stage(nn.Module):
     """Residual blocks at one scale."""
 
-    def __init__(
-        self, width: int, depth: int, attention_kind: str, *, adaptive: int,
-        block: Block = "residual",
-    ) -> None:  # fmt: skip
+    def __init__(self, width: int, depth: int, blocks: Blocks) -> None:
         super().__init__()
-        made = BLOCKS[block]
-        self.blocks = nn.ModuleList(
-            made(width, attention_kind, adaptive=adaptive) for _ in range(depth)
-        )
+        self.blocks = nn.ModuleList(blocks.made(width) for _ in range(depth))
 
     def forward(self, x: Tensor, told: Tensor) -> Tensor:
         """Return features like x [B, W, H, W']; ``told`` is [B, adaptive]."""

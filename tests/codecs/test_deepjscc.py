@@ -7,7 +7,7 @@ import torch
 
 from channels import AWGN, Rayleigh
 from channels.base import CSI
-from semsim import Link, stream
+from semsim import Link, stream, zoo
 from semsim.codecs.deepjscc import DeepJSCCReceiver, DeepJSCCTransmitter
 from semsim.codecs.symbols import to_latent, to_symbols
 
@@ -17,6 +17,7 @@ PRESETS = [
     {**SMALL, "stride": 8},
     {**SMALL, "stride": 8, "patch": 8, "reach": 2},
     {**SMALL, "adaptive": "receiver", "attention": "pfca"},
+    {**SMALL, "width": 24, "block": "convnext", "attention": "pfca"},
     {"preset": "bourtsoulatze2019"},
     {"preset": "bourtsoulatze2019", "padding": "keras"},
     {"preset": "bourtsoulatze2019", "attention": "eca"},
@@ -153,6 +154,23 @@ def test_attention_stands_between_the_layers_of_the_network_of_2019() -> None:
         ]
 
 
+def test_convnext_blocks_have_the_layers_of_the_paper_and_an_af_module() -> None:
+    width, hidden = 16, 4  # of the AF module, which sees the SNR beside the channels
+    plain, blocks = (pair(width=width, depth=d, adaptive="both", block="convnext") for d in (1, 2))
+    depthwise, norm = 49 * width + width, 2 * width
+    dense = 2 * 4 * width * width + 4 * width + width
+    gate = (width + 1) * hidden + hidden + hidden * width + width
+    for one, two, more in zip(plain, blocks, (1, 2), strict=True):  # a decoder has twice as many
+        sizes = [sum(p.numel() for p in end.parameters()) for end in (one, two)]
+        assert sizes[1] - sizes[0] == more * (depthwise + norm + dense + gate)
+
+
+def test_weights_from_before_there_were_blocks_are_of_residual_ones() -> None:
+    assert "block" not in zoo.specs("deepjscc-photo-1-16")["transmitter"]
+    ends = zoo.pair("deepjscc-photo-1-16", DeepJSCCTransmitter, DeepJSCCReceiver)
+    assert [end.spec["block"] for end in ends] == ["residual"] * 2
+
+
 def test_adjscc_has_the_layers_of_the_authors_code() -> None:
     transmitter, receiver = pair("1/6", preset="adjscc")
     sizes = {"encoder": [(3, 256, 9), *[(256, 256, 5)] * 3, (256, 16, 5)],
@@ -177,6 +195,11 @@ def test_adjscc_has_the_layers_of_the_authors_code() -> None:
         ({"cbr": "1/6", "preset": "resnet"}, "is one of residual, bourtsoulatze2019, adjscc"),
         ({"cbr": "1/6", "stride": 6}, "power of two"),
         ({"cbr": "1/6", "depth": 0}, "depth must be at least 1"),
+        ({"cbr": "1/6", "block": "resnext"}, "block is one of residual, convnext"),
+        (
+            {"cbr": "1/6", "preset": "adjscc", "block": "convnext"},
+            "has block: residual; write",
+        ),
         ({"cbr": "1/6", "reach": -1}, "reach must be at least 0"),
         (
             {"cbr": "1/6", "preset": "bourtsoulatze2019", "adaptive": "both"},

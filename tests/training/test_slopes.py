@@ -14,6 +14,11 @@ from semsim.tasks.reconstruct import Reconstruct
 SWIN = {"widths": (32,), "depths": (1,), "decoder_depths": (1,), "window": 4}
 CODECS = {
     "deepjscc": (DeepJSCCTransmitter, DeepJSCCReceiver, {"width": 16, "depth": 1}),
+    "deepjscc, convnext": (
+        DeepJSCCTransmitter,
+        DeepJSCCReceiver,
+        {"width": 16, "depth": 1, "block": "convnext"},
+    ),
     "swin_jscc": (SwinTransmitter, SwinReceiver, SWIN),
     "swin_jscc, linear path": (SwinTransmitter, SwinReceiver, {**SWIN, "linear": 0}),
 }
