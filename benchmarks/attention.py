@@ -1,6 +1,7 @@
 """What SE, ECA, SimAM and PFCA do to two codecs at equal steps, data and noise; three seeds.
 
-    python benchmarks/attention.py --data DATA --pool POOL.npz [--codec residual] [--steps 3000]
+    python benchmarks/attention.py --data DATA --pool POOL.npz [--codec residual]
+        [--steps 600] [--lr 3e-3]
 
 POOL is made by make_pool.py cifar; DATA holds cifar10_lossless3000.npz, whose last 1,000 images
 test. CBR 1/6. ``residual`` is a small network (width 32, depth 2) that knows the SNR, trained on 0
@@ -39,7 +40,7 @@ CODECS: dict[str, tuple[dict[str, Any], Any]] = {
     "residual": ({"width": 32, "depth": 2}, (0.0, 20.0)),
     "bourtsoulatze2019": ({"preset": "bourtsoulatze2019"}, 10.0),
 }  #: the network's arguments, and the SNRs that it is trained on
-BATCH, LR = 32, 2e-3
+BATCH = 32
 STUDENT_T = 4.303  # 97.5 % point for two degrees of freedom
 
 
@@ -61,15 +62,16 @@ class Patches(torch.utils.data.Dataset):
         return patch, patch
 
 
-def one_run(codec: str, kind: str, seed: int, steps: int, patches: Patches, test: object) -> list:
+def one_run(wanted: dict[str, Any], patches: Patches, test: object) -> list[dict[str, Any]]:
     """Train one codec and measure it; one row per SNR."""
+    seed = wanted["seed"]
     torch.manual_seed(seed)
-    arguments, trained_on = CODECS[codec]
-    network = {"cbr": "1/6", **arguments, "attention": kind}
+    arguments, trained_on = CODECS[wanted["codec"]]
+    network = {"cbr": "1/6", **arguments, "attention": wanted["attention"]}
     link = Link(DeepJSCCTransmitter(**network), AWGN(), DeepJSCCReceiver(**network))
     spec = TrainSpec(
-        steps=steps, batch_size=BATCH, lr=LR, optimiser="muon", snr_db=trained_on,
-        save_every=10**9,
+        steps=wanted["steps"], batch_size=BATCH, lr=wanted["lr"], optimiser="muon",
+        snr_db=trained_on, save_every=10**9,
     )  # fmt: skip
     start = time.process_time()
     with tempfile.TemporaryDirectory() as folder:
@@ -77,10 +79,7 @@ def one_run(codec: str, kind: str, seed: int, steps: int, patches: Patches, test
     seconds = time.process_time() - start
     rows = evaluate(link, test, snr_db=SNRS, metrics=[PSNR()], seed=7, batch_size=100)
     facts = {
-        "codec": codec,
-        "attention": kind,
-        "seed": seed,
-        "steps": steps,
+        **wanted,
         "parameters": sum(p.numel() for p in link.parameters()),
         "multiply_adds": count_multiply_adds(link.transmitter, link.receiver, (3, 32, 32)),
     }
@@ -116,16 +115,16 @@ def summary(rows: pandas.DataFrame) -> str:
 
 
 def report(rows: pandas.DataFrame) -> str:
-    """What the tables are of, and one for each codec whose runs are all there."""
+    """What the tables are of, and one for each budget whose runs are all there."""
     parts = [
         "PSNR in dB on the last 1,000 lossless CIFAR-10 images, CBR 1/6, AWGN; mean over "
         f"{len(SEEDS)} seeds, in brackets the paired difference to none with its 95 % interval.\n"
     ]
-    for codec, own in rows.groupby("codec", sort=False):
+    for (codec, steps, lr), own in rows.groupby(["codec", "steps", "lr"], sort=False):
         if len(own) == len(SEEDS) * len(ATTENTION) * len(SNRS):
-            steps, (network, _) = own["steps"].iloc[0], CODECS[codec]
-            told = ", ".join(f"{key} {value}" for key, value in network.items())
-            parts.append(f"## {codec}: {told}; {steps:,} steps of {BATCH} patches\n")
+            told = ", ".join(f"{key} {value}" for key, value in CODECS[codec][0].items())
+            head = f"{steps:,} steps of {BATCH} patches at a rate of {lr:g}"
+            parts.append(f"## {codec}: {told}; {head}\n")
             parts.append(summary(own))
     return "\n".join(parts)
 
@@ -135,22 +134,24 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--pool", type=Path, required=True)
     parser.add_argument("--codec", choices=list(CODECS), default="residual")
-    parser.add_argument("--steps", type=int, default=3000)
+    parser.add_argument("--steps", type=int, default=600)
+    parser.add_argument("--lr", type=float, default=3e-3)
     args = parser.parse_args()
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)
     path = RESULTS / "attention.csv"
-    columns = ["codec", "attention", "seed", "steps"]
+    columns = ["codec", "attention", "seed", "steps", "lr"]
     rows = pandas.read_csv(path) if path.is_file() else pandas.DataFrame(columns=columns)
     patches, (test, _) = Patches(args.pool), cifar(args.data)
     for seed, kind in ((seed, kind) for seed in SEEDS for kind in ATTENTION):
-        wanted = {"codec": args.codec, "attention": kind, "seed": seed, "steps": args.steps}
+        values = (args.codec, kind, seed, args.steps, args.lr)
+        wanted = dict(zip(columns, values, strict=True))
         if len(rows) and (rows[columns] == pandas.Series(wanted)[columns]).all(axis=1).any():
             continue
-        new = pandas.DataFrame(one_run(args.codec, kind, seed, args.steps, patches, test))
+        new = pandas.DataFrame(one_run(wanted, patches, test))
         print(new.to_string(index=False, header=False), flush=True)
         rows = pandas.concat([rows, new]) if len(rows) else new
-        rows.round(4).to_csv(path, index=False)
+        rows.round({"psnr_db": 4}).to_csv(path, index=False)
     (RESULTS / "attention.md").write_text(report(rows), encoding="utf-8")
     print(report(rows))
 
