@@ -31,7 +31,8 @@ from semsim.scenario.building import build_learner
 from semsim.scenario.fields import train_spec
 from semsim.scenario.scenario import Scenario
 from semsim.seeds import seed_of
-from semsim.sweep.trained import rehearse_stage, training_data
+from semsim.sweep.rehearsal import rehearse_stage
+from semsim.sweep.stages import training_data
 
 FIXED = {"minutes": None, "processes": 1, "stages": (), "through": "link", "start": None}
 

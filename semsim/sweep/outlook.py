@@ -17,7 +17,7 @@ from semsim.mistakes import SpecError, unforeseen
 from semsim.scenario.building import Built
 from semsim.scenario.fields import train_spec
 from semsim.scenario.scenario import Scenario
-from semsim.sweep.trained import stages_of, training_data
+from semsim.sweep.stages import stages_of, training_data
 from semsim.training.spec import TrainSpec
 from semsim.training.state import frozen
 

@@ -16,7 +16,8 @@ from semsim.scenario.room import is_large
 from semsim.scenario.scenario import Scenario, has_own_parts
 from semsim.sweep.idle import idle, remembered
 from semsim.sweep.outlook import training_line
-from semsim.sweep.trained import learns, rehearse
+from semsim.sweep.rehearsal import rehearse
+from semsim.sweep.stages import learns
 from semsim.types import AnyLink
 
 QUICK_ITEMS, QUICK_MINUTES = 4, 0.01

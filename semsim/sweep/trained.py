@@ -4,34 +4,32 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from channels.one_of import OneOf
-from semsim import spec, zoo
-from semsim.evaluation import Stop, evaluate
+from semsim import zoo
 from semsim.files import sources
 from semsim.files.disk import (
     SUMS,
     damaged_files,
     locked,
     log,
-    log_all,
     read_sums,
     set_aside,
     write_sums,
 )
-from semsim.mistakes import SpecError, blame_argument, root_of, sentence, unforeseen
+from semsim.mistakes import SpecError
 from semsim.scenario.building import Built
-from semsim.scenario.fields import STAGE_PARTS, of_stage, train_spec
-from semsim.scenario.loading import check_files, pick_device
+from semsim.scenario.fields import train_spec
+from semsim.scenario.loading import pick_device
 from semsim.scenario.points import Point
 from semsim.scenario.scenario import Scenario
 from semsim.seeds import seed_of
-from semsim.types import AnyLink
+from semsim.sweep.rehearsal import rehearse
+from semsim.sweep.stages import learns, stages_of, training_data
 
 #: what a training leaves for a run to load
 KEPT = (zoo.OF_LINK, "weights.json", zoo.OF_TASK, str(Path(zoo.OF_TASK).with_suffix(".json")))
@@ -126,50 +124,6 @@ def _trains(point: Point) -> bool:
     return point.scenario.trains()
 
 
-def stages_of(scenario: Scenario) -> list[Scenario]:
-    """Return a scenario for each stage of a training, with what the stage changes in its place."""
-    values = scenario.to_dict()
-    train = values["train"]
-    changes: list[dict[str, Any]] = train.pop("stages", None) or []
-    found = []
-    if channel := train.pop("channel", None):
-        values["channel"] = channel
-        changes = changes or [{}]
-    if not changes:
-        return [scenario]
-    for number, change in enumerate(changes):
-        own = {key: value for key, value in change.items() if key not in STAGE_PARTS}
-        parts = {key: value for key, value in change.items() if key in STAGE_PARTS}
-        try:
-            merged = {key: _merged(values.get(key), part) for key, part in parts.items()}
-            found.append(Scenario.parse({**values, **merged, "train": of_stage(train, own)}))
-        except SpecError as error:
-            raise error.under("train", "stages", number) from error
-    return found
-
-
-def _merged(part: Any, change: Any) -> Any:
-    """Return a part with some arguments changed; another kind replaces it."""
-    before = {"kind": part} if isinstance(part, str) else part or {}
-    kind = before.get("kind")
-    if not isinstance(change, Mapping) or change.get("kind", kind) != kind:
-        return change
-    return {**before, **change}
-
-
-def training_data(scenario: Scenario) -> tuple[Any, Any]:
-    """Return what a scenario with ``train`` trains on and what it validates on, or None."""
-    made: dict[str, Any] = {"payload": None, "validation": None}
-    for key in made:
-        part = getattr(scenario.train, key)
-        try:
-            made[key] = part and spec.build(part)
-            check_files(made[key], "")
-        except SpecError as error:
-            raise error.under("train", key) from error
-    return made["payload"], made["validation"]
-
-
 def own_weights(
     scenario: Scenario, folder: Path, device: torch.device, *, progress: bool = False
 ) -> Path | None:
@@ -243,94 +197,5 @@ def _finished(place: Path) -> bool:
     return True
 
 
-def learns(built: Built) -> bool:
-    """Tell whether a link or its task has parameters to train."""
-    parts = (built.link, built.task)
-    return any(p.requires_grad for part in parts for p in part.parameters())
-
-
 def _scheme(scenario: Scenario) -> str:
     return f"the link of transmitter {scenario.transmitter.kind!r}"
-
-
-def rehearse(scenario: Scenario, built: Built) -> bool:
-    """Send two training items as far as the loss, and one of the validation through the link.
-
-    What the training would refuse fails now. False where there is nothing to train.
-    """
-    if scenario.federated is not None:
-        from semsim.sweep.federation import rehearse_federation
-
-        return rehearse_federation(scenario, built.device)
-    for number, stage in enumerate(stages_of(scenario)):
-        try:
-            if not rehearse_stage(stage, built if stage is scenario else stage.build(built.device)):
-                return False
-            _rehearse_end(stage, built)
-        except SpecError as error:
-            train: Any = scenario.train
-            path = error.path.removeprefix("train").lstrip(".")
-            if train.stages and (not path or root_of(path) in train.stages[number]):
-                own = SpecError(path, error.message, error.where)
-                raise own.under("train", "stages", number) from error
-            if train.channel is not None and error.path.startswith("channel"):
-                raise error.under("train") from error
-            raise
-    return True
-
-
-def _rehearse_end(scenario: Scenario, built: Built) -> None:
-    """Let the task set what it sets after a training, so that what is lacking shows now."""
-    if not built.task.trainable:
-        return  # spares reading all files once more
-    try:
-        built.task.after_training(*training_data(scenario))
-    except ValueError as error:
-        names = type(scenario.train).model_fields
-        raise blame_argument(names, sentence(error)).under("train") from error
-
-
-def rehearse_stage(scenario: Scenario, built: Built) -> bool:
-    """Send the first items through one stage; False where there is nothing to train."""
-    from semsim.training.fabric import check_log
-    from semsim.training.learner import Batches, step_loss
-    from semsim.training.state import State, frozen
-
-    payload, validation = training_data(scenario)
-    if not learns(built):
-        return False
-    settings = train_spec(scenario.train)
-    few = dataclasses.replace(settings, batch_size=min(settings.batch_size, 2))
-    try:
-        check_log(settings.log)
-        with (
-            torch.no_grad(),
-            torch.random.fork_rng(),
-            frozen(built.link, built.task, few.rates or {}),
-        ):
-            source, target = Batches(payload, few, scenario.seed).batch(0)
-            state = State(built.link, built.task, few, scenario.seed)
-            log_all(state.remarks)
-            for _ in _each_channel(built.link):
-                step_loss(state, source.to(built.device), target.to(built.device), 0)
-        if validation is not None:
-            evaluate(
-                built.link, validation, snr_db=settings.val_snr_db[:1], task=built.task,
-                metrics=[built.task.metric], stop=Stop(1, 1),
-            )  # fmt: skip
-    except ValueError as error:
-        names = type(scenario.train).model_fields
-        raise blame_argument(names, sentence(error)).under("train") from error
-    except Exception as error:
-        text = f"its first items do not get through: {unforeseen(error)}"
-        raise SpecError("train", text) from error
-    return True
-
-
-def _each_channel(link: AnyLink) -> Iterator[None]:
-    """Stand at each channel that a step of a training may meet."""
-    several = [part for part in link.modules() if isinstance(part, OneOf)]
-    if not several:
-        yield
-    for part in several:
-        yield from part.in_turn()

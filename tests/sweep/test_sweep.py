@@ -21,8 +21,9 @@ from semsim.scenario.scenario import Scenario
 from semsim.scenario.strict_yaml import parse_yaml
 from semsim.sweep.outputs import captions
 from semsim.sweep.preflight import quicker
+from semsim.sweep.stages import stages_of
 from semsim.sweep.sweep import results_folder, run
-from semsim.sweep.trained import stages_of, train_all
+from semsim.sweep.trained import train_all
 
 TOY = """
 name: toy

@@ -27,8 +27,9 @@ from semsim.scenario.loading import pick_device
 from semsim.scenario.scenario import Scenario
 from semsim.sweep import outlook
 from semsim.sweep.preflight import preflight, preflight_report
+from semsim.sweep.stages import stages_of
 from semsim.sweep.sweep import run
-from semsim.sweep.trained import KEPT, own_weights, stages_of, train_all
+from semsim.sweep.trained import KEPT, own_weights, train_all
 from semsim.tasks.reconstruct import Reconstruct
 
 ZOO = "deepjscc-cifar-1-6"
