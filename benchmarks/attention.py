@@ -122,9 +122,10 @@ def report(rows: pandas.DataFrame) -> str:
     ]
     for (codec, steps, lr), own in rows.groupby(["codec", "steps", "lr"], sort=False):
         if len(own) == len(SEEDS) * len(ATTENTION) * len(SNRS):
-            told = ", ".join(f"{key} {value}" for key, value in CODECS[codec][0].items())
-            head = f"{steps:,} steps of {BATCH} patches at a rate of {lr:g}"
-            parts.append(f"## {codec}: {told}; {head}\n")
+            network, snr_db = CODECS[codec]
+            told = ", ".join(f"{key} {value}" for key, value in network.items())
+            head = f"{steps:,} steps of {BATCH} patches at a rate of {lr:g}, at {snr_db} dB"
+            parts.append(f"## {told}; {head}\n")
             parts.append(summary(own))
     return "\n".join(parts)
 

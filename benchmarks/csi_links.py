@@ -9,9 +9,9 @@
 what the transmitter makes of reports that are some ms old and as noisy as --reports says, in dB.
 ``AR(8) and Kalman`` and ``all three`` are weighed by how well each foretells the latest reports.
 How much of what holding the last report loses is recovered stands with half of its 95 % interval,
-and beside it what each has less WirelessGPT, both paired by item. 48 subcarriers of 30 kHz are 6
-groups to report of, 192 are 24. WEIGHTS is task.safetensors of a training of ``fill_in`` that
-started from --model.
+and beside it what each has less WirelessGPT and what all three have less each, paired by item. 48
+subcarriers of 30 kHz are 6 groups to report of, 192 are 24. WEIGHTS is task.safetensors of a
+training of ``fill_in`` that started from --model.
 
 ``receiver``: PSNR of a shipped codec over SNR where the receiver estimates from the same pilots by
 LS and linear interpolation, by LMMSE, or betters LMMSE by a network: residual convolutions on the
@@ -19,7 +19,8 @@ estimate alone, or on it and on what a frozen WirelessGPT makes of it. Both lear
 estimates in as many steps, over as many OFDM symbols as the link sends: LMMSE estimates each slot
 by itself. Differences to LMMSE are paired.
 
-Each section prints a table and writes it to OUT/SECTION.md. Ten minutes of a core each.
+Each section prints a table and writes it to OUT/SECTION.md. Ten
+to twenty minutes of a core each.
 """
 
 from __future__ import annotations
@@ -90,6 +91,7 @@ RECEIVER: dict[str, Any] = {
     "metrics": ["psnr"],
     "snr_db": [1, 4, 7, 10, 13],
 }
+ALL = "all three"
 DMRS = {"kind": "dmrs", "dmrs_symbols": 1}
 
 
@@ -118,9 +120,9 @@ def sources(delay: float, report: str, arguments: argparse.Namespace) -> dict[st
         "Kalman": late | {"by": "kalman"},
         "WirelessGPT": asked | {"model": arguments.model},
     }
-    if delay <= 2:  # longer ones leave no reports to compare forecasts with
+    if delay <= 2:  # longer ones would need more than 16 reports
         both = late | {"by": "combined", "order": 8}
-        named |= {"AR(8) and Kalman": both, "all three": both | {"model": arguments.model}}
+        named |= {"AR(8) and Kalman": both, ALL: both | {"model": arguments.model}}
     if arguments.tuned is not None:
         named["WirelessGPT, tuned"] = asked | {"model": arguments.tuned}
     return named
@@ -130,7 +132,7 @@ def late_reports(arguments: argparse.Namespace) -> Rows:
     """Links whose transmitter hears of the channel late."""
     yield (
         "link", "subcarriers", "km/h", "ms", "SNR of reports, dB", "CSI", "value",
-        "of hold's loss recovered", "less WirelessGPT",
+        "of hold's loss recovered", "less WirelessGPT", "all three less this",
     )  # fmt: skip
     for link, width, speed in itertools.product(arguments.links, arguments.subcarriers, (30, 60)):
         values = copy.deepcopy(LINKS[link])
@@ -147,7 +149,8 @@ def late_reports(arguments: argparse.Namespace) -> Rows:
             found = {"true": true} | {name: heard(csi) for name, csi in named.items()}
             for name, own in found.items():
                 back = recovered(own, found["hold"], true)
-                apart = paired(own, found["WirelessGPT"])
+                apart = [paired(own, found["WirelessGPT"])]
+                apart += [paired(found[ALL], own) if ALL in found else ""]
                 yield (
                     title,
                     width,
@@ -157,7 +160,7 @@ def late_reports(arguments: argparse.Namespace) -> Rows:
                     name,
                     with_interval(own),
                     back,
-                    apart,
+                    *apart,
                 )
 
 

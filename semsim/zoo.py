@@ -277,7 +277,7 @@ def _with_later_options(
 ) -> dict[str, Any]:
     """Return a spec with the options that came after it at their defaults, nested parts too.
 
-    They may change what a network computes and none of its tensors.
+    Weights from before an option came are of its default.
     """
     later = [key for key in getattr(part, "later_options", ()) if key in mine]
     usual = inspect.signature(type(part)).parameters if later else {}

@@ -142,7 +142,7 @@ class DeepJSCCTransmitter(_Codec, Transmitter):
             0 for none. Under a Gaussian model of photos at CBR 1/16 and 10 dB, block-wise latents
             lose 2 dB to jointly coded ones; what a trained network keeps of it was not ablated.
         block: of the residual network: ``residual``, two convolutions, or ``convnext``, a depthwise
-            one and a dense network, at half of the multiplications.
+            one and a dense network, at about half of the multiplications and parameters.
         padding: of the convolutions in the two published networks, see :mod:`semsim.nn.same`;
             "keras" for weights from Keras (:mod:`semsim.codecs.keras.convert`).
         csi_weights: weights of WirelessGPT, a name or task.safetensors of a training of

@@ -23,16 +23,21 @@ def combined(h: Tensor, horizon: int, predictors: Sequence[Predictor]) -> Tensor
 
     Each predictor also foretells the last ``horizon`` slots from those before, which were seen: so
     each item finds out which of them suits its own motion and noise. Errors of different kinds
-    partly cancel in the mean. With e^-1, as in the source, a predictor without error is held back
-    by the others: on clean reports of 30 km/h that cost 1 dB, with noise nothing was to choose.
+    partly cancel in the mean. What was seen is noisy, so the e_p hold its noise too, which draws
+    the weights together; and a predictor that is fitted to the item has ``horizon`` slots less to
+    be fitted to. Where few elements tell of an item, weights are as uncertain as the e_p.
 
     Args:
-        h: [B, T, S, F]; predictors must take T - horizon slots too.
+        h: complex, [B, T, S, F]; predictors must take T - horizon slots too.
         horizon: slots to come.
         predictors: two or more.
 
+    Returns:
+        complex, [B, horizon, S, F].
+
     Source: Bates, Granger, The combination of forecasts, Operational Research Quarterly 20(4),
-        1969, for weights by the power of past errors.
+        1969, where weights go with e_p^-1. The square is ours, so that a predictor that errs far
+        less than the others is not held back by them; it was chosen on other users than are tested.
     """
     seen, last = h[:, :-horizon], h[:, -horizon:]
     errors = torch.stack(

@@ -90,10 +90,10 @@ class PredictedCSI(FeedbackCSI):
             )
         needed = order + self.horizon * (2 if by == "combined" else 1)
         if by in ("ar", "combined") and needed > reports:
-            known = f" and the last {self.horizon} to compare with" if by == "combined" else ""
+            twice = "twice " if by == "combined" else ""
             raise ValueError(
-                f"order {order} and {self.horizon} slots to come{known} need as many reports, got "
-                f"{reports}; write reports: {needed} or more"
+                f"by: {by} needs as many reports as order {order} and {twice}the {self.horizon} "
+                f"slots to come, got {reports}; write reports: {needed} or more, or a smaller order"
             )
         if by != "combined" and (by == "wirelessgpt") != (model is not None):
             raise ValueError(

@@ -139,7 +139,10 @@ class Encoder2019(nn.Sequential):
 
 
 class Decoder2019(nn.Sequential):
-    """The first DeepJSCC decoder: the mirror in transposed convolutions, with a sigmoid."""
+    """The first DeepJSCC decoder: the mirror in transposed convolutions, with a sigmoid.
+
+    With attention after each PReLU.
+    """
 
     def __init__(
         self, channels: int, padding: Padding = "symmetric", attention_kind: str = "none"

@@ -39,6 +39,11 @@ def _rule(key: str, value: str) -> tuple[str, Callable[[Any], bool]]:
     return f"{key}: {value}", lambda own: getattr(own.federated, key) == value
 
 
+def _told(words: str, *without: str) -> tuple[str, Callable[[Any], bool]]:
+    """Return a rule of late reports; a class of a user's own has its own use for an option."""
+    return words, lambda own: getattr(own.csi.tx, "by", None) not in without
+
+
 def _several(antennas: str) -> tuple[str, Callable[[Any], bool]]:
     return f"a {antennas} above 1", lambda own: getattr(own.channel, antennas, 2) > 1
 
@@ -81,8 +86,9 @@ USES: dict[tuple[str, str], tuple[str, Callable[[Any], bool]]] = {
     },
     ("transmitter", "rounds"): _AGAIN,
     ("transmitter", "round_fading"): _AGAIN,
-    ("csi.tx", "order"): ("by: ar or combined", lambda own: own.csi.tx.by in ("ar", "combined")),
-    ("csi.tx", "reports"): ("another by than hold", lambda own: own.csi.tx.by != "hold"),
+    ("csi.tx", "order"): _told("by: ar or combined", "hold", "kalman", "wirelessgpt"),
+    ("csi.tx", "reports"): _told("another by than hold", "hold"),
+    ("csi.tx", "interval_s"): _told("another by than hold", "hold"),
     ("channel", "tx_correlation"): _several("num_tx"),
     ("channel", "rx_correlation"): _several("num_rx"),
     ("stop", "ci95"): _STOPPED,

@@ -8,7 +8,7 @@ from torch import Tensor
 from semsim.csi.combined import Predictor, combined
 from semsim.csi.kalman import kalman
 from semsim.csi.predicted import PredictedCSI
-from semsim.csi.rivals import hold, jakes, own_autoregression
+from semsim.csi.rivals import hold, own_autoregression
 from semsim.seeds import stream
 
 HORIZON = 2
@@ -66,9 +66,11 @@ def test_two_forecasts_with_errors_of_their_own_are_better_in_the_mean() -> None
     assert 0.5 < left < 0.55  # of 64 errors each: weights are off by 0.09, which costs 0.016
 
 
-def test_combined_is_as_good_as_the_filter_that_knows_the_process() -> None:
-    """A process of Jakes' spectrum, clean: the filter is right and the recursion is not."""
-    shift = torch.full((64,), 0.06)
+def test_combined_follows_the_better_of_its_two() -> None:
+    """Jakes' spectrum, clean: the recursion errs 14 times as much as the filter, in power.
+
+    So it weighs less than a hundredth, and errors add up to at most (0.99 + 0.01 14^0.5)^2 = 1.06.
+    """
     lags = torch.arange(20)[:, None] - torch.arange(20)[None]
     correlation = torch.special.bessel_j0(2 * torch.pi * 0.06 * lags.abs().double())
     root = torch.linalg.cholesky(correlation + 1e-5 * torch.eye(20).double())
@@ -77,10 +79,9 @@ def test_combined_is_as_good_as_the_filter_that_knows_the_process() -> None:
     ways = PredictedCSI(1e-3, "combined")
     both = ways._predicted(h[:, :18])[:, 1]
     alone = {"kalman": ways._by_kalman(h[:, :18])[:, 1], "ar": ways._by_ar(h[:, :18])[:, 1]}
-    known = jakes(h[:, :18], 2, shift, torch.full((64,), 1e-5))[:, 1]
     left = {
         name: float((told - h[:, 19]).abs().square().mean())
-        for name, told in {**alone, "both": both, "known": known}.items()
+        for name, told in {**alone, "both": both}.items()
     }
-    assert left["both"] < 1.1 * min(left["kalman"], left["ar"])
-    assert left["known"] < left["both"]
+    assert 10 * left["kalman"] < left["ar"]
+    assert left["both"] < 1.06 * left["kalman"]

@@ -253,8 +253,14 @@ sweep:
     [
         ({"delay_s": 0.7e-3}, "delay_s is a multiple of interval_s = 0.0005, got 0.0007"),
         ({"delay_s": 0.0}, "for fresh reports use csi feedback"),
-        ({"delay_s": 1e-3, "order": 15}, "order 15 and 2 slots to come need .* write reports: 17"),
-        ({"delay_s": 2e-3, "by": "combined", "order": 9}, "last 4 to .* write reports: 17 or more"),
+        (
+            {"delay_s": 1e-3, "order": 15},
+            "order 15 and the 2 slots to come, got 16; write reports: 17",
+        ),
+        (
+            {"delay_s": 2e-3, "by": "combined", "order": 9},
+            "order 9 and twice the 4 slots .* write reports: 17 or more",
+        ),
         ({"delay_s": 1e-3, "by": "wirelessgpt"}, "model goes with by: wirelessgpt"),
         ({"delay_s": 1e-3, "model": "x"}, "leave model out"),
         ({"delay_s": 1e-3, "by": "hope"}, "by is one of"),

@@ -36,6 +36,16 @@ def test_conversion_changes_no_output_of_a_trained_block(norm: type[nn.Module]) 
     assert "merged into q, k, v" in report.converted["norm1"]
 
 
+def test_every_convnext_block_is_converted() -> None:
+    codec = trained_like(DeepJSCCTransmitter("1/6", width=16, depth=2, block="convnext"))
+    image, csi = torch.rand(2, 3, 16, 16, generator=stream(1, "image")), CSI(None, torch.ones(2))
+    before = codec(image, csi)
+    report = low_memory(codec)
+    blocks = [f"encoder.stages.0.blocks.{i}" for i in range(2)]
+    assert {*report.converted} == {f"{b}.{part}" for b in blocks for part in ("norm", "bend")}
+    torch.testing.assert_close(codec(image, csi), before, rtol=0, atol=1e-5)
+
+
 def test_scale_and_offset_are_merged_in_fp64() -> None:
     model = trained_like(nn.Sequential(nn.LayerNorm(8), nn.Linear(8, 4)))
     norm, dense = copy.deepcopy(model)

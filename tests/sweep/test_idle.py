@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from channels.csi import CSISource
 from semsim.scenario.scenario import Scenario
 from semsim.sweep.idle import idle
 
@@ -52,5 +53,28 @@ def test_options_of_late_reports_that_their_predictor_has_no_use_for_are_named()
     reports = "csi.tx.reports does nothing here: it is for another by than hold"
     assert idle(Scenario.parse(values)) == [order, reports]
     assert idle(Scenario.parse({**values, "csi": {"tx": {**late, "by": "kalman"}}})) == [order]
+    interval = {**late, "interval_s": 1e-3}
+    assert len(idle(Scenario.parse({**values, "csi": {"tx": interval}}))) == 3
     swept = {"csi.tx.by": ["hold", "ar"]}
     assert idle(Scenario.parse({**values, "sweep": swept})) == []
+
+
+class Ordered(CSISource):
+    """Knowledge of a user's own, with an option of the same name."""
+
+    def __init__(self, order: int = 2) -> None:
+        super().__init__()
+        self.order = order
+
+
+def test_options_of_a_user_s_own_class_are_not_judged() -> None:
+    own = {"kind": f"{__name__}:Ordered", "order": 3}
+    values = {
+        "payload": {"kind": "bits", "length": 96},
+        "transmitter": {"kind": "uncoded"},
+        "channel": {"kind": "awgn"},
+        "csi": {"tx": own},
+        "metrics": ["ber"],
+        "snr_db": [5],
+    }
+    assert idle(Scenario.parse(values)) == []
