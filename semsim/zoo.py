@@ -280,12 +280,17 @@ def _with_later_options(
     Weights from before an option came are of its default.
     """
     later = [key for key in getattr(part, "later_options", ()) if key in mine]
-    usual = inspect.signature(type(part)).parameters if later else {}
-    whole = {**{key: usual[key].default for key in later}, **trained}
+    whole = {**{key: _default(type(part), key) for key in later}, **trained}
     for key, own in mine.items():
         if isinstance(own, Mapping) and isinstance(whole.get(key), Mapping) and key != HASHES:
             whole[key] = _with_later_options(getattr(part, key, None), whole[key], own)
     return whole
+
+
+def _default(made: type, option: str) -> Any:
+    """Return the default of an option of a class, which a subclass may take as ``**arguments``."""
+    signatures = (inspect.signature(base.__init__).parameters for base in made.__mro__)  # type: ignore[misc]
+    return next(names[option].default for names in signatures if option in names)
 
 
 def _check_hashes(
