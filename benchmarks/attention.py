@@ -122,10 +122,10 @@ def report(rows: pandas.DataFrame) -> str:
     ]
     for (codec, steps, lr), own in rows.groupby(["codec", "steps", "lr"], sort=False):
         if len(own) == len(SEEDS) * len(ATTENTION) * len(SNRS):
-            network, snr_db = CODECS[codec]
-            told = ", ".join(f"{key} {value}" for key, value in network.items())
-            head = f"{steps:,} steps of {BATCH} patches at a rate of {lr:g}, at {snr_db} dB"
-            parts.append(f"## {told}; {head}\n")
+            _, trained_on = CODECS[codec]
+            snrs = "0 to 20 dB" if isinstance(trained_on, tuple) else f"{trained_on:g} dB"
+            head = f"{steps:,} steps of {BATCH} patches at a rate of {lr:g}, at {snrs}"
+            parts.append(f"## {codec}: {head}\n")
             parts.append(summary(own))
     return "\n".join(parts)
 

@@ -88,7 +88,6 @@ USES: dict[tuple[str, str], tuple[str, Callable[[Any], bool]]] = {
     ("transmitter", "round_fading"): _AGAIN,
     ("csi.tx", "order"): _told("by: ar or combined", "hold", "kalman", "wirelessgpt"),
     ("csi.tx", "reports"): _told("another by than hold", "hold"),
-    ("csi.tx", "interval_s"): _told("another by than hold", "hold"),
     ("channel", "tx_correlation"): _several("num_tx"),
     ("channel", "rx_correlation"): _several("num_rx"),
     ("stop", "ci95"): _STOPPED,

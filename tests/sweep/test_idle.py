@@ -53,8 +53,9 @@ def test_options_of_late_reports_that_their_predictor_has_no_use_for_are_named()
     reports = "csi.tx.reports does nothing here: it is for another by than hold"
     assert idle(Scenario.parse(values)) == [order, reports]
     assert idle(Scenario.parse({**values, "csi": {"tx": {**late, "by": "kalman"}}})) == [order]
-    interval = {**late, "interval_s": 1e-3}
-    assert len(idle(Scenario.parse({**values, "csi": {"tx": interval}}))) == 3
+    # 0.7 ms is no multiple of the usual interval of 0.5 ms, so here it has a use
+    own = {"kind": "predicted", "delay_s": 0.7e-3, "interval_s": 0.7e-3, "by": "hold"}
+    assert idle(Scenario.parse({**values, "csi": {"tx": own}})) == []
     swept = {"csi.tx.by": ["hold", "ar"]}
     assert idle(Scenario.parse({**values, "sweep": swept})) == []
 
