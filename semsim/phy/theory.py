@@ -65,11 +65,13 @@ def qam_ber_rician(snr_db: float, k_db: float, order: int = 4) -> float:
 
     Args:
         snr_db: mean Es/N0, in dB.
-        k_db: power of the line of sight over the scattered power, in dB.
+        k_db: power of the line of sight over the scattered power, in dB; .inf leaves no scattering.
         order: points of the constellation.
 
     Source: Simon, Alouini, Digital Communication over Fading Channels (2005).
     """
+    if k_db == math.inf:
+        return qam_ber_awgn(snr_db, order)
     snr, k = db_to_linear(snr_db), db_to_linear(k_db)
     points = 2000  # the midpoint rule converges exponentially: the integrand is smooth and even
     t = (np.arange(points) + 0.5) * (math.pi / 2 / points)

@@ -191,6 +191,16 @@ def test_behind_no_front_end_the_receiver_takes_the_signal_as_it_came(beside: st
     assert (moved < 1e-5) == (beside == "trust")
 
 
+def test_behind_no_front_end_symbols_of_one_use_are_trusted_alike() -> None:
+    rx, h = receiver().eval(), complex_normal((2, 2, 2, 1), stream(4, "h"))
+    y = complex_normal((2, 2, 384), stream(4, "y"))
+    n0 = torch.rand(2, 1, 384, generator=stream(4, "n0"))
+    open_antennas = rx(y, CSI(h, n0), (3, 64, 64))
+    as_streams = CSI(None, n0.repeat_interleave(2, dim=2))
+    separated = rx(y.transpose(1, 2).reshape(2, 1, -1), as_streams, (3, 64, 64))
+    torch.testing.assert_close(open_antennas, separated)
+
+
 class Real(Receiver):
     def forward(self, y: torch.Tensor, *rest: object) -> torch.Tensor:
         return y.real

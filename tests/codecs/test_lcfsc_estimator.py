@@ -30,6 +30,14 @@ def test_it_cleans_under_bfloat16_too() -> None:
         assert torch.equal(purifier()(h, torch.full((3,), 0.1)), h)
 
 
+def test_beyond_the_range_of_snr_the_noise_changes_nothing_any_more() -> None:
+    estimator, h = purifier(), complex_normal((3, 4, 4), stream(2, "h"))
+    torch.nn.init.normal_(estimator.leave.weight, generator=stream(3, "leave"))
+    best, worst = (estimator(h, torch.full((3,), n0)) for n0 in (1e-4, 1e2))  # 40 and -20 dB
+    assert torch.equal(estimator(h, torch.zeros(3)), best) and best.isfinite().all()
+    assert torch.equal(estimator(h, torch.full((3,), 1e6)), worst)
+
+
 def test_it_has_the_size_of_the_release() -> None:
     count = sum(p.numel() for p in purifier().parameters())
     assert count == pytest.approx(30_400, rel=0.01)

@@ -125,6 +125,7 @@ def test_rician_fading_lies_between_rayleigh_and_awgn(order: int, snr_db: float)
     assert theory.qam_ber_rician(snr_db, 90, order) == pytest.approx(awgn, rel=1e-3, abs=1e-15)
     if order == 4:
         assert awgn < theory.qam_ber_rician(snr_db, 5, order) < rayleigh
+    assert theory.qam_ber_rician(snr_db, math.inf, order) == awgn
 
 
 def test_qpsk_matches_its_textbook_values() -> None:

@@ -253,14 +253,16 @@ class LCFSCReceiver(MaskedEnd, Receiver):
         """Return the image [B, *shape]; clamped to [0, 1] unless training.
 
         Args:
-            y: [B, 1, K] after a front end, with n0 [B, 1, K]; or [B, R, N] with h and n0 [B].
+            y: [B, 1, K] after a front end, with n0 [B, 1, K]; or [B, R, N] with h, and n0 [B] or
+                [B, 1, N].
             csi: as above.
             shape: the image's, [3, H, W].
         """
         height, width = self.grid(shape)
         symbols = self.symbols_on_grid(shape)
         streams = self._symbols(y, csi, symbols)
-        trust = symbol_trust(csi.n0, symbols)
+        n0 = csi.n0 if csi.n0.dim() == 1 else csi.n0.repeat_interleave(y.shape[1], dim=-1)
+        trust = symbol_trust(n0, symbols)
         latent = to_latent(streams * trust, self.channels, height, width)
         trust = trust.reshape(len(y), self.channels // 2, height, width)
         if self.spec["beside"] == "channel":

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from channels.base import Channel
 from channels.csi import CSISource
 from channels.units import snr_db_to_n0
+from semsim.nn.snr import SNR_RANGE_DB
 
 ANTENNAS = 8  #: at most at each end; smaller channels lie in a corner
 
@@ -59,7 +60,8 @@ class NoisePurifier(nn.Module):
                 f"npn cleans channels of up to {ANTENNAS} x {ANTENNAS} antennas, got {rows} x "
                 f"{columns}; set npn: false"
             )
-        noise = n0.to(h.real.dtype).log10()[:, None]
+        low, high = (-snr_db / 10 for snr_db in reversed(SNR_RANGE_DB))
+        noise = n0.to(h.real.dtype).log10().clamp(low, high)[:, None]
         canvas = h.new_zeros(batch, ANTENNAS, ANTENNAS)
         canvas[:, :rows, :columns] = h
         plane = noise[:, :, None].expand(-1, ANTENNAS, ANTENNAS)
