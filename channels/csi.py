@@ -196,7 +196,7 @@ class FeedbackCSI(nn.Module):
     stay correlated by 0.9, and one per group for all slots where nothing moves.
 
     Args:
-        bits: bits per real coefficient; None reports floats and charges 32 bits for each.
+        bits: bits per real coefficient, 1 to 32; None reports floats and charges 32 bits for each.
         delay_s: age of the report when it is used, in s.
 
     Source: Max, Quantizing for minimum distortion (1960).
@@ -205,8 +205,10 @@ class FeedbackCSI(nn.Module):
     def __init__(self, bits: int | None = None, *, delay_s: float = 0.0) -> None:
         super().__init__()
         if bits is not None:
-            check_count("bits", bits, "for a report without quantisation leave bits out")
-        check_range("delay_s", delay_s, low=0.0, high=math.inf, hint="5 ms is 0.005")
+            hint = "for a report without quantisation leave bits out"
+            check_count("bits", bits, hint)
+            check_range("bits", bits, low=1, high=UNQUANTISED_BITS, hint=hint)
+        check_range("delay_s", delay_s, low=0.0, high=1e6, hint="5 ms is 0.005")
         self.bits = bits
         self.delay_s = float(delay_s)
 

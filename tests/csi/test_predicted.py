@@ -264,6 +264,7 @@ sweep:
         ({"delay_s": 1e-3, "by": "wirelessgpt"}, "model goes with by: wirelessgpt"),
         ({"delay_s": 1e-3, "model": "x"}, "leave model out"),
         ({"delay_s": 1e-3, "by": "hope"}, "by is one of"),
+        ({"delay_s": math.inf}, "delay_s lies in .*, got inf; 5 ms is 0.005"),
         ({"delay_s": 1e-3, "report_snr_db": math.inf}, "lies in .-200, 200., got inf; leave it"),
         ({"delay_s": 1e-3, "report_snr_db": -400}, "report_snr_db lies in .-200, 200., got -400"),
         ({"delay_s": 1e-3, "by": "wirelessgpt", "model": "resnet-cifar10"}, "no WirelessGPT"),

@@ -117,6 +117,13 @@ def test_a_lost_packet_is_known_to_be_lost() -> None:
     assert (believed[..., 10:] != h[..., 10:]).all()
 
 
+@pytest.mark.parametrize("bits", [0, 33, 70, 8.0])
+def test_a_report_has_no_more_bits_than_one_without_quantisation(bits: object) -> None:
+    with pytest.raises(ValueError, match=r"bits .* got .*without quantisation leave bits out"):
+        FeedbackCSI(bits)
+    FeedbackCSI(32)
+
+
 @pytest.mark.parametrize(
     ("blocks", "coherence", "uses", "expected"), [(1, 100, 100, 1), (10, 10, 95, 10), (7, 1, 7, 7)]
 )
