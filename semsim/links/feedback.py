@@ -106,30 +106,29 @@ class FeedbackLink(Link):
         back_n0 = 10 ** (-self.feedback_snr_db / 10)
         first = super().carry(symbols, air)
         check_separated("feedback", first.csi)
-        left = first.csi.n0 / (1 + first.csi.n0)  # variance of the estimate's error
-        estimate, sent = (1 - left) * first.received, [first.x]
+        left, kept = _shares(first.csi.n0)
+        estimate, sent = kept * first.received, [first.x]
         for own in air.later:
             noise = normal_by_use(symbols.shape[:2], symbols.shape[2], air.back, symbols.dtype)
             error = symbols - estimate - back_n0**0.5 * noise
             power = error.abs().square().mean(dim=2, keepdim=True)
             there = super().carry(unit_power(error), own)
-            gain, left = _update(left, power * there.csi.n0, back_n0)
+            gain, left, kept = _update(left, kept, power * there.csi.n0, back_n0)
             estimate = estimate + gain * power.sqrt() * there.received
             sent.append(there.x)
-        unbiased = 1 / (1 - left)
-        return Arrival(torch.cat(sent, dim=2), unbiased * estimate, CSI(None, unbiased * left))
+        return Arrival(torch.cat(sent, dim=2), estimate / kept, CSI(None, left / kept))
 
     def foreseen(self, air: Air) -> CSI:
         """Return the noise that all rounds will leave, as far as the transmitter knows."""
         assert isinstance(air, Rounds)
         back_n0, n0 = 10 ** (-self.feedback_snr_db / 10), super().foreseen(air).n0
-        left = n0 / (1 + n0)
+        left, kept = _shares(n0)
         if self.round_s is None:  # fading of later rounds is not there yet
             average = air.n0 + air.state.interference
             n0 = average.view(-1, *[1] * (n0.dim() - 1))
         for _ in air.later:
-            _, left = _update(left, (left + back_n0) * n0, back_n0)
-        return CSI(None, left / (1 - left))
+            _, left, kept = _update(left, kept, (left + back_n0) * n0, back_n0)
+        return CSI(None, left / kept)
 
     def ledger(self, air: Air, side_info_bits: float = 0.0) -> Ledger:
         """Itemise the channel uses of all rounds, and of estimates on a noisy way back."""
@@ -148,14 +147,26 @@ class FeedbackLink(Link):
         return total
 
 
-def _update(left: Tensor, noise: Tensor, back_n0: float) -> tuple[Tensor, Tensor]:
-    """Return the Kalman gain of a round, and the variance of the error that it leaves.
+def _shares(n0: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the variance of an LMMSE estimate's error, and of the estimate: their sum is 1.
+
+    Both, for of a stream that was given up single precision takes the first for 1.
+    """
+    kept = 1 / (1 + n0)
+    return n0 * kept, kept
+
+
+def _update(
+    left: Tensor, kept: Tensor, noise: Tensor, back_n0: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the Kalman gain of a round, and the variances that it leaves, as :func:`_shares`.
 
     Args:
         left: variance of the error before.
+        kept: of the estimate before, 1 - left.
         noise: of what arrives, in units of the error that was sent.
         back_n0: of the estimate that came back.
     """
     beside = noise + back_n0
     gain = left / (left + beside).clamp_min(1e-30)
-    return gain, gain * beside
+    return gain, gain * beside, kept + gain * left

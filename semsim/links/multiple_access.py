@@ -11,7 +11,6 @@ successive interference cancellation) and 6 (one antenna, users of unequal power
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -20,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from channels.base import CSI, Channel
-from channels.checks import check_choice, check_count
+from channels.checks import check_choice, check_count, check_range
 from channels.csi import CSISource, NoCSI, PerfectCSI
 from channels.impairments import Clipping
 from channels.streams import fork
@@ -87,7 +86,8 @@ class MultipleAccessLink(AnyLink):
         csi_tx: must be none.
         frontend: separates the users; LMMSE by default.
         users: how many.
-        power_db: received power of each user over ``snr_db``, in dB; 0 for all by default.
+        power_db: received power of each user over ``snr_db``, in dB, from -200 to 200; 0 for all by
+            default.
         detect: how the base station tells users apart.
         transmitters: codecs of the users from the second on.
         receivers: their other halves.
@@ -331,8 +331,8 @@ def _check(
             )
     if len(others["transmitters"]) != len(others["receivers"]):
         raise ValueError("transmitters and receivers are the codecs of other users: give both")
-    if not all(math.isfinite(p) for p in power_db):
-        raise ValueError(f"power_db holds finite numbers of dB, got {list(power_db)}")
+    for power in power_db:
+        check_range("power_db", power, low=-200.0, high=200.0, hint="equal users have 0 dB")
 
 
 def _check_codecs(pairs: Sequence[tuple[Transmitter, Receiver | None]]) -> None:

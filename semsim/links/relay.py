@@ -13,7 +13,6 @@ over cooperative relay networks (2024), whose networks are other and larger ones
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -21,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from channels.base import CSI, Channel
-from channels.checks import check_choice
+from channels.checks import check_choice, check_range
 from channels.csi import CSISource
 from semsim.hop import Air, Arrival, Hop
 from semsim.link import Link
@@ -55,7 +54,7 @@ class RelayLink(Link):
             image anew.
         second: the channel from relay to receiver; like ``channel``, with draws of its own, by
             default.
-        first_db: SNR of the hop to the relay over ``snr_db``, in dB.
+        first_db: SNR of the hop to the relay over ``snr_db``, in dB, from -200 to 200.
         width: units of the two hidden layers of ``process``.
     """
 
@@ -75,8 +74,7 @@ class RelayLink(Link):
     ) -> None:
         ends = {"csi_rx": csi_rx, "csi_tx": csi_tx, "frontend": frontend}
         super().__init__(transmitter, channel, receiver, **ends)  # type: ignore[arg-type]
-        if not math.isfinite(first_db):
-            raise ValueError(f"first_db is a finite number of dB, got {first_db}")
+        check_range("first_db", first_db, low=-200.0, high=200.0, hint="equal hops have 0 dB")
         check_choice("relay", relay, ("amplify", "process", "decode"))
         self.relay, self.first_db = relay, first_db
         self.second = Hop(channel if second is None else second, **ends)  # type: ignore[arg-type]
@@ -137,15 +135,18 @@ class RelayLink(Link):
         if self.relay == "process":
             forwarded = self.process(forwarded, gain)
         sent = unit_power(forwarded)
-        scale = gain * (_norm(sent) / _norm(forwarded).clamp_min(1e-30))
+        heard = (forwarded != 0).any(dim=2, keepdim=True)  # else the relay has nothing to send
+        before, after = (torch.where(heard, z, 1) for z in (forwarded, sent))
+        scale = gain * (_norm(after) / _norm(before).clamp_min(1e-30))
         onward = self.second.carry(sent, air.onward)
-        noise = there.csi.n0 + onward.csi.n0 / scale.square()
+        received = torch.where(heard, onward.received / scale, 0)
+        noise = there.csi.n0 + torch.where(heard, onward.csi.n0 / scale.square(), 0)
         turns = (
             Turn(there.x.shape[-1], air.state),
             Turn(onward.x.shape[-1], air.onward.state),
         )
         x = _on_air(there.x, onward.x)
-        return Arrival(x, onward.received / scale, CSI(None, noise), turns)
+        return Arrival(x, received, CSI(None, noise), turns)
 
     def foreseen(self, air: Air) -> CSI:
         """Return the noise that both hops will leave, as far as the transmitter knows."""

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 
-from channels import AWGN, CSI, Rayleigh
+from channels import AWGN, CSI, Erasure, Rayleigh
 from channels.csi import PerfectCSI
 from channels.doppler import clarke
 from semsim import Link, Scenario, stream
@@ -178,3 +179,18 @@ def test_the_transmitter_does_not_foresee_fading_of_later_rounds() -> None:
 def test_ends_of_another_class_are_refused(link: type[Link]) -> None:
     with pytest.raises(TypeError, match="derives from"):
         link(torch.nn.Identity(), AWGN(), Keep())
+
+
+@pytest.mark.parametrize("snr_db", [-20.0, -60.0])
+def test_a_stream_that_is_given_up_arrives_as_nothing_at_any_snr(snr_db: float) -> None:
+    link, n0 = FeedbackLink(Gaussian(), Erasure(0.3, 16), Keep()), 10 ** (-snr_db / 10)
+    symbols = torch.randn(8, 1, 100, generator=stream(3, "s"), dtype=torch.complex64)
+    air = link.draw(100, torch.full((8,), n0), stream(1, "air"))
+    arrives = sum(own.state.h.abs() for own in (air, *air.later))[:, 0] > 0
+    there = link.carry(symbols, air)
+    assert torch.equal(there.received != 0, arrives) and there.received.isfinite().all()
+    told = there.csi.n0[~arrives] / n0  # two rounds, each with a noise of 1e6 n0
+    assert ((told > 1e5) & (told < 1e6)).all() and not arrives.all()
+    given_up = replace(air, csi_tx=CSI(None, torch.full((8,), 1e8)))
+    both = torch.full((8,), 1 / (1e-8 + 1 / n0))  # the SNR of the second round is that on average
+    torch.testing.assert_close(link.foreseen(given_up).n0, both)

@@ -131,6 +131,7 @@ def test_each_user_has_unit_power_and_all_uses() -> None:
         ({"detect": "mmse"}, "detect is one of linear, sic"),
         ({"receivers": [UncodedReceiver()]}, "give both"),
         ({"power_db": [0.0]}, "power_db has 1 values"),
+        ({"power_db": [0.0, 4000.0]}, r"power_db lies in \[-200, 200\], got 4000.0; equal users"),
         ({"frontend": SVD()}, "not SVD"),
         ({"csi_tx": PilotCSI()}, "csi.tx: none"),
     ],

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from channels import AWGN, CSI, Rayleigh
+from channels import AWGN, CSI, Erasure, Rayleigh
 from semsim import Link, Scenario, evaluate, stream
 from semsim.codecs.analog import AnalogReceiver, AnalogTransmitter
 from semsim.codecs.separate import SeparateTransmitter
@@ -182,3 +182,24 @@ def test_weights_of_a_trained_relay_come_back(tmp_path: Path) -> None:
     assert weights is not None
     process = scenario.build(weights=weights).link.process
     assert all(p.abs().sum() > 0 for p in process.parameters())
+
+
+@pytest.mark.parametrize("relay", ["amplify", "process"])
+def test_an_item_that_the_relay_never_heard_arrives_as_nothing(relay: str) -> None:
+    link = RelayLink(Pairs(), Erasure(0.5, 1000), Keep(), relay=relay)
+    source = gaussian(16, 50)
+    sent = link.transmit(source, 10.0, stream(1, "link"))
+    first, second = (turn.state.h[:, 0, 0, 0] != 0 for turn in sent.turns)
+    assert 0 < first.sum() < 16
+    arrived = (sent.estimate != 0).any(dim=1)
+    assert torch.equal(arrived, first & second)
+    assert (link.receiver.n0[~arrived] >= 1e6).all() and link.receiver.n0.isfinite().all()
+    if relay == "process":
+        sent.estimate.square().mean().backward()
+        assert all(p.grad.isfinite().all() for p in link.process.parameters())
+
+
+@pytest.mark.parametrize("first_db", [-4000, 4000.0, math.nan, "loud"])
+def test_a_hop_s_snr_that_no_float_holds_is_refused(first_db: object) -> None:
+    with pytest.raises(ValueError, match=r"first_db lies in \[-200, 200\], got .*equal hops"):
+        RelayLink(Pairs(), AWGN(), Keep(), first_db=first_db)
