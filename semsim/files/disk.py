@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import IO, Any
 
 SUMS = "SHA256SUMS"
+LOCK = ".lock"  #: of a folder, held by its one writer
 _SEAL = b"\nsha256:"
 _SEALED = re.compile(r'\{"checksum": "([0-9a-f]{32})", (.*)', re.DOTALL)
 _NODE = re.sub(r"\W", "", platform.node())[:20]
@@ -230,7 +231,7 @@ def locked(folder: Path) -> Iterator[None]:
     from filelock import FileLock, Timeout
 
     folder.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder / ".lock")
+    lock = FileLock(folder / LOCK)
     try:
         lock.acquire(timeout=0)
     except Timeout:

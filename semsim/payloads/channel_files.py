@@ -4,7 +4,8 @@
     FOLDER/h-00000.npy        float16 [N, T, 2, S, F]
     FOLDER/facts-00000.npz    what is known of them, and the SHA-256 of the shard's channels
 
-A shard is done when its facts are there.
+A shard is done when its facts are there. Where nothing is left to draw, no file is touched, so that
+trainings on the data stay those on the data.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ import torch
 
 import semsim
 from channels.sionna_bridge import sionna_version
-from semsim.files.disk import locked, write_atomic
+from semsim.files.disk import locked, sum_of, write_atomic
 from semsim.files.incoming import check_regular, reading, shown
 from semsim.payloads.channels import ChannelItems, Records, Target, joined, parts
 from semsim.payloads.images import window
@@ -75,6 +76,18 @@ class ChannelFiles(ChannelItems):
         facts = {k: torch.cat([r.facts[k] for r in found]) for k in found[0].facts}
         return Records(torch.cat([r.h for r in found]), facts)
 
+    def check_files(self) -> None:
+        """Open every shard that items come from; ValueError names the first that will not do."""
+        if self.card.get("complete") is False:
+            raise ValueError(
+                f"path {shown(self.path)} is a data set that was not finished; write the rest with "
+                "semsim channels, as its first part"
+            )
+        for number in range(
+            self._first // self._shard, -(-(self._first + self._count) // self._shard)
+        ):
+            self._opened(number)
+
     def _opened(self, number: int) -> tuple[Any, dict[str, torch.Tensor]]:
         if number not in self._open:
             path = self.path / f"h-{number:05d}.npy"
@@ -99,8 +112,11 @@ def _read_card(folder: Path) -> dict[str, Any]:
     check_regular(path, "a folder that semsim channels wrote", "path")
     with reading(path, "the card of a data set", "write it with semsim channels", "path"):
         card = json.loads(path.read_text(encoding="utf-8"))
-        if not {"shard", "count", "item"} <= card.keys():
+        if not isinstance(card, dict) or not {"shard", "count", "item"} <= card.keys():
             raise ValueError("it says no shard, count and item")
+        for key in ("shard", "count"):
+            if type(card[key]) is not int or card[key] < 1:
+                raise ValueError(f"{key} is an integer of at least 1, got {card[key]!r}")
     return dict(card)
 
 
@@ -118,6 +134,8 @@ def write_channels(
 ) -> Iterator[str]:
     """Write all items of a payload in shards, those that are not there yet; yield a line on each.
 
+    Where all are there, nothing is written: its card still says who made them.
+
     Args:
         make: returns the payload, in each process anew.
         spec: what the payload was made of; goes on the card, and a folder of another is refused.
@@ -128,9 +146,11 @@ def write_channels(
     payload = make()
     card = _card(payload, spec, shard)
     with locked(folder):
-        _check_same(folder, card)
-        write_atomic(folder / CARD, json.dumps({**card, "complete": False}, indent=2) + "\n")
+        there = _check_same(folder, card)
         numbers = [n for n in range(-(-len(payload) // shard)) if not _sound(folder, n)]
+        if there.get("complete") and not numbers:
+            return
+        write_atomic(folder / CARD, json.dumps({**card, "complete": False}, indent=2) + "\n")
         work = partial(_write_shard, make, folder, shard)
         if processes == 1:
             done: Iterator[int] = map(
@@ -157,24 +177,27 @@ def _card(payload: ChannelItems, spec: Mapping[str, Any], shard: int) -> dict[st
     return {**made, "item": [t, 2, s, f], "dtype": "float16", "hash": digest, "versions": versions}
 
 
-def _check_same(folder: Path, card: Mapping[str, Any]) -> None:
-    """Refuse to go on in a folder of other data."""
-    if (folder / CARD).is_file():
-        there = _read_card(folder)
-        if there.get("hash") != card["hash"]:
-            raise ValueError(
-                f"{folder} holds other channels, of hash {there.get('hash')}; choose another "
-                "--out, or delete it"
-            )
+def _check_same(folder: Path, card: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the card that is there, if any; refuse to go on in a folder of other data."""
+    if not (folder / CARD).is_file():
+        return {}
+    there = _read_card(folder)
+    if there.get("hash") != card["hash"]:
+        raise ValueError(
+            f"{folder} holds other channels, of hash {there.get('hash')}; choose another "
+            "--out, or delete it"
+        )
+    return there
 
 
 def _sound(folder: Path, number: int) -> bool:
     """Tell whether a shard is there as it was written."""
-    path = folder / f"h-{number:05d}.npy"
+    path = _facts(folder, number)
     try:
-        with np.load(_facts(folder, number), allow_pickle=False) as file, open(path, "rb") as data:
-            return bool(hashlib.file_digest(data, "sha256").hexdigest() == str(file["sha256"]))
-    except (OSError, ValueError, KeyError):
+        with reading(path, "facts of channels", ""), np.load(path, allow_pickle=False) as file:
+            facts = dict(file)  # all of them, since each has a checksum of its own
+            return bool(sum_of(folder / f"h-{number:05d}.npy") == str(facts["sha256"]))
+    except ValueError:
         return False
 
 

@@ -18,6 +18,7 @@ from torch import nn
 
 from semsim import spec
 from semsim.files import outside
+from semsim.files.disk import LOCK
 from semsim.files.weightfile import read_header, sha256_of
 from semsim.mistakes import SpecError, known, sentence
 from semsim.tasks.base import Task
@@ -128,7 +129,7 @@ def data_hashes(content: Any) -> dict[str, str]:
     names a part: of the source that was imported, with the author's own modules that it uses.
 
     A file's is its SHA-256, a folder's that of names, sizes and times of change, so that results
-    of data that have changed since are not taken for those of today.
+    of data that have changed since are not taken for those of today. A folder's lock is no data.
     """
     if isinstance(content, list):
         content = dict(enumerate(content))
@@ -171,7 +172,7 @@ def _data_hash(path: Path) -> str:
 
 def _folder_hash(path: Path) -> str:
     digest = hashlib.sha256()
-    for file in sorted(p for p in path.rglob("*") if p.is_file()):
+    for file in sorted(p for p in path.rglob("*") if p.is_file() and p.name != LOCK):
         facts = file.stat()
         digest.update(os.fsencode(file.relative_to(path)))  # a name may be no UTF-8
         digest.update(f" {facts.st_size} {facts.st_mtime_ns}\n".encode())

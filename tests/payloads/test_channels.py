@@ -12,10 +12,12 @@ import torch
 from typer.testing import CliRunner
 
 from semsim import cli, spec
+from semsim.payloads import channel_files
 from semsim.payloads.channel_files import ChannelFiles, write_channels
 from semsim.payloads.channels import BLOCK, ChannelMix, Channels, best_beam, joined, parts
 from semsim.payloads.synthetic import Synthetic
 from semsim.scenario import scenario as scenarios
+from semsim.scenario.loading import data_hashes
 
 SMALL = {"slots": 2, "subcarriers": 3, "tx": (1, 2)}
 
@@ -100,6 +102,48 @@ def test_a_data_set_goes_on_where_it_stopped(tmp_path: Path) -> None:
     assert written(tmp_path) == ["shard 1", "shard 2"]
     assert {p.name: p.read_bytes() for p in tmp_path.glob("h-*")} == before
     assert written(tmp_path) == []
+
+
+def test_a_data_set_that_is_whole_is_not_touched(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written(tmp_path)
+    told = data_hashes({"path": str(tmp_path)})
+    monkeypatch.setattr(channel_files, "sionna_version", lambda: "9.9")  # others made it
+    (tmp_path / ".lock").touch()
+    assert written(tmp_path) == []
+    assert data_hashes({"path": str(tmp_path)}) == told
+    assert json.loads((tmp_path / "card.json").read_text())["versions"]["sionna"] != "9.9"
+
+
+@pytest.mark.parametrize("kept", [0, 300, 1300])
+def test_a_broken_facts_file_is_written_again(kept: int, tmp_path: Path) -> None:
+    written(tmp_path)
+    path = tmp_path / "facts-00001.npz"
+    whole = path.read_bytes()
+    path.write_bytes(whole[:kept])
+    assert written(tmp_path) == ["shard 1"]
+    assert path.read_bytes() == whole
+    at = whole.index(b"place_m.npy") + 150  # within the values
+    path.write_bytes(whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :])
+    assert written(tmp_path) == ["shard 1"]
+
+
+def test_a_data_set_that_is_not_whole_is_refused_before_a_run(tmp_path: Path) -> None:
+    written(tmp_path)
+    files = ChannelFiles(str(tmp_path), start=2)
+    files.check_files()
+    (tmp_path / "h-00000.npy").unlink()
+    files.check_files()  # takes none of it
+    with pytest.raises(ValueError, match=r"h-00000.npy cannot be read .*; write it again"):
+        ChannelFiles(str(tmp_path)).check_files()
+    card = json.loads((tmp_path / "card.json").read_text())
+    (tmp_path / "card.json").write_text(json.dumps({**card, "complete": False}))
+    with pytest.raises(ValueError, match="is a data set that was not finished"):
+        ChannelFiles(str(tmp_path), start=2).check_files()
+    (tmp_path / "card.json").write_text(json.dumps({**card, "shard": "x"}))
+    with pytest.raises(ValueError, match="shard is an integer of at least 1, got 'x'"):
+        ChannelFiles(str(tmp_path))
 
 
 def test_a_folder_of_other_channels_is_not_gone_on_with(tmp_path: Path) -> None:
