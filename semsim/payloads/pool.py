@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,7 +22,7 @@ class Pool(ImagePayload):
     """An .npz file with patches part0, part1, ..., uint8 [N, 3, H, W], their weights, and valid.
 
     Each item is drawn from the parts with probabilities as their weights are, with replacement;
-    benchmarks/make_pool.py makes such files.
+    weights are in the order of the parts' numbers. benchmarks/make_pool.py makes such files.
 
     Args:
         path: the file.
@@ -43,8 +44,8 @@ class Pool(ImagePayload):
         check_regular(Path(path), "an .npz file with part0, part1, ... and weights", "path")
         with reading(path, "patches in .npz", "make it with benchmarks/make_pool.py", "path"):
             with zipfile.ZipFile(path) as archive:
-                names = sorted(Path(name).stem for name in archive.namelist())
-            wanted = ["valid"] if split == "valid" else [n for n in names if n.startswith("part")]
+                names = sorted((Path(name).stem for name in archive.namelist()), key=_number)
+            wanted = ["valid"] if split == "valid" else [n for n in names if _number(n) >= 0]
             held = read_npz(Path(path), [*wanted, "weights"])
         if not wanted or not {*wanted, "weights"} <= held.keys():
             raise ValueError(
@@ -61,21 +62,30 @@ class Pool(ImagePayload):
         self.name = shown(Path(path).stem)
         self.parts = [torch.from_numpy(held[name]) for name in wanted]
         weights = torch.as_tensor(held["weights"], dtype=torch.float64)
-        self.places = self._all(count) if split == "valid" else self._drawn(weights, count or 0)
+        drawn = split == "train"
+        self.places = self._drawn(wanted, weights, count or 0) if drawn else self._all(count)
 
     def _all(self, count: int | None) -> Tensor:
         """Return part and place of the first items of the only part, [N, 2]."""
+        if not len(self.parts[0]):
+            raise ValueError("path: valid holds no patches, so nothing is held out; use another")
         total = len(self.parts[0]) if count is None else min(count, len(self.parts[0]))
         return torch.stack([torch.zeros(total, dtype=torch.long), torch.arange(total)], dim=1)
 
-    def _drawn(self, weights: Tensor, count: int) -> Tensor:
+    def _drawn(self, names: Sequence[str], weights: Tensor, count: int) -> Tensor:
         """Return part and place of items drawn with replacement, [N, 2]."""
-        if len(weights) != len(self.parts) or not bool((weights >= 0).all() and weights.sum() > 0):
+        if weights.shape != (len(self.parts),) or not bool(
+            (weights >= 0).all() and weights.sum() > 0
+        ):
             raise ValueError(
                 f"path: {len(self.parts)} parts need as many weights of at least 0, got "
                 f"{weights.tolist()}"
             )
         sizes = [len(part) for part in self.parts]
+        if empty := [n for n, w, size in zip(names, weights, sizes, strict=True) if w and not size]:
+            raise ValueError(
+                f"path: {', '.join(empty)} holds no patches to draw; make its weight 0, or fill it"
+            )
         return draw_places(weights.tolist(), sizes, count, stream(0, "pool", count))
 
     def __len__(self) -> int:
@@ -85,6 +95,12 @@ class Pool(ImagePayload):
         """Return one patch, uint8 [3, H, W]."""
         part, place = self.places[index].tolist()
         return self.parts[part][place]
+
+
+def _number(name: str) -> int:
+    """Return 12 of part12, and -1 of what is no part."""
+    found = re.fullmatch(r"part([0-9]+)", name)
+    return int(found[1]) if found else -1
 
 
 def draw_places(

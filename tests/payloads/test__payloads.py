@@ -157,3 +157,26 @@ def test_a_mix_draws_as_often_as_its_shares_say_and_names_what_is_wrong() -> Non
         Mix([])
     asked = spec.parse("payload", {"kind": "mix", "of": [{"kind": "photos"}], "count": 7})
     assert len(spec.build(asked)) == 7
+
+
+def pool_of(folder: Path, sizes: list[int], weights: list[float], **options: Any) -> Pool:
+    """A pool whose patches hold the number of their part."""
+    parts = {f"part{i}": np.full((n, 3, 4, 4), i, np.uint8) for i, n in enumerate(sizes)}
+    held_out = np.zeros((sizes[0], 3, 4, 4), np.uint8)
+    np.savez(folder / "pool.npz", weights=weights, valid=held_out, **parts)
+    return Pool(str(folder / "pool.npz"), **{"count": 20, **options})
+
+
+def test_weights_of_a_pool_are_in_the_order_of_its_parts_numbers(tmp_path: Path) -> None:
+    drawn = pool_of(tmp_path, [2] * 12, [0, 0, 1, *[0] * 9])
+    assert {int(drawn.pixels(i).max()) for i in range(20)} == {2}
+
+
+def test_a_part_of_a_pool_without_patches_has_no_weight(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="path: part1 holds no patches to draw; make its weight 0"):
+        pool_of(tmp_path, [2, 0], [1, 1])
+    assert len(pool_of(tmp_path, [2, 0], [1, 0])) == 20
+    with pytest.raises(ValueError, match="path: valid holds no patches"):
+        pool_of(tmp_path, [0, 2], [0, 1], split="valid")
+    with pytest.raises(ValueError, match=r"path: 2 parts need as many weights .* got 1"):
+        pool_of(tmp_path, [2, 2], 1.0)  # type: ignore[arg-type]
