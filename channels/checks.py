@@ -35,6 +35,14 @@ def check_positive(name: str, value: float, hint: str) -> None:
         raise ValueError(f"{name} is finite and above 0, got {value!r}; {hint}")
 
 
+def check_span(name: str, ends: tuple[float, float]) -> None:
+    """Raise ValueError unless two finite numbers go from low to high."""
+    for end in ends:
+        check_finite(name, end, "it goes from low to high")
+    if ends[0] > ends[1]:
+        raise ValueError(f"{name} goes from low to high, got {list(ends)}; swap them")
+
+
 def check_choice(name: str, value: object, choices: tuple[object, ...]) -> None:
     """Raise ValueError unless ``value`` is one of ``choices``."""
     if value not in choices:

@@ -7,7 +7,7 @@ import errno
 import traceback
 import types
 import typing
-from collections.abc import Container, Iterable, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, Union
 
@@ -93,8 +93,8 @@ def cause_of(mistake: Any) -> Exception | None:
     return mistake.get("ctx", {}).get("error")
 
 
-def explain(model: type[BaseModel], mistake: Any) -> SpecError:
-    """Turn pydantic's account of one mistake into a path and a sentence."""
+def explain(model: type[BaseModel], mistake: Any, value: object) -> SpecError:
+    """Turn pydantic's account of one mistake in a value into a path and a sentence."""
     key = str(mistake["loc"][0]) if mistake["loc"] else ""
     indices = [i for i in mistake["loc"][1:] if isinstance(i, int)]
     cause = cause_of(mistake)
@@ -110,14 +110,15 @@ def explain(model: type[BaseModel], mistake: Any) -> SpecError:
     if field is None:
         return SpecError(key, mistake["msg"])
     wanted = describe(field.annotation, field.metadata)
-    if mistake["type"] == "missing":
+    absent = mistake["type"] == "missing"
+    if absent and len(mistake["loc"]) == 1:
         return SpecError(key, f"missing; it must be {wanted}")
     rule = _RULES.get(mistake["type"], "").format(**mistake.get("ctx", {}))
-    got = mistake["input"]
+    got = value[key] if isinstance(value, Mapping) and key in value else mistake["input"]
     text = f"must be {wanted}{rule}, got {got!r}"
     if got is None and isinstance(field.default, str | int | float):
         text += f"; write {key}: {field.default}, or leave it out"
-    return SpecError(join_path(key, *indices), text)
+    return SpecError(join_path(key, *([] if absent else indices)), text)
 
 
 _RULES = {
@@ -148,7 +149,7 @@ def describe(annotation: Any, metadata: Sequence[Any] = ()) -> str:
         inner = [describe(a) for a in arguments if a is not ...]
         return f"a list, each {inner[0]}" if ... in arguments else f"a list: {', '.join(inner)}"
     if origin is dict:
-        return "a mapping"
+        return f"a mapping, each {describe(arguments[1])}"
     if any(isinstance(m, PlainValidator) for m in metadata):
         return "a part, {kind: NAME, ...}"
     return getattr(annotation, "__name__", str(annotation))

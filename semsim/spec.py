@@ -139,7 +139,7 @@ def validate(model: type[Model], value: object) -> Model:
         mistakes = error.errors()
         mistakes.sort(key=lambda e: e["type"] != "extra_forbidden")  # a typo before what it hides
         mistakes.sort(key=lambda e: not isinstance(cause_of(e), SpecError))
-        raise explain(model, mistakes[0]) from None
+        raise explain(model, mistakes[0], value) from None
 
 
 def dump(part: BaseModel) -> dict[str, Any]:

@@ -93,6 +93,17 @@ def test_a_part_holds_other_parts() -> None:
             {"kind": "no_such_lab:X"},
             "kind: 'no_such_lab:X' needs the module 'no_such_lab', which cannot be",
         ),
+        (
+            "payload",
+            {"kind": "channels", "speed_mps": [1]},
+            "speed_mps: must be a list: a number (a fraction such as 1/12 will do), a number (a "
+            "fraction such as 1/12 will do), got [1]",
+        ),
+        (
+            "payload",
+            {"kind": "photos", "names": ["astronaut", 1]},
+            "names[1]: must be a list, each a word, got ['astronaut', 1]",
+        ),
         ("channel", 3, "a channel is written {kind: NAME, ...}, got 3"),
         ("channel", {"gain": 1}, "a channel is written {kind: NAME, ...}"),
         ("channel", {"kind": CASCADE}, "stages: missing; it must be a list"),

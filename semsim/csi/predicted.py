@@ -82,7 +82,8 @@ class PredictedCSI(FeedbackCSI):
         check_count("reports", reports, "the published models look at 16")
         check_count("order", order, "four waves need 4")
         self.by, self.interval_s, self.reports, self.order = by, float(interval_s), reports, order
-        self.horizon = round(delay_s / interval_s)
+        ratio = delay_s / interval_s
+        self.horizon = round(ratio) if math.isfinite(ratio) else 0
         if self.horizon < 1 or not math.isclose(self.horizon * interval_s, delay_s, rel_tol=1e-6):
             raise ValueError(
                 f"delay_s is a multiple of interval_s = {interval_s:g}, got {delay_s:g}; for fresh "

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from channels.base import complex_normal
+from channels.checks import check_span
 from semsim.csi.model import WirelessGPT
 from semsim.csi.patches import hide, patchify
 from semsim.payloads.channels import joined, parts
@@ -96,8 +97,7 @@ class FillIn(Task):
         super().__init__()
         if not 0 < share < 1:
             raise ValueError(f"share is between 0 and 1, got {share}; LWM hides 0.4")
-        if noise_db[0] > noise_db[1]:
-            raise ValueError(f"noise_db goes from low to high, got {list(noise_db)}; swap them")
+        check_span("noise_db", noise_db)
         if horizon < 1:
             raise ValueError(f"horizon is at least 1 slot, got {horizon}")
         if not 0 <= crop <= 1:

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from channels.checks import check_count
+from channels.checks import check_count, check_span
 from semsim.csi.pretrain import check_channels, noisy, uniform
 from semsim.payloads.channels import joined, parts
 from semsim.tasks.base import Task
@@ -89,8 +89,7 @@ class PredictChannel(Task):
         noise_db: tuple[float, float] = (5.0, 25.0),
     ) -> None:
         super().__init__()
-        if noise_db[0] > noise_db[1]:
-            raise ValueError(f"noise_db goes from low to high, got {list(noise_db)}; swap them")
+        check_span("noise_db", noise_db)
         self.noise_db, self.horizon = noise_db, horizon
         network = Recurrent(subcarriers, width, layers, horizon)
         self.use(network, weights, trainable=trainable)

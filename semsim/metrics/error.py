@@ -7,6 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from channels.checks import check_finite
 from channels.units import db_to_linear, linear_to_db
 from semsim.metrics.base import Metric, Outcome, Pair
 
@@ -92,6 +93,7 @@ class RateLoss(Metric):
     better: Literal["higher", "lower"] = "lower"
 
     def __init__(self, snr_db: float = 10.0) -> None:
+        check_finite("snr_db", snr_db, "of the link that the metric is for, such as 10")
         self.snr = float(db_to_linear(torch.tensor(snr_db, dtype=torch.float64)))
 
     def __call__(self, outcome: Outcome) -> Tensor:

@@ -7,6 +7,7 @@ import math
 import torch
 from torch import Tensor
 
+from channels.checks import check_span
 from channels.doppler import SPEED_OF_LIGHT
 from channels.drops import Site, draw_drops
 from semsim.payloads.channels import BLOCK, ChannelItems, Records, Target
@@ -59,18 +60,17 @@ class ChannelActivity(InBlocks, ChannelItems):
     ) -> None:
         check_counts(count=count, antennas=antennas)
         self._aim(target)
+        self.site = Site(
+            "cdl-C", carrier_hz, slots, slot_s, subcarriers, subcarrier_spacing_hz, (0.0, 0.0),
+            (1, antennas), delay_spread_s=50e-9,
+        )  # fmt: skip
         if slot_s > SPEED_OF_LIGHT / (16 * carrier_hz):
             raise ValueError(
                 f"slot_s {slot_s:g} is too slow for 4 m/s at {carrier_hz / 1e9:g} GHz; write at "
                 f"most {SPEED_OF_LIGHT / (16 * carrier_hz):.2g}"
             )
-        if person_db[0] > person_db[1]:
-            raise ValueError(f"person_db goes from low to high, got {list(person_db)}; swap them")
+        check_span("person_db", person_db)
         self.count, self.seed, self.person_db = count, seed, person_db
-        self.site = Site(
-            "cdl-C", carrier_hz, slots, slot_s, subcarriers, subcarrier_spacing_hz, (0.0, 0.0),
-            (1, antennas), delay_spread_s=50e-9,
-        )  # fmt: skip
 
     def __len__(self) -> int:
         return self.count

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from channels.checks import check_positive
 from semsim.tasks.base import Task
 
 
@@ -83,8 +84,7 @@ class Retrieve(Task):
         if classes < 2 or embedding < 2:
             name = "classes" if classes < 2 else "embedding"
             raise ValueError(f"{name} is at least 2, got {min(classes, embedding)}")
-        if not temperature > 0:
-            raise ValueError(f"temperature must be > 0, got {temperature}")
+        check_positive("temperature", temperature, "of the softmax, 0.1 is usual")
         self.temperature = temperature
         self.use(Centres(classes, embedding), None, trainable=True)
 

@@ -252,6 +252,8 @@ sweep:
     ("arguments", "says"),
     [
         ({"delay_s": 0.7e-3}, "delay_s is a multiple of interval_s = 0.0005, got 0.0007"),
+        ({"delay_s": math.inf}, "delay_s lies in .* got inf"),
+        ({"delay_s": 1e-3, "interval_s": 1e-320}, "delay_s is a multiple of interval_s"),
         ({"delay_s": 0.0}, "for fresh reports use csi feedback"),
         (
             {"delay_s": 1e-3, "order": 15},

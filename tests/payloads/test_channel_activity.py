@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import pickle
 
 import pytest
@@ -46,5 +47,9 @@ def test_what_cannot_be_seen_is_refused() -> None:
         ChannelActivity(slot_s=5e-3)
     with pytest.raises(ValueError, match="person_db goes from low to high"):
         ChannelActivity(person_db=(0.0, -3.0))
+    with pytest.raises(ValueError, match=r"carrier_hz lies in \[5e\+08, 1e\+11\], got 0"):
+        ChannelActivity(carrier_hz=0)
+    with pytest.raises(ValueError, match="person_db is a finite number, got inf; it goes from"):
+        ChannelActivity(person_db=(0.0, math.inf))
     made = spec.build(spec.parse("payload", {"kind": "channel_activity", "count": 3}))
     assert len(made) == 3

@@ -42,6 +42,7 @@ def changed(old: str, new: str) -> str:
     return BASE.replace(old, new)
 
 
+NUMBER = "a number (a fraction such as 1/12 will do)"
 MISTAKES = {
     "key": (BASE + "chanel: 1", "chanel: no such key; did you mean 'channel'? Known: name, seed,"),
     "duplicate": (BASE + "name: again", "name: appears twice; keep one ("),
@@ -185,6 +186,14 @@ MISTAKES = {
     "train rule": (
         BASE + "train: {payload: toy_parts:ToyPayload, lr: 0}",
         "train.lr: must be a finite number > 0, got 0",
+    ),
+    "train list too short": (
+        BASE + "train: {payload: toy_parts:ToyPayload, snr_peak: [1, 2]}",
+        f"train.snr_peak: must be a list: {NUMBER}, {NUMBER}, {NUMBER} or null, got [1, 2]",
+    ),
+    "train rates": (
+        BASE + "train: {payload: toy_parts:ToyPayload, rates: {transmitter: .nan}}",
+        f"train.rates: must be a mapping, each {NUMBER} or null, got {{'transmitter': nan}}",
     ),
     "csi": (BASE + "csi: {kind: pilots}", "csi.kind: say at which end: csi: {rx:"),
     "csi key": (BASE + "csi: {rx: {kind: pilots, per_blok: 1}}", "csi.rx.per_blok: no such key"),

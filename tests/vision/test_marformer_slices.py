@@ -199,6 +199,7 @@ def test_void_choices_are_refused(tmp_path: Path, bodies: Path) -> None:
         ({"count": 0}, "at least 1"),
         ({"views": 7}, "write 8"),
         ({"photons": 0}, "photons must be > 0"),
+        ({"photons": float("inf")}, "photons must be > 0 and finite"),
         ({"path": str(tmp_path / "nowhere")}, "not a folder"),
         ({"path": str(bodies), "split": "test", "count": 1, "size": 4096}, "more than the 48"),
     ):

@@ -145,6 +145,7 @@ def test_lightness_order_counts_all_pairs_some_at_a_time() -> None:
         ({"darkness": (0.5, 0.1)}, "least <= largest"),
         ({"darkness": (0.0, 0.1)}, "0 < least"),
         ({"noise": (-1.0, 0.0)}, "neither below 0"),
+        ({"noise": (0.0, float("inf"))}, "noise is .shot, read., finite"),
         ({"count": 0}, "count is at least 1"),
     ],
 )

@@ -112,6 +112,8 @@ def test_a_blur_keeps_the_mean_and_widens_a_point() -> None:
     ("change", "words"),
     [
         ({"blur": (2.0, 1.0)}, "blur goes from low to high"),
+        ({"blur": (1.0, float("inf"))}, "blur is a finite number, got inf"),
+        ({"noise": (-1.0, 1.0)}, "noise is at least 0"),
         ({"blur": (0.0, 1.0)}, "blur is above 0"),
         ({"quality": (0, 50)}, "quality lies between 1 and 100"),
         ({"factors": ()}, "factors are whole numbers"),
@@ -159,6 +161,8 @@ def test_the_ladder_of_noise_falls_to_none() -> None:
     assert len(set(restore.ladder(20, 1.0))) == 21
     with pytest.raises(ValueError, match=r"between 1 and start times 1000, got 20 and start 0\.01"):
         restore.ladder(20, 0.01)
+    with pytest.raises(ValueError, match=r"between 1 and start times 1000, got 20 and start inf"):
+        restore.ladder(20, math.inf)
 
 
 def test_noise_keeps_the_power_of_a_latent(restorer: restore.Restorer) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -80,8 +81,8 @@ class MetalSlices(torch.utils.data.Dataset[tuple[Tensor, Tensor]]):
         check_counts(count=count, size=size, views=views)
         if views is not None and views % 2:
             raise ValueError(f"views is even, got {views}; write {views + 1}")
-        if photons is not None and not photons > 0:
-            raise ValueError(f"photons must be > 0, got {photons}; leave it out for the default")
+        if photons is not None and not 0 < photons < math.inf:
+            raise ValueError(f"photons must be > 0 and finite, got {photons}; leave it out")
         if materials is None:
             materials = DENTAL if path is None else IMPLANTS
         _check_choices(split, corrupted, materials, metals)

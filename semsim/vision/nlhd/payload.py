@@ -147,8 +147,8 @@ def _check_darkness(darkness: tuple[float, float], noise: tuple[float, float]) -
         raise ValueError(
             f"darkness is [least, largest], 0 < least <= largest <= 1, got {list(darkness)}"
         )
-    if min(noise) < 0:
-        raise ValueError(f"noise is [shot, read], neither below 0, got {list(noise)}")
+    if not all(0 <= share < math.inf for share in noise):
+        raise ValueError(f"noise is [shot, read], finite, neither below 0, got {list(noise)}")
 
 
 def _folders(path: Path, split: Split | None) -> list[Path]:

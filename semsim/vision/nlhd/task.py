@@ -74,8 +74,10 @@ class Enhance(Processing):
         check_choice("fusion", fusion, get_args(Fusion))
         check_choice("colour", colour, get_args(Colour))
         check_choice("reflectance", reflectance, get_args(Reflectance))
-        if not 0 < gamma < 1 or not alpha > 0:
-            raise ValueError(f"0 < gamma < 1 and alpha > 0 brighten; got {gamma} and {alpha}")
+        if not 0 < gamma < 1 or not 0 < alpha < math.inf:
+            raise ValueError(
+                f"0 < gamma < 1 and finite alpha > 0 brighten; got {gamma} and {alpha}"
+            )
         for name, value in (("threshold", threshold), ("desaturate_below", desaturate_below)):
             if value < 0:
                 raise ValueError(f"{name} is 0 (off) or more, got {value}")

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from channels.checks import check_span
 from semsim.vision.faces.defences import jpeg
 
 
@@ -34,8 +35,9 @@ class Degradation:
     def __post_init__(self) -> None:
         ends = {"blur": self.blur, "noise": self.noise, "quality": self.quality}
         for name, (low, high) in ends.items():
-            if not 0 <= low <= high:
-                raise ValueError(f"{name} goes from low to high, at least 0, got {[low, high]}")
+            check_span(name, (low, high))
+            if low < 0:
+                raise ValueError(f"{name} is at least 0, got {[low, high]}")
         if not self.blur[0] > 0 or not 1 <= self.quality[0] <= self.quality[1] <= 100:
             raise ValueError(
                 f"blur is above 0 and quality lies between 1 and 100, got {list(self.blur)} and "

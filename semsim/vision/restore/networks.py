@@ -203,7 +203,7 @@ class Restorer(nn.Module):
 
 def ladder(steps: int, start: float) -> list[int]:
     """Return how many of the 1000 noise steps are left before and after each step of DDIM."""
-    first = round(start * NOISE_STEPS)
+    first = round(start * NOISE_STEPS) if math.isfinite(start) else 0
     if not 1 <= steps <= first:
         raise ValueError(
             f"steps lie between 1 and start times {NOISE_STEPS}, got {steps} and start {start:g}"

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
-from channels.checks import check_choice
+from channels.checks import check_choice, check_span
 from semsim import zoo
 from semsim.metrics.scores import UNSET, check_held_out
 from semsim.tasks.base import Task
@@ -108,6 +109,8 @@ class FindSites(Task):
         self.at, self.repeats, self.terms = at, repeats, {"ssl": ssl, "sup": sup, "pn": pn}
         self.rho, self.choice, self.pairs, self.margin = rho, choice, pairs, margin
         self.anchors, self.warmup, self.end_to_end = anchors, warmup, end_to_end
+        if channel_db is not None:
+            check_span("channel_db", channel_db)
         self.channel_db = channel_db
         network = SiteNet(preset)
         if weights is not None:
@@ -231,7 +234,7 @@ def _check_numbers(**values: int) -> None:
 def _check_terms(
     ssl: float, sup: float, pn: float, rho: float, margin: float, warmup: float
 ) -> None:
-    if min(ssl, sup, pn) < 0:
+    if not all(0 <= weight < math.inf for weight in (ssl, sup, pn)):
         raise ValueError(f"ssl, sup and pn are weights of at least 0, got {[ssl, sup, pn]}")
     if not 0 < rho <= 1:
         raise ValueError(f"rho is a share above 0 and up to 1, got {rho}")
