@@ -61,7 +61,7 @@ class Link(Hop, AnyLink):
         self.transmitter: Any = transmitter
         self.receiver: Any = receiver
         if receiver is not None and receiver.freezes_transmitter:
-            transmitter.requires_grad_(False)
+            transmitter.freeze()
 
     def begin(self, source: Tensor) -> Any:
         """Return the symbols, or what of the transmitter's work does not depend on the channel."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, NamedTuple, Protocol
+from typing import Any, ClassVar, NamedTuple, Protocol, Self
 
 import torch
 from torch import Tensor, nn
@@ -201,6 +201,10 @@ def each_user(sent: Transmission | tuple[Transmission, ...]) -> tuple[Transmissi
     return sent if isinstance(sent, tuple) else (sent,)
 
 
+#: norms that learn statistics by running; the common class of all of them
+RUNNING_NORMS = (nn.modules.batchnorm._NormBase,)
+
+
 class End(nn.Module):
     """What a link asks of either of its ends; an end overrides what is otherwise."""
 
@@ -212,6 +216,7 @@ class End(nn.Module):
     bytes_per_pixel: float = 0.0  #: memory that a pixel takes beside what torch sees
     #: submodules that belong to the task; federated training averages them among its clients only
     of_task: ClassVar[tuple[str, ...]] = ()
+    is_frozen: bool = False  #: True after ``freeze``
 
     def __init_subclass__(cls, **options: Any) -> None:
         """Refuse an end whose ``forward`` a link could not call."""
@@ -223,6 +228,20 @@ class End(nn.Module):
                 f"{cls.__name__}.forward is called with {', '.join(cls.takes)}, got a signature "
                 f"with {error}; write forward(self, {', '.join(cls.takes)}=None)"
             ) from None
+
+    def freeze(self) -> None:
+        """Let no training change this end: neither its weights nor what its norms have seen."""
+        self.requires_grad_(False)
+        self.is_frozen = True
+        self.train(self.training)
+
+    def train(self, mode: bool = True) -> Self:
+        """Set training mode; norms with running statistics stay in evaluation mode where frozen."""
+        super().train(mode)
+        for module in self.modules() if self.is_frozen else ():
+            if isinstance(module, RUNNING_NORMS):
+                module.eval()
+        return self
 
     def auxiliary_loss(self, progress: float, sent: Transmission) -> Tensor | float:
         """Return what this end asks of itself in training, beside the task, a scalar.

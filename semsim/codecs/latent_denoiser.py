@@ -165,7 +165,7 @@ class LatentDenoiser(Receiver):
             made_by = f"{type(codec).__module__}:{type(codec).__qualname__}"
             self.spec["codec"] = {"class": made_by, **codec.spec}
         if stage == 2:
-            codec.requires_grad_(False)
+            codec.freeze()
         for part in (self.network, self.predictor):
             part.requires_grad_(stage > 1)
         self.walk: Trajectory | None = None  # of the latest training step

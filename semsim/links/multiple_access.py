@@ -121,6 +121,9 @@ class MultipleAccessLink(AnyLink):
         _check(users, channel, power_db, given)
         pairs = [(transmitter, receiver), *zip(transmitters, receivers, strict=True)]
         _check_codecs(pairs)
+        for sends, reads in pairs:
+            if reads is not None and reads.freezes_transmitter:
+                sends.freeze()
         if not isinstance(csi_tx, NoCSI | None):
             raise ValueError("multiple_access tells users their average SNR alone; csi.tx: none")
         own = frontend if frontend is not None else LMMSE()

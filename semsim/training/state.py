@@ -274,12 +274,11 @@ def frozen(link: nn.Module, task: nn.Module, rates: dict[str, float]) -> Iterato
             short = [head for head in sorted(heads) if head.count(".") < 2]
             raise ValueError(f"rates: no parameter's name starts with {key!r}; {known(short, key)}")
     still = [p for n, p in named.items() if p.requires_grad and not factor_of(n, rates)]
-    modules = {n.partition(".")[2]: m for n, m in nets.named_modules()}
-    asleep = [m for key, m in modules.items() if rates.get(key) == 0 and m.training]
+    asleep = [m for n, m in nets.named_modules() if m.training and not factor_of(n, rates)]
     for parameter in still:
         parameter.requires_grad_(False)
     for module in asleep:
-        module.eval()
+        module.training = False  # alone: a part of it may have a rate of its own
     try:
         yield
     finally:

@@ -18,6 +18,7 @@ from semsim.codecs.latent_denoiser import (
     latent_loss,
     similarity,
 )
+from semsim.links.multiple_access import MultipleAccessLink
 from semsim.mistakes import SpecError
 from semsim.nn.denoise import ResidualDenoiser, ScorePredictor
 from semsim.phy.power import unit_power
@@ -312,6 +313,24 @@ def test_each_stage_trains_what_it_says(stage: int, moves: set[str], tmp_path: P
         if any(not torch.equal(a, b) for a, b in zip(before[k], part.parameters(), strict=True))
     }
     assert moved == moves
+
+
+def test_stage_2_freezes_the_transmitter_of_each_user() -> None:
+    transmitter, receiver = ends(stage=2)
+    MultipleAccessLink(transmitter, Rayleigh(num_tx=2, num_rx=2), receiver)
+    assert transmitter.is_frozen and not any(p.requires_grad for p in transmitter.parameters())
+
+
+def test_a_frozen_codec_keeps_what_its_norms_have_seen(tmp_path: Path) -> None:
+    codec, transmitter = DeepJSCCReceiver(**SMALL), DeepJSCCTransmitter(**SMALL)
+    for end in (codec, transmitter):
+        end.norm = nn.BatchNorm2d(3, affine=False)
+        end.register_forward_pre_hook(lambda end, given: (given, end.norm(images(2, 3, 4, 4)))[0])
+    receiver = LatentDenoiser(codec, layout="line", stage=2, **NETWORK)
+    link = Link(transmitter, AWGN(), receiver).train()
+    train(link, Flat(), spec=TrainSpec(steps=2, batch_size=2, ema=0.0), folder=tmp_path)
+    link.train()(images(2, 3, 16, 16), 0.0, stream(4, "noise"))
+    assert [int(end.norm.num_batches_tracked) for end in (codec, transmitter)] == [0, 0]
 
 
 def test_the_loss_of_a_perfect_trajectory_is_that_of_its_scores() -> None:

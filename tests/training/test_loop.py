@@ -573,6 +573,15 @@ def test_a_validation_wakes_no_frozen_part(tmp_path: Path) -> None:
         assert link.receiver.count == 0
 
 
+def test_a_part_with_a_rate_of_its_own_trains_within_a_frozen_one(tmp_path: Path) -> None:
+    link = noted_link()
+    train(
+        link, Blobs(), folder=tmp_path,
+        spec=spec(steps=2, ema=0.0, rates={"receiver": 0.0, "receiver.norm": 1.0}),
+    )  # fmt: skip
+    assert link.receiver.count == 2
+
+
 def test_a_link_that_was_evaluated_trains_in_training_mode(tmp_path: Path) -> None:
     """But for a part that its owner froze."""
     link = noted_link()
