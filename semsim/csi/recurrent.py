@@ -33,8 +33,8 @@ class Recurrent(nn.Module):
     ) -> None:
         super().__init__()
         for name, value in (("subcarriers", subcarriers), ("width", width), ("layers", layers)):
-            check_count(name, value, "the published rival has two layers")
-        check_count("horizon", horizon, "the published table has 4 slots")
+            check_count(name, value, "the defaults are 16, 128 and 2")
+        check_count("horizon", horizon, "LLM4CP foretells 4 slots")
         self.spec = {
             "subcarriers": subcarriers, "width": width, "layers": layers, "horizon": horizon,
         }  # fmt: skip

@@ -35,7 +35,8 @@ class TrainSpec:
         through: ``link``, or ``task`` for a loss of the task alone, on items that nothing sent.
         crop: side of random square crops of images; null for whole items.
         shift: move images by up to so many pixels in each direction; what comes in is mirrored.
-        flip: mirror half of the images.
+        flip: mirror half of the images, where targets are images or classes; of others, such as
+            corners, none.
         turn: turn each image, and its reference alike, by a random number of quarters.
         precision: ``32``, or ``bf16``: the networks under autocast, the channel always in fp32.
         memory: ``low`` keeps less for the backward pass, see :mod:`semsim.nn.lowmem`; outputs are

@@ -9,12 +9,14 @@ The channel decides what attends to what and never enters queries, keys, values 
 
 Source: Xie, Wu, Shi, Zhang, Cui, Debbah, Robust image semantic coding with learnable CSI fusion
     masking over MIMO fading channels, IEEE TWC 23(10), 2024. Found in the public release: where the
-    mask sits, the layers of both maps and of the fusion. Inferred, because the release masks the
+    mask sits, the convolutions of both maps, the layers of the fusion. Inferred, because the release masks the
     complement by 0, takes sorting indices for ranks, averages over the batch and passes no
     gradient: the share ``ratio`` of lowest scores gets no weight, each image has its own mask, and
     gradients pass by a straight-through estimator. Inferred too: the token-wise gated residual
-    network (the release's dense one has 304 M parameters per block), the SNR beside H, and maps
-    without biases, since ranks would follow those alone: with them another H moved 0.3 % of the
+    network (the release's dense one has 304 M parameters per block), the SNR beside H, the dense
+    layers before the CSI map, H and SNR ─► ``hidden`` ─► 4 x 16 x 16 with a GELU behind each (the
+    release has 128 ─► 256 ─► 1024 with one at the end; here "release" has a ``hidden`` of 512, as
+    in its fusion), and maps without biases, since ranks would follow those alone: with them another H moved 0.3 % of the
     pairs across the threshold.
 """  # noqa: E501 - the diagram
 

@@ -147,9 +147,11 @@ def whiten(crop: Tensor) -> Tensor:
 class PimogEncoder(nn.Module):
     """Region and bits to a residual: a U-Net of 16, 32, 64 channels.
 
-    Bits become a 16 x 16 map as in PIMoG (30 ─► 256 ─► 1 x 16 x 16), widened to 16 channels, which
-    joins on the way up at each size. The residual has mean 0 and rms 1: its strength is set
-    outside.
+    Bits become a 16 x 16 map as in PIMoG (30 ─► 256 ─► 1 x 16 x 16), which joins on the way up at
+    each size. The residual has mean 0 and rms 1: its strength is set outside.
+
+    Ours: the map is widened to 16 channels (PIMoG: 64), and the bottom sees no pooled feature of
+    the whole region.
     """
 
     def __init__(self, bits: int = BITS) -> None:
@@ -183,7 +185,11 @@ class PimogEncoder(nn.Module):
 
 
 class PimogDecoder(nn.Module):
-    """Upright crops to soft bits: convolutions with residual blocks, a 16 x 16 map, 30 numbers."""
+    """Upright crops to soft bits: convolutions with residual blocks, a 16 x 16 map, 30 numbers.
+
+    Ours, smaller than PIMoG's: two convolutions and two residual blocks of 48 channels, a map of
+    4 x 16 x 16. PIMoG has three and three of 64, then three stages of stride 2 to 1 x 16 x 16.
+    """
 
     def __init__(self, width: int = 48) -> None:
         super().__init__()
@@ -206,8 +212,9 @@ class Pimog(nn.Module):
     Args:
         weights: name of shipped weights or a .safetensors file; None for untrained networks.
 
-    Adjacent: sizes and capture noise of PIMoG (Fang, Jia, Ma, Chang, Zhang, ACM MM 2022). Inferred:
-    the region of 64 pixels, the fixed power instead of losses that weigh the image.
+    Adjacent: the U-Net's sizes, the way of the bits and the capture noise of PIMoG (Fang, Jia, Ma,
+    Chang, Zhang, ACM MM 2022). Inferred: the region of 64 pixels, the fixed power instead of losses
+    that weigh the image, and what encoder and decoder call ours.
     """
 
     def __init__(self, weights: str | None = "pimog-64") -> None:

@@ -39,8 +39,8 @@ class Localise(Task):
             bits for a photo of 256 pixels). ``none`` guesses: a centred square of 0.55 of the side.
         weights: name of shipped weights or a .safetensors file; ``auto`` takes those that were
             trained on the embedder's codes, None starts a fresh network.
-        trainable: train the network, with a fresh mask head; mirror no photos then
-            (``train: {flip: false}``), because the corners would stay where they are.
+        trainable: train the network, with a fresh mask head. A training mirrors no photos, whatever
+            ``train.flip`` says, because the corners would stay where they are.
         preset: size of the network.
         views: 4 looks at each photo in four turns, at four times the cost; 1 looks once.
         embedder: whose message is read.
