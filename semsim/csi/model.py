@@ -59,11 +59,13 @@ class WirelessGPT(nn.Module):
             frequency, which learns far sooner: after 120 steps it predicts at -3 dB, joint at 0.
         time_causal: let a token see no later ones, for a channel that is still going on.
         temporal_pe: tell tokens where they stand in time.
-        whole: have a token for the whole channel, in place of the mean of z.
+        whole: have a token for the whole channel, in place of the mean of z. Filling in trains
+            nothing of what comes out of it, so it is for who trains ``Encoded.whole``.
 
     Source: Yang and others, WirelessGPT: a generative pre-trained multi-task learning framework
-        for wireless communication, arXiv 2502.06877 (2025). Its sizes below 80 M parameters and
-        its mask are not published; those here follow LWM and WiFo.
+        for wireless communication, arXiv 2502.06877 (2025). Found of its sizes is one count,
+        79.6 M parameters. Patch, mask, width, layers and heads of any size are not: those here,
+        of base80 too, are inferred, most of them after LWM and WiFo.
     """
 
     def __init__(
@@ -195,8 +197,10 @@ class WirelessGPT(nn.Module):
         self, h: Tensor, hidden: Tensor | None, valid: Tensor | None
     ) -> tuple[Tensor, Tensor, Tensor | None]:
         """Return tokens [B, P, d], what h was divided by [B], and which patches hold something."""
+        if valid is not None:
+            h = torch.where(valid, h, 0)
         self.check(h, hidden)
-        values = patchify(h if valid is None else torch.where(valid, h, 0), self.patch)
+        values = patchify(h, self.patch)
         held = inside(tuple(h.shape[1:]), self.patch, h.device)[None]  # type: ignore[arg-type]
         if valid is not None:
             held = patchify(torch.complex(valid.float(), valid.float()), self.patch)

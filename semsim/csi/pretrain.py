@@ -64,7 +64,9 @@ class FillIn(Task):
     Args:
         size: of the model: tiny, lwm, small or base80.
         patch: slots, antenna pairs and subcarriers of a patch.
-        mode, attention, time_causal, temporal_pe, whole: as for WirelessGPT.
+        mode, attention, time_causal, temporal_pe: as for WirelessGPT.
+        whole: of ``weights`` that have a token for the whole channel. A fresh model takes none,
+            for filling in trains nothing of what comes out of it.
         weights: name of shipped weights or a .safetensors file; None for a fresh model.
         trainable: whether the model is trained.
         share: of random patches that are hidden.
@@ -103,6 +105,11 @@ class FillIn(Task):
         if not 0 <= crop <= 1:
             raise ValueError(
                 f"crop is a share of the batches, 0 to 1, got {crop}; write a number such as 0.5"
+            )
+        if whole and weights is None:
+            raise ValueError(
+                "whole adds a token of which filling in trains nothing that comes out, got true "
+                "for a fresh model; leave it out, and the mean of z tells of the whole channel"
             )
         self.share, self.noise_db, self.horizon, self.crop = share, noise_db, horizon, crop
         model = WirelessGPT.preset(

@@ -86,7 +86,7 @@ class ChannelVector(nn.Module):
         lost = ~h.flatten(1).any(dim=1)
         heard = torch.where(lost[:, None, None, None], 1, h)
         encoded = self._frozen[0].encode(heard, valid=valid)
-        whole = encoded.whole.masked_fill(lost[:, None], 0)
+        whole = encoded.z.mean(dim=1).masked_fill(lost[:, None], 0)
         return whole, encoded.log_gain.masked_fill(lost, -torch.inf)
 
     def _snapshots(self, h: Tensor) -> tuple[Tensor, Tensor | None]:

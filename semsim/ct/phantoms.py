@@ -13,6 +13,7 @@ from semsim.payloads.ct import (
     WATER_MU,
 )
 
+MOST_TEETH = 14  #: of a jaw, where none is missing
 FIELD_CM = 17.92  #: side of the phantom's slice (inferred: 128 pixels of 1.4 mm)
 
 
@@ -35,7 +36,7 @@ def dental_phantom(
     jaw = _horseshoe(x, y - middle, across, along)
     for half, value in ((draw(0.75, 0.95), 1.9), (draw(0.5, 0.62), 1.35)):
         _paint(mu, jaw - half, value, pixel_cm)
-    count = 10 + int(draw(0, 5))
+    count = 10 + int(draw(0, MOST_TEETH - 9))
     teeth = []
     for angle in torch.linspace(-1.25, 1.25, count).tolist():
         where = (across * math.sin(angle), middle - along * math.cos(angle))
@@ -90,7 +91,7 @@ def dental_metal(
     count: int,
     generator: torch.Generator,
 ) -> Tensor:
-    """Return the share of metal in each pixel, [size, size]: ``count`` ellipses on teeth."""
+    """Return the share of metal in each pixel, [size, size]: ``count`` ellipses, one on a tooth."""
     order = torch.randperm(len(teeth), generator=generator).tolist()[:count]
     sites = [teeth[i] for i in order]
     return _ellipses(size, pixel_cm, sites, (0.21, 0.49), generator)

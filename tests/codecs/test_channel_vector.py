@@ -14,6 +14,7 @@ from channels.fading import Rayleigh
 from channels.ofdm import TDL
 from semsim import Link, Scenario, spec, zoo
 from semsim.codecs.deepjscc import DeepJSCCReceiver, DeepJSCCTransmitter
+from semsim.csi.model import WirelessGPT
 from semsim.csi.patches import spans
 from semsim.csi.pretrain import FillIn
 from semsim.csi.vector import ChannelVector
@@ -128,6 +129,17 @@ def test_the_gradient_reaches_the_numbers_and_not_the_encoder(weights: str) -> N
     assert sender.channel.state_dict().keys() == {"linear.weight", "linear.bias"}
     sender.to(torch.float64), sender.to(torch.float32)  # it goes along
     assert frozen.hash() == before
+
+
+def test_weights_with_a_token_tell_by_the_mean_too(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    net = WirelessGPT.preset("tiny", whole=True)
+    path = zoo.export_parts(tmp_path / "task.safetensors", {"network": net})
+    assert FillIn("tiny", whole=True, weights=str(path)).network.hash() == net.hash()
+    csi, vector = CSI(gains("one"), torch.full((2,), 0.1)), ChannelVector(str(path), 16)
+    before = vector(csi)
+    vector._frozen[0].encode = lambda h, valid: net.encode(h, valid=valid)._replace(whole=None)
+    assert torch.equal(vector(csi), before)
 
 
 def test_the_encoder_sees_uses_in_their_place_on_the_grid(weights: str) -> None:

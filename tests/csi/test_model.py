@@ -151,6 +151,22 @@ def test_what_is_not_known_changes_nothing(kind: str) -> None:
             torch.testing.assert_close(whole, alone, rtol=1e-4, atol=1e-5)
 
 
+def holed() -> tuple[Tensor, Tensor]:
+    """Return a channel with NaN and infinity in it, and where it is known."""
+    valid = torch.ones(2, 4, 4, 4, dtype=torch.bool)
+    valid[:, :, :, 2:], valid[0, 1, 2, 0] = False, False
+    h = drawn((4, 4, 4)).masked_fill(~valid, torch.nan)
+    return h.index_fill(3, torch.tensor(3), torch.inf), valid
+
+
+def test_nan_where_nothing_is_known_reaches_nothing() -> None:
+    net, (h, valid) = model(), holed()
+    told = net(h, valid=valid)
+    assert torch.equal(told, net(torch.where(valid, h, 0), valid=valid))
+    told.abs().sum().backward()
+    assert all(p.grad is None or p.grad.isfinite().all() for p in net.parameters())
+
+
 def test_a_channel_s_scale_is_kept_apart() -> None:
     net, h = model(), drawn((4, 4, 4))
     one, loud = net.encode(h), net.encode(1e-5 * h)
@@ -211,6 +227,7 @@ def test_a_hash_tells_weights_apart() -> None:
         (lambda: model()(drawn((2, 2))), "add the axis with h.unsqueeze"),
         (lambda: model()(drawn((2, 2, 2)) * torch.nan), "NaN or infinity"),
         (lambda: model()(drawn((2, 2, 2)) * 0), "zero throughout"),
+        (lambda: model()(*holed()[:1], valid=~holed()[1]), "NaN or infinity"),
         (lambda: model()(drawn((2, 2, 2)), torch.ones(2, 3, dtype=torch.bool)), r"bool \[2, 1\]"),
     ],
 )

@@ -228,6 +228,10 @@ def test_a_scenario_pretrains_and_measures(tmp_path: Path) -> None:
         (lambda: task(share=1.0), "share is between 0 and 1"),
         (lambda: task(noise_db=(3.0, 1.0)), "noise_db goes from low to high"),
         (lambda: task(horizon=0), "horizon is at least 1 slot"),
+        (
+            lambda: task(whole=True),
+            "whole adds a token .* got true for a fresh model; leave it out",
+        ),
         (lambda: task(horizon=8)(parts(channels())), "slots hides the last of 8 slots"),
         (lambda: task()(torch.zeros(1, 3, 8, 8)), "use payload: {kind: channels}"),
     ],

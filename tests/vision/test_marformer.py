@@ -179,6 +179,8 @@ def test_void_tasks_are_refused(weights: str) -> None:
         ReduceMetal(weights, size="L")
     with pytest.raises(ValueError, match="T or L"):
         ReduceMetal(weights, size="XL")
+    with pytest.raises(ValueError, match="works at: sender or at: receiver, got at: none"):
+        ReduceMetal(None, at="none", trainable=True)
     task = ReduceMetal(weights)
     with pytest.raises(ValueError, match="clean slices"):
         task.loss(slices(2, 3, 8, 8), slices(2, 3, 8, 8), torch.tensor([0, 1]))

@@ -196,6 +196,7 @@ def test_void_choices_are_refused(tmp_path: Path, bodies: Path) -> None:
         ({"materials": ["Pb"]}, "out of Ti, Fe"),
         ({"materials": []}, "got none"),
         ({"metals": (3, 1)}, "least, most"),
+        ({"metals": (30, 40)}, r"up to 14 teeth.* got metals \[30, 40\]; write at most \[14, 14\]"),
         ({"count": 0}, "at least 1"),
         ({"views": 7}, "write 8"),
         ({"photons": 0}, "photons must be > 0"),

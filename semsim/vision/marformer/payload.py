@@ -11,7 +11,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from semsim.ct.phantoms import FIELD_CM, body_metal, dental_metal, dental_phantom
+from semsim.ct.phantoms import FIELD_CM, MOST_TEETH, body_metal, dental_metal, dental_phantom
 from semsim.ct.scanner import DENSITY, Material, Scan, Scanner
 from semsim.payloads.ct import (
     HounsfieldSlices,
@@ -56,7 +56,8 @@ class MetalSlices(torch.utils.data.Dataset[tuple[Tensor, Tensor]]):
             which nobody can do later, and so sends the classical baseline.
         materials: metals to draw from, one per slice; Ti, Fe, Zr and Ag on teeth, Ti and Fe in
             bodies by default.
-        metals: least and largest number of pieces of metal; few are more frequent than many.
+        metals: least and largest number of pieces of metal; few are more frequent than many. A
+            phantom takes one on each of its teeth, 14 at most.
         views: projections over 180°, even; 180 up to 128 pixels, then in proportion (256: 320).
         photons: per ray in air; see above.
         seed: decides phantoms, metal and noise, together with the index.
@@ -86,6 +87,11 @@ class MetalSlices(torch.utils.data.Dataset[tuple[Tensor, Tensor]]):
         if materials is None:
             materials = DENTAL if path is None else IMPLANTS
         _check_choices(split, corrupted, materials, metals)
+        if path is None and metals[1] > MOST_TEETH:
+            raise ValueError(
+                f"a jaw has up to {MOST_TEETH} teeth, each for one piece of metal, got metals "
+                f"{list(metals)}; write at most [{min(metals[0], MOST_TEETH)}, {MOST_TEETH}]"
+            )
         self.split, self.corrupted, self.seed = split, corrupted, seed
         self.materials, self.metals = tuple(materials), tuple(metals)
         self.views, self.photons = views, photons
@@ -127,7 +133,7 @@ class MetalSlices(torch.utils.data.Dataset[tuple[Tensor, Tensor]]):
         return source, scan.clean
 
     def material(self, index: int) -> tuple[Material, int]:
-        """Return the metal of a simulated item, and how many pieces of it there are."""
+        """Return the metal of a simulated item, and how many pieces of it, or one on each tooth."""
         generator = stream(self.seed, "metal", self.split, index)
         least, most = self.metals
         which = int(torch.randint(len(self.materials), (), generator=generator))

@@ -46,6 +46,11 @@ class ReduceMetal(Processing):
             raise ValueError(
                 f"size is T or L and loss charbonnier or log_mse, got {size!r} and {loss!r}"
             )
+        if trainable and at == "none":
+            raise ValueError(
+                "a trainable network works at: sender or at: receiver, got at: none, which leaves "
+                "it out"
+            )
         self._loss = loss
         network = MARformer(**SIZES[size], reduction=reduction, kernel=kernel)
         self.use(network, weights, trainable=trainable, asked=at != "none")
