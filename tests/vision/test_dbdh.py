@@ -271,6 +271,15 @@ def test_items_are_decided_by_index_and_seed() -> None:
     assert dbdh.decode_message(target[None, 8:])[1].all()
 
 
+def test_photos_beyond_the_room_are_made_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    often = dbdh.MarkedPhotos(2, size=64, capture="none")
+    monkeypatch.setattr("semsim.vision.dbdh.photos.KEEP_BYTES", 3 * 64**2 + 38 * 4)
+    payload = dbdh.MarkedPhotos(2, size=64, capture="none")
+    for index in (0, 1, 0, 1):
+        assert all(map(torch.equal, payload[index], often[index]))
+    assert payload._kept.room == 0  # one of the two fits
+
+
 def test_without_strength_nothing_but_the_mark_differs() -> None:
     marked, plain = (dbdh.MarkedPhotos(2, capture="none", strength=s) for s in (4.0, 0.0))
     for (a, target), (b, same) in zip(marked, plain, strict=True):

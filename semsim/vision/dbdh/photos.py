@@ -18,6 +18,7 @@ from semsim.nn.geometry import homography, order_corners, square
 from semsim.payloads.folder import Folder
 from semsim.payloads.imagefile import look, open_image
 from semsim.payloads.images import check_counts, to_float, to_tensor
+from semsim.payloads.kept import Kept
 from semsim.payloads.photos import Photos
 from semsim.seeds import stream
 from semsim.vision.dbdh.camera import Capture, photograph, uniform
@@ -25,6 +26,7 @@ from semsim.vision.dbdh.embedders import Embedding, make_embedder
 from semsim.vision.dbdh.message import BITS
 
 Split = Literal["all", "train", "val", "test"]
+KEEP_BYTES = 2 << 30  #: of photos kept in memory; what comes later is made or read each time
 
 
 class MarkedPhotos(Dataset[tuple[Tensor, Tensor]]):
@@ -75,7 +77,7 @@ class MarkedPhotos(Dataset[tuple[Tensor, Tensor]]):
         self.strength, self.capture = strength, capture
         self.options: dict[str, Any] = {"side": tuple(side), "turns": turns}
         self.method = make_embedder(embedder, key)
-        self._kept: dict[int, tuple[Tensor, Tensor]] = {}
+        self._kept = Kept(KEEP_BYTES)
         root = None if path is None else Path(path)
         labels = None if root is None else _prepared(root, split)
         #: of a prepared set (file, target) of each photo, else covers to make photos of
@@ -96,13 +98,7 @@ class MarkedPhotos(Dataset[tuple[Tensor, Tensor]]):
         if not -len(self) <= index < len(self):
             raise IndexError(f"{self.name} has {len(self)} photos, asked for number {index}")
         index %= len(self)
-        if index not in self._kept:
-            if isinstance(self.source, list):
-                photo, target = self._read(*self.source[index])
-            else:
-                photo, target = self._make(self.source, index)
-            self._kept[index] = ((255 * photo).round().to(torch.uint8), target)
-        pixels, target = self._kept[index]
+        pixels, target = self._kept.get(index, lambda: self._photo(index))
         return to_float(pixels), target.clone()
 
     def check_files(self) -> None:
@@ -112,6 +108,13 @@ class MarkedPhotos(Dataset[tuple[Tensor, Tensor]]):
         elif isinstance(self.source, list):
             for file, _ in self.source[: self.count]:
                 self._check_size(file, look(file))
+
+    def _photo(self, index: int) -> tuple[Tensor, Tensor]:
+        if isinstance(self.source, list):
+            photo, target = self._read(*self.source[index])
+        else:
+            photo, target = self._make(self.source, index)
+        return (255 * photo).round().to(torch.uint8), target
 
     def _make(self, covers: Photos | Folder, index: int) -> tuple[Tensor, Tensor]:
         g = stream(self.seed, "marked", self.split, index)
