@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,9 @@ from semsim.training.spec import TrainSpec
 from semsim.types import AnyLink
 from semsim.vision import sscl
 from semsim.vision.sscl import fitting, losses, views
+from semsim.vision.sscl import task as task_module
 from semsim.vision.sscl.fitting import best_threshold, logistic
+from semsim.vision.sscl.payload import Areas
 
 SMALL: dict[str, Any] = {"size": 32, "contrast": 0.9, "seed": 3}
 
@@ -67,6 +70,20 @@ def test_the_split_is_by_region_or_by_tile() -> None:
     assert set(sscl.Sites("labelled", told_regions=3, **SMALL).regions) == {0, 1, 2}
     # what was drawn for one split is not taken for a tile of the other
     assert not torch.equal(by_tile[0][0], sscl.Sites("test", count=60, **SMALL)[0][0])
+
+
+@pytest.mark.parametrize("regions", [1, 5, 12, 13, 24, 40])
+def test_no_region_is_in_two_splits_however_many_each_has(regions: int) -> None:
+    sets = {
+        split: {n: set(Areas(n, 4, True).of(split)) for n in (1, 12, 30, regions)}
+        for split in ("unlabelled", "val", "test")
+    }
+    for one, other in itertools.combinations(sets.values(), 2):
+        assert not set.union(*one.values()) & set.union(*other.values())
+    assert len(sets["unlabelled"][regions]) == regions
+    assert len(sets["test"][regions]) == max(1, regions // 2)
+    usual = [sorted(numbers[12]) for numbers in sets.values()]  # as the shipped network saw them
+    assert usual == [list(range(12)), list(range(12, 18)), list(range(18, 24))]
 
 
 def test_labelled_tiles_are_repeated_to_their_share_half_of_them_sites() -> None:
@@ -124,6 +141,10 @@ def test_a_class_of_any_folder_is_kept_rare(tmp_path: Path) -> None:
     for split in ("unlabelled", "test"):
         assert sum(sets[split].truth) / len(sets[split]) == pytest.approx(0.1, abs=0.02)
     assert sum(sets["labelled"].truth) >= 1 and len(sets["test"]) > len(sets["val"])
+    train = sscl.Sites("train", seed=1, **about)  # another order, but no other files
+    assert not {tile.file for tile in train.tiles} & {tile.file for tile in sets["test"].tiles}
+    again = sscl.Sites("test", seed=1, **about)
+    assert again.tiles != sets["test"].tiles and set(again.tiles) == set(sets["test"].tiles)
     with pytest.raises(ValueError, match="forest, river, and rare: rivre is none of them"):
         sscl.Sites(**{**about, "rare": "rivre"})
     with pytest.raises(ValueError, match="none is known as the site"):
@@ -265,6 +286,21 @@ def test_every_variant_trains_every_parameter(change: dict[str, Any]) -> None:
     trainable = {n: p for n, p in task.named_parameters() if p.requires_grad}
     assert torch.isfinite(loss) and not any("target" in name for name in trainable)
     assert [name for name, p in trainable.items() if p.grad is None] == []
+
+
+@pytest.mark.parametrize("own", [{"split": "labelled"}, {"split": "train", "anchors": 1.0}])
+def test_labels_alone_get_the_linear_stage_too(own: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    fitted: list[str] = []
+    monkeypatch.setattr(task_module, "fit_head", lambda *parts: fitted.append("head"))
+    monkeypatch.setattr(task_module, "set_thresholds", lambda *parts: fitted.append("thresholds"))
+    task = trained(sscl.Sites(**own, count=60, **SMALL), ssl=0.0, pn=0.0)
+    again = sscl.FindSites(weights=None, trainable=True, queue=64)
+    again.load_state_dict(task.state_dict())  # as a training that was killed at its last step
+    for done in (task, again):
+        done.after_training(None, sscl.Sites("val", count=60, **SMALL))
+    assert fitted == ["head", "head"]
+    sscl.FindSites(weights=None, trainable=True).after_training(None, sscl.Sites("val", **SMALL))
+    assert fitted[2:] == ["thresholds"]  # it learned by a link
 
 
 def test_a_training_goes_on_bit_for_bit(tmp_path: Path) -> None:

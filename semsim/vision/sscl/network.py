@@ -95,6 +95,7 @@ class Learner(nn.Module):
     queue: Tensor
     filled: Tensor
     place: Tensor
+    ran: Tensor
 
     def __init__(
         self,
@@ -115,6 +116,8 @@ class Learner(nn.Module):
         self.register_buffer("queue", torch.zeros(queue, width))
         self.register_buffer("filled", torch.zeros((), dtype=torch.long))
         self.register_buffer("place", torch.zeros((), dtype=torch.long))
+        #: 1 once it took part in a loss; a buffer, for a training that goes on at its last step
+        self.register_buffer("ran", torch.zeros((), dtype=torch.long))
 
     def _online(self, network: SiteNet) -> list[nn.Module]:
         return [network.encoder, self.projector]

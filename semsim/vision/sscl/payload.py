@@ -21,6 +21,8 @@ Split = Literal["train", "unlabelled", "labelled", "val", "test"]
 SPLITS = ("train", "unlabelled", "labelled", "val", "test")
 COUNTS = {"val": 500, "test": 1000}  #: procedural tiles, beside those to train on
 TRAIN_TILES = 4300  #: procedural, labelled ones included
+#: of drawn tiles: number of the first region of a split, and how many follow it
+NUMBERED = {"train": (0, 12), "val": (12, 6), "test": (18, 6)}
 KEEP_BYTES = 1 << 29  #: of tiles kept in memory
 _KEPT = Kept(KEEP_BYTES)
 
@@ -51,14 +53,16 @@ class Sites(ImagePayload):
         prevalence: share of tiles with a site.
         labelled: share of the tiles to train on that are labelled, where files do not say.
         contrast: of drawn walls, 0 to 1: the fainter, the harder.
-        regions: of drawn tiles to train on.
+        regions: of drawn tiles to train on; half as many validate, and half test. No split has a
+            region of another one, however many the others have.
         told_regions: of these, where labelled tiles come from: annotators see less than satellites.
         by: ``region``: drawn tiles of ``val`` and ``test`` are of regions that nobody trained on;
             ``tile``: they are other tiles of the same regions, which flatters.
         anchors: share of labelled tiles in ``train``; 1 takes labelled ones alone.
         rare: class that becomes the site, in a folder per class.
         bands: of ``.npy`` tiles, those that become red, green and blue, from 0.
-        seed: decides drawn tiles, and which files go where.
+        seed: decides drawn tiles, and the order of files, of which ``count`` takes the first. Which
+            files train and which test is the same for every seed.
     """
 
     name = "sites"
@@ -138,15 +142,22 @@ class Areas(NamedTuple):
     told: int  #: of these with labels
     apart: bool  #: whether val and test are of others
 
-    def of(self, split: str) -> range:
+    def of(self, split: str) -> list[int]:
         """Return the regions of a split."""
+        seen = _numbers("train", self.seen)
         if split == "labelled":
-            return range(self.told)
+            return seen[: self.told]
         if split == "unlabelled" or not self.apart:
-            return range(self.seen)
-        held = max(1, self.seen // 2)
-        first = self.seen if split == "val" else self.seen + held
-        return range(first, first + held)
+            return seen
+        return _numbers(split, max(1, self.seen // 2))
+
+
+def _numbers(split: str, count: int) -> list[int]:
+    """Return the numbers of so many regions, which no other split has, whatever its count."""
+    first, usual = NUMBERED[split]
+    place, far = list(NUMBERED).index(split), sum(number for _, number in NUMBERED.values())
+    beyond = (far + len(NUMBERED) * k + place for k in range(count - usual))  # splits take turns
+    return [*range(first, first + min(count, usual)), *beyond]
 
 
 def drawn_sets(
@@ -172,7 +183,7 @@ def drawn_sets(
     return sets
 
 
-def _drawn(name: str, count: int, prevalence: float, among: range, seed: int) -> list[Tile]:
+def _drawn(name: str, count: int, prevalence: float, among: list[int], seed: int) -> list[Tile]:
     """Return tiles of which a share, to the tile, has a site, in regions at random."""
     sites = min(max(1, round(prevalence * count)), count)
     order = torch.randperm(count, generator=stream(seed, "sites", name, count)).tolist()

@@ -147,6 +147,7 @@ class FindSites(Task):
         if self.learner is None:
             score = self.network.head(self._embed(view(source[known], generator), generator))
             return balanced_cross_entropy(score[:, 0], target[known])
+        self.learner.ran.fill_(1)
         images = torch.cat([view(source, generator), view(source, generator)])
         embedded = self._embed(images, generator)
         projected = self.learner.projector(embedded)
@@ -196,7 +197,7 @@ class FindSites(Task):
         """Fit the head on the labelled tiles unless it is learned, and set both thresholds."""
         if not self.trainable:
             return
-        own = self.learner is not None and bool(self.learner.filled)  # else it learned by a link
+        own = self.learner is not None and bool(self.learner.ran)  # else it learned by a link
         if validation is None:
             self.network.offset.copy_(self.network.offset.new_tensor([0.0, UNSET]))
             return
