@@ -168,15 +168,26 @@ def _open_hounsfield(path: Path, split: str, size: int | None) -> HounsfieldSlic
     millimetres = meta.get("pixel_mm")
     if millimetres is None:
         millimetres = meta["mm_per_px"] * (512 / slices.shape[-1])
-    chosen = [n for n in range(len(slices)) if "split" not in meta or meta["split"][n] == split]
-    if not chosen:
-        raise ValueError(f"path {path} holds no slice for split {split}")
+    chosen = _of_split(path, meta.get("split"), split, len(slices))
 
     def load(index: int) -> Tensor:
         plane = torch.from_numpy(slices[chosen[index]].astype(np.float32))
         return _hounsfield(plane, f"{shown(path / 'hu.npy')}, slice {chosen[index]},")
 
     return HounsfieldSlices(load, [float(millimetres[n]) / 10 for n in chosen], size)
+
+
+def _of_split(path: Path, stored: Any, split: str, total: int) -> list[int]:
+    """Return the numbers of a split's slices; without a stored split all test."""
+    if stored is None and split == "train":
+        raise ValueError(
+            f"path {path} does not say which slices are for training; write split [{total}] into "
+            "meta.npz, train or test for each"
+        )
+    chosen = [n for n in range(total) if stored is None or stored[n] == split]
+    if not chosen:
+        raise ValueError(f"path {path} holds no slice for split {split}")
+    return chosen
 
 
 def _open_volumes(files: Sequence[Path], split: str, size: int | None) -> HounsfieldSlices:

@@ -33,6 +33,15 @@ def bodies(tmp_path: Path) -> Path:
     return tmp_path
 
 
+def test_slices_without_a_stored_split_all_test(bodies: Path) -> None:
+    np.savez(bodies / "meta.npz", pixel_mm=np.full(3, 0.7))
+    assert len(MetalSlices(path=str(bodies))) == 3
+    with pytest.raises(
+        ValueError, match=r"slices are for training; write split \[3\] into meta"
+    ):
+        MetalSlices(path=str(bodies), split="train")
+
+
 def check(payload: MetalSlices, size: int) -> None:
     """What every payload keeps."""
     for source, target in (payload[0], payload[len(payload) - 1]):

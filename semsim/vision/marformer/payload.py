@@ -37,14 +37,14 @@ class MetalSlices(torch.utils.data.Dataset[tuple[Tensor, Tensor]]):
     of:
 
     - ``hu.npy`` [N, S, S] in HU and ``meta.npz`` (``pixel_mm`` or ``mm_per_px`` of a 512-pixel
-      grid, ``split``), or NIfTI volumes ``*.nii``, ``*.nii.gz`` (HU, or [0, 1] taken as -1000 to
-      3000 HU; labels and masks beside them are left out): metal is put into the body and scanned,
-      with 2e7 photons per ray;
+      grid; ``split``, without which all test), or NIfTI volumes ``*.nii``, ``*.nii.gz`` (HU, or
+      [0, 1] taken as -1000 to 3000 HU; labels and masks beside them are left out): metal is put
+      into the body and scanned, with 2e7 photons per ray;
     - the tree of DeepLesion/ADN, ``{train,test}/CASE/SLICE/{gt,1,2,…}.mat``;
     - pairs of equal names in ``{train,test}/{clean,metal}/``, ``.npy`` in [0, 1] or ``.png``; pairs
       in ``{clean,metal}/`` all test.
 
-    The split is the folder's where it has one, else every fifth volume tests (of fewer the last).
+    The split is the folder's where it has one; of volumes every fifth tests (of fewer the last).
 
     Args:
         count: items; all pairs, 64 phantoms, or one per slice by default. More items than slices
