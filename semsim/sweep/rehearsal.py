@@ -30,19 +30,33 @@ def rehearse(scenario: Scenario, built: Built) -> bool:
         return rehearse_federation(scenario, built.device)
     for number, stage in enumerate(stages_of(scenario)):
         try:
-            if not rehearse_stage(stage, built if stage is scenario else stage.build(built.device)):
+            own = built if stage is scenario else stage.build(built.device)
+            if number == 0:
+                check_start(stage, own)
+            if not rehearse_stage(stage, own):
                 return False
             _rehearse_end(stage, built)
         except SpecError as error:
             train: Any = scenario.train
             path = error.path.removeprefix("train").lstrip(".")
             if train.stages and (not path or root_of(path) in train.stages[number]):
-                own = SpecError(path, error.message, error.where)
-                raise own.under("train", "stages", number) from error
+                blamed = SpecError(path, error.message, error.where)
+                raise blamed.under("train", "stages", number) from error
             if train.channel is not None and error.path.startswith("channel"):
                 raise error.under("train") from error
             raise
     return True
+
+
+def check_start(scenario: Scenario, built: Built) -> None:
+    """Let the task refuse to begin with its own weights, where the training names no others."""
+    if getattr(scenario.train, "start", None):
+        return
+    try:
+        built.task.check_start()
+    except ValueError as error:
+        names = type(scenario.task).model_fields  # type: ignore[union-attr]
+        raise blame_argument(names, sentence(error)).under("task") from error
 
 
 def _rehearse_end(scenario: Scenario, built: Built) -> None:

@@ -140,6 +140,12 @@ class Task(nn.Module):
         """
         return output if output.shape == estimate.shape else estimate
 
+    def check_start(self) -> None:
+        """Raise ValueError where a training must not begin with the weights that the task has.
+
+        It is asked of a training that begins with no others; the message begins with an argument.
+        """
+
     def after_step(self) -> None:
         """Run after each optimiser step; nothing by default."""
 

@@ -36,9 +36,7 @@ def bodies(tmp_path: Path) -> Path:
 def test_slices_without_a_stored_split_all_test(bodies: Path) -> None:
     np.savez(bodies / "meta.npz", pixel_mm=np.full(3, 0.7))
     assert len(MetalSlices(path=str(bodies))) == 3
-    with pytest.raises(
-        ValueError, match=r"slices are for training; write split \[3\] into meta"
-    ):
+    with pytest.raises(ValueError, match=r"slices are for training; write split \[3\] into meta"):
         MetalSlices(path=str(bodies), split="train")
 
 

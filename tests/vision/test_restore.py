@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 from channels import AWGN
 from semsim import Link, evaluate, zoo
 from semsim.codecs.analog import AnalogReceiver, AnalogTransmitter
+from semsim.mistakes import SpecError
 from semsim.scenario.scenario import Scenario
 from semsim.seeds import stream
 from semsim.sweep.preflight import preflight
@@ -288,6 +290,26 @@ def test_a_scenario_trains_the_autoencoder_then_the_unet(tmp_path: Path) -> None
     faces_seen = torch.stack([trained_on[i][1] for i in range(8)])
     means = task.network.autoencoder.moments(faces_seen)[0]
     assert task.network.spread == pytest.approx(float(means.square().mean().sqrt()), rel=1e-4)
+
+
+@pytest.mark.parametrize("stages", [[], [{"task": {"kind": "restore", "part": "unet"}}]])
+def test_the_unet_is_not_trained_on_a_random_autoencoder(stages: list[Any], tmp_path: Path) -> None:
+    payload = {"kind": "restore", **FEW}
+    train = {"payload": {**payload, "split": "train"}, "through": "task", "batch_size": 4}
+    values = {
+        "name": "restore", "payload": {**payload, "count": 2}, "transmitter": "no_link",
+        "channel": "awgn", "snr_db": [0], "metrics": ["task_psnr"],
+        "task": {"kind": "restore", "trainable": True, "steps": 2},
+    }  # fmt: skip
+    own = train | {"steps": 2, "stages": stages}
+    where = "train.stages[0].task.part" if stages else "task.part"
+    says = re.escape(where) + ": unet is .*, which has no weights; name"
+    with pytest.raises(SpecError, match=says):
+        preflight(Scenario.parse({**values, "train": own}).points(), torch.device("cpu"))
+    begun = {"network": restore.Restorer()}
+    zoo.export_parts(tmp_path / "task.safetensors", begun, {"about": "a stage before"})
+    own = {**train, "steps": 2, "start": str(tmp_path / "task.safetensors")}
+    preflight(Scenario.parse({**values, "train": own}).points(), torch.device("cpu"))
 
 
 def test_only_faces_with_their_clean_ones_train() -> None:

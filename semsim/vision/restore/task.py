@@ -21,7 +21,8 @@ class Restore(Task):
     """Restore what arrives by a latent diffusion model, in few steps.
 
     A training of the task alone (``train: {through: task}``) has two stages: the autoencoder, then
-    the U-Net on its latents, whose deviation the first stage measures in the end.
+    the U-Net on its latents, whose deviation the first stage measures in the end. A scenario that
+    trains the U-Net alone names ``weights`` or ``train.start``.
 
     Args:
         weights: a .safetensors file; None starts a fresh network.
@@ -54,6 +55,7 @@ class Restore(Task):
         if weights is not None:
             zoo.load_parts(weights, {"network": network}, among_others=True)
         self.use(network, None, trainable=trainable, asked=weights is None)
+        self.fresh = weights is None
         if trainable:
             still = network.unet if part == "autoencoder" else network.autoencoder
             still.requires_grad_(False)
@@ -78,6 +80,15 @@ class Restore(Task):
         if self.part == "autoencoder":
             return autoencoder_loss(self.network.autoencoder, target, generator)
         return denoising_loss(self.network, source, target, generator)
+
+    def check_start(self) -> None:
+        """Raise ValueError where the U-Net would learn latents of a random autoencoder."""
+        if self.trainable and self.part == "unet" and self.fresh:
+            raise ValueError(
+                "part: unet is trained on latents of the autoencoder, which has no weights; name "
+                "weights or train.start, or begin with train: {stages: [{task: {kind: restore, "
+                "part: autoencoder}}, {task: {kind: restore, part: unet}}]}"
+            )
 
     def loss(self, output: Tensor, source: Tensor, target: Tensor) -> Tensor:
         """Return the mean absolute error, for a codec that is trained through the restoration."""
