@@ -56,14 +56,16 @@ class ItemLog:
         self.crc = zlib.crc32(data, self.crc)
 
     def resume(self, count: int, crc: int) -> bool:
-        """Go on after ``count`` items; False where the file does not hold them as they were."""
+        """Go on after ``count`` items; False where the file does not hold them as they were.
+
+        :meth:`drop` it then.
+        """
         size = count * 8 * len(self.columns)
         if not self.raw.is_file() or self.raw.stat().st_size < size:
             return False
         for data in _chunks(self.raw, size, ROW_GROUP):
             self.crc = zlib.crc32(data, self.crc)
         if self.crc != crc:
-            self.crc = 0
             return False
         self._file = open(self.raw, "r+b")  # noqa: SIM115
         self._file.truncate(size)
@@ -105,6 +107,7 @@ class ItemLog:
     def drop(self) -> None:
         """Forget what was appended."""
         self.close()
+        self.crc = 0
         self.raw.unlink(missing_ok=True)
 
 
@@ -134,8 +137,11 @@ class LinkItems:
             log.sync()
 
     def resume(self, counts: Mapping[Place, int], marks: Mapping[str, int]) -> bool:
-        """Go on after so many items per place; False where the files do not hold them."""
-        return all(log.resume(counts[at], marks[key_of(at)]) for at, log in self.logs.items())
+        """Go on after so many items per place; where a file does not hold them, drop all: False."""
+        held = all(log.resume(counts[at], marks[key_of(at)]) for at, log in self.logs.items())
+        if not held:
+            self.drop()  # places before the damaged one stand behind their old items
+        return held
 
     def finish(self, about: Mapping[str, Any]) -> None:
         """Write the Parquet file of each place."""

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from semsim import items as module
-from semsim.items import ItemLog, about_items, items_path, read_items
+from semsim.items import ItemLog, LinkItems, about_items, items_path, read_items
+from semsim.measuring import Place
 
 VALUES = np.random.default_rng(0).random((2, 10))
 
@@ -64,6 +65,32 @@ def test_a_log_that_is_not_what_the_mark_says_is_not_resumed(tmp_path: Path, dam
         data[50] ^= 1
         log.raw.write_bytes(data if damage == "flipped" else data[:-1])
     assert not log_of(tmp_path).resume(10, log.crc)
+
+
+@pytest.mark.parametrize("gone", [0.0, 10.0])
+def test_where_one_log_is_gone_all_of_its_link_begin_anew(tmp_path: Path, gone: float) -> None:
+    places = [Place(0.0), Place(10.0)]
+
+    def link_items() -> LinkItems:
+        return LinkItems(tmp_path, {at: f"u{at.snr_db:g}" for at in places}, ["psnr", "ssim"])
+
+    def add(items: LinkItems, start: int, stop: int) -> None:
+        for at in places:
+            items(at, which(start, stop), VALUES[:, start:stop])
+
+    items = link_items()
+    add(items, 0, 4)
+    items.close()
+    (tmp_path / "journal" / f"u{gone:g}.items").unlink()
+    again = link_items()
+    assert not again.resume(dict.fromkeys(places, 4), items.marks())
+    add(again, 0, 10)
+    marks = again.marks()
+    again.close()
+    assert link_items().resume(dict.fromkeys(places, 10), marks)
+    again.finish({})
+    for at in places:
+        np.testing.assert_array_equal(read_items(tmp_path, f"u{at.snr_db:g}")["psnr"], VALUES[0])
 
 
 def test_memory_holds_one_group_of_items_at_a_time(
