@@ -45,7 +45,7 @@ def draw(
     swept: Sequence[str],
     plot: Plot,
     rows: DataFrame | None = None,
-    suffix: str = "",
+    taken: Sequence[Path] = (),
 ) -> list[Path]:
     """Draw one figure per metric, or of the metrics that are asked for alone; return the files.
 
@@ -56,7 +56,7 @@ def draw(
         swept: columns that tell links apart.
         plot: what to show.
         rows: rows to draw instead of those in the folder.
-        suffix: of the files' names, where several figures share metric and axis.
+        taken: files of other figures; one that would have such a name gets a number behind it.
     """
     import pandas as pd
 
@@ -64,13 +64,13 @@ def draw(
     from semsim.plots.style import DIFFERENCE
 
     rows = _of_links(read_rows(folder) if rows is None else rows)
-    x, y, by, beside = plot.x, plot.y, plot.by, ""
+    x, y, by, beside, over = plot.x, plot.y, plot.by, "", plot.x
     if plot.difference_to is not None:
         choices = {c: list(rows[c].map(str).unique()) for c in swept if c in rows}
         by = scheme_column(choices, by, plot.difference_to)
         rows = add_differences(folder, rows, swept, by, plot.difference_to)
         beside = f"{DIFFERENCE}{plot.difference_to}"
-        suffix = f"_difference_to_{file_name(plot.difference_to)}{suffix}"
+        over = f"{x}_difference_to_{file_name(plot.difference_to)}"
     if TRAINING not in (x, by):
         rows = over_trainings(rows, swept)
     rows = pd.concat([rows, _as_metric(rows, beside)], ignore_index=True) if beside else rows
@@ -85,12 +85,12 @@ def draw(
     if by == "snr_db":
         rows, by = rows.assign(snr=_words(rows, by)), "snr"
     curves = {label: closed_form(form) for label, form in (plot.theory or {}).items()}
-    files = []
+    files: list[Path] = []
     for chosen in [y] if y else [m for m in rows["metric"].unique() if DIFFERENCE not in m]:
         metrics = (chosen,) if isinstance(chosen, str) else tuple(chosen)
         reference = plot.published and _reference(plot.published, metrics, rows, x)
-        name = "_and_".join(metrics) + f"_over_{x}{suffix}.png"
-        path = folder / re.sub(r"[^\w.+-]", "_", name)
+        name = re.sub(r"[^\w.+-]", "_", "_and_".join(metrics) + f"_over_{over}.png")
+        path = free_file(folder / name, [*taken, *files])
         metrics = tuple(name for m in metrics for name in ((m, m + beside) if beside else (m,)))
         written = [path, path.with_suffix(".svg"), path.with_suffix(".pdf")]
         plots.plot_rows(
@@ -142,12 +142,8 @@ def draw_all(
 ) -> list[Path]:
     """Draw all figures that a scenario asks for, or one per metric; return the files."""
     files: list[Path] = []
-    drawn: list[tuple[Any, Any]] = []
     for plot in [Plot(**given) for given in plots] or [Plot()]:
-        drawn.append((plot.x, plot.y))
-        again = drawn.count(drawn[-1])
-        suffix = f"_{again}" if again > 1 else ""
-        files += draw(folder, swept, plot, rows, suffix)
+        files += draw(folder, swept, plot, rows, files)
     return files
 
 
@@ -267,3 +263,12 @@ def _words(rows: DataFrame, column: str) -> Any:
 def file_name(label: str) -> str:
     """Return a label as part of a file's name: letters and digits of it, not too many."""
     return "".join(c if c.isalnum() else "_" for c in label.lower()).strip("_")[:60]
+
+
+def free_file(path: Path, taken: Sequence[Path]) -> Path:
+    """Return this file, or the first one with a number behind its name that is not taken."""
+    free, count = path, 1
+    while free in taken:
+        count += 1
+        free = path.with_name(f"{path.stem}_{count}{path.suffix}")
+    return free

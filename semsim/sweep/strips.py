@@ -12,7 +12,7 @@ from torch import Tensor
 
 from semsim.files.disk import write_atomic
 from semsim.metrics.base import Outcome
-from semsim.plots.folder import file_name
+from semsim.plots.folder import file_name, free_file
 from semsim.seeds import stream
 from semsim.tasks.base import Task
 from semsim.types import AnyLink
@@ -64,19 +64,10 @@ def draw_strips(folder: Path, schemes: dict[str, dict[str, dict[float, Path]]]) 
         }
         beside = next(iter(next(iter(rows.values())).values())).parent
         name = "strip" if len(schemes) == 1 else f"strip_{file_name(panel)}"
-        files.append(_free(folder, name, files))
+        files.append(free_file(folder / f"{name}.webp", files))
         first = next(beside / f"{n}.png" for n in FIRST if _is_file(beside, n))
         plots.strip(load_picture(first), pictures, files[-1], captions=captions, first=first.stem)
     return files
-
-
-def _free(folder: Path, name: str, taken: Sequence[Path]) -> Path:
-    """Return a file of this name that is not taken: labels may differ in what names leave out."""
-    path, count = folder / f"{name}.webp", 1
-    while path in taken:
-        count += 1
-        path = folder / f"{name}_{count}.webp"
-    return path
 
 
 def _is_file(folder: Path, name: str) -> bool:

@@ -12,7 +12,7 @@ import torch
 
 from semsim.mistakes import SpecError
 from semsim.phy import theory
-from semsim.plots.folder import Plot, check_plot, closed_form, draw
+from semsim.plots.folder import Plot, check_plot, closed_form, draw, draw_all
 from semsim.scenario.scenario import Scenario
 from semsim.sweep.strips import draw_strips, save_picture, shown_links, shown_snrs
 from semsim.sweep.sweep import run
@@ -137,6 +137,23 @@ def test_a_scenario_may_draw_one_metric_twice(
     run(Scenario.parse(values), "out")
     names = {path.name for path in Path("out").glob("*.png")}
     assert names == {"error_over_snr_db.png", "error_over_snr_db_2.png"}
+
+
+@pytest.mark.parametrize(
+    "plots",
+    [
+        [{"by": "csi.rx"}, {"y": "psnr", "by": "transmitter.cbr"}],
+        [{"y": "psnr", "by": "csi.rx"}, {"y": ["psnr"], "by": "transmitter.cbr"}],
+        [{"y": "psnr"}, {"y": "ssim"}, {"by": "csi.rx"}],
+    ],
+)
+def test_no_figure_overwrites_another(
+    plots: list[dict[str, Any]], drawn: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    both = pd.concat([rows(), rows().assign(metric="ssim")])
+    files = draw_all(tmp_path, SWEPT, plots, both)
+    assert len(files) == len(drawn) == len({str(file).lower() for file in files})
+    assert "psnr_over_snr_db_2.png" in {file.name for file in files}
 
 
 def test_more_schemes_than_can_be_told_apart_are_drawn_faintly(tmp_path: Path) -> None:
