@@ -22,7 +22,7 @@ from torch import nn
 from semsim.batches import Batches
 from semsim.intervals import FEW, Moments, Tally, interval_of_ratio
 from semsim.measuring import FACTS, Meter, Part, Place
-from semsim.metrics.base import Metric
+from semsim.metrics.base import Metric, check_names
 from semsim.phy.power import TOLERANCE
 from semsim.seeds import MAX_SEED
 from semsim.tasks.base import Task
@@ -102,6 +102,7 @@ class Evaluation:
         self.link, self.payload, self.metrics = link, payload, [_metric(m) for m in metrics]
         self.task = Reconstruct() if task is None else task
         check_task(self.task)
+        check_names(self.metrics)
         self.stop, self.seed, self.batch_size = stop or Stop(), seed, batch_size
         self.stop.check_metrics(self.metrics)
         self.task.check_payload(payload)

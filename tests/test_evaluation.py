@@ -44,6 +44,11 @@ def test_an_snr_alone_gives_the_same_digits_as_among_others() -> None:
     assert without_seconds(together[2:4]) == without_seconds(alone)
 
 
+def test_metrics_of_one_name_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"2 metrics are called error, but .* keep one"):
+        evaluate(link(), ToyPayload(), snr_db=[0.0], metrics=[Error(), Negative(), Error()])
+
+
 def test_all_snrs_and_schemes_meet_the_same_noise() -> None:
     class Noise(Metric):
         name, better = "noise", "lower"

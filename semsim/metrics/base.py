@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -97,3 +98,15 @@ class Metric:
         """What figures call it."""
         short = len(self.name) <= 4  # taken for an abbreviation
         return self.label or (self.name.upper() if short else self.name.replace("_", " "))
+
+
+def check_names(metrics: Sequence[Any]) -> None:
+    """Raise ValueError where two metrics have one name, by which rows and kept items know them."""
+    names = [getattr(metric, "name", None) for metric in metrics]
+    for name in filter(None, names):
+        if names.count(name) > 1:
+            raise ValueError(
+                f"{names.count(name)} metrics are called {name}, but rows, figures and kept items "
+                "tell metrics apart by name; keep one, and measure the other in a scenario of its "
+                "own"
+            )

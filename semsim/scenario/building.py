@@ -14,6 +14,7 @@ from pydantic import BaseModel
 
 from semsim import spec, zoo
 from semsim.link import Link
+from semsim.metrics.base import check_names
 from semsim.mistakes import SpecError, blame_argument, sentence
 from semsim.scenario import fields
 from semsim.scenario.loading import compile_ends, load_weights, pick_device, weights_hash
@@ -49,6 +50,10 @@ def build(
     link, task = build_learner(scenario, weights)
     device = torch.device(pick_device(scenario.device) if device is None else device)
     metrics = [_construct_part(m, f"metrics[{i}]") for i, m in enumerate(scenario.metrics)]
+    try:
+        check_names(metrics)
+    except ValueError as error:
+        raise SpecError("metrics", sentence(error)) from error
     payload = _construct(scenario, "payload")
     return Built(link.to(device), payload, task.to(device), metrics, device)
 

@@ -102,6 +102,12 @@ MISTAKES = {
         changed("[toy_parts:Error]", "[toy_parts:Error, {kind: toy_parts:Error}]"),
         "metrics[1]: names a metric twice",
     ),
+    "metrics of one name": (
+        changed(
+            "[toy_parts:Error]", "[{kind: rate_loss, snr_db: 0}, {kind: rate_loss, snr_db: 30}]"
+        ),
+        "metrics: 2 metrics are called rate_loss, but rows",
+    ),
     "no metrics": (changed("[toy_parts:Error]", "[]"), "metrics: is empty"),
     "snr nan": (changed("[0, 10]", "[0, .nan]"), "snr_db: must be a number in dB"),
     "snr word": (changed("[0, 10]", "high"), "snr_db: must be a number in dB or a list of them"),
