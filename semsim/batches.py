@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from semsim.payloads.items import check_finite, pair
+from semsim.payloads.items import check_finite, pair, stacked
 
 
 @dataclass(frozen=True)
@@ -126,9 +126,7 @@ def _collate(items: list[Any], numbers: list[int], device: torch.device) -> tupl
     targets = [item[1] for item in items]
     if all(target is item[0] for target, item in zip(targets, items, strict=True)):
         return source, source
-    if isinstance(targets[0], Tensor):
-        return source, torch.stack(targets).to(device)
-    return source, torch.tensor(targets, device=device)
+    return source, stacked(targets, numbers).to(device)
 
 
 def _checksum(source: Tensor) -> int:

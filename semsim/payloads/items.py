@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from semsim.ranges import check_range
@@ -37,6 +38,31 @@ def pair(item: Any, index: int) -> tuple[Tensor, Any]:
             "class, a reference tensor, or the source itself, as in return image, image"
         )
     return source, target
+
+
+def stacked(targets: Sequence[Any], numbers: Sequence[int]) -> Tensor:
+    """Return the targets of a batch as one tensor [B, ...].
+
+    Args:
+        targets: of the items, tensors or numbers.
+        numbers: of the items, for the message.
+
+    Raises:
+        ValueError: they are not of one kind and shape.
+    """
+    tensors = [torch.as_tensor(target) for target in targets]
+    for number, tensor in zip(numbers, tensors, strict=True):
+        if tensor.shape != tensors[0].shape:
+            raise ValueError(
+                f"targets of one batch are of one kind and shape, but that of item {numbers[0]} of "
+                f"the payload is {_kind(tensors[0])} and that of item {number} {_kind(tensor)}; "
+                "give all items a class or none, and targets of one size, as crop makes them"
+            )
+    return torch.stack(tensors)
+
+
+def _kind(target: Tensor) -> str:
+    return f"a tensor {list(target.shape)}" if target.dim() else "one number, as a class is"
 
 
 def check_finite(sources: Tensor, numbers: Sequence[int]) -> None:

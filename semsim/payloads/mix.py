@@ -8,7 +8,7 @@ from typing import Any
 
 from torch.utils.data import Dataset
 
-from semsim.payloads.images import check_counts
+from semsim.payloads.images import ImagePayload, check_counts
 from semsim.payloads.pool import draw_places
 from semsim.seeds import stream
 from semsim.types import Payload
@@ -18,7 +18,7 @@ class Mix(Dataset[Any]):
     """Items drawn from several payloads, with replacement.
 
     Items and targets are those of the payload they come from; in one batch they have one shape, so
-    images of several sizes need ``train: {crop: ...}``.
+    images of several sizes need ``train: {crop: ...}``, and either all items have a class or none.
 
     Args:
         of: the payloads.
@@ -50,6 +50,7 @@ class Mix(Dataset[Any]):
                 f"shares are {len(of)} weights of at least 0, one for each payload and not all 0, "
                 f"got {list(weights)}"
             )
+        _check_classes(of)
         self.of = list(of)
         generator = stream(seed, "mix", count)
         self.places = draw_places(weights, [len(payload) for payload in of], count, generator)
@@ -72,3 +73,14 @@ class Mix(Dataset[Any]):
         for payload in self.of:
             if hasattr(payload, "check_files"):
                 payload.check_files()
+
+
+def _check_classes(of: Sequence[Payload]) -> None:
+    """Raise ValueError where some payloads of images have classes and others have none."""
+    classes = {n: p.labels is not None for n, p in enumerate(of) if isinstance(p, ImagePayload)}
+    if len(set(classes.values())) > 1:
+        some, none = ([n for n, has in classes.items() if has is asked] for asked in (True, False))
+        raise ValueError(
+            f"either all payloads of a mix have classes or none, but numbers {some} of its list "
+            f"have some and {none} none, counted from 0; mix those apart from these"
+        )

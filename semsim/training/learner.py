@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from semsim.files.disk import write_atomic
-from semsim.payloads.items import check_image, pair
+from semsim.payloads.items import check_image, pair, stacked
 from semsim.seeds import seed_of, stream
 from semsim.training.spec import TrainSpec
 from semsim.training.state import State
@@ -47,7 +47,7 @@ class Batches:
         rank, world = self.share
         mine = self.spec.batch_size // world
         first = step * self.spec.batch_size + rank * mine
-        sources, targets = [], []
+        sources, targets, indices = [], [], []
         for position in range(first, first + mine):
             epoch, place = divmod(position, len(self.payload))
             index = self._order(epoch)[place]
@@ -57,11 +57,12 @@ class Batches:
                 self._looked = True
             source, target = self._augment(source, target, generator)
             sources.append(source)
-            targets.append(torch.as_tensor(target))
+            targets.append(target)
+            indices.append(index)
         if len({s.shape for s in sources}) > 1:
             shapes = sorted({tuple(s.shape) for s in sources})[:2]
             raise ValueError(f"items differ in shape, such as {shapes}; set train.crop")
-        return torch.stack(sources), torch.stack(targets)
+        return torch.stack(sources), stacked(targets, indices)
 
     def _augment(
         self, source: Tensor, target: Any, generator: torch.Generator

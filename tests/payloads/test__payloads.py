@@ -21,6 +21,7 @@ from semsim.payloads.channel_history import ChannelHistory
 from semsim.payloads.channels import ChannelMix, Channels
 from semsim.payloads.cifar import CIFAR10
 from semsim.payloads.folder import Folder
+from semsim.payloads.images import StackedImages
 from semsim.payloads.measured import MeasuredChannels
 from semsim.payloads.mix import Mix
 from semsim.payloads.photos import Photos
@@ -155,6 +156,9 @@ def test_a_mix_draws_as_often_as_its_shares_say_and_names_what_is_wrong() -> Non
             Mix(of, shares=shares)
     with pytest.raises(ValueError, match="of is a list of payloads"):
         Mix([])
+    told = StackedImages("told", torch.zeros(4, 3, 16, 16, dtype=torch.uint8), [0, 1, 0, 1])
+    with pytest.raises(ValueError, match=r"numbers \[2\] of its list have some and \[0, 1\] none"):
+        Mix([*of, told])
     asked = spec.parse("payload", {"kind": "mix", "of": [{"kind": "photos"}], "count": 7})
     assert len(spec.build(asked)) == 7
 

@@ -17,6 +17,7 @@ from semsim.codecs.analog import AnalogReceiver, AnalogTransmitter
 from semsim.codecs.deepjscc import DeepJSCCReceiver, DeepJSCCTransmitter
 from semsim.codecs.uncoded import UncodedReceiver, UncodedTransmitter
 from semsim.payloads.photos import Photos
+from semsim.training.learner import Batches
 from semsim.training.loop import train
 from semsim.training.spec import TrainSpec
 
@@ -73,6 +74,37 @@ def test_an_item_of_another_kind_is_told(kind: str, tmp_path: Path) -> None:
     link = Link(DeepJSCCTransmitter(**sizes), AWGN(), DeepJSCCReceiver(**sizes))
     with pytest.raises(ValueError, match=said):
         train(link, Given(item), spec=TrainSpec(steps=1, batch_size=2), folder=tmp_path)
+
+
+TARGETS = {
+    "class and image": (
+        [1, PHOTO],
+        r"item 0 .* one number, .* item 1 a tensor \[3, 64, 64\]; give",
+    ),
+    "image and class": ([PHOTO, torch.tensor(1)], r"item 0 .* a tensor .* item 1 one number"),
+    "sizes": ([PHOTO, PHOTO[:, 1:]], r"a tensor \[3, 64, 64\] .* a tensor \[3, 63, 64\]"),
+}
+
+
+class GivenTargets(Given):
+    """A photo with each of some targets."""
+
+    def __len__(self) -> int:
+        return len(self.item)
+
+    def __getitem__(self, index: int) -> Any:
+        return PHOTO, self.item[index]
+
+
+@pytest.mark.parametrize("kind", TARGETS)
+def test_targets_that_make_no_batch_are_told(kind: str) -> None:
+    targets, said = TARGETS[kind]
+    payload = GivenTargets(targets)
+    link = Link(AnalogTransmitter(), AWGN(), AnalogReceiver())
+    with pytest.raises(ValueError, match=said):
+        evaluate(link, payload, snr_db=[10.0], metrics=["psnr"])
+    with pytest.raises(ValueError, match="targets of one batch are of one kind and shape"):
+        Batches(payload, TrainSpec(batch_size=2), 0).batch(0)
 
 
 def test_nan_in_what_is_no_image_is_the_payloads_fault() -> None:
