@@ -84,18 +84,7 @@ class Hop(nn.Module):
         frontend: FrontEnd | None = None,
     ) -> None:
         super().__init__()
-        for name in ("num_tx", "num_rx"):
-            if not isinstance(getattr(channel, name, None), int):
-                raise TypeError(
-                    f"channel {type(channel).__name__} has no integer {name}, the number of its "
-                    f"antennas; set self.{name} = 1 in its __init__"
-                )
-        if type(channel).__call__ is Channel.__call__:
-            raise TypeError(
-                f"channel {type(channel).__name__} derives from channels.base.Channel, which only "
-                f"says what a channel has; write class {type(channel).__name__}(torch.nn.Module), "
-                "without Channel"
-            )
+        check_parts(channel, csi_rx=csi_rx, csi_tx=csi_tx, frontend=frontend)
         self.channel = channel
         self.csi_rx = csi_rx if csi_rx is not None else PerfectCSI()
         self.csi_tx = csi_tx if csi_tx is not None else NoCSI()
@@ -206,6 +195,46 @@ class Hop(nn.Module):
             csi_tx=air.csi_tx,
             csi_rx=air.csi_rx,
             notes=notes or {},
+        )
+
+
+def check_parts(
+    channel: Channel,
+    *,
+    csi_rx: CSISource | None,
+    csi_tx: CSISource | None,
+    frontend: FrontEnd | None,
+) -> None:
+    """Refuse a channel without antennas, and what is no object that can do its part."""
+    _check_object("channel", channel, ("draw",), "Rayleigh()")
+    for name in ("num_tx", "num_rx"):
+        if not isinstance(getattr(channel, name, None), int):
+            raise TypeError(
+                f"channel {type(channel).__name__} has no integer {name}, the number of its "
+                f"antennas; set self.{name} = 1 in its __init__"
+            )
+    if type(channel).__call__ is Channel.__call__:
+        raise TypeError(
+            f"channel {type(channel).__name__} derives from channels.base.Channel, which only says "
+            f"what a channel has; write class {type(channel).__name__}(torch.nn.Module), without "
+            "Channel"
+        )
+    for name, source in (("csi_rx", csi_rx), ("csi_tx", csi_tx)):
+        if source is not None:
+            _check_object(name, source, ("__call__", "overhead"), "PerfectCSI()")
+    if frontend is not None:
+        methods = ("num_streams", "precoder", "combine")
+        _check_object("frontend", frontend, methods, "LMMSE()")
+
+
+def _check_object(name: str, part: object, methods: tuple[str, ...], example: str) -> None:
+    if isinstance(part, type):
+        raise TypeError(f"{name} is an object, got a class; {name}={part.__name__}(...)")
+    missing = [method for method in methods if not callable(getattr(part, method, None))]
+    if missing:
+        raise TypeError(
+            f"{name} is an object with {', '.join(methods)}, such as {example}, got {part!r} "
+            f"without {missing[0]}"
         )
 
 

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from channels.base import CSI, Channel
 from channels.checks import check_choice, check_range
 from channels.csi import CSISource
-from semsim.hop import Air, Arrival, Hop
+from semsim.hop import Air, Arrival, Hop, snr_of
 from semsim.link import Link
 from semsim.links.codecs import check_open, check_separated, class_of
 from semsim.phy.frontend import FrontEnd
@@ -111,6 +111,7 @@ class RelayLink(Link):
         if self.relay != "decode":
             return super().transmit(source, snr_db, generator, begun)
         legs: Any = self.legs
+        snr_db = snr_db if isinstance(snr_db, int | float) else snr_of(snr_db, source)
         sent = legs[0].transmit(source, snr_db + self.first_db, generator, begun)
         again = legs[1].transmit(sent.estimate, snr_db, generator)
         return replace(

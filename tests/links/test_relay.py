@@ -203,3 +203,13 @@ def test_an_item_that_the_relay_never_heard_arrives_as_nothing(relay: str) -> No
 def test_a_hop_s_snr_that_no_float_holds_is_refused(first_db: object) -> None:
     with pytest.raises(ValueError, match=r"first_db lies in \[-200, 200\], got .*equal hops"):
         RelayLink(Pairs(), AWGN(), Keep(), first_db=first_db)
+
+
+def test_a_relay_that_decodes_takes_the_snrs_of_items_as_a_direct_link_does() -> None:
+    link = RelayLink(Pairs(), AWGN(), Keep(), relay="decode", first_db=3.0)
+    source = gaussian(2, 50)
+    told = torch.tensor([1.0, 2.0])
+    listed, tensor = (link.transmit(source, s, stream(1, "x")).estimate for s in ([1.0, 2.0], told))
+    assert torch.equal(listed, tensor)
+    with pytest.raises(ValueError, match="one for each of 2 items, got "):
+        link.transmit(source, [1.0, 2.0, 3.0], stream(1, "x"))
