@@ -14,7 +14,9 @@ from channels.base import ChannelState
 from semsim import Link, Scenario, spec, stream
 from semsim.codecs.no_link import NoLink, NoLinkTransmitter
 from semsim.codecs.swin_jscc import SwinReceiver, SwinTransmitter
+from semsim.codecs.uncoded import UncodedReceiver, UncodedTransmitter
 from semsim.links.codecs import check_separated
+from semsim.links.multiple_access import MultipleAccessLink
 from semsim.phy.frontend import RZF, SVD, ZF, NoFrontEnd
 from semsim.types import Receiver, Transmitter, WithNotes, WithSideInfo
 
@@ -412,3 +414,27 @@ def test_ends_of_one_codec_with_other_options_are_refused() -> None:
     Link(sent, AWGN(), SwinReceiver("1/6", num_streams=4, decoder_depths=(2,)))
     with pytest.raises(ValueError, match=r"differ: num_streams is 4 and 1; give both the same"):
         Link(sent, AWGN(), SwinReceiver("1/6"))
+
+
+@pytest.mark.parametrize(
+    ("parts", "message"),
+    [
+        ({"channel": AWGN}, r"channel is an object, got a class; channel=AWGN\(...\)"),
+        ({"channel": Rayleigh}, r"channel is an object, got a class; channel=Rayleigh\("),
+        ({"csi_rx": PerfectCSI}, r"csi_rx is an object, got a class; csi_rx=PerfectCSI\("),
+        ({"csi_rx": "perfect"}, r"csi_rx is an .* such as PerfectCSI\(\), got 'perfect' without"),
+        ({"csi_tx": ZF()}, "csi_tx is an object with __call__, overhead, .* without overhead"),
+        ({"frontend": SVD}, r"frontend is an object, got a class; frontend=SVD\("),
+        (
+            {"frontend": "svd"},
+            r"frontend is an .* such as LMMSE\(\), got 'svd' without num_streams",
+        ),
+    ],
+)
+@pytest.mark.parametrize("kind", [Link, MultipleAccessLink])
+def test_parts_that_are_none_are_refused_with_what_to_write(
+    kind: Any, parts: dict[str, Any], message: str
+) -> None:
+    parts = {"channel": Rayleigh(num_tx=2, num_rx=2), **parts}
+    with pytest.raises(TypeError, match=message):
+        kind(UncodedTransmitter(), parts.pop("channel"), UncodedReceiver(), **parts)

@@ -11,7 +11,7 @@ successive interference cancellation) and 6 (one antenna, users of unequal power
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -23,7 +23,7 @@ from channels.checks import check_choice, check_count, check_range
 from channels.csi import CSISource, NoCSI, PerfectCSI
 from channels.impairments import Clipping
 from channels.streams import fork
-from semsim.hop import Air, Hop, n0_of
+from semsim.hop import Air, Hop, check_parts, check_tensor, n0_of
 from semsim.link import begin_at, check_ends, check_estimate, check_precision, encode_at
 from semsim.links.codecs import check_open
 from semsim.links.user_csi import UserCSI
@@ -75,9 +75,9 @@ class MultipleAccessLink(AnyLink):
     alone.
 
     ``detect: linear`` separates users with the front end (lmmse, irc or zf). ``detect: sic``
-    decodes the user with the best SINR, sends its estimate through its transmitter again, subtracts
-    that and goes on as if nothing of it were left. Where an estimate was wrong, later receivers are
-    told too little noise.
+    decodes the user of each item with the best SINR, sends its estimate through its transmitter
+    again, subtracts that and goes on, as if nothing of it were left, with the best of the others.
+    Where an estimate was wrong, later receivers are told too little noise.
 
     Args:
         transmitter, receiver: codec of the first user, and of all others where none is given.
@@ -117,6 +117,7 @@ class MultipleAccessLink(AnyLink):
     ) -> None:
         super().__init__()
         check_choice("detect", detect, ("linear", "sic"))
+        check_parts(channel, csi_rx=csi_rx, csi_tx=csi_tx, frontend=frontend)
         given = {"transmitters": transmitters, "receivers": receivers, "payloads": payloads}
         _check(users, channel, power_db, given)
         pairs = [(transmitter, receiver), *zip(transmitters, receivers, strict=True)]
@@ -173,6 +174,14 @@ class MultipleAccessLink(AnyLink):
     def _of_users(self, source: Tensor | Sequence[Tensor]) -> Sequence[Tensor]:
         if isinstance(source, Tensor):
             return [source.roll(-user, 0) for user in range(self.users)]
+        for own in source:
+            check_tensor(own)
+        items = [len(own) for own in source]
+        if len(items) != self.users or len(set(items)) > 1:
+            raise ValueError(
+                f"multiple_access of {self.users} users sends as many batches of one size, got "
+                f"batches of {items} items; write one [B, ...] for each user, or one for all"
+            )
         return source
 
     def transmit(
@@ -243,43 +252,51 @@ class MultipleAccessLink(AnyLink):
     def _sic(
         self, heard: _Heard, shapes: list[tuple[int, ...]], generator: torch.Generator
     ) -> list[tuple[Tensor, Tensor]]:
-        """Return the same, one user after the other, best first; items with one order together."""
-        _, after = IRC().combine(heard.y, CSI(heard.h, heard.n0, covariance=heard.spread))
-        order = after.n0.mean(dim=2).argsort(dim=1)
+        """Return the same, one user after the other, always the best of those that are left."""
         found: list[dict[int, tuple[Tensor, Tensor]]] = [{} for _ in shapes]
-        for one in order.unique(dim=0):
-            items = (order == one).all(dim=1).nonzero()[:, 0]
-            for user, pair in self._in_order(heard.of(items), one.tolist(), shapes, generator):
-                found[user] |= {
-                    int(i): (e, r) for i, e, r in zip(items.tolist(), *pair, strict=True)
-                }
+        everyone = list(range(self.users))
+        for items, user, pair in self._best_first(heard, everyone, shapes, generator):
+            found[user] |= {int(i): (e, r) for i, e, r in zip(items.tolist(), *pair, strict=True)}
         batch = range(len(heard.y))
         return [
             (torch.stack([f[i][0] for i in batch]), torch.stack([f[i][1] for i in batch]))
             for f in found
         ]
 
-    def _in_order(
+    def _best_first(
         self,
         heard: _Heard,
-        order: list[int],
+        left: list[int],
         shapes: list[tuple[int, ...]],
         generator: torch.Generator,
-    ) -> list[tuple[int, tuple[Tensor, Tensor]]]:
-        found = []
-        for place, user in enumerate(order):
-            left = order[place:]
-            csi = CSI(heard.h[:, :, left], heard.n0, covariance=heard.spread)
-            streams, after = IRC().combine(heard.y, csi)
-            pair = self._decode(user, streams[:, :1], after.n0[:, :1], shapes[user], generator)
-            found.append((user, pair))
-            if len(left) > 1:
-                told = CSI(None, heard.told[:, user])  # as the user has it
-                again = _whole(self.transmitters[user](pair[0], told))
-                missing = heard.y.shape[2] - again.shape[2]
-                sent = heard.h[:, :, user] * nn.functional.pad(again, (0, missing))
-                heard = replace(heard, y=heard.y - sent)
-        return found
+    ) -> Iterator[tuple[Tensor, int, tuple[Tensor, Tensor]]]:
+        """Decode the users that are left; yield items, user and what was found of these."""
+        best = self._separated(heard, left)[1].mean(dim=2).argmin(dim=1)
+        for place in best.unique().tolist():  # items with the same best user together
+            items = (best == place).nonzero()[:, 0]
+            some, user = heard.of(items), left[place]
+            others = [other for other in left if other != user]
+            streams, n0 = self._separated(some, [user, *others])
+            pair = self._decode(user, streams[:, :1], n0[:, :1], shapes[user], generator)
+            yield items, user, pair
+            if others:
+                rest = self._cancelled(some, user, pair[0])
+                for chosen, *one in self._best_first(rest, others, shapes, generator):
+                    yield items[chosen], *one
+
+    def _separated(self, heard: _Heard, users: list[int]) -> tuple[Tensor, Tensor]:
+        """Return the streams of some users, and the noise left in them beside each other."""
+        csi = CSI(heard.h[:, :, users], heard.n0, covariance=heard.spread)
+        streams, after = IRC().combine(heard.y, csi)
+        return streams, after.n0
+
+    def _cancelled(self, heard: _Heard, user: int, estimate: Tensor) -> _Heard:
+        """Return what is left without a user, as far as its estimate is right."""
+        told = CSI(None, heard.told[:, user])  # as the user has it
+        again = _whole(self.transmitters[user](estimate, told))
+        missing = heard.y.shape[2] - again.shape[2]
+        sent = heard.h[:, :, user] * nn.functional.pad(again, (0, missing))
+        return replace(heard, y=heard.y - sent)
 
     def _decode(
         self,

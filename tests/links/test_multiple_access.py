@@ -115,6 +115,50 @@ def test_cancelling_beats_linear_detection_over_fading() -> None:
     assert wrong["sic"] < 0.7 * wrong["linear"]
 
 
+class Remembers(UncodedReceiver):
+    """Remember the noise of each item that it decodes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.told: list[float] = []
+
+    def forward(self, y: torch.Tensor, csi: CSI, *rest: Any) -> Any:
+        self.told += csi.n0.mean(dim=(1, 2)).tolist()
+        return super().forward(y, csi, *rest)
+
+
+def best_of_those_left(h: torch.Tensor, n0: float) -> dict[int, float]:
+    """Return the noise with which each user arrives, as it is its turn, for h [R, U]."""
+    left, found = list(range(h.shape[1])), dict[int, float]()
+    while left:
+        seen = h[:, left].to(torch.complex128)
+        inverse = torch.linalg.inv(torch.eye(len(left)) + seen.mH @ seen / n0).diagonal().real
+        noise = 1 / (1 / inverse - 1)
+        found[left.pop(int(noise.argmin()))] = float(noise.min())
+    return found
+
+
+@pytest.mark.parametrize(("users", "antennas"), [(3, 3), (4, 2)])
+def test_each_user_that_is_cancelled_is_the_best_of_those_left(users: int, antennas: int) -> None:
+    ears = [Remembers() for _ in range(users)]
+    link = MultipleAccessLink(
+        UncodedTransmitter(),
+        Rayleigh(num_tx=users, num_rx=antennas),
+        ears[0],
+        users=users,
+        detect="sic",
+        transmitters=[UncodedTransmitter() for _ in ears[1:]],
+        receivers=ears[1:],
+    )
+    sent = link.transmit([b[:, :8] for b in bits(users, 200)], 10.0, stream(1, "link"))
+    wanted = [best_of_those_left(h[..., 0], 0.1) for h in sent[0].state.h]
+    for user, ear in enumerate(ears):
+        noise = torch.tensor([item[user] for item in wanted])
+        torch.testing.assert_close(
+            torch.tensor(ear.told).sort()[0], noise.sort()[0], rtol=1e-3, atol=0
+        )
+
+
 def test_each_user_has_unit_power_and_all_uses() -> None:
     link = qpsk(Rayleigh(num_tx=2, num_rx=2))
     for sent in link.transmit(bits(2), 10.0, stream(0, "link")):
@@ -345,3 +389,19 @@ def test_double_precision_at_networks_is_refused() -> None:
     link = MultipleAccessLink(ends[0], Rayleigh(num_tx=2, num_rx=2), ends[1])
     with pytest.raises(ValueError, match=r"source\.float"):
         link.transmit(torch.zeros(2, 3, 32, 32).double(), 10.0, stream(0, "link"))
+
+
+@pytest.mark.parametrize(
+    ("sizes", "message"),
+    [
+        ([4], r"2 users sends as many batches of one size, got batches of \[4\] items; write one"),
+        ([4, 4, 4], r"got batches of \[4, 4, 4\] items"),
+        ([4, 3], r"got batches of \[4, 3\] items"),
+    ],
+)
+def test_batches_that_users_cannot_send_together_are_refused(
+    sizes: list[int], message: str
+) -> None:
+    link = qpsk(Rayleigh(num_tx=2, num_rx=2))
+    with pytest.raises(ValueError, match=message):
+        link.transmit([torch.zeros(n, 8) for n in sizes], 10.0, stream(0, "link"))
