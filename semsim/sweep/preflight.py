@@ -61,8 +61,8 @@ def _quick_choices(path: str, choices: Any) -> Any:
     least = {"minutes": QUICK_MINUTES, **QUICK.get(key, {})}.get(name)
     if key not in QUICK or least is None:
         return choices
-    few = [(place + 1) * least for place in range(len(choices))]
-    return dict(zip(choices, few, strict=True)) if isinstance(choices, Mapping) else few
+    labels = [label for label, _ in choices_of(choices)]  # which figures may name
+    return {label: place * least for place, label in enumerate(labels, start=1)}
 
 
 class Tried(NamedTuple):

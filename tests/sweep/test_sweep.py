@@ -289,6 +289,14 @@ def test_quick_trains_little_whatever_is_swept(sweep: dict, lengths: list) -> No
     assert [(train.steps, train.minutes) for train in stages] == lengths
 
 
+def test_quick_calls_what_is_swept_as_the_scenario_does() -> None:
+    plots, sweep = [{"y": "error", "difference_to": "10"}], {"train.steps": [10, 20]}
+    swept = toy(train={"payload": {"kind": "synthetic"}}, sweep=sweep, plots=plots)
+    points = quicker(swept).points()
+    assert [p.swept for p in points] == [{"train.steps": 10}, {"train.steps": 20}]
+    assert [p.scenario.train.steps for p in points] == [4, 8]
+
+
 @pytest.mark.slow
 def test_a_scenario_that_trains_does_so_once_for_all_points_that_share_it() -> None:
     values = {
