@@ -128,9 +128,12 @@ def data_hashes(content: Any) -> dict[str, str]:
     ``encoder`` beside ``weights``. And for each module from outside of which ``kind`` or ``model``
     names a part: of the source that was imported, with the author's own modules that it uses.
 
-    A file's is its SHA-256, a folder's that of names, sizes and times of change, so that results
-    of data that have changed since are not taken for those of today. A folder's lock is no data.
+    A file's is its SHA-256, as is that of shipped weights by name, a folder's that of names, sizes
+    and times of change, so that results of data that have changed since are not taken for those of
+    today. A folder's lock is no data.
     """
+    from semsim import zoo
+
     if isinstance(content, list):
         content = dict(enumerate(content))
     if not isinstance(content, dict):
@@ -139,7 +142,9 @@ def data_hashes(content: Any) -> dict[str, str]:
     for key, value in content.items():
         beside = str(key).endswith("_weights") or (key == "encoder" and content.get("weights"))
         named = key in ("path", "model") or beside
-        if named and isinstance(value, str) and Path(value).exists():
+        if named and key != "path" and value in zoo.names():
+            found[value] = str(zoo.card(value)["sha256"])
+        elif named and isinstance(value, str) and Path(value).exists():
             found[value] = _data_hash(Path(value))
         elif key in ("kind", "model") and isinstance(value, str) and ":" in value:
             if source := outside.source_hash(value.partition(":")[0]):

@@ -466,6 +466,30 @@ def test_the_uid_depends_on_the_weights_of_the_task(tmp_path: Path) -> None:
     assert len(uids) == 4
 
 
+@pytest.mark.parametrize(
+    "part",
+    [
+        {"csi": {"tx": {"kind": "predicted", "delay_s": 5e-4, "by": "wirelessgpt", "model": "w"}}},
+        {"csi": {"rx": {"kind": "learned", "of": "perfect", "model": "w"}}},
+        {"transmitter": {"kind": "deepjscc", "csi_weights": "w"}},
+    ],
+)
+def test_the_uid_depends_on_shipped_weights_that_any_part_names(
+    part: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("semsim.zoo.WEIGHTS", tmp_path)
+    (tmp_path / "w.safetensors").touch()
+    monkeypatch.chdir(tmp_path)
+    Path("w").mkdir()  # a folder of that name is not what the name means
+    uids = set()
+    for shipped in ("one", "another"):
+        card = {"sha256": shipped, "classes": {}, "spec": {}}
+        (tmp_path / "w.json").write_text(json.dumps(card))
+        scenario = toy(**part)
+        uids |= {scenario.uid(0.0), scenario.training_hash()}
+    assert len(uids) == 4
+
+
 def test_the_training_hash_is_shared_by_points_that_only_evaluate_apart() -> None:
     trained = toy().training_hash()
     assert toy(snr_db=[3], metrics=["psnr"], stop={"ci95": 1}).training_hash() == trained
