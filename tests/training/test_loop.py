@@ -695,6 +695,17 @@ def test_two_processes_share_every_batch_and_can_be_resumed(
 
 
 @pytest.mark.slow
+def test_what_one_of_two_processes_refuses_is_told_in_its_sentence(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    settings = spec(processes=2, lr=1e30, clip=math.inf, warmup=0.0)
+    with pytest.raises(ValueError, match=r"^the loss became nan at step 2; lower lr"):
+        train(small_link(), Blobs(), spec=settings, folder=tmp_path)
+    said = capfd.readouterr().err
+    assert "Traceback" not in said and "Terminating" not in said
+
+
+@pytest.mark.slow
 def test_two_processes_learn_what_one_learns_from_their_batches_together(tmp_path: Path) -> None:
     links = small_link(), small_link()
     silent = {"snr_db": (100.0, 100.0), "flip": False}  # or each would meet noise of its own
