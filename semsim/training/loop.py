@@ -31,7 +31,7 @@ from semsim.training.processes import agreed, in_processes
 from semsim.training.screen import Screen
 from semsim.training.spec import TrainSpec
 from semsim.training.state import CHECKPOINT, UNDECAYED, State, frozen
-from semsim.training.validation import curve_so_far, validation_rows, write_curve
+from semsim.training.validation import validation_rows, write_curve
 from semsim.types import AnyLink
 
 SAVE_SECONDS = 300.0  #: between checkpoints at most
@@ -147,7 +147,6 @@ class Training:
         self.first = self.share[0] == 0  # only it writes and speaks
         self.screen = Screen(False)  #: says nothing until another is put here
         self.losses: list[float] = []
-        self.curve: list[dict[str, Any]] = []
         self.state: State
         self._fabric = fabric
         self._decays = False  #: the state before the decay is kept
@@ -168,7 +167,8 @@ class Training:
             self.state = State(self.link, self.task, spec, self.seed, self.share)
             if folder is not None:
                 self.state.resume(folder)
-                self.curve = curve_so_far(folder, self.state.steps)
+                if self.first and self.state.curve:
+                    write_curve(folder, self.state.curve)
                 begun = self.state.progress() >= 1 - spec.decay
                 self._decays = begun and (folder / UNDECAYED).is_file()
             if self.first and not self.state.steps:
@@ -277,9 +277,9 @@ class Training:
         """Measure the averaged weights and append to ``validation.csv``, where that is asked."""
         if self.validation is None:
             return
-        self.curve += validation_rows(self.state, self.validation)
+        self.state.curve += validation_rows(self.state, self.validation)
         if self.folder is not None:
-            write_curve(self.folder, self.curve)
+            write_curve(self.folder, self.state.curve)
 
     def weights(self) -> dict[str, Tensor]:
         """Return the weights of link and task as they are now, without the average."""
@@ -310,4 +310,4 @@ class Training:
         weights = None if self.folder is None else write_weights(state, self.folder)
         recent = self.losses[-100:]
         loss = sum(recent) / len(recent) if recent else math.nan
-        return TrainResult(state.steps, state.seconds / 60, loss, self.curve, weights)
+        return TrainResult(state.steps, state.seconds / 60, loss, state.curve, weights)

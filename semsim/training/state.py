@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from semsim import zoo
-from semsim.files.disk import Damaged, check_seal, sealed_file, set_aside
+from semsim.files.disk import Damaged, check_seal, log, sealed_file, set_aside
 from semsim.mistakes import known
 from semsim.nn import muon
 from semsim.training.spec import TrainSpec, deciding
@@ -43,6 +43,8 @@ class State:
         self.nets = nn.ModuleDict({"link": link, "task": task})
         self.spec, self.seed, self.share = spec, seed, share
         self.steps, self.seconds = 0, 0.0
+        self.before = 0  #: steps that the average has behind it from the checkpoint in ``start``
+        self.curve: list[dict[str, Any]] = []  #: validation rows so far
         starts = spec.starts()
         named = [s for s in starts if not s.endswith(".pt")]
         self.remarks = take_over(self.nets, named, cut=spec.cut)  #: on how the start fits
@@ -67,8 +69,12 @@ class State:
 
     @torch.no_grad()
     def follow(self) -> None:
-        """Let the average follow the weights; faster at first, so that it forgets the start."""
-        decay = min(self.spec.ema, (1 + self.steps) / (10 + self.steps)) if self.spec.ema else 0.0
+        """Let the average follow the weights; faster at first, so that it forgets the start.
+
+        One of a checkpoint was taken of trained weights, and goes on as slowly as it was.
+        """
+        steps = self.before + self.steps
+        decay = min(self.spec.ema, (1 + steps) / (10 + steps)) if self.spec.ema else 0.0
         for name, value in self.nets.state_dict().items():
             mean = self.average[name]
             if mean.is_floating_point():
@@ -93,7 +99,9 @@ class State:
             "average": self.average,
             "optimiser": self.optimiser.state_dict(),
             "steps": self.steps,
+            "before": self.before,
             "seconds": self.seconds,
+            "curve": self.curve,
             "seed": self.seed,
             "spec": asdict(self.spec),
             "start": self._starts_from(path.parent),
@@ -137,6 +145,10 @@ class State:
                 "it to start anew"
             ) from error
         self.steps, self.seconds = content["steps"], content["seconds"]
+        self.before = content.get("before", 0)  # versions before counted none of the start
+        if "curve" not in content:
+            log.warning("%s is of an earlier version, so validation.csv begins anew", path)
+        self.curve = content.get("curve", [])
 
     def _starts_from(self, folder: Path) -> list[str]:
         """Return what the training begins with, files as they lie from a folder."""
@@ -153,6 +165,7 @@ class State:
             if content["spec"]["optimiser"] != self.spec.optimiser:
                 raise ValueError(content["spec"]["optimiser"])
             self._take(content)
+            self.before = content["steps"] + content.get("before", 0)
         except Damaged as error:
             raise ValueError(
                 f"start {path} is damaged, or no checkpoint of semsim: {error}; name another"

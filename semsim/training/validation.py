@@ -33,14 +33,3 @@ def write_curve(folder: Path, curve: list[dict[str, Any]]) -> None:
     import pandas
 
     write_atomic(folder / CURVE, pandas.DataFrame(curve).to_csv(index=False))
-
-
-def curve_so_far(folder: Path, steps: int) -> list[dict[str, Any]]:
-    """Return the validation rows of the steps that a resumed training has behind it."""
-    path = folder / CURVE
-    if not steps or not path.is_file():
-        return []
-    import pandas
-
-    rows = pandas.read_csv(path, float_precision="round_trip")
-    return rows[rows["step"] <= steps].to_dict("records")  # type: ignore[return-value]

@@ -190,6 +190,39 @@ def test_a_training_killed_in_a_validation_loses_no_row(
     assert [row["step"] for row in result.curve] == [2, 4]
 
 
+@pytest.mark.parametrize("content", ["junk", "", None])
+def test_a_resumed_training_needs_no_file_of_its_validations(
+    tmp_path: Path, content: str | None
+) -> None:
+    settings = spec(steps=4, val_every=2, val_snr_db=(0.0,))
+    whole = train(small_link(), Blobs(), spec=settings, folder=tmp_path, validation=Blobs())
+    file = tmp_path / "validation.csv"
+    before = file.read_text()
+    (tmp_path / "checkpoint.pt").unlink()  # that of step 3 is left
+    file.unlink() if content is None else file.write_text(content)
+    again = train(small_link(), Blobs(), spec=settings, folder=tmp_path, validation=Blobs())
+    assert [row["step"] for row in again.curve] == [2, 4] and again.curve == whole.curve
+    assert file.read_text() == before
+
+
+def test_a_checkpoint_from_before_it_held_the_validations_goes_on(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    settings = spec(steps=4, val_every=2, val_snr_db=(0.0,))
+    link = small_link()
+    train(link, Blobs(), spec=settings, folder=tmp_path, validation=Blobs())
+    path = tmp_path / "checkpoint.old.pt"
+    content = torch.load(path, weights_only=True)
+    del content["curve"], content["before"]
+    with sealed_file(path) as file:
+        torch.save(content, file)
+    (tmp_path / "checkpoint.pt").unlink()
+    resumed = small_link()
+    result = train(resumed, Blobs(), spec=settings, folder=tmp_path, validation=Blobs())
+    assert same(link.state_dict(), resumed.state_dict())
+    assert [row["step"] for row in result.curve] == [4] and "begins anew" in caplog.text
+
+
 def test_a_validation_tells_users_apart(tmp_path: Path) -> None:
     torch.manual_seed(3)
     ends = [DeepJSCCTransmitter(**SMALL), Rayleigh(num_tx=2, num_rx=2), DeepJSCCReceiver(**SMALL)]
@@ -468,6 +501,26 @@ def test_a_training_goes_on_from_the_state_before_its_decay(tmp_path: Path) -> N
     link = Link(DeepJSCCTransmitter(**wide), AWGN(), DeepJSCCReceiver(**wide))
     with pytest.raises(ValueError, match="of other networks or another optimiser"):
         train(link, Blobs(), spec=spec(start=str(undecayed), **settings), folder=tmp_path / "b")
+
+
+def test_the_average_of_a_checkpoint_is_not_forgotten_at_once(tmp_path: Path) -> None:
+    still = {"steps": 40, "schedule": "constant", "warmup": 0.0, "save_every": 2}
+    with Training(small_link(), Blobs(), spec=spec(**still), folder=tmp_path / "a") as training:
+        training.advance(30)
+    start = tmp_path / "a" / "checkpoint.pt"
+    kept = torch.load(start, weights_only=True)
+    later = spec(lr=1e-12, start=str(start), **still)
+    apart = torch.cat([(v - kept["nets"][k]).flatten() for k, v in kept["average"].items()])
+    shares = []
+    for _ in range(2):  # the second goes on from where the first was stopped
+        with Training(small_link(), Blobs(), spec=later, folder=tmp_path / "b") as training:
+            training.advance(2)
+            average = training.state.average
+        left = torch.cat([(v - kept["nets"][k]).flatten() for k, v in average.items()])
+        shares.append(float(left @ apart / (apart @ apart)))
+    # of an average (1 + n) / (10 + n) are left in step n
+    assert shares[0] == pytest.approx(32 / 41 * 33 / 42, rel=1e-3)
+    assert shares[1] == pytest.approx(32 / 41 * 33 / 42 * 34 / 43 * 35 / 44, rel=1e-3)
 
 
 def test_start_takes_over_what_fits_and_cut_its_leading_part(

@@ -14,6 +14,7 @@ from channels import AWGN
 from semsim import Link, stream, zoo
 from semsim.codecs.deepjscc import DeepJSCCReceiver, DeepJSCCTransmitter
 from semsim.codecs.swin_jscc import SwinReceiver, SwinTransmitter
+from semsim.files.disk import sealed_file
 from semsim.nn.lowmem import low_memory
 from semsim.nn.lowmem_layers import MSLayerNorm, ReGELU2
 from semsim.training.loop import train
@@ -128,7 +129,9 @@ def test_a_checkpoint_from_before_this_setting_goes_on(tmp_path: Path) -> None:
     path = tmp_path / "checkpoint.pt"
     content = torch.load(path, weights_only=True)
     del content["spec"]["memory"]
-    torch.save(content, path)
+    with sealed_file(path) as file:
+        torch.save(content, file)
     assert train(swin_link(), Blobs(), spec=settings, folder=tmp_path).steps == 2
+    assert not list(tmp_path.glob("*.damaged"))
     with pytest.raises(ValueError, match="other settings"):
         train(swin_link(), Blobs(), spec=spec(steps=2), folder=tmp_path)
