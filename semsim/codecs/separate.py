@@ -49,7 +49,7 @@ class SeparateTransmitter(Transmitter):
         rank: streams in use, at most those of the front end, or "best" for the envelope over them.
         harq: "chase" or "ir" (incremental redundancy) sends an image that did not arrive again and
             combines; every round is charged, and the row's ``cbr`` is the mean that was spent.
-        rounds: transmissions of an image at most, with ``harq``.
+        rounds: transmissions of an image at most, with ``harq``; 1 needs a ``round_cbr``.
         round_cbr: channel uses of one round per source value, with ``harq``; half of ``cbr`` where
             left out. With ``mcs="best"`` no row is taken that spends more than ``cbr`` in the mean,
             as far as the transmitter knows.
@@ -176,6 +176,11 @@ def _harq(
         if round_cbr is not None:
             raise ValueError("round_cbr is the CBR of one round of harq; set harq: ir, or drop it")
         return None
+    if rounds == 1 and round_cbr is None:
+        raise ValueError(
+            f"rounds is 1, and harq: {combining} would then send once at half of cbr; write harq: "
+            "none for all of it, or the round_cbr of that round"
+        )
     share = Fraction(1, 2) if round_cbr is None else cbr_fraction(round_cbr) / cbr
     if share > 1:
         raise ValueError(f"round_cbr={round_cbr} is more than the whole budget, cbr={cbr}")

@@ -170,8 +170,8 @@ class SwinTransmitter(_Codec, Transmitter):
         decoder_depths: blocks of the decoder per scale, finest first. Likewise.
         window: side of a window in tokens. Likewise.
         linear: positions on each side over which a linear path beside the network decorrelates
-            latents, see :func:`semsim.nn.conv.half_whitening`; 0 for the path alone. Only ``tiny``
-            has such a path by default.
+            latents, 12 at most, see :func:`semsim.nn.conv.half_whitening`; 0 for the path alone.
+            Only ``tiny`` has such a path by default.
         rates: CBRs that one network serves, ``cbr`` being the one at work; it is trained on all of
             them, one drawn per batch.
         num_streams: streams of the link, min(num_tx, num_rx) behind frontend svd: the first

@@ -11,7 +11,7 @@ import numpy as np
 
 from semsim.comparison.bjontegaard import Fit
 from semsim.comparison.curves import RATES, Curves, pooled, quality_of, same_uses, uses_deltas
-from semsim.comparison.differences import TRAINING, paired_items
+from semsim.comparison.differences import TRAINING, has_trainings, paired_items
 from semsim.comparison.paired import Estimate
 from semsim.files.disk import write_atomic
 from semsim.items import about_items
@@ -281,7 +281,7 @@ def _over_uses(found: Comparison, a: Scheme, b: Scheme, fit: Fit) -> None:
         of_b = right.get(key)
         if of_b is None or min(of_a["cbr"].nunique(), of_b["cbr"].nunique()) < 2:
             continue
-        if TRAINING in of_a or TRAINING in of_b:
+        if has_trainings(of_a) or has_trainings(of_b):
             raise ValueError(f"deltas in channel uses take one training; --where {TRAINING}=VALUE")
         sides = [t.drop_duplicates("cbr").sort_values("cbr") for t in (of_a, of_b)]
         points = [(s.folder, u) for s, t in zip((a, b), sides, strict=True) for u in t["uid"]]

@@ -191,6 +191,18 @@ def synthesis_layer(patch: int, count: int) -> nn.Conv2d:
     return layer
 
 
+def check_reach(name: str, reach: int, otherwise: str = "") -> None:
+    """Raise ValueError where :func:`half_whitening` has no filters of so many positions a side.
+
+    Args:
+        name: of the option, as the error calls it.
+        reach: its value.
+        otherwise: what else the option may be, as the error says it.
+    """
+    if not 0 <= reach <= FAR:
+        raise ValueError(f"{name} must be at least 0 and at most {FAR}{otherwise}, got {reach}")
+
+
 def half_whitening(patch: int, count: int, reach: int) -> tuple[Tensor, Tensor]:
     """Return filters over latent positions that leave each channel the root of its spectrum.
 
@@ -201,7 +213,7 @@ def half_whitening(patch: int, count: int, reach: int) -> tuple[Tensor, Tensor]:
     Args:
         patch: side of the patch in pixels.
         count: leading components.
-        reach: positions on each side; kernels are 2 reach + 1 wide.
+        reach: positions on each side, at most FAR; kernels are 2 reach + 1 wide.
 
     Returns:
         filter and inverse, [count, 1, 2 reach + 1, 2 reach + 1] each.

@@ -8,7 +8,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from semsim.nn.conv import analysis_layer, half_whitening, position_filter, synthesis_layer
+from semsim.nn.conv import (
+    analysis_layer,
+    check_reach,
+    half_whitening,
+    position_filter,
+    synthesis_layer,
+)
 from semsim.nn.snr import ModNet
 from semsim.nn.swin import INIT_STD, Attend, PatchMerging, PatchSplitting, SwinStage
 
@@ -56,8 +62,8 @@ class SwinSizes:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
         if min(*self.depths, *self.decoder_depths) < 1:
             raise ValueError("every scale needs at least 1 block in depths and decoder_depths")
-        if self.linear is not None and self.linear < 0:
-            raise ValueError(f"linear must be at least 0, or null for no path, got {self.linear}")
+        if self.linear is not None:
+            check_reach("linear", self.linear, ", or null for no path")
         if self.linear and self.stride > LARGEST_WHITENED:
             raise ValueError(
                 f"linear decorrelates patches of up to {LARGEST_WHITENED} pixels, got a stride of "

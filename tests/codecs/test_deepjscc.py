@@ -204,6 +204,7 @@ def test_adjscc_has_the_layers_of_the_authors_code() -> None:
             "has block: residual; write",
         ),
         ({"cbr": "1/6", "reach": -1}, "reach must be at least 0"),
+        ({"cbr": "1/6", "reach": 13}, "reach must be at least 0 and at most 12, got 13"),
         (
             {"cbr": "1/6", "preset": "bourtsoulatze2019", "adaptive": "both"},
             "adaptive: none; write",

@@ -154,6 +154,7 @@ def test_further_bits_are_worth_more_than_the_same_again() -> None:
     [
         ({"harq": "arq"}, "harq is one of none, chase, ir, got 'arq'"),
         ({"harq": "ir", "rounds": 0}, "rounds"),
+        ({"harq": "ir", "rounds": 1}, "once at half of cbr; write harq: none"),
         ({"harq": "ir", "round_cbr": "1/2"}, "more than the whole budget"),
         ({"round_cbr": "1/12"}, "set harq: ir"),
         ({"harq": "ir", "round_fading": "old"}, "round_fading is one of new, same"),

@@ -250,6 +250,7 @@ def test_both_ends_compile() -> None:
         ({"rates": ("1/6", "1/7")}, "rates: cbr 1/7 is not possible"),
         ({"widths": (32, 40)}, "one number per scale"),
         ({"linear": -1}, "linear must be at least 0"),
+        ({"linear": 13}, "linear must be at least 0 and at most 12, or null for no path, got 13"),
         ({"patch": 32}, "set linear: 0, or a smaller patch"),
     ],
 )

@@ -91,6 +91,17 @@ def test_curves_over_channel_uses_need_no_equal_points(tmp_path: Path) -> None:
     assert delta(found, "channel uses")["value"] == pytest.approx(-50, abs=0.01)
 
 
+def test_curves_over_channel_uses_take_one_of_several_trainings(tmp_path: Path) -> None:
+    pair = {"old": curve(), "new": curve(gain=math.log10(2))}
+    make_folder(tmp_path, pair, cbrs=(1 / 48, 1 / 24, 1 / 12), snrs=(5.0,), trainings=(1, 2))
+    a = schemes(tmp_path)
+    with pytest.raises(ValueError, match=r"take one training; --where train\.seed=VALUE"):
+        compare(a["new"], a["old"])
+    one = schemes(tmp_path, where=["train.seed=1"])
+    found = compare(one["new"], one["old"])
+    assert delta(found, "channel uses")["value"] == pytest.approx(-50, abs=0.01)
+
+
 def test_curves_of_error_rates_differ_in_channel_uses_and_not_in_decades(tmp_path: Path) -> None:
     rate = lambda gain: lambda snr, cbr, seed: 1 / (1 + 100 * cbr * gain)  # noqa: E731
     pair = {"old": rate(1.0), "new": rate(2.0)}

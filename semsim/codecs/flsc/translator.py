@@ -64,7 +64,7 @@ class ChannelDecoder(nn.Module):
 
 
 class Translator(nn.Module):
-    """What belongs to one task; a subclass gives ``forward(coarse, fine, trust)``.
+    """What belongs to one task; a subclass gives ``forward(coarse, fine)``.
 
     Args of ``forward``:
         coarse: tokens of the shared decoder, [B, C4, H / 32, W / 32].
