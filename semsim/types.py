@@ -215,7 +215,7 @@ class End(nn.Module):
     brings_weights: bool = False  #: True where a trained network came with the arguments
     bytes_per_pixel: float = 0.0  #: memory that a pixel takes beside what torch sees
     #: submodules that belong to the task; federated training averages them among its clients only
-    of_task: ClassVar[tuple[str, ...]] = ()
+    of_task: tuple[str, ...] = ()
     is_frozen: bool = False  #: True after ``freeze``
 
     def __init_subclass__(cls, **options: Any) -> None:

@@ -19,6 +19,7 @@ from channels.units import linear_to_db
 from semsim import Scenario, spec
 from semsim.codecs.analog import AnalogReceiver, AnalogTransmitter
 from semsim.codecs.deepjscc import DeepJSCCReceiver, DeepJSCCTransmitter
+from semsim.codecs.latent_denoiser import LatentDenoiser
 from semsim.codecs.separate import SeparateTransmitter
 from semsim.codecs.values import ValuesReceiver, ValuesTransmitter
 from semsim.evaluation import evaluate
@@ -161,6 +162,20 @@ def test_weights_of_images_carry_clips(tmp_path: Path) -> None:
     frames = clip.link.eval().transmit(source, 200.0, stream(1, "link")).estimate
     alone = image.link.eval().transmit(source[0], 200.0, stream(1, "link")).estimate
     torch.testing.assert_close(frames[0], alone, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("stage", [2, 3])
+def test_an_end_learns_from_the_symbols_of_each_frame(stage: int) -> None:
+    transmitter = DeepJSCCTransmitter("1/6", width=8, depth=1)
+    denoiser = LatentDenoiser(
+        DeepJSCCReceiver("1/6", width=8, depth=1), width=8, depth=3, stage=stage
+    )
+    source, losses = CLIPS[0][0][None], []
+    for kind, items in ((FramesLink, source), (Link, source[0])):
+        link = kind(transmitter, AWGN(), denoiser).train()
+        sent = link.transmit(items, 200.0, stream(1, "link"))
+        losses.append(link.auxiliary_loss(0.0, sent))
+    torch.testing.assert_close(*losses)
 
 
 CLIP = {"frames": ", frames: 4", "link": "link: frames"}

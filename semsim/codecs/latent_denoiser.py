@@ -13,7 +13,7 @@ from channels.base import CSI
 from channels.checks import check_choice
 from semsim.codecs.symbols import LatentCodec, to_latent, to_symbols
 from semsim.nn.denoise import ResidualDenoiser, ScorePredictor
-from semsim.types import Receiver, Transmission
+from semsim.types import Receiver, Transmission, Transmitter
 
 Stage = Literal[1, 2, 3]
 Layout = Literal["grid", "line"]
@@ -143,6 +143,7 @@ class LatentDenoiser(Receiver):
         check_choice("stage", stage, (1, 2, 3))
         self.codec: Any = codec
         self.freezes_transmitter = stage == 2
+        self.of_task = tuple(f"codec.{name}" for name in codec.of_task)
         self.delta, self.steps, self.told, self.stage = delta, steps, told, stage
         offered = "grid" if isinstance(codec, LatentCodec) else "line"
         self.layout = layout or offered
@@ -229,34 +230,38 @@ class LatentDenoiser(Receiver):
                 "the latent denoiser takes equalised symbols [B, 1, K], got "
                 f"{list(y.shape)}; use a front end such as lmmse"
             )
-        first = similarity(csi.n0)
-        scores, steps = self.plan(first)
-        learns = self.training and self.stage > 1
-        if self.stage > 1 and (learns or steps.any()):
-            trust = 1 / (1 + csi.n0.reshape(len(y), -1))  # [B, 1] or [B, K]
-            latent = self.to_grid(y * trust[:, None], shape)
-            seen = trust.expand(-1, y.shape[-1]).reshape(latent[:, ::2].shape)
-            if learns:
-                most = torch.full_like(steps, self.predictor.max_steps)
-                if self.stage == 2:
-                    steps = 1 + torch.arange(len(y), device=y.device) % most
-                walk = self.refine(latent, seen, scores, most)
-                self.walk = Trajectory([z.latent for z in walk], scores)
-            else:
-                walk = self.refine(latent, seen, scores, steps)
-            items = torch.arange(len(y), device=y.device)
-            last, changed = torch.stack([z.latent for z in walk])[steps, items], steps > 0
-            if self.told == "learned":
-                trusted = torch.stack([z.trust for z in walk])[steps, items]
-                y, csi = _judged_on(y, csi, last, trusted, changed)
-            else:
-                told = self.told != "channel"
-                reached = scores.detach().gather(1, steps[:, None]) if told else None
-                y, csi = _handed_on(y, csi, last, changed, reached)
+        scores, steps = self.plan(similarity(csi.n0))
+        if self.stage > 1 and (self.training or steps.any()):
+            y, csi = self._cleaned(y, csi, shape, scores, steps)
         return self.codec(y, csi, shape, generator)
 
+    def _cleaned(
+        self, y: Tensor, csi: CSI, shape: tuple[int, ...], scores: Tensor, steps: Tensor
+    ) -> tuple[Tensor, CSI]:
+        """Return the symbols after their steps and their noise, and keep the walk in training."""
+        trust = 1 / (1 + csi.n0.reshape(len(y), -1))  # [B, 1] or [B, K]
+        latent = self.to_grid(y * trust[:, None], shape)
+        seen = trust.expand(-1, y.shape[-1])[:, self._order(y)].reshape(latent[:, ::2].shape)
+        if self.training:
+            most = torch.full_like(steps, self.predictor.max_steps)
+            if self.stage == 2:
+                steps = 1 + torch.arange(len(y), device=y.device) % most
+            walk = self.refine(latent, seen, scores, most)
+            self.walk = Trajectory([z.latent for z in walk], scores)
+        else:
+            walk = self.refine(latent, seen, scores, steps)
+        items = torch.arange(len(y), device=y.device)
+        last, changed = torch.stack([z.latent for z in walk])[steps, items], steps > 0
+        symbols = self._as_sent(to_symbols(last))
+        if self.told == "learned":
+            trusted = torch.stack([z.trust for z in walk])[steps, items]
+            return _judged_on(y, csi, symbols, self._as_sent(trusted.flatten(1)[:, None]), changed)
+        told = self.told != "channel"
+        reached = scores.detach().gather(1, steps[:, None]) if told else None
+        return _handed_on(y, csi, symbols, changed, reached)
+
     def to_grid(self, symbols: Tensor, shape: tuple[int, ...]) -> Tensor:
-        """Return the latent [B, C, h, w] of symbols [B, 1, K]; :func:`to_symbols` inverts it."""
+        """Return the latent [B, C, h, w] of symbols [B, 1, K] as they were sent."""
         is_grid = self.layout == "grid"
         height, width = self.codec.grid(shape) if is_grid else (1, symbols.shape[-1])
         if self.channels // 2 * height * width != symbols.shape[-1]:
@@ -265,31 +270,47 @@ class LatentDenoiser(Receiver):
                 f"symbols, got {symbols.shape[-1]}; wrap the receiver of this transmitter, or "
                 "write layout: line"
             )
-        return to_latent(symbols, self.channels, height, width)
+        return to_latent(symbols[..., self._order(symbols)], self.channels, height, width)
 
-    def auxiliary_loss(self, progress: float, sent: Transmission) -> Tensor:
-        """Return what stages 2 and 3 add to the task's loss, from the latest forward pass."""
+    def _order(self, symbols: Tensor) -> Any:
+        """Return where the symbols of the latent lie among those sent, [B, 1, K]."""
+        if self.layout == "line":
+            return slice(None)
+        return self.codec.order(symbols.shape[-1], symbols.device)
+
+    def _as_sent(self, symbols: Tensor) -> Tensor:
+        """Return what belongs to the latent's symbols, [B, 1, K], in the order of sending."""
+        return symbols if self.layout == "line" else self.codec.as_sent(symbols)
+
+    def check_transmitter(self, transmitter: Transmitter) -> None:
+        """Refuse a transmitter whose symbols the codec would misread."""
+        self.codec.check_transmitter(transmitter)
+
+    def auxiliary_loss(self, progress: float, sent: Transmission) -> Tensor | float:
+        """Return what the codec asks of itself, and in stages 2 and 3 the loss of the latent."""
+        own = self.codec.auxiliary_loss(progress, sent)
         if self.stage == 1:
-            return next(self.parameters()).new_zeros(())
+            return own
         if self.walk is None or sent.symbols is None:
             raise ValueError(
                 "nothing to learn the latent from; train the latent denoiser in a link that keeps "
                 "its symbols, in training mode"
             )
-        loss = latent_loss(self.walk, to_latent(sent.symbols, *self.walk.latents[0].shape[1:]))
+        clean = sent.symbols[..., self._order(sent.symbols)]
+        loss = latent_loss(self.walk, to_latent(clean, *self.walk.latents[0].shape[1:]))
         self.walk = None
-        return LATENT_WEIGHT * loss
+        return own + LATENT_WEIGHT * loss
 
 
 def _handed_on(
-    y: Tensor, csi: CSI, latent: Tensor, changed: Tensor, score: Tensor | None
+    y: Tensor, csi: CSI, symbols: Tensor, changed: Tensor, score: Tensor | None
 ) -> tuple[Tensor, CSI]:
     """Return unbiased symbols and their noise, as a codec's receiver takes them.
 
     Args:
         y: symbols as received, [B, 1, K], which items without a step keep, and their n0 too.
         csi: n0 [B] or [B, 1, K].
-        latent: z_T, [B, C, h, w].
+        symbols: of z_T, [B, 1, K].
         changed: which items took a step, [B].
         score: s_T, [B, 1], that the noise is to be equivalent to; None for the channel's.
     """
@@ -300,21 +321,20 @@ def _handed_on(
         left = 1 - (1 - left) * (1 - score.square()) / before.clamp_min(1e-12)
         n0 = torch.where(changed[:, None], (1 - left) / left, n0)
         csi = CSI(None, n0.reshape(csi.n0.shape))
-    return torch.where(changed[:, None, None], to_symbols(latent) / left[:, None], y), csi
+    return torch.where(changed[:, None, None], symbols / left[:, None], y), csi
 
 
 def _judged_on(
-    y: Tensor, csi: CSI, latent: Tensor, trust: Tensor, changed: Tensor
+    y: Tensor, csi: CSI, symbols: Tensor, trust: Tensor, changed: Tensor
 ) -> tuple[Tensor, CSI]:
     """Return unbiased symbols and the noise that each is judged to have; arguments as above.
 
     Args:
-        trust: of the symbols of z_T, [B, C / 2, h, w].
+        trust: of these symbols, [B, 1, K].
     """
-    trust = trust.flatten(1)[:, None]
     n0 = csi.n0.reshape(len(y), 1, -1)
     judged = torch.where(changed[:, None, None], 1 / trust - 1, n0)
-    return torch.where(changed[:, None, None], to_symbols(latent) / trust, y), CSI(None, judged)
+    return torch.where(changed[:, None, None], symbols / trust, y), CSI(None, judged)
 
 
 def latent_loss(walk: Trajectory, clean: Tensor) -> Tensor:

@@ -18,7 +18,6 @@ from semsim.codecs.symbols import (
     latent_channels,
     pad_to_stride,
     shown,
-    strongest_first,
     symbol_trust,
     to_latent,
     to_symbols,
@@ -67,6 +66,7 @@ class _Codec(LatentCodec):
     ) -> None:
         super().__init__()
         check_count("num_streams", num_streams, "behind frontend svd min(num_tx, num_rx)")
+        self.num_streams = num_streams
         spec: dict[str, Any] = (
             {"cbr": cbr, "preset": preset, "adaptive": adaptive, "heatmap": heatmap, "patch": patch,
              "widths": widths, "depths": depths, "decoder_depths": decoder_depths,
@@ -99,11 +99,6 @@ class _Codec(LatentCodec):
     def _make(self) -> None:
         """Make the networks of this end."""
         raise NotImplementedError
-
-    def _order(self, count: int, device: torch.device) -> Tensor | slice:
-        """Return the place of each symbol of the latent."""
-        streams = self.spec["num_streams"]
-        return strongest_first(count, streams, device) if streams > 1 else slice(None)
 
     def _channels_of(self, rates: tuple[float | str, ...]) -> list[int]:
         try:
@@ -229,22 +224,14 @@ class SwinTransmitter(_Codec, Transmitter):
         image = pad_to_stride(source, self.stride)
         latent = self.encoder(image, _snr(csi), trust, features=begun)
         if not self.rates:
-            return self._on_streams(unit_power(to_symbols(latent)))
+            return self.as_sent(unit_power(to_symbols(latent)))
         return self._send_some(latent, generator)
-
-    def _on_streams(self, symbols: Tensor) -> Tensor:
-        """Put symbols [B, 1, K] in their places."""
-        if self.spec["num_streams"] == 1:
-            return symbols
-        sent = torch.empty_like(symbols)
-        sent[..., self._order(symbols.shape[-1], symbols.device)] = symbols
-        return sent
 
     def _heatmap(self, csi: CSI, grid: tuple[int, int]) -> Tensor:
         """Return 1 / (1 + n0) of each symbol, [B, C / 2, h, w]; n0 is [B] or [B, 1, >= K]."""
         pairs, batch = self.channels // 2, len(csi.n0)
         symbols = pairs * grid[0] * grid[1]
-        trust = symbol_trust(csi.n0, symbols)[:, self._order(symbols, csi.n0.device)]
+        trust = symbol_trust(csi.n0, symbols)[:, self.order(symbols, csi.n0.device)]
         if self.spec["heatmap"] == "receiver":
             trust = trust.mean(dim=1, keepdim=True).expand_as(trust)
         return trust.reshape(batch, pairs, *grid)
@@ -311,7 +298,7 @@ class SwinReceiver(_Codec, Receiver):
             channels = self.sizes.widths[-1]
         expected = channels // 2 * grid[0] * grid[1]
         check_equalised(self.kind, y, csi, expected, shape)
-        places = self._order(expected, y.device)
+        places = self.order(expected, y.device)
         trust = symbol_trust(csi.n0, expected)[:, places]
         latent = to_latent(y[:, 0, places] * trust, channels, *grid)
         if side_info is not None:

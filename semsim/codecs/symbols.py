@@ -21,6 +21,7 @@ class LatentCodec(End):
     agreed = ("cbr", "stride", "rates", "num_streams", "task", "fine", "fine_for")
     stride: int  #: pixels per position of the grid, in each direction
     channels: int  #: reals at each
+    num_streams: int = 1  #: of the link; the first symbols of the latent go on the strongest
 
     @property
     def cbr(self) -> Fraction:
@@ -36,6 +37,20 @@ class LatentCodec(End):
         """Return the symbols for an image [3, H, W]; its sides are padded to the stride."""
         height, width = self.grid(shape)
         return self.channels // 2 * height * width
+
+    def order(self, count: int, device: torch.device) -> Tensor | slice:
+        """Return where each of the latent's symbols is sent, see :func:`strongest_first`."""
+        if self.num_streams == 1:
+            return slice(None)
+        return strongest_first(count, self.num_streams, device)
+
+    def as_sent(self, symbols: Tensor) -> Tensor:
+        """Put what belongs to the latent's symbols, [B, 1, K], in the order of sending."""
+        if self.num_streams == 1:
+            return symbols
+        sent = torch.empty_like(symbols)
+        sent[..., self.order(symbols.shape[-1], symbols.device)] = symbols
+        return sent
 
 
 def check_image_shape(kind: str, shape: tuple[int, ...]) -> None:

@@ -7,6 +7,7 @@ The channel is drawn once for all frames, so that they meet it as time goes by.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -17,7 +18,15 @@ from channels.csi import CSISource
 from semsim.link import Link, check_ends, check_estimate
 from semsim.links.codecs import check_open, check_separated
 from semsim.phy.frontend import FrontEnd
-from semsim.types import End, Receiver, Transmitter, WithNotes, WithSideInfo
+from semsim.types import (
+    End,
+    Receiver,
+    Transmission,
+    Transmitter,
+    WithNotes,
+    WithSideInfo,
+    each_user,
+)
 
 
 class FramesLink(Link):
@@ -53,6 +62,21 @@ class FramesLink(Link):
         )
         self.transmitter = _FramesOut(transmitter)
         self.receiver = receiver and _FramesIn(receiver)
+
+    def auxiliary_loss(
+        self, progress: float, sent: Transmission | tuple[Transmission, ...]
+    ) -> Tensor | float:
+        """Return what the ends ask of themselves; estimate and symbols are told by frame."""
+        (items,) = each_user(sent)
+        count = items.estimate.shape[:2].numel()
+        symbols, received = (
+            part if part is None else part.reshape(count, 1, -1)
+            for part in (items.symbols, items.received)
+        )
+        frames = replace(
+            items, estimate=items.estimate.flatten(0, 1), symbols=symbols, received=received
+        )
+        return super().auxiliary_loss(progress, frames)
 
     def ends(self) -> dict[str, End]:
         """Return the ends of a frame, whose weights are those of a link of single frames."""

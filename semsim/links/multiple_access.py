@@ -77,7 +77,8 @@ class MultipleAccessLink(AnyLink):
     ``detect: linear`` separates users with the front end (lmmse, irc or zf). ``detect: sic``
     decodes the user of each item with the best SINR, sends its estimate through its transmitter
     again, subtracts that and goes on, as if nothing of it were left, with the best of the others.
-    Where an estimate was wrong, later receivers are told too little noise.
+    Where an estimate was wrong, later receivers are told too little noise. It trains no receiver
+    with a loss of its own, as latent_denoiser.
 
     Args:
         transmitter, receiver: codec of the first user, and of all others where none is given.
@@ -157,11 +158,22 @@ class MultipleAccessLink(AnyLink):
         self, progress: float, sent: Transmission | tuple[Transmission, ...]
     ) -> Tensor | float:
         """Return the sum over the ends; those that users share handled the last of them last."""
+        if self.detect == "sic":
+            self._check_whole_batches()
         users = each_user(sent)
         return sum(
             end.auxiliary_loss(progress, users[int(name.split()[1]) - 1])
             for name, end in self.ends().items()
         )
+
+    def _check_whole_batches(self) -> None:
+        """Refuse a receiver with a loss of its own: it has seen but some items of a user last."""
+        for receiver in self.receivers:
+            if type(receiver).auxiliary_loss is not End.auxiliary_loss:
+                raise ValueError(
+                    f"detect: sic gives a receiver some items at a time, and {_kind(receiver)} "
+                    "learns from whole batches; train it with detect: linear"
+                )
 
     def parts(self, user: int = 0) -> dict[str, nn.Module]:
         """Return the codec of a user, counted from 0."""

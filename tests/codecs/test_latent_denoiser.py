@@ -13,20 +13,24 @@ from channels import AWGN, Rayleigh
 from channels.base import CSI, complex_normal
 from semsim import Link, Scenario, stream, zoo
 from semsim.codecs.deepjscc import DeepJSCCReceiver, DeepJSCCTransmitter
+from semsim.codecs.flsc.codec import FLSCReceiver
 from semsim.codecs.latent_denoiser import (
     LatentDenoiser,
     latent_loss,
     similarity,
 )
+from semsim.codecs.swin_jscc import SwinReceiver, SwinTransmitter
+from semsim.codecs.symbols import strongest_first
 from semsim.links.multiple_access import MultipleAccessLink
 from semsim.mistakes import SpecError
 from semsim.nn.denoise import ResidualDenoiser, ScorePredictor
 from semsim.phy.power import unit_power
 from semsim.training.loop import train
 from semsim.training.spec import TrainSpec
-from semsim.types import Receiver
+from semsim.types import Ledger, Receiver, Transmission
 
 SMALL = {"cbr": "1/6", "width": 16, "depth": 1}
+SWIN = {"widths": (32,), "depths": (1,), "decoder_depths": (1,)}
 NETWORK = {"width": 8, "depth": 3, "max_steps": 3}
 
 
@@ -369,6 +373,49 @@ def test_symbols_of_any_codec_pass_as_a_line() -> None:
     assert receiver(y, csi, (1,)).shape == (4, 1)
     with pytest.raises(ValueError, match="Sum offers line"):
         LatentDenoiser(Sum(), layout="grid")
+
+
+def test_a_transmitter_that_the_codec_would_misread_is_refused() -> None:
+    receiver = LatentDenoiser(SwinReceiver("1/6", **SWIN), **NETWORK)
+    with pytest.raises(ValueError, match="two ends of one codec differ: num_streams is 2 and 1"):
+        Link(SwinTransmitter("1/6", num_streams=2, **SWIN), AWGN(), receiver)
+
+
+@pytest.mark.parametrize("stage", [1, 3])
+def test_what_the_codec_asks_of_itself_is_asked_for_it(stage: int) -> None:
+    transmitter, receiver = ends(stage=stage)
+    link, losses = Link(transmitter, AWGN(), receiver).train(), []
+    for own in (0.0, 0.25):
+        receiver.codec.auxiliary_loss = lambda progress, sent, own=own: progress * own
+        sent = link.transmit(images(2, 3, 16, 16), 0.0, stream(4, "noise"))
+        losses.append(link.auxiliary_loss(0.5, sent))
+    assert float(losses[1] - losses[0]) == pytest.approx(0.125)
+
+
+def test_parts_of_the_codec_that_belong_to_the_task_still_do() -> None:
+    receiver = LatentDenoiser(FLSCReceiver("1/48"), layout="line", **NETWORK)
+    assert receiver.of_task == ("codec.translator",)
+    assert receiver.get_submodule(*receiver.of_task) is receiver.codec.translator
+
+
+@pytest.mark.parametrize("told", ["channel", "equivalent", "learned"])
+def test_symbols_in_the_order_of_streams_are_cleaned_where_they_lie(told: str) -> None:
+    out, places = [], strongest_first(512, 2, torch.device("cpu"))
+    y, _ = received(0.0)
+    n0 = torch.rand(4, 1, 512, generator=stream(6, "uneven")) + 0.1
+    for streams in (1, 2):
+        torch.manual_seed(2)
+        codec = SwinReceiver("1/6", num_streams=streams, **SWIN)
+        receiver = LatentDenoiser(codec, told=told, steps=2, **NETWORK)
+        shake(receiver)
+        sent, noise = torch.empty_like(y), torch.empty_like(n0)
+        where = places if streams == 2 else slice(None)
+        sent[..., where], noise[..., where] = y, n0
+        image = receiver.eval()(sent, CSI(None, noise), (3, 32, 32))
+        receiver.train()(sent, CSI(None, noise), (3, 32, 32))
+        whole = Transmission(image, sent, Ledger(512), symbols=sent)
+        out.append((image, receiver.auxiliary_loss(0.0, whole)))
+    torch.testing.assert_close(*out)
 
 
 @pytest.mark.parametrize(

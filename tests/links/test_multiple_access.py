@@ -21,6 +21,7 @@ from channels.impairments import Clipping
 from semsim import Scenario, evaluate, run, stream
 from semsim.codecs.analog import AnalogReceiver, AnalogTransmitter
 from semsim.codecs.deepjscc import DeepJSCCReceiver, DeepJSCCTransmitter
+from semsim.codecs.latent_denoiser import LatentDenoiser
 from semsim.codecs.separate import SeparateTransmitter
 from semsim.codecs.uncoded import UncodedReceiver, UncodedTransmitter
 from semsim.links.multiple_access import MultipleAccessLink
@@ -382,6 +383,17 @@ def test_items_of_other_users_have_one_shape() -> None:
             snr_db=[10.0],
             metrics=["psnr"],
         )
+
+
+def test_cancelling_trains_no_receiver_that_asks_something_of_itself() -> None:
+    ends = DeepJSCCTransmitter("1/6", width=8, depth=1), DeepJSCCReceiver("1/6", width=8, depth=1)
+    receiver = LatentDenoiser(ends[1], width=8, depth=3)
+    link = MultipleAccessLink(ends[0], Rayleigh(num_tx=2, num_rx=2), receiver, detect="sic").train()
+    sent = link.transmit(torch.rand(4, 3, 8, 8), 10.0, stream(0, "link"))
+    with pytest.raises(ValueError, match=r"LatentDenoiser.*train it with detect: linear"):
+        link.auxiliary_loss(0.0, sent)
+    plain = MultipleAccessLink(ends[0], Rayleigh(num_tx=2, num_rx=2), ends[1], detect="sic")
+    assert plain.auxiliary_loss(0.0, sent) == 0
 
 
 def test_double_precision_at_networks_is_refused() -> None:

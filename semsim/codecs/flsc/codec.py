@@ -31,7 +31,6 @@ from semsim.codecs.symbols import (
     latent_channels,
     pad_to_stride,
     shown,
-    strongest_first,
     symbol_trust,
     to_latent,
     to_symbols,
@@ -90,10 +89,6 @@ class _Codec(LatentCodec):
         tokens = height * width
         return self.channels // 2 * tokens, self.fine_channels // 2 * tokens * per_token
 
-    def order(self, count: int, device: torch.device) -> Tensor:
-        """Return the place of each symbol, [count], see :func:`strongest_first`."""
-        return strongest_first(count, self.num_streams, device)
-
 
 class FLSCTransmitter(_Codec, Transmitter):
     """Image to complex symbols of unit power, by a hierarchical vision transformer.
@@ -149,10 +144,7 @@ class FLSCTransmitter(_Codec, Transmitter):
         parts = [to_symbols(self.coarse(coarse))]
         if self.fine is not None:
             parts.append(to_symbols(self.fine(image, fine)))
-        symbols = unit_power(torch.cat(parts, dim=-1))
-        sent = torch.empty_like(symbols)
-        sent[..., self.order(symbols.shape[-1], symbols.device)] = symbols
-        return sent
+        return self.as_sent(unit_power(torch.cat(parts, dim=-1)))
 
 
 class FLSCReceiver(_Codec, Receiver):
