@@ -5,6 +5,8 @@
 
 DATA holds the packs cifar10_lossless3000.npz (the last 1,000 images are used) and kodak24.npz.
 PSNR is the mean over images of each image's PSNR on 8-bit values. Kodak is for evaluation only.
+With --names or --channels the other rows and curves stay, in the CSV and in the cards; several
+processes, each with its own, may share the CSV.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ import os
 from pathlib import Path
 
 import numpy as np
+import pandas
 import torch
 from make_pool import read_pack
 from torch import Tensor
@@ -108,6 +111,22 @@ def accuracy(name: str, payload: Images, labels: np.ndarray) -> float:
     return float((scores.argmax(dim=1).numpy() == labels).mean())
 
 
+def named(weights: str) -> str:
+    """The name of weights and the start of their SHA-256, which tells them from older ones."""
+    return f"{Path(weights).stem} {zoo.digest(weights)[:8]}"
+
+
+def write_rows(rows: list[dict[str, object]]) -> None:
+    """Put rows into the CSV as it is now, in the place of those of their weights and channels."""
+    new = pandas.DataFrame(rows)
+    if RESULTS.is_file():
+        old = pandas.read_csv(RESULTS)
+        again = old["weights"].isin(new["weights"]) & old["channel"].isin(new["channel"])
+        new = pandas.concat([old[~again], new])
+    RESULTS.parent.mkdir(exist_ok=True)
+    new.sort_values(["weights", "channel", "snr_db"]).round(4).to_csv(RESULTS, index=False)
+
+
 def write_card(name: str, facts: dict[str, object]) -> None:
     """Merge facts into the model card."""
     path = zoo.WEIGHTS / f"{name}.json"
@@ -117,14 +136,14 @@ def write_card(name: str, facts: dict[str, object]) -> None:
 def facts_of(
     name: str, rows: list[dict[str, object]], on: str, shape: tuple[int, int, int]
 ) -> dict:
-    """What the model card says of a codec's measurement."""
+    """What the model card says of a codec's measurement; curves over other channels stay."""
     size = 128 if "cifar" in name else 256
     transmitter, receiver = ends(name)
     again = evaluate(
         Link(transmitter, AWGN(), receiver).eval(), bundled(size), snr_db=[10.0],
         metrics=[PSNR()], seed=SEED, batch_size=4,
     )  # fmt: skip
-    points = {
+    points = zoo.card(name).get("measured", {}).get("by_snr_db", {}) | {
         c: {str(r["snr_db"]): round(float(r["value"]), 2) for r in rows if r["channel"] == c}  # type: ignore[arg-type]
         for c in dict.fromkeys(str(r["channel"]) for r in rows)
     }
@@ -146,10 +165,7 @@ def main() -> None:
     args = parser.parse_args()
     if args.data is None or not (Path(args.data) / "kodak24.npz").is_file():
         raise SystemExit("no data: give --data or SEMSIM_DATA, a folder with kodak24.npz; skipped")
-    import pandas
-
     small, labels = cifar(Path(args.data))
-    table = pandas.read_csv(RESULTS) if RESULTS.is_file() else pandas.DataFrame()
     for name in args.names:
         if name.startswith("resnet"):
             share = accuracy(name, small, labels)
@@ -164,11 +180,7 @@ def main() -> None:
         print(pandas.DataFrame(rows)[["weights", "channel", "snr_db", "value"]].to_string())
         if args.cards:
             write_card(name, facts_of(name, rows, on, shape))
-        if len(table):
-            table = table[table["weights"] != name]
-        table = pandas.concat([table, pandas.DataFrame(rows)])
-        RESULTS.parent.mkdir(exist_ok=True)
-        table.sort_values(["weights", "channel", "snr_db"]).round(4).to_csv(RESULTS, index=False)
+        write_rows(rows)
 
 
 CIFAR = "CIFAR-10, last 1,000 of the lossless images"

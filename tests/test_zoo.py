@@ -333,3 +333,26 @@ def test_weights_of_a_link_are_no_weights_of_a_task(tmp_path: Path) -> None:
     zoo.load_parts(file, {"of_task": torch.nn.Linear(2, 2)}, among_others=True)  # says no spec
     with pytest.raises(ValueError, match="receiver and transmitter, not of network; a training"):
         zoo.load_parts(exported(tmp_path), {"network": torch.nn.Linear(2, 2)})
+
+
+def test_what_was_not_measured_again_stays_in_the_table_and_in_the_card(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[1] / "benchmarks"))
+    import pandas
+    import zoo_psnr
+
+    def row(weights: str, channel: str, value: float) -> dict[str, object]:
+        return {"weights": weights, "channel": channel, "snr_db": 10.0, "value": value}
+
+    monkeypatch.setattr(zoo_psnr, "RESULTS", tmp_path / "zoo_psnr.csv")
+    zoo_psnr.write_rows([row("a", "awgn", 1), row("a", "rayleigh block", 2), row("b", "awgn", 3)])
+    zoo_psnr.write_rows([row("a", "awgn", 4)])
+    left = pandas.read_csv(zoo_psnr.RESULTS)
+    assert left["value"].tolist() == [4, 2, 3]
+    monkeypatch.setattr(zoo_psnr, "evaluate", lambda *_, **__: [{"value": 30.0}])
+    monkeypatch.setattr(zoo_psnr, "count_multiply_adds", lambda *_: 0)
+    name, shape = "deepjscc-cifar-1-6", (3, 32, 32)
+    facts = zoo_psnr.facts_of(name, [row(name, "awgn", 4.004)], "CIFAR", shape)
+    curves = dict(zoo.card(name)["measured"]["by_snr_db"])
+    assert len(curves) > 1 and facts["measured"]["by_snr_db"] == {**curves, "awgn": {"10.0": 4.0}}
