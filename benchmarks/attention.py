@@ -89,6 +89,16 @@ def one_run(wanted: dict[str, Any], patches: Patches, test: object) -> list[dict
     ]
 
 
+def is_there(rows: pandas.DataFrame, wanted: dict[str, Any]) -> bool:
+    """Tell whether a table has rows of all these settings; one that it does not say differs."""
+    return bool(matching(rows, wanted).any())
+
+
+def matching(rows: pandas.DataFrame, wanted: dict[str, Any]) -> pandas.Series:
+    """Which rows are of all these settings."""
+    return (rows.reindex(columns=list(wanted)) == pandas.Series(wanted)).all(axis=1)
+
+
 def summary(rows: pandas.DataFrame) -> str:
     """A markdown table: means, and paired differences to none with their intervals."""
     lines = [
@@ -147,7 +157,7 @@ def main() -> None:
     for seed, kind in ((seed, kind) for seed in SEEDS for kind in ATTENTION):
         values = (args.codec, kind, seed, args.steps, args.lr)
         wanted = dict(zip(columns, values, strict=True))
-        if len(rows) and (rows[columns] == pandas.Series(wanted)[columns]).all(axis=1).any():
+        if is_there(rows, wanted):
             continue
         new = pandas.DataFrame(one_run(wanted, patches, test))
         print(new.to_string(index=False, header=False), flush=True)

@@ -6,8 +6,9 @@ DATA holds cifar10_jpeg56000.npz (its training images) and cifar10_lossless3000.
 train, the last 1,000 test), and tells the zoo's deepjscc-cifar-1-6 what to send for the images
 behind the link. One attention module per residual block of the zoo's small ResNet, before the
 addition. Runs of a seed share batches and the start of all weights that they have in common.
-Runs that are in the CSV are not repeated. Differences to ``none`` are paired by seed; intervals are
-95 % by Student's t. Writes benchmarks/results/attention_classifier.{csv,md}.
+Runs that are in the CSV, of as many steps and behind the same weights, are not repeated.
+Differences to ``none`` are paired by seed; intervals are 95 % by Student's t. Writes
+benchmarks/results/attention_classifier.{csv,md}, a table for each number of steps and weights.
 """
 
 from __future__ import annotations
@@ -18,11 +19,11 @@ from pathlib import Path
 
 import pandas
 import torch
-from attention import SEEDS, STUDENT_T
+from attention import SEEDS, STUDENT_T, is_there
 from make_pool import classes
 from timing import interleaved, machine, multiply_adds, ratio
 from torch import Tensor, nn
-from zoo_psnr import ends
+from zoo_psnr import ends, named
 
 from channels import AWGN
 from semsim import Link, stream
@@ -133,6 +134,20 @@ def summary(rows: pandas.DataFrame) -> str:
     return "\n".join(lines) + "\n"
 
 
+def report(rows: pandas.DataFrame) -> str:
+    """What the tables are of, and one for each budget and codec whose runs are all there."""
+    parts = []
+    for (steps, codec), own in rows.groupby(["steps", "codec"], sort=False):
+        if len(own.groupby(["attention", "seed"])) == len(ATTENTION) * len(SEEDS):
+            parts.append(
+                "Accuracy in % on the last 1,000 lossless CIFAR-10 images, clean and behind "
+                f"{codec} in AWGN; mean over {len(SEEDS)} seeds, in brackets the paired difference "
+                f"to none with its 95 % interval. {steps} steps of {BATCH} images. Latency: "
+                f"{machine()}.\n\n{summary(own)}"
+            )
+    return "\n".join(parts)
+
+
 def with_latency(rows: pandas.DataFrame) -> pandas.DataFrame:
     """Measure the latencies now, in one process, and write them into the rows."""
     measured = latency()
@@ -150,17 +165,18 @@ def main() -> None:
     torch.set_flush_denormal(True)
     path = RESULTS / "attention_classifier.csv"
     rows = pandas.read_csv(path) if path.is_file() else pandas.DataFrame(columns=["attention"])
+    of = {"steps": args.steps, "codec": named(CODEC)}
     data, test_x, test_y = load(args.data)
     seen = behind_link(test_x)
     for seed in SEEDS:
         for kind in ATTENTION:
-            if len(rows) and ((rows["attention"] == kind) & (rows["seed"] == seed)).any():
+            if is_there(rows, {"attention": kind, "seed": seed, **of}):
                 continue
             network, seconds = one_run(kind, seed, args.steps, data)
             facts = {
                 "attention": kind,
                 "seed": seed,
-                "steps": args.steps,
+                **of,
                 "parameters": sum(p.numel() for p in network.parameters()),
                 "multiply_adds": multiply_adds(network, torch.rand(1, 3, 32, 32)),
                 "cpu_seconds": round(seconds, 1),
@@ -174,13 +190,8 @@ def main() -> None:
             rows.round(4).to_csv(path, index=False)
     rows = with_latency(rows)
     rows.round(4).to_csv(path, index=False)
-    text = (
-        f"Accuracy in % on the last 1,000 lossless CIFAR-10 images, clean and behind {CODEC} in "
-        f"AWGN; mean over {len(SEEDS)} seeds, in brackets the paired difference to none with its "
-        f"95 % interval. {args.steps} steps of {BATCH} images. Latency: {machine()}.\n\n"
-    )
-    (RESULTS / "attention_classifier.md").write_text(text + summary(rows), encoding="utf-8")
-    print(summary(rows))
+    (RESULTS / "attention_classifier.md").write_text(report(rows), encoding="utf-8")
+    print(report(rows))
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ lossless CIFAR-10 images (the first ``--images`` of them), MS-SSIM that of the m
 photos, 192 x 192 pixels, which CIFAR images are too small for. All systems see the same noise and
 fading, and gains are paired by image; intervals are 95 % over images. Writes
 benchmarks/results/denoisers.{csv,md}, and with ``--cards`` what the zoo's cards say was measured.
-Values per image are kept in RUNS and not measured again.
+Values per image are kept in RUNS and not measured again with the same weights.
 """
 
 from __future__ import annotations
@@ -54,13 +54,18 @@ SYSTEMS: dict[str, tuple[str | None, Any]] = {
 }
 
 
+def weights_of(codec: str, system: str, runs: Path) -> str:
+    """The name or file of a system's weights."""
+    folder = SYSTEMS[system][0]
+    return str(runs / codec / folder / "weights.safetensors") if folder else start(codec, runs)
+
+
 def ends(codec: str, system: str, runs: Path) -> tuple[Any, Any] | None:
     """Return both ends of a system in evaluation mode; None where it is not trained."""
     folder, around = SYSTEMS[system]
     transmitter, receiver = classes(codec)
-    trained = runs / codec / (folder or "") / "weights.safetensors"
-    weights = str(trained) if folder else start(codec, runs)
-    if folder and not trained.is_file():
+    weights = weights_of(codec, system, runs)
+    if folder and not Path(weights).is_file():
         return None
     if around is not None:
         receiver = functools.partial(_around, around, receiver)
@@ -117,13 +122,14 @@ def measure(codec: str, runs: Path, payloads: dict[str, Images], count: int) -> 
                 continue
             link = Link(made[0], make(), made[1]).eval()
             place = runs / codec / "measured"
+            which = f"{system} {zoo.digest(weights_of(codec, system, runs))[:12]}"
             most = count // 3 if slow else count
             wanted: dict[str, tuple] = {"psnr": ("cifar", PSNR(), most, SNRS)}
             if channel == "awgn" and not slow:
                 wanted["ms_ssim"] = ("kodak", MSSSIM(), 24, SOME)
             values[system] = {
                 name: _kept(
-                    place / f"{system} {channel} {name} {most}.npy",
+                    place / f"{which} {channel} {name} {most}.npy",
                     functools.partial(per_image, link, payloads[on], metric, most, snrs),
                 )
                 for name, (on, metric, most, snrs) in wanted.items()

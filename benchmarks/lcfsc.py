@@ -6,13 +6,14 @@ POOL is made by make_pool.py photo; DATA holds bsds500.npz and set5_set14.npz. E
 from one plain backbone per number of antennas and, by seed, sees the same crops of 64 x 64,
 channels and noise in the same steps; all send the same k at the same power and have the same
 receiver behind LMMSE. Test: the middle of each photo in BSDS500 val, halved in size, and of each of
-Set5 and Set14, over the same draws for all. Runs that are in the CSV are not repeated; one that was
-stopped goes on from RUNS. Several processes, each with its own --antennas, --seeds or --variants,
-may share CSV and RUNS. Differences to ``plain`` are paired by seed; intervals are 95 % by Student's
-t. How much attention is worth at all shows the plain codec when it is measured, not trained, with
-every pair but the own masked in all blocks of its encoder. The classical baseline is separate
-coding, and its bound, behind SVD with water-filling. --npn measures the codecs of seed 0 with H at
-the transmitter estimated from pilots, and cleaned. Writes benchmarks/results/lcfsc.{csv,md}.
+Set5 and Set14, over the same draws for all. Runs that are in the CSV with as many steps are not
+repeated; one that was stopped goes on from RUNS. Several processes, each with its own --antennas,
+--seeds or --variants, may share CSV and RUNS. Differences to ``plain`` are paired by seed;
+intervals are 95 % by Student's t. How much attention is worth at all shows the plain codec when it
+is measured, not trained, with every pair but the own masked in all blocks of its encoder. The
+classical baseline is separate coding, and its bound, behind SVD with water-filling. --npn measures
+the codecs of seed 0 with H at the transmitter estimated from pilots, and cleaned. Writes
+benchmarks/results/lcfsc.{csv,md}.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from pathlib import Path
 import pandas
 import torch
 from lcfsc_data import SIDE, Crops, test_crops
-from lcfsc_table import FEEDBACK, HEADING, SEEDS, SNRS, done, summary, table
+from lcfsc_table import FEEDBACK, SEEDS, SNRS, done, report, table
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from zoo_psnr import Images
@@ -83,6 +84,16 @@ def go_on(link: Link, crops: Crops, folder: Path, *, steps: int, lr: float, seed
     return round(time.process_time() - start, 1)
 
 
+def budget(args: argparse.Namespace) -> dict[str, int]:
+    """Steps of the backbone before, and in all."""
+    return {"start": args.start, "steps": args.start + args.steps}
+
+
+def folder_of(args: argparse.Namespace, antennas: int, variant: str, seed: int) -> Path:
+    """Where a run is trained."""
+    return args.runs / f"{antennas}x{antennas} {variant} {seed}, {args.start} and {args.steps}"
+
+
 def take_over(link: Link, weights: Path) -> None:
     """Load the backbone of another variant; what is not in the file stays fresh."""
     tensors = load_file(weights)
@@ -96,18 +107,17 @@ def one_run(
 ) -> list[dict]:
     """Train one codec, measure it, and measure it again with the CSI of another draw."""
     arguments = {**VARIANTS, **ABLATIONS}[variant]
-    label = f"{antennas}x{antennas}"
-    start = args.runs / f"{label} start"
+    start = args.runs / f"{antennas}x{antennas} start, {args.start}"
     if not (start / "weights.safetensors").is_file():
         plain = make_link(antennas, {"fusion": "none"}, 0)
         go_on(plain, crops, start, steps=args.start, lr=3e-3, seed=0)
     link = make_link(antennas, arguments, seed)
     take_over(link, start / "weights.safetensors")
-    folder = args.runs / f"{label} {variant} {seed}"
+    folder = folder_of(args, antennas, variant, seed)
     facts = {
         "antennas": antennas,
         "seed": seed,
-        "steps": args.start + args.steps,
+        **budget(args),
         "cpu_seconds": go_on(link, crops, folder, steps=args.steps, lr=2e-3, seed=seed + 100),
         "parameters": sum(p.numel() for p in link.parameters()),
     }
@@ -136,17 +146,17 @@ class Alone(nn.Module):
         return self.encoder(image, snr_db, attend=own_only)
 
 
-def trained(runs: Path, antennas: int, variant: str, seed: int) -> Link:
+def trained(args: argparse.Namespace, antennas: int, variant: str, seed: int) -> Link:
     """The codec of a run."""
     link = make_link(antennas, VARIANTS[variant], seed)
-    take_over(link, runs / f"{antennas}x{antennas} {variant} {seed}" / "weights.safetensors")
+    take_over(link, folder_of(args, antennas, variant, seed) / "weights.safetensors")
     return link
 
 
 def without_attention(antennas: int, seed: int, args: argparse.Namespace, test: Images) -> list:
     """Measure the plain codec with every position of its encoder alone."""
-    link = trained(args.runs, antennas, "plain", seed)
-    facts = {"antennas": antennas, "seed": seed, "steps": args.start + args.steps}
+    link = trained(args, antennas, "plain", seed)
+    facts = {"antennas": antennas, "seed": seed, **budget(args)}
     facts |= {"cpu_seconds": 0, "parameters": sum(p.numel() for p in link.parameters())}
     link.transmitter.encoder = Alone(link.transmitter.encoder)
     return [{"variant": ALONE, **facts, **row} for row in measure(link, test)]
@@ -171,10 +181,10 @@ def with_estimates(antennas: int, args: argparse.Namespace, test: Images) -> lis
     for codec in ("masked", "concat"):
         ways = (pilots, None), (pilots, purifier), (Told(per_block=antennas), None)
         for kind, (source, estimator) in zip(FEEDBACK, ways, strict=True):
-            link = trained(args.runs, antennas, codec, 0)
+            link = trained(args, antennas, codec, 0)
             link.csi_tx, link.transmitter.estimator = source, estimator
             facts = {"variant": codec + kind, "antennas": antennas, "seed": 0}
-            facts |= {"steps": args.start + args.steps, "cpu_seconds": seconds if estimator else 0}
+            facts |= {**budget(args), "cpu_seconds": seconds if estimator else 0}
             facts["parameters"] = sum(p.numel() for p in link.parameters())
             for row in measure(link, test):
                 error = error_db(channel, source, estimator, row["snr_db"])
@@ -209,7 +219,8 @@ def classical(antennas: int, test: Images) -> list[dict]:
         "separate coding, SVD": SeparateLink(SeparateTransmitter(CBR), channel, **ends),
         "bound, SVD": BoundLink(BoundTransmitter(CBR), channel, **ends),
     }
-    facts = {"antennas": antennas, "seed": -1, "steps": 0, "cpu_seconds": 0, "parameters": 0}
+    facts = {"antennas": antennas, "seed": -1, "start": 0, "steps": 0}
+    facts |= {"cpu_seconds": 0, "parameters": 0}
     return [
         {"variant": name, **facts, **row} for name, link in links.items()
         for row in measure(link, test)
@@ -234,7 +245,7 @@ def main() -> None:
     path = RESULTS / "lcfsc.csv"
     crops, test = Crops(args.pool, args.runs / "pool"), test_crops(args.data)
     for antennas, variant, seed in plan(args):
-        if done(path, antennas, variant, seed):
+        if done(path, (antennas, variant, seed), budget(args)):
             continue
         if variant == "classical":
             new = classical(antennas, test)
@@ -246,11 +257,9 @@ def main() -> None:
             new = one_run(antennas, variant, seed, args, crops, test)
         print(pandas.DataFrame(new).to_string(index=False, header=False), flush=True)
         pandas.concat([table(path), pandas.DataFrame(new)]).round(4).to_csv(path, index=False)
-    rows = table(path)
-    (RESULTS / "lcfsc.md").write_text(
-        HEADING.format(args.start, args.steps) + summary(rows), encoding="utf-8"
-    )
-    print(summary(rows))
+    text = report(table(path))
+    (RESULTS / "lcfsc.md").write_text(text, encoding="utf-8")
+    print(text)
 
 
 def plan(args: argparse.Namespace) -> list[tuple[int, str, int]]:

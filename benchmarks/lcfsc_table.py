@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pandas
+from attention import is_there
 
 SEEDS = (0, 1, 2)
 SNRS = [1.0, 10.0, 19.0]
@@ -13,8 +14,8 @@ FEEDBACK = (", LS", ", NPN", ", true")  # what the transmitter knows of H, in th
 HEADING = (
     "PSNR in dB on 119 crops of 64 x 64 from held-out photos, CBR 1/16 over all antennas, i.i.d. "
     "block Rayleigh fading; mean over the seeds, in brackets the paired difference to plain with "
-    "its 95 % interval. {} steps of 8 crops for the plain backbone, then {} for each variant; "
-    "LMMSE at the receiver, H known at both ends.\n"
+    "its 95 % interval. {:.0f} steps of 8 crops for the plain backbone, then {:.0f} for each "
+    "variant; LMMSE at the receiver, H known at both ends.\n"
 )
 ESTIMATES = (
     "\n## What the transmitter believes of H\n\nSeed 0, trained with H known; the receiver knows "
@@ -30,13 +31,28 @@ def table(path: Path) -> pandas.DataFrame:
     return pandas.read_csv(path) if path.is_file() else pandas.DataFrame()
 
 
-def done(path: Path, antennas: int, variant: str, seed: int) -> bool:
-    """Tell whether a run is in the table."""
-    rows, name = table(path), "bound, SVD" if variant == "classical" else variant
-    if not len(rows):
-        return False
-    same = (rows["antennas"] == antennas) & (rows["seed"] == seed) & (rows["variant"] == name)
-    return bool(same.any())
+def done(path: Path, run: tuple[int, str, int], steps: dict[str, int]) -> bool:
+    """Tell whether a run is in the table.
+
+    Args:
+        path: of the table.
+        run: antennas, variant and seed.
+        steps: of the backbone, ``start``, and in all, ``steps``; classical rows have none.
+    """
+    antennas, variant, seed = run
+    wanted: dict[str, object] = {"antennas": antennas, "seed": seed, "variant": variant, **steps}
+    if variant == "classical":
+        wanted |= {"variant": "bound, SVD", "start": 0, "steps": 0}
+    return is_there(table(path), wanted)
+
+
+def report(rows: pandas.DataFrame) -> str:
+    """Markdown: for each number of steps what was measured, and beside it what has none."""
+    classical, parts = rows["steps"] == 0, []
+    for (start, steps), _ in rows[~classical].groupby(["start", "steps"], sort=False):
+        own = rows[((rows["start"] == start) & (rows["steps"] == steps)) | classical]
+        parts.append(HEADING.format(start, steps - start) + summary(own))
+    return "\n".join(parts)
 
 
 def summary(rows: pandas.DataFrame) -> str:

@@ -6,23 +6,24 @@ Three parts: the activations that one standard block keeps, beside the bytes exp
 of the Swin codec per preset; and fine-tuning a Swin codec, WEIGHTS (a name of the zoo or a
 .safetensors file), from AWGN to block Rayleigh fading with and without ``memory: low``: memory,
 step time as a ratio of interleaved steps, PSNR on the last 1,000 lossless CIFAR-10 images. POOL is
-made by make_pool.py cifar. Fine-tuning runs that are in lowmem_psnr.csv are not repeated. Writes
-benchmarks/results/lowmem.{csv,md}.
+made by make_pool.py cifar. Fine-tuning runs that are in lowmem_psnr.csv, of the same weights and as
+many steps, are not repeated. Writes benchmarks/results/lowmem.{csv,md}.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import sys
 import tempfile
 from pathlib import Path
 
 import pandas
 import torch
-from attention import STUDENT_T, Patches
+from attention import STUDENT_T, Patches, is_there, matching
 from timing import interleaved, machine, ratio
 from torch import Tensor, nn
-from zoo_psnr import cifar
+from zoo_psnr import cifar, named
 
 from channels import Rayleigh
 from semsim import Link, evaluate, stream, zoo
@@ -140,7 +141,7 @@ def tune(weights: str, memory: str, seed: int, steps: int, patches: Patches, tes
         with tempfile.TemporaryDirectory() as folder:
             train(link, patches, Reconstruct("log_mse"), spec, folder=folder, seed=seed)
     rows = evaluate(link.eval(), test, snr_db=SNRS, metrics=[PSNR()], seed=7, batch_size=100)
-    facts = {"memory": memory, "seed": seed, "steps": steps}
+    facts = {"memory": memory, "seed": seed, "steps": steps, "weights": named(weights)}
     return [{**facts, "snr_db": r["snr_db"], "psnr_db": r["value"]} for r in rows]
 
 
@@ -148,13 +149,15 @@ def psnr_rows(args: argparse.Namespace, patches: Patches) -> list[dict]:
     """PSNR before and after fine-tuning both ways, and the difference paired by seed."""
     path, (test, _) = RESULTS / "lowmem_psnr.csv", cifar(args.data)
     done = pandas.read_csv(path) if path.is_file() else pandas.DataFrame()
-    for memory, seed in [("before", 0), *((m, s) for s in SEEDS for m in ("normal", "low"))]:
-        if len(done) and ((done["memory"] == memory) & (done["seed"] == seed)).any():
+    of = {"steps": args.steps, "weights": named(args.weights)}
+    for seed, memory in [(0, "before"), *itertools.product(SEEDS, ("normal", "low"))]:
+        if is_there(done, {"memory": memory, "seed": seed, **of}):
             continue
         new = pandas.DataFrame(tune(args.weights, memory, seed, args.steps, patches, test))
         print(new.to_string(index=False, header=False), flush=True)
         done = pandas.concat([done, new]) if len(done) else new
         done.round(4).to_csv(path, index=False)
+    done = done[matching(done, of)]
     table = done.pivot_table(index=["memory", "seed"], columns="snr_db", values="psnr_db")
     rows = []
     for snr in SNRS:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+from pathlib import Path
 
 import pytest
 import torch
@@ -386,3 +387,23 @@ def test_shipped_ratios_move_with_the_channel_and_the_image(antennas: int) -> No
         tx.masking(source.flip(0), known),
     ):
         assert (changed[0] != base).any()
+
+
+def test_a_run_of_the_benchmark_is_known_by_its_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[2] / "benchmarks"))
+    import lcfsc_table
+    import pandas
+
+    path = Path(lcfsc_table.__file__).parent / "results" / "lcfsc.csv"
+    budget = {"start": 1200, "steps": 1320}
+    assert lcfsc_table.done(path, (8, "concat", 2), budget)
+    for other in ({"start": 200, "steps": 1320}, {"start": 1200, "steps": 1300}):
+        assert not lcfsc_table.done(path, (8, "concat", 2), other)
+        assert lcfsc_table.done(path, (8, "classical", -1), other)  # is not trained
+    rows = lcfsc_table.table(path)
+    text = lcfsc_table.report(rows)
+    assert text == path.with_suffix(".md").read_text(encoding="utf-8")
+    more = rows[rows["steps"] > 0].assign(start=200, steps=300)
+    both = lcfsc_table.report(pandas.concat([rows, more]))
+    assert both.startswith(text) and "200 steps of 8 crops for the plain backbone, then 100" in both
+    assert both.count("| bound, SVD | 1 |") == 4

@@ -239,6 +239,25 @@ def test_the_comparison_in_the_classifier_is_fair_and_complete(
     assert "| pfca | 10 | 20 | 1.00 (0.90 to 1.10) | 54.0 (+4.0 ± 0.0) |" in table
 
 
+def test_a_run_of_the_comparison_is_known_by_steps_and_codec_and_reported_as_such(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[2] / "benchmarks"))
+    import attention_classifier as comparison
+    import pandas
+    from attention import is_there
+
+    rows = pandas.read_csv(comparison.RESULTS / "attention_classifier.csv")
+    run = {"attention": "se", "seed": 1, "steps": 150, "codec": "deepjscc-cifar-1-6 8f003917"}
+    assert is_there(rows, run)
+    assert not is_there(rows, {**run, "steps": 5000}) and not is_there(rows[:0], run)
+    assert not is_there(rows.drop(columns="codec"), run)  # as the script wrote them before
+    assert not is_there(rows, {**run, "codec": comparison.named(comparison.CODEC)})  # trained since
+    text = comparison.report(pandas.concat([rows, rows.assign(steps=30), rows[:3].assign(steps=9)]))
+    assert [n for n in (9, 30, 150, 5000) if f"{n} steps of 64 images" in text] == [30, 150]
+    assert text.count("behind deepjscc-cifar-1-6 8f003917 in AWGN") == 2
+
+
 def test_an_unknown_kind_is_refused_with_the_known_ones() -> None:
     with pytest.raises(ValueError, match="none, se, eca, simam, pfca"):
         attention("cbam", 8)

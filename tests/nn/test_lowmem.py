@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import argparse
 import math
+import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -252,3 +255,34 @@ def test_under_autocast_a_norm_that_hands_out_fp32_saves_nothing() -> None:
     low_memory(block, act=False)
     block.norm1, block.norm2 = NaiveNorm(block.norm1), NaiveNorm(block.norm2)
     assert units(block, autocast=True) == pytest.approx(20.05, rel=0.005)
+
+
+def test_fine_tuning_is_known_by_steps_and_weights(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[2] / "benchmarks"))
+    import lowmem
+
+    made = []
+
+    def tune(weights: str, memory: str, seed: int, steps: int, *_: object) -> list[dict]:
+        made.append((memory, seed))
+        row = {"memory": memory, "seed": seed, "steps": steps, "weights": lowmem.named(weights)}
+        return [{**row, "snr_db": snr, "psnr_db": 1.0 + seed} for snr in lowmem.SNRS]
+
+    monkeypatch.setattr(lowmem, "tune", tune)
+    monkeypatch.setattr(lowmem, "cifar", lambda data: (None, None))
+    monkeypatch.setattr(lowmem, "named", lambda weights: "swin-cifar-1-6 f0b9fc11")
+    shutil.copy(lowmem.RESULTS / "lowmem_psnr.csv", tmp_path)
+    monkeypatch.setattr(lowmem, "RESULTS", tmp_path)
+    asked = argparse.Namespace(data=None, weights="swin-cifar-1-6", steps=60)
+    published = lowmem.psnr_rows(asked, None)
+    assert not made and published[1]["before"] == pytest.approx(28.35, abs=0.01)
+    asked.steps = 300
+    assert lowmem.psnr_rows(asked, None)[0]["normal"] == 2.0  # the mean of 1, 2 and 3
+    assert len(made) == 7
+    asked.steps = 60
+    assert lowmem.psnr_rows(asked, None) == published
+    monkeypatch.setattr(lowmem, "named", lambda weights: "swin-cifar-1-6 00000000")
+    lowmem.psnr_rows(asked, None)
+    assert len(made) == 14
