@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor, nn
 
 from channels import AWGN
@@ -71,6 +72,24 @@ def test_items_are_a_degraded_face_and_the_face_by_index_alone() -> None:
     assert len(restore.DegradedFaces("train", **FEW)) == 8
     other = restore.DegradedFaces("train", count=20, seed=1, **FEW)
     assert not torch.equal(other[9][0], degraded)
+
+
+def test_one_picture_of_a_person_will_do(tmp_path: Path) -> None:
+    assert len(restore.DegradedFaces(people=4, shots=1, size=SIZE)) == 2
+    for who in range(4):
+        (tmp_path / f"s{who}").mkdir()
+        Image.new("RGB", (40, 40), (60 * who, 0, 0)).save(tmp_path / f"s{who}" / "1.png")
+    for split, reds in (("train", [0, 60]), ("val", [120]), ("test", [180])):
+        payload = restore.DegradedFaces(split, path=str(tmp_path), size=SIZE)  # type: ignore[arg-type]
+        payload.check_files()
+        found = [round(255 * float(payload[i][1][0].max())) for i in range(len(payload))]
+        assert found == reds
+    for who in (2, 3):
+        (tmp_path / f"s{who}" / "1.png").unlink()
+    with pytest.raises(ValueError, match=r"split test has nobody: of the people .*; add people"):
+        restore.DegradedFaces("test", path=str(tmp_path), size=SIZE)
+    with pytest.raises(ValueError, match="pairs need two people and one with two pictures"):
+        faces.Faces("val", path=str(tmp_path), size=SIZE)
 
 
 def test_nobody_is_in_two_splits() -> None:

@@ -32,7 +32,59 @@ class Picture(NamedTuple):
     file: Path | None = None
 
 
-class Faces(Dataset[tuple[Tensor, int]]):
+class FacePictures:
+    """The pictures of one split, drawn or in files, one or more of each person.
+
+    Args:
+        split: which people.
+        path: the folder, or None for drawn faces; see :class:`Faces`.
+        people: drawn people to train on.
+        shots: pictures of each drawn person.
+        size: side in pixels; files are scaled and cut.
+        seed: decides drawn faces.
+    """
+
+    def __init__(
+        self, split: Split, *, path: str | None, people: int, shots: int, size: int, seed: int
+    ) -> None:
+        check_choice("split", split, ("train", "val", "test"))
+        check_counts(people=people, shots=shots, size=size)
+        self.split, self.size, self.seed = split, size, seed
+        self.listed: list[tuple[Picture, Picture]] | None = None  # pairs that a file lists
+        if path is None:
+            self.key: tuple[Any, ...] = (size, seed)
+            self.pictures = _drawn(split, people, shots)
+        else:
+            self.key = (str(Path(path).resolve()), size)
+            self.pictures, self.listed = _of_folder(Path(path), split)
+        if not self.pictures:
+            raise ValueError(
+                f"split {split} has nobody: of the people in path {shown(path or '')} 60 % train, "
+                "15 % validate and the rest test, or as pairs.txt says; add people"
+            )
+
+    def pixels(self, picture: Picture) -> Tensor:
+        """Return one face, uint8 [3, size, size]."""
+        key = (*self.key, picture, written(picture.file))
+        (found,) = _KEPT.get(key, lambda: (self._pixels(picture),))
+        return found
+
+    def check_files(self) -> None:
+        """Read every file; ValueError names the first that will not do."""
+        for picture in self.pictures:
+            if picture.file is not None:
+                self.pixels(picture)
+
+    def _pixels(self, picture: Picture) -> Tensor:
+        if picture.file is not None:
+            image = fit(open_image(picture.file), self.size, self.size, what=shown(picture.file))
+            return to_tensor(image)
+        generator = stream(self.seed, "face", picture.who, picture.shot)
+        seen, traits = shot(generator), person(picture.who, self.seed)
+        return (255 * draw_face(traits, seen, self.size, generator)).round().to(torch.uint8)
+
+
+class Faces(FacePictures, Dataset[tuple[Tensor, int]]):
     """Faces and who they are (``train``), or pairs of people that nobody trained on.
 
     A pair is [6, size, size]: the probe, which is sent, then the picture that was enrolled, which
@@ -71,23 +123,15 @@ class Faces(Dataset[tuple[Tensor, int]]):
         size: int = 48,
         seed: int = 0,
     ) -> None:
-        check_counts(count=count, people=people, size=size)
-        check_choice("split", split, ("train", "val", "test"))
+        check_counts(count=count)
         check_choice("pairs", pairs, ("both", "genuine", "impostor"))
         if shots < 2:
             raise ValueError(f"shots is at least 2, so that there are pairs, got {shots}")
-        self.split, self.size, self.seed = split, size, seed
-        listed: list[tuple[Picture, Picture]] | None = None
-        if path is None:
-            self._key: tuple[Any, ...] = (size, seed)
-            self.pictures = _drawn(split, people, shots)
-        else:
-            self._key = (str(Path(path).resolve()), size)
-            self.pictures, listed = _of_folder(Path(path), split)
+        super().__init__(split, path=path, people=people, shots=shots, size=size, seed=seed)
         self.people = len({picture.who for picture in self.pictures})
         self.pairs: list[tuple[Picture, Picture]] = []
         if split != "train":
-            made = listed or _pairs(self.pictures, count or 400, pairs, seed, split)
+            made = self.listed or _pairs(self.pictures, count or 400, pairs, seed, split)
             wanted = {"both": (True, False), "genuine": (True,), "impostor": (False,)}[pairs]
             self.pairs = [pair for pair in made if _same(pair) in wanted][:count]
             if not self.pairs:
@@ -105,28 +149,8 @@ class Faces(Dataset[tuple[Tensor, int]]):
         pair = self.pairs[index]
         return to_float(torch.cat([self.pixels(picture) for picture in pair])), int(_same(pair))
 
-    def pixels(self, picture: Picture) -> Tensor:
-        """Return one face, uint8 [3, size, size]."""
-        key = (*self._key, picture, written(picture.file))
-        (found,) = _KEPT.get(key, lambda: (self._pixels(picture),))
-        return found
 
-    def check_files(self) -> None:
-        """Read every file; ValueError names the first that will not do."""
-        for picture in self.pictures:
-            if picture.file is not None:
-                self.pixels(picture)
-
-    def _pixels(self, picture: Picture) -> Tensor:
-        if picture.file is not None:
-            image = fit(open_image(picture.file), self.size, self.size, what=shown(picture.file))
-            return to_tensor(image)
-        generator = stream(self.seed, "face", picture.who, picture.shot)
-        seen, traits = shot(generator), person(picture.who, self.seed)
-        return (255 * draw_face(traits, seen, self.size, generator)).round().to(torch.uint8)
-
-
-def everyone(faces: Faces) -> tuple[Tensor, Tensor]:
+def everyone(faces: FacePictures) -> tuple[Tensor, Tensor]:
     """Return all faces of a split, uint8 [N, 3, size, size], and who they are [N]."""
     pixels = torch.stack([faces.pixels(picture) for picture in faces.pictures])
     return pixels, torch.tensor([picture.who for picture in faces.pictures])

@@ -11,7 +11,7 @@ from torch.utils.data import Dataset
 from semsim.payloads.images import check_counts, to_float
 from semsim.payloads.kept import Kept, written
 from semsim.seeds import stream
-from semsim.vision.faces.payload import KEEP_BYTES, Faces, Picture, Split
+from semsim.vision.faces.payload import KEEP_BYTES, FacePictures, Picture, Split
 from semsim.vision.restore.degrade import Degradation
 
 _KEPT = Kept(KEEP_BYTES)
@@ -21,12 +21,13 @@ class DegradedFaces(Dataset[tuple[Tensor, Tensor]]):
     """Items (degraded face, face), [3, size, size] each; decided by index and seed alone.
 
     People and pictures are those of :class:`semsim.vision.faces.Faces`: nobody of ``train`` is in
-    ``val`` or ``test``. Beyond the last picture it begins again, degraded otherwise.
+    ``val`` or ``test``. One picture of a person will do. Beyond the last picture it begins again,
+    degraded otherwise.
 
     Args:
         split: whose faces.
         count: items; as many as pictures by default.
-        path: a folder per person; None for drawn faces.
+        path: a folder per person, of one picture or more; None for drawn faces.
         people: drawn people to train on; a quarter as many validate, and a third test.
         shots: pictures of each drawn person.
         size: side in pixels, a multiple of 16.
@@ -55,7 +56,9 @@ class DegradedFaces(Dataset[tuple[Tensor, Tensor]]):
         seed: int = 0,
     ) -> None:
         check_counts(count=count)
-        self.faces = Faces(split, path=path, people=people, shots=shots, size=size, seed=seed)
+        self.faces = FacePictures(
+            split, path=path, people=people, shots=shots, size=size, seed=seed
+        )
         self.degradation = Degradation(blur, tuple(factors), noise, quality)
         self.split, self.seed = split, seed
         self.count = len(self.faces.pictures) if count is None else count
@@ -81,7 +84,7 @@ class DegradedFaces(Dataset[tuple[Tensor, Tensor]]):
             return ((255 * self.degradation(face, generator)).round().to(torch.uint8),)
 
         picture = self._picture(index)
-        who = (*self.faces._key, picture, written(picture.file))
+        who = (*self.faces.key, picture, written(picture.file))
         what = (repr(self.degradation), self.seed, self.split, index)
         (found,) = _KEPT.get((*who, *what), degrade)
         return found
