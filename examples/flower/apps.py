@@ -9,8 +9,10 @@ In four terminals, with the extra federated installed; both nodes on loopback:
 
 where ~/.flwr/config.toml says that my-superlink is at 127.0.0.1:8000 and insecure. Each node reads
 the scenario and its payload, the same on all of them, from its own disk, and trains on the items
-that `partition` gives to its client: client k of `clients`, so there are as many nodes. `semsim run /path/federated.yaml
---out /path/results` then measures what was trained.
+that `partition` gives to its client: client k of `clients`, so there are as many nodes. With
+`noise_multiplier` the server takes its noise from a secret, which lies in federation.pt below its
+`out` and which no node may read. `semsim run /path/federated.yaml --out /path/results` then
+measures what was trained.
 """  # noqa: E501 - commands
 
 from pathlib import Path

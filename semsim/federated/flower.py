@@ -227,12 +227,16 @@ class _Fixed:
         return self.clients, self.folder
 
 
-def server_app(federation_of: Callable[[Any], Federation], nodes: int) -> tuple[Any, list[Any]]:
+def server_app(
+    federation_of: Callable[[Any], Federation], nodes: int, *, simulated: bool = False
+) -> tuple[Any, list[Any]]:
     """Return a ServerApp that runs a federation, and a list that gets what stopped it.
 
     Args:
         federation_of: returns the federation, given Flower's context.
         nodes: how many to wait for.
+        simulated: all nodes are of this machine, so that the noise of privacy may hang on the seed,
+            which they know; else it hangs on a secret of the server.
     """
     from flwr.serverapp import ServerApp
 
@@ -244,6 +248,8 @@ def server_app(federation_of: Callable[[Any], Federation], nodes: int) -> tuple[
         timeout_s, keeps = federation.settings.timeout_s, federation.server.keeps
         federation.engine = FlowerEngine(grid, nodes=nodes, timeout_s=timeout_s, keeps=keeps)
         try:
+            if not simulated:
+                federation.server.keep_secret()
             federation.run()
         except BaseException as error:
             failed.append(error)  # Flower's thread may swallow it
@@ -261,7 +267,7 @@ def simulate(federation: Federation) -> None:
     quiet()
     from flwr.simulation import run_simulation
 
-    server, failed = server_app(lambda context: federation, settings.clients)
+    server, failed = server_app(lambda context: federation, settings.clients, simulated=True)
     try:
         run_simulation(
             server_app=server,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import secrets
 import statistics
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -15,10 +16,9 @@ from torch import Tensor
 from semsim.federated import rules
 from semsim.federated.client import Clients, Job, Layout, Update, layout, nets_of, received
 from semsim.federated.compression import bits_of
-from semsim.federated.privacy import clipped, epsilon, noise_like
+from semsim.federated.privacy import ADJACENCY, clipped, epsilon, noise_like
 from semsim.federated.settings import MEANS
 from semsim.files.disk import Damaged, check_seal, sealed_file, set_aside
-from semsim.seeds import stream
 
 STATE, OLDER = "federation.pt", "federation.old.pt"
 VARIANCE = ".running_var"  #: end of the names of a batch norm's variances
@@ -30,6 +30,9 @@ SUSPECT = 5.0  #: times the median change, from which on an update is named in t
 class Server:
     """What all clients share, and what those of a task do.
 
+    The noise of privacy hangs on the seed, so that a simulation, which keeps nobody out, can be
+    done again. Real nodes know the seed: their server calls :meth:`keep_secret` first.
+
     Args:
         clients: who train.
 
@@ -40,6 +43,7 @@ class Server:
         kept: round in which each client last kept weights of its own.
         records: one of each round.
         validations: rows of all validations.
+        secret: what the noise of privacy hangs on; None for the seed.
     """
 
     def __init__(self, clients: Clients) -> None:
@@ -51,6 +55,7 @@ class Server:
         self.kept: dict[int, int] = {}
         self.records: list[dict[str, Any]] = []
         self.validations: list[dict[str, Any]] = []
+        self.secret: str | None = None
         self.layouts: dict[str, Layout] = {}
         for client, task in enumerate(self.settings.tasks):
             if task not in self.layouts:
@@ -66,6 +71,21 @@ class Server:
                 "aggregation: fedbn keeps batch norms with the clients, but the networks have "
                 "none; write fedavg, or for flsc receiver: {kind: flsc, norm: batch}"
             )
+
+    def keep_secret(self) -> None:
+        """Let the noise of privacy hang on a secret, which lies in the server's file alone.
+
+        Raises:
+            ValueError: rounds that are done took their noise from the seed.
+        """
+        if not self.settings.noise_multiplier or self.secret is not None:
+            return
+        if self.round:
+            raise ValueError(
+                f"noise_multiplier: the noise of {self.round} finished round(s) is of the seed, by "
+                "which any node can take it off again; train anew in another folder"
+            )
+        self.secret = secrets.token_hex(32)
 
     def _begin(self, client: int, task: str) -> None:
         """Take the start weights of a task from its first client; shared ones from the first."""
@@ -149,6 +169,7 @@ class Server:
             record["epsilon"] = epsilon(
                 self.settings.noise_multiplier, self.round + 1, self.settings.delta
             )
+            record["adjacency"] = ADJACENCY
 
     def _read(self, update: Update, norms: dict[int, float]) -> tuple[str, dict[str, Tensor]]:
         """Return why an update cannot be used, or nothing, and its weights."""
@@ -191,11 +212,11 @@ class Server:
         if not settings.noise_multiplier or settings.clip_norm is None:
             return weights
         std = settings.noise_multiplier * settings.clip_norm / mean.count
-        generator = stream(self.clients.seed, "privacy", self.round, group)
-        held = self._held(group)
+        held, source = self._held(group), self.secret or self.clients.seed
         for name in sorted(weights):
             if held[name].is_floating_point():
-                weights[name] = weights[name] + noise_like(weights[name], std, generator)
+                key = repr((source, "privacy", self.round, group, name))
+                weights[name] = weights[name] + noise_like(weights[name], std, key)
         return weights
 
     def _robust(
@@ -219,7 +240,7 @@ class Server:
         content = {
             "settings": self._deciding(), "round": self.round, "shared": self.shared,
             "of_task": self.of_task, "first": self.first, "kept": self.kept,
-            "records": self.records, "validations": self.validations,
+            "records": self.records, "validations": self.validations, "secret": self.secret,
         }  # fmt: skip
         new, path = folder / "federation.new.pt", folder / STATE
         with sealed_file(new) as file:

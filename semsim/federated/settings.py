@@ -30,7 +30,8 @@ class FederatedSpec:
         partition: who gets which items: "iid", equal shares at random; "dirichlet", of each class
             shares drawn with ``alpha``; "by_class", each class to as few clients as possible;
             "by_file", whole files of a folder. The validation's items are shared out alike; those
-            of a class that the training lacks go to all clients in equal shares.
+            of a class that the training lacks go to all clients in equal shares, as do items
+            without a class (-1).
         alpha: of "dirichlet": the smaller, the more each client's classes differ.
         least: items that every client must get; "dirichlet" is drawn again until it does.
         tasks: dealt to the clients in turn: "reconstruct", "classify" or "retrieve".
@@ -52,7 +53,9 @@ class FederatedSpec:
         clip_norm: norm to which the server cuts each client's change, for differential privacy of
             clients; every client then counts alike.
         noise_multiplier: standard deviation of the noise on the sum of changes, over ``clip_norm``.
-        delta: of (epsilon, delta), which the records state.
+            Here it hangs on the seed; servers of real nodes, which know the seed, have a secret.
+        delta: of (epsilon, delta), which the records state for zero-out adjacency: neighbours are
+            two federations of which one has zero in place of a client's change.
         dropout: probability that a client of a round is never heard of again.
         stragglers: probability that a client gets only some of its steps done.
         nan_clients: clients that always send NaN.

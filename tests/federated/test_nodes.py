@@ -13,7 +13,7 @@ import torch
 
 from semsim.federated.client import Job, Update, own_path, own_weights_of, train_client
 from semsim.federated.federation import Federation
-from semsim.federated.flower import ANYONE, FlowerEngine
+from semsim.federated.flower import ANYONE, FlowerEngine, server_app
 
 
 class _Message:
@@ -76,6 +76,26 @@ def test_clients_without_a_node_are_named_once(caplog: pytest.LogCaptureFixture)
 def test_nodes_that_play_any_client_are_refused_where_clients_keep_files(toy: Any) -> None:
     with pytest.raises(ValueError, match="give every node its own"):
         list(FlowerEngine(_Grid([0, ANYONE]), keeps=True).updates([]))
+
+
+@pytest.mark.parametrize("simulated", [True, False])
+def test_only_the_server_of_real_nodes_has_a_secret_for_its_noise(
+    simulated: bool, toy: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class App:
+        run: Any
+
+        def main(self) -> Any:
+            return lambda run: setattr(self, "run", run)
+
+    made: Any = ModuleType("flwr.serverapp")
+    made.ServerApp = App
+    monkeypatch.setitem(sys.modules, "flwr.serverapp", made)
+    federation = Federation(toy(clip_norm=1.0, noise_multiplier=1.0), tmp_path)
+    app, _ = server_app(lambda context: federation, 1, simulated=simulated)
+    with pytest.raises(ValueError, match="answered in round 1"):
+        app.run(_Grid([0, 1, ANYONE]), None)
+    assert (federation.server.secret is None) == simulated
 
 
 def test_a_late_client_leaves_what_a_later_round_kept(toy: Any, tmp_path: Path) -> None:

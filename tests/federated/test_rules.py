@@ -114,8 +114,37 @@ def test_epsilon_is_that_of_the_gaussian_mechanism() -> None:
 
 
 def test_noise_has_its_standard_deviation() -> None:
-    noise = noise_like(torch.zeros(20_000), 3.0, stream(1, "noise"))
+    noise = noise_like(torch.zeros(20_000), 3.0, "noise")
     assert abs(noise.std().item() / 3 - 1) < 5 / math.sqrt(2 * 20_000)
+    assert abs(noise.mean().item() / 3) < 5 / math.sqrt(20_000)
+    assert abs((noise.abs() < 3).double().mean() - math.erf(math.sqrt(0.5))) < 5 * math.sqrt(
+        0.22 / 20_000
+    )
+    assert torch.equal(noise, noise_like(torch.zeros(20_000), 3.0, "noise"))
+    other = noise_like(torch.zeros(20_000), 3.0, "other")
+    assert abs((noise * other).mean().item() / 9) < 5 / math.sqrt(20_000)
+    assert noise_like(torch.zeros(()), 1.0, "a").shape == ()
+    assert noise_like(torch.zeros(0, 2), 1.0, "a").shape == (0, 2)
+
+
+def test_replacing_a_change_is_twice_as_far_as_leaving_it_out() -> None:
+    # of one round of cohorts alike but for one client, whose change turns round
+    clip, before = 0.5, {"a": torch.zeros(8)}
+    others = [
+        clipped({"a": torch.randn(8, generator=stream(k, "c"))}, before, clip) for k in (1, 2)
+    ]
+    mine = clipped({"a": torch.ones(8)}, before, clip)
+
+    def total(change: Tensor) -> Tensor:
+        return 3 * mean([(part, 1.0) for part in (*others, {"a": change})])["a"]
+
+    left_out = (total(mine["a"]) - total(torch.zeros(8))).norm().item()
+    replaced = (total(mine["a"]) - total(-mine["a"])).norm().item()
+    assert left_out == pytest.approx(clip, rel=1e-5) and replaced == pytest.approx(
+        2 * clip, rel=1e-5
+    )
+    assert epsilon(1.0, 10, 1e-5) == pytest.approx(20.2, abs=0.1)
+    assert epsilon(0.5, 10, 1e-5) == pytest.approx(50.4, abs=0.1)
 
 
 @pytest.mark.parametrize(
