@@ -74,11 +74,13 @@ def draw_clients(rows: DataFrame, path: Path) -> Path:
     """Draw the last value of each client, mean over SNRs, the worst of each task hatched."""
     last = rows[rows["round"] == rows["round"].max()]
     each = last.groupby(["task", "client"])["value"].mean().reset_index()
+    # rows that an older version kept say nothing of it
+    lower = "better" in rows and rows["better"].iloc[-1] == "lower"
     figure, ax = _figure()
     with style():
         for label, colour, *_ in looks(list(dict.fromkeys(each["task"]))):
             mine = each[each["task"] == label]
-            worst = mine["client"].loc[mine["value"].idxmin()]
+            worst = mine["client"].loc[mine["value"].idxmax() if lower else mine["value"].idxmin()]
             hatches = ["////" if client == worst else "" for client in mine["client"]]
             ax.bar(
                 mine["client"], mine["value"], color=colour, label=str(label), hatch=hatches,
@@ -107,7 +109,7 @@ def draw_bits(rounds: DataFrame, path: Path) -> Path:
 def draw_partition(rows: DataFrame, path: Path) -> Path:
     """Draw how many items of each class each client has."""
     figure, ax = _figure()
-    classes = [name for name in rows if name.startswith("class_")] or ["items"]
+    classes = [name for name in rows if name.startswith(("class_", "unlabelled"))] or ["items"]
     with style():
         below = rows["items"] * 0
         for number, name in enumerate(classes):

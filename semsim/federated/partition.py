@@ -2,7 +2,8 @@
 
 Every rule but "by_file" is a table of shares, [classes, clients], whose rows add up to 1; the same
 table shares out the training items and the validation items, so that a client is tested on classes
-like those that it learned from.
+like those that it learned from. Items whose class is negative, as -1 of what nobody labelled, have
+none: all clients get equal shares of them.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import numpy as np
 import torch
 
 from semsim.federated.settings import FederatedSpec
+from semsim.payloads.classes import labels_of
 from semsim.seeds import seed_of, stream
 
 DRAWS = 1000  #: of a Dirichlet partition until every client has its least
@@ -46,15 +48,6 @@ class Shard:
         return labels_of(self.payload, self.indices)
 
 
-def labels_of(payload: Any, indices: Sequence[int] | None = None) -> list[int] | None:
-    """Return the classes of items, all by default; None where the payload has no classes."""
-    labels = getattr(payload, "labels", None)
-    if labels is None:
-        return None
-    places = range(len(payload)) if indices is None else indices
-    return [int(labels[i]) for i in places]
-
-
 def shares(payload: Any, settings: FederatedSpec, seed: int) -> np.ndarray:
     """Return the share of each class that each client gets, [classes, clients], rows adding to 1.
 
@@ -70,7 +63,7 @@ def shares(payload: Any, settings: FederatedSpec, seed: int) -> np.ndarray:
     if rule in ("iid", "by_file"):
         return np.full((1, clients), 1 / clients)
     labels = labels_of(payload)
-    if labels is None:
+    if labels is None or max(labels) < 0:
         raise ValueError(
             f"partition: {rule} needs a payload with classes, such as cifar10 or a folder with "
             "classes: true; write partition: iid"
@@ -81,21 +74,27 @@ def shares(payload: Any, settings: FederatedSpec, seed: int) -> np.ndarray:
         for client in range(max(classes, clients)):
             table[client % classes, client % clients] = 1
         return table / table.sum(axis=1, keepdims=True)
-    return _dirichlet(np.bincount(labels, minlength=classes), settings, seed)
+    counts = np.bincount([k for k in labels if k >= 0], minlength=classes)
+    return _dirichlet(counts, total - int(counts.sum()), settings, seed)
 
 
-def _dirichlet(counts: np.ndarray, settings: FederatedSpec, seed: int) -> np.ndarray:
+def _dirichlet(
+    counts: np.ndarray, unlabelled: int, settings: FederatedSpec, seed: int
+) -> np.ndarray:
     key = seed_of(seed, "partition")
     generator = np.random.default_rng(key)
-    got = np.zeros(settings.clients, dtype=int)
+    free = _sizes(np.full(settings.clients, 1 / settings.clients), unlabelled)
+    got = free
     for _ in range(DRAWS):
         table = generator.dirichlet([settings.alpha] * settings.clients, size=len(counts))
-        got = np.sum([_sizes(table[k], int(count)) for k, count in enumerate(counts)], axis=0)
+        each = [_sizes(table[k], int(count)) for k, count in enumerate(counts)]
+        got = free + np.sum(each, axis=0)
         if got.min() >= settings.least:
             return table
     poor, fewest = int(got.argmin()), int(got.min())
+    total = counts.sum() + unlabelled
     raise ValueError(
-        f"alpha: {settings.alpha} leaves client {poor} with {fewest} of {counts.sum()} items, but "
+        f"alpha: {settings.alpha} leaves client {poor} with {fewest} of {total} items, but "
         f"least is {settings.least}, in {DRAWS} draws; raise alpha, or have fewer clients"
     )
 
@@ -144,9 +143,10 @@ def _with_all_classes(payload: Any, table: np.ndarray) -> tuple[np.ndarray, list
     labels = labels_of(payload) if len(table) > 1 else None
     if labels is None:
         return table.mean(axis=0, keepdims=True), [0] * len(payload)
-    lacking = max(0, max(labels, default=0) + 1 - len(table))
+    none = max(len(table), max(labels, default=0) + 1)  # after the last class
+    lacking = none - len(table) + (min(labels, default=0) < 0)
     equal = np.full((lacking, table.shape[1]), 1 / table.shape[1])
-    return np.concatenate([table, equal]), labels
+    return np.concatenate([table, equal]), [none if k < 0 else k for k in labels]
 
 
 def _files(payload: Any) -> list[list[int]]:
@@ -159,13 +159,15 @@ def _files(payload: Any) -> list[list[int]]:
 
 
 def histogram(payload: Any, parts: Sequence[Sequence[int]]) -> list[dict[str, int]]:
-    """Return how many items of each class each client has, a row per client."""
+    """Return how many items of each class each client has, and of none, a row per client."""
     labels = labels_of(payload)
     rows = []
     for client, indices in enumerate(parts):
         row = {"client": client, "items": len(indices)}
         if labels is not None:
-            counts = np.bincount([labels[i] for i in indices], minlength=max(labels) + 1)
+            own = np.array([labels[i] for i in indices], dtype=int)
+            counts = np.bincount(own[own >= 0], minlength=max(0, max(labels) + 1))
             row |= {f"class_{k}": int(count) for k, count in enumerate(counts)}
+            row |= {"unlabelled": int((own < 0).sum())} if min(labels) < 0 else {}
         rows.append(row)
     return rows

@@ -7,8 +7,9 @@ from typing import Any, NamedTuple
 
 import torch
 
-from semsim.evaluation import Row
+from semsim.evaluation import Row, Stop
 from semsim.mistakes import SpecError
+from semsim.payloads.classes import by_class, labels_of
 from semsim.scenario.building import Built
 from semsim.scenario.expansion import choices_of
 from semsim.scenario.points import Point, covering
@@ -147,6 +148,7 @@ def preflight_report(scenario: Scenario, device: torch.device) -> tuple[list[str
     points, seconds, lines = scenario.points(), 0.0, list[str]()
     warnings = [*idle(scenario), *remembered(scenario)]
     trainings: dict[str, str] = {}
+    cut = dict[str, None]()  # each sentence once
     for point, built, _ in tried(points, device):
         own_parts = has_own_parts(point.scenario.content)  # which may forget the batch
         # the item that was tried also paid for imports and caches
@@ -154,6 +156,7 @@ def preflight_report(scenario: Scenario, device: torch.device) -> tuple[list[str
         items = point.scenario.stop_rule().max_items or len(built.payload)
         seconds += row["seconds"] * items * len(point.scenario.snr_db)
         lines.append(_line(point, built, row, items))
+        cut |= dict.fromkeys(_cut(point.scenario.stop_rule(), built.payload))
         if _could_have_weights(point) and _is_random(built.link):
             warnings.append(_is_untrained(point))
         own = point.scenario
@@ -167,7 +170,24 @@ def preflight_report(scenario: Scenario, device: torch.device) -> tuple[list[str
         )
     head = f"{scenario.name}: {len(points)} link(s) at snr_db {snrs} on {device}"
     tail = f"  item by item this would take {seconds:.0f} s; batches may be faster"
-    return [head, *lines, *trainings.values(), tail], warnings
+    return [head, *lines, *trainings.values(), tail], [*warnings, *cut]
+
+
+def _cut(stop: Stop, payload: Any) -> list[str]:
+    """Return a sentence where a stop rule sees some classes alone, as they come one by one."""
+    total = len(payload)
+    goal = stop.min_items if stop.ci95 is not None or stop.errors is not None else total
+    seen = min(goal, stop.max_items or total)
+    if seen >= total or not by_class(payload):
+        return []
+    labels = labels_of(payload) or []
+    some, every = len(set(labels[:seen])), len(set(labels))
+    if some == every:
+        return []
+    return [
+        f"stop may end after {seen} of {total} items, which come class by class, so that these are "
+        f"of {some} of {every} classes; leave stop out, or name a payload of fewer items"
+    ]
 
 
 def _line(point: Point, built: Built, row: Row, items: int) -> str:

@@ -5,8 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, cast
 
+from torch.utils.data import Subset
+
 from semsim.evaluation import Stop, evaluate
 from semsim.files.disk import write_atomic
+from semsim.payloads.classes import by_class, some_of
 from semsim.tasks.base import Task
 from semsim.training.state import State
 from semsim.types import AnyLink
@@ -18,9 +21,12 @@ CURVE = "validation.csv"
 def validation_rows(state: State, payload: Any) -> list[dict[str, Any]]:
     """Return what the averaged weights reach at this step, a row per SNR."""
     spec, task = state.spec, cast(Task, state.nets["task"])
+    judged = payload
+    if by_class(payload):
+        judged = Subset(payload, some_of(payload, range(len(payload)), spec.val_items, state.seed))
     with state.averaged():
         rows = evaluate(
-            cast(AnyLink, state.nets["link"]), payload, snr_db=spec.val_snr_db,
+            cast(AnyLink, state.nets["link"]), judged, snr_db=spec.val_snr_db,
             metrics=[task.metric], task=task,
             stop=Stop(1, min(spec.val_items, len(payload))),
             seed=state.seed,

@@ -9,9 +9,11 @@ import weakref
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 import torch
 
+from semsim.federated import figures
 from semsim.federated.client import Job, Update, layout, train_client
 from semsim.federated.fates import cohort, fate
 from semsim.federated.federation import OWN, Federation, Standing
@@ -250,6 +252,34 @@ def test_no_client_moves_the_server_further_than_the_clip_norm(
     assert federation.server.records[0]["epsilon"] == math.inf  # without noise
 
 
+def test_the_noise_of_real_nodes_hangs_on_a_secret_that_the_server_keeps(
+    toy: Any, tmp_path: Path
+) -> None:
+    rules = {"clip_norm": 0.1, "noise_multiplier": 1.0, "clients": 1, "rounds": 2, "local_steps": 1}
+
+    def after(folder: str, *, secret: str | None = None, stop: int | None = None) -> Federation:
+        federation = Federation(toy(**rules), tmp_path / folder)
+        federation.server.secret = federation.server.secret or secret
+        federation.run(stop)
+        return federation
+
+    seeded, known = after("seeded", stop=1), after("known", secret="a" * 64, stop=1)
+    plain = Federation(toy(**rules), tmp_path / "plain")
+    plain.server.keep_secret()
+    told = plain.server.secret
+    assert told is not None and len(told) == 64
+    plain.run(1)
+    found = [weights_of(f) for f in (seeded, known, plain)]
+    for one, other in ((0, 1), (0, 2), (1, 2)):
+        assert not all(torch.equal(v, found[other][n]) for n, v in found[one].items())
+    resumed = after("plain")  # the file knows the secret
+    assert resumed.server.secret == told
+    assert_same(weights_of(resumed), weights_of(after("whole", secret=told)))
+    assert [r["adjacency"] for r in resumed.server.records] == ["zero-out"] * 2
+    with pytest.raises(ValueError, match=r"noise of 1 finished round\(s\) is of the seed"):
+        Federation(toy(**rules), tmp_path / "seeded").server.keep_secret()
+
+
 def test_noise_is_refused_where_it_would_meet_variances(toy: Any) -> None:
     private = {"codec": "flsc", "clip_norm": 1.0, "noise_multiplier": 1.0}
     with pytest.raises(ValueError, match=r"^noise_multiplier: .* write aggregation: fedbn"):
@@ -315,6 +345,21 @@ def test_one_client_is_alive_at_a_time(toy: Any, tmp_path: Path) -> None:
     Watched.alive = []
     Federation(Watched(clients=6, rounds=1, local_steps=1), tmp_path).run()
     assert len(Watched.alive) == 7
+
+
+@pytest.mark.parametrize(("better", "worst"), [("higher", 1), ("lower", 2), (None, 1)])
+def test_the_worst_client_is_hatched(
+    better: str | None, worst: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    values, drawn = [0.5, 0.2, 0.9], list[Any]()
+    rows = pd.DataFrame({"round": 1, "task": "reconstruct", "client": range(3), "value": values})
+    rows["metric"] = "mse"
+    if better is not None:  # what an older version kept says nothing of it
+        rows["better"] = better
+    monkeypatch.setattr(figures, "save", lambda figure, path: drawn.append(figure))
+    figures.draw_clients(rows, tmp_path / "a.png")
+    bars = drawn[0].axes[0].patches
+    assert [bool(bar.get_hatch()) for bar in bars] == [client == worst for client in range(3)]
 
 
 def test_the_bar_says_how_long_it_may_take() -> None:

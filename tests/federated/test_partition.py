@@ -10,8 +10,9 @@ import torch
 from PIL import Image
 
 from semsim import stream
-from semsim.federated.partition import Shard, histogram, labels_of, shares, split
+from semsim.federated.partition import Shard, histogram, shares, split
 from semsim.federated.settings import FederatedSpec
+from semsim.payloads.classes import labels_of, some_of
 from semsim.payloads.folder import Folder
 from semsim.payloads.images import StackedImages
 
@@ -108,6 +109,38 @@ def test_the_histogram_counts_classes() -> None:
     }
 
 
+def labelled(labels: list[int]) -> StackedImages:
+    pixels = torch.zeros(len(labels), 3, 2, 2, dtype=torch.uint8)
+    return StackedImages("toy", pixels, labels)
+
+
+@pytest.mark.parametrize("partition", ["iid", "dirichlet", "by_class"])
+def test_items_without_a_class_go_to_all_alike(partition: str) -> None:
+    rule = settings(partition=partition, clients=3, least=20)
+    data = labelled([0] * 30 + [1] * 30 + [-1] * 30)
+    parts = split(data, rule, seed=3)
+    assert sorted(i for part in parts for i in part) == list(range(90))
+    rows = histogram(data, parts)
+    assert [sum(row[n] for row in rows) for n in ("class_0", "class_1", "unlabelled")] == [30] * 3
+    if partition != "iid":
+        assert [row["unlabelled"] for row in rows] == [10, 10, 10]
+        # the others are where they were without them
+        alone = split(labelled([0] * 30 + [1] * 30), settings(partition=partition, clients=3), 3)
+        if partition == "by_class":
+            assert [[i for i in part if i < 60] for part in parts] == alone
+
+
+def test_of_a_payload_in_order_of_its_classes_any_items_are_judged() -> None:
+    data = labelled([0] * 50 + [1] * 50 + [2] * 50)
+    some = some_of(data, range(0, 150, 2), 30, seed=1)
+    assert some == sorted(set(some)) and len(some) == 30 and all(i % 2 == 0 for i in some)
+    assert {data.labels[i] for i in some} == {0, 1, 2}
+    assert some == some_of(data, range(0, 150, 2), 30, seed=1)
+    assert some_of(data, range(9), 30, seed=1) == list(range(9))
+    mixed = payload()
+    assert some_of(mixed, range(5, 60), 20, seed=1) == list(range(5, 25))  # the first, as they are
+
+
 class _Unlabelled:
     def __len__(self) -> int:
         return 20
@@ -119,6 +152,7 @@ class _Unlabelled:
         ({"clients": 30}, payload(21), "clients: 30 are more than the payload's 21 items"),
         ({"least": 3}, payload(21), "of at least 3 items are more than"),
         ({"partition": "dirichlet"}, _Unlabelled(), "dirichlet needs a payload with classes"),
+        ({"partition": "by_class"}, labelled([-1] * 12), "by_class needs a payload with classes"),
         ({"partition": "by_file"}, payload(), "by_file needs a payload of files"),
         (
             {"partition": "dirichlet", "alpha": 0.001, "least": 20},

@@ -223,6 +223,34 @@ def test_a_checkpoint_from_before_it_held_the_validations_goes_on(
     assert [row["step"] for row in result.curve] == [4] and "begins anew" in caplog.text
 
 
+def test_a_validation_of_few_items_sees_more_than_the_first_class(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class InOrder(Blobs):
+        labels = tuple(i // 16 for i in range(64))
+
+        def __len__(self) -> int:
+            return 64
+
+        def __getitem__(self, index: int) -> Any:
+            return index, index
+
+    seen: list[list[int]] = []
+    monkeypatch.setattr(
+        "semsim.training.validation.evaluate",
+        lambda link, payload, **_: seen.append([payload[i][0] for i in range(8)]) or [],
+    )  # fmt: skip
+    few = spec(val_items=8)
+    with Training(small_link(), Blobs(), spec=few, validation=InOrder()) as training:
+        training.validate()
+        training.validation = type(
+            "Mixed", (InOrder,), {"labels": tuple(i % 4 for i in range(64))}
+        )()
+        training.validate()
+    assert seen[0] == sorted(set(seen[0])) and len({i // 16 for i in seen[0]}) > 1
+    assert seen[1] == list(range(8))  # of any other payload the first
+
+
 def test_a_validation_tells_users_apart(tmp_path: Path) -> None:
     torch.manual_seed(3)
     ends = [DeepJSCCTransmitter(**SMALL), Rayleigh(num_tx=2, num_rx=2), DeepJSCCReceiver(**SMALL)]
