@@ -21,17 +21,18 @@ from semsim.federated.client import Member
 from semsim.federated.federation import Federation
 from semsim.federated.figures import write_records
 from semsim.federated.flower import check_installed, simulate
-from semsim.federated.partition import Shard, histogram, labels_of, shares, split
+from semsim.federated.partition import Shard, histogram, shares, split
 from semsim.federated.screen import RoundScreen
 from semsim.federated.server import Server
 from semsim.federated.settings import federated_spec, role_of, roles
 from semsim.files.disk import SUMS, damaged_files, log, set_aside, write_sums
 from semsim.mistakes import SpecError, blame_argument, sentence
-from semsim.scenario.building import build_learner
+from semsim.payloads.classes import labels_of, some_of
+from semsim.scenario.building import Built, build_learner
 from semsim.scenario.fields import train_spec
 from semsim.scenario.scenario import Scenario
 from semsim.seeds import seed_of
-from semsim.sweep.rehearsal import rehearse_stage
+from semsim.sweep.rehearsal import check_start, rehearse_end, rehearse_stage
 from semsim.sweep.stages import training_data
 
 FIXED = {"minutes": None, "processes": 1, "stages": (), "through": "link", "start": None}
@@ -108,13 +109,13 @@ class ScenarioClients:
                 continue
             member = federation.load(client)
             task: Any = member.task
+            judged = some_of(self.data[1], indices, member.spec.val_items, self.seed)
             found = evaluate(
-                member.link, Shard(self.data[1], indices), snr_db=member.spec.val_snr_db,
-                metrics=[task.metric], task=task, seed=self.seed,
-                stop=Stop(1, min(member.spec.val_items, len(indices))),
+                member.link, Shard(self.data[1], judged), snr_db=member.spec.val_snr_db,
+                metrics=[task.metric], task=task, seed=self.seed, stop=Stop(1, len(judged)),
             )  # fmt: skip
             name = self.settings.task_of(client)
-            keys = ("snr_db", "metric", "value", "n")
+            keys = ("snr_db", "metric", "value", "n", "better")
             rows += [{"client": client, "task": name, **{k: r[k] for k in keys}} for r in found]
         return rows
 
@@ -189,20 +190,27 @@ def _export(federation: Federation, client: int, folder: Path) -> None:
         "aggregation": settings.aggregation,
     }  # fmt: skip
     if any(p.requires_grad for p in member.task.parameters()):
+        validation = federation.clients.data[1]  # type: ignore[attr-defined]
+        member.task.eval()
+        member.task.after_training(validation, validation)  # type: ignore[operator]
         zoo.export_parts(folder / zoo.OF_TASK, dict(member.task.named_children()), facts)
     if not member.link.parts():
         raise SpecError("train", "the link has an end that is no nn.Module to keep")
     zoo.export_parts(folder / zoo.OF_LINK, member.link.parts(), facts)
 
 
-def rehearse_federation(scenario: Scenario, device: torch.device) -> bool:
+def rehearse_federation(scenario: Scenario, built: Built) -> bool:
     """Share the items out, and send the first of each task through its link as far as the loss."""
-    clients = ScenarioClients(scenario, str(device))
+    clients = ScenarioClients(scenario, str(built.device))
     check(clients)
     for client in range(len(clients.settings.tasks)):
         own = clients.of_client(client)
-        if not rehearse_stage(own, own.build(device)):
+        parts = own.build(built.device)
+        check_start(own, parts)
+        if not rehearse_stage(own, parts):
             return False
+    validation = clients.data[1]
+    rehearse_end(scenario, built, lambda: (validation, validation))
     return True
 
 
@@ -246,6 +254,11 @@ def _check_labels(scenario: Scenario, task: str, labels: list[int] | None) -> No
         raise ValueError(
             f"tasks: {task} needs a payload with classes, such as cifar10 or a folder with "
             "classes: true; name another payload, or tasks: [reconstruct]"
+        )
+    if unlabelled := sum(label < 0 for label in labels):
+        raise ValueError(
+            f"tasks: {task} needs a class for every item, but {unlabelled} of the payload's "
+            f"{len(labels)} have a negative one; name another payload, or tasks: [reconstruct]"
         )
     receiver = scenario.receiver_spec()
     told = getattr(receiver, "classes", getattr(scenario.task, "classes", None))

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+import functools
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -27,7 +28,7 @@ def rehearse(scenario: Scenario, built: Built) -> bool:
     if scenario.federated is not None:
         from semsim.sweep.federation import rehearse_federation
 
-        return rehearse_federation(scenario, built.device)
+        return rehearse_federation(scenario, built)
     for number, stage in enumerate(stages_of(scenario)):
         try:
             own = built if stage is scenario else stage.build(built.device)
@@ -35,7 +36,7 @@ def rehearse(scenario: Scenario, built: Built) -> bool:
                 check_start(stage, own)
             if not rehearse_stage(stage, own):
                 return False
-            _rehearse_end(stage, built)
+            rehearse_end(stage, built, functools.partial(training_data, stage))
         except SpecError as error:
             train: Any = scenario.train
             path = error.path.removeprefix("train").lstrip(".")
@@ -59,12 +60,19 @@ def check_start(scenario: Scenario, built: Built) -> None:
         raise blame_argument(names, sentence(error)).under("task") from error
 
 
-def _rehearse_end(scenario: Scenario, built: Built) -> None:
-    """Let the task set what it sets after a training, so that what is lacking shows now."""
+def rehearse_end(scenario: Scenario, built: Built, given: Callable[[], tuple[Any, Any]]) -> None:
+    """Let the task set what it sets after a training, so that what is lacking shows now.
+
+    Args:
+        scenario: of the training.
+        built: its task is told.
+        given: returns payload and validation; asked only where the task is trained, for it may read
+            all files once more.
+    """
     if not built.task.trainable:
-        return  # spares reading all files once more
+        return
     try:
-        built.task.after_training(*training_data(scenario))
+        built.task.after_training(*given())
     except ValueError as error:
         names = type(scenario.train).model_fields
         raise blame_argument(names, sentence(error)).under("train") from error

@@ -153,7 +153,7 @@ class Task(nn.Module):
         """Set what is set after a training, such as thresholds; nothing by default.
 
         Args:
-            payload: what was trained on.
+            payload: what was trained on; of a federation the validation, for a server sees no more.
             validation: what such things are set on; None where there is none.
         """
 

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -16,14 +17,17 @@ import torch
 from safetensors.torch import load_file
 from typer.testing import CliRunner
 
-from semsim import stream
+from semsim import spec, stream
 from semsim.cli import app
 from semsim.mistakes import SpecError
 from semsim.scenario.scenario import Scenario
+from semsim.sweep import federation
+from semsim.sweep.federation import ScenarioClients
 from semsim.sweep.idle import idle
 from semsim.sweep.preflight import preflight, quicker
 from semsim.sweep.sweep import run
 from semsim.sweep.trained import train_all
+from semsim.vision import sscl
 
 CPU = torch.device("cpu")
 WRITTEN = """
@@ -312,6 +316,92 @@ def test_options_that_no_link_has_a_use_for_are_named() -> None:
         "federated.alpha", "federated.timeout_s", "federated.delta", "train.val_snr_db",
         "train.ema",
     ]  # fmt: skip
+
+
+SITES: dict[str, Any] = {
+    "seed": 1,
+    "payload": {"kind": "sites", "count": 20, "size": 32},
+    "transmitter": {"kind": "deepjscc", "cbr": "1/6", "width": 4, "depth": 1},
+    "channel": "awgn",
+    "task": {"kind": "sites", "weights": None, "trainable": True, "end_to_end": True},
+    "metrics": ["balanced_accuracy", "sensitivity_at"],
+    "snr_db": [10],
+    "train": {
+        "payload": {"kind": "sites", "split": "labelled", "count": 20, "size": 32},
+        "validation": {"kind": "sites", "split": "val", "count": 30, "size": 32},
+        "val_items": 2,
+        "batch_size": 8,
+    },
+    "federated": {"clients": 2, "rounds": 1, "local_steps": 1},
+}
+
+
+def test_a_federation_sets_what_a_task_sets_after_a_training() -> None:
+    scenario = Scenario.parse(SITES)
+    assert len(list(train_all(scenario, Path("out")))) == 1
+    (place,) = Path("out/training").iterdir()
+    task = sscl.FindSites(weights=str(place / "client-0" / "task.safetensors"))
+    kept = task.network.offset.clone()
+    sscl.set_thresholds(task.network, spec.build(scenario.train.validation))  # type: ignore[union-attr]
+    assert kept.any() and torch.equal(kept, task.network.offset)
+
+
+def test_what_a_federation_s_task_lacks_in_the_end_is_told_before() -> None:
+    for validation, says in (
+        (None, "sensitivity_at needs a threshold of the task"),
+        ({**SITES["train"]["validation"], "split": "test"}, "train.validation: sets thresholds"),
+    ):
+        own = {k: v for k, v in SITES["train"].items() if k not in ("validation", "val_items")}
+        own |= {"validation": validation} if validation else {}
+        with pytest.raises(SpecError, match=says):
+            preflight(Scenario.parse({**SITES, "train": own}).points(), CPU)
+
+
+def test_items_without_a_class_are_shared_out_and_counted() -> None:
+    with np.load("toy.npz") as toy:
+        np.savez("some.npz", x=toy["x"], y=np.where(toy["y"] == 0, -1, toy["y"]))
+    text = WRITTEN.replace("toy.npz", "some.npz")
+    Path("toy.yaml").write_text(text.replace("rounds: 4, local_steps: 2", "rounds: 1"))
+    result = CliRunner().invoke(app, ["train", "toy.yaml", "--out", "out"])
+    assert result.exit_code == 0, result.output
+    (place,) = Path("out/training").iterdir()
+    table = pd.read_csv(place / "partition.csv")
+    assert [table[n].sum() for n in ("class_0", "class_1", "unlabelled")] == [0, 6, 6]
+    told = {"payload": {"kind": "arrays", "path": "some.npz"}}
+    values = {**FLSC, **told, "train": {**told, "batch_size": 2}}
+    with pytest.raises(SpecError, match=r"federated.tasks: classify needs a class .* 6 of the"):
+        preflight(Scenario.parse(values).points(), CPU)
+
+
+def test_a_stop_within_the_first_classes_is_told_by_check() -> None:
+    with np.load("toy.npz") as toy:
+        order = np.argsort(toy["y"], kind="stable")
+        np.savez("rows.npz", x=toy["x"][order], y=toy["y"][order])
+    one = WRITTEN.partition("train:")[0] + "stop: {max_items: 7}\n"
+    for name, warned in (("rows", True), ("toy", False)):
+        Path("toy.yaml").write_text(one.replace("toy.npz", f"{name}.npz"))
+        result = CliRunner().invoke(app, ["check", "toy.yaml"])
+        assert result.exit_code == 0
+        says = "stop may end after 7 of 18 items, which come class by class"
+        assert (f"{says}, so that these are of 2 of 3 classes" in result.stderr) == warned
+
+
+def test_clients_are_validated_on_all_their_classes(monkeypatch: pytest.MonkeyPatch) -> None:
+    with np.load("toy.npz") as toy:
+        order = np.argsort(toy["y"], kind="stable")
+        np.savez("rows.npz", x=toy["x"][order], y=toy["y"][order])
+    train = {**FLSC["train"], "validation": {"kind": "arrays", "path": "rows.npz"}, "val_items": 4}
+    own = {"clients": 2, "rounds": 1, "local_steps": 1, "tasks": ["classify"]}
+    clients = ScenarioClients(
+        Scenario.parse({**FLSC, "metrics": ["accuracy"], "train": train, "federated": own})
+    )
+    judged: list[list[int]] = []
+    monkeypatch.setattr(
+        federation, "evaluate", lambda link, payload, **_: judged.append(payload.labels) or []
+    )
+    clients.validate(SimpleNamespace(load=clients.member))  # type: ignore[arg-type]
+    assert [len(labels) for labels in judged] == [4, 4]  # of 9
+    assert set(judged[0]) == set(judged[1]) == {0, 1, 2}  # the first 4 would be of 2
 
 
 def test_quick_federates_little_whatever_is_swept() -> None:

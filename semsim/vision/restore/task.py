@@ -99,6 +99,11 @@ class Restore(Task):
         """Measure the deviation of latents, to which the U-Net's are scaled."""
         if not self.trainable or self.part != "autoencoder":
             return
+        if payload is None:
+            raise ValueError(
+                "validation is missing, on which a federation measures the deviation of latents; "
+                "name one, such as {kind: restore, split: val}"
+            )
         device = next(self.network.parameters()).device
         some = torch.stack([payload[i][1] for i in range(min(len(payload), MEASURED))])
         means = [self.network.autoencoder.moments(part.to(device))[0] for part in some.split(64)]
