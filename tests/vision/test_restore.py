@@ -331,6 +331,12 @@ def test_the_unet_is_not_trained_on_a_random_autoencoder(stages: list[Any], tmp_
     preflight(Scenario.parse({**values, "train": own}).points(), torch.device("cpu"))
 
 
+def test_a_federation_without_a_validation_cannot_measure_latents() -> None:
+    task = restore.Restore(trainable=True, part="autoencoder")
+    with pytest.raises(ValueError, match="^validation is missing, on which a federation measures"):
+        task.after_training(None, None)
+
+
 def test_only_faces_with_their_clean_ones_train() -> None:
     task = restore.Restore(trainable=True)
     with pytest.raises(ValueError, match="trains on degraded faces and faces"):
