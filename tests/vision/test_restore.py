@@ -333,7 +333,7 @@ def test_the_unet_is_not_trained_on_a_random_autoencoder(stages: list[Any], tmp_
 
 def test_a_federation_without_a_validation_cannot_measure_latents() -> None:
     task = restore.Restore(trainable=True, part="autoencoder")
-    with pytest.raises(ValueError, match="^validation is missing, on which a federation measures"):
+    with pytest.raises(ValueError, match="validation is missing, on which a federation measures"):
         task.after_training(None, None)
 
 
