@@ -43,8 +43,8 @@ class ChannelState:
         grid: where the uses stand on an OFDM grid, and what is known of it in the long run.
         covariance: of the interference at the receive antennas, [B, R, R, 1 or N], complex128, so
             that what is weak beside a strong interferer keeps its digits; None where it is white.
-        drift: mean power by which ``h`` is expected to leave its value in the middle of a block;
-            0 where it stays.
+        correlation: returns E[h h*] of pairs of uses, [M] and [M] to [M] in double precision, for a
+            gain that moves within its blocks as an oscillator's does; None where it stays.
         waveform: turns what is sent, [B, T, N], into the signal in time that leaves the antennas,
             [B, T, samples], where the two differ.
         offset: uses of the first coherence block that lie before the first use.
@@ -58,7 +58,7 @@ class ChannelState:
     join: Callable[[tuple[ChannelState, ...]], tuple[Tensor, Tensor | None]] | None = None
     grid: ResourceGrid | None = None
     covariance: Tensor | None = None
-    drift: float = 0.0
+    correlation: Callable[[Tensor, Tensor], Tensor] | None = None
     waveform: Callable[[Tensor], Tensor] | None = None
     offset: int = 0
 
@@ -66,6 +66,24 @@ class ChannelState:
     def uses(self) -> int:
         """Channel uses that it was drawn for."""
         return self.h.shape[-1] if self.h.shape[-1] > 1 else self.coherence
+
+    @property
+    def middles(self) -> Tensor:
+        """The use in the middle of each use's block, [N]; the first and the last may be short."""
+        use = torch.arange(self.uses)
+        start = use - (use + self.offset) % self.coherence
+        end = (start + self.coherence).clamp(max=self.uses)
+        start = start.clamp(min=0)
+        return start + (end - start) // 2
+
+    @property
+    def drift(self) -> float:
+        """Mean power by which ``h`` is expected to leave its value in the middle of its block."""
+        if self.correlation is None:
+            return 0.0
+        use, middle = torch.arange(self.uses), self.middles
+        alike = self.correlation(middle, middle) - self.correlation(use, middle)
+        return float(2 * alike.real.mean())
 
     @property
     def symbol_uses(self) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import replace
 
 import torch
@@ -65,13 +66,22 @@ def block_middles(state: ChannelState) -> Tensor:
     h, uses = state.h, state.h.shape[-1]
     if uses == 1 or state.coherence == 1:
         return h
-    start = torch.arange(-state.offset, uses, state.coherence)
-    start, end = start.clamp(min=0), (start + state.coherence).clamp(max=uses)
-    return h[..., (start + (end - start) // 2).to(h.device)]
+    return h[..., state.middles.unique_consecutive().to(h.device)]
 
 
-def middles(uses: int, coherence: int) -> Tensor:
-    """Return the use in the middle of each use's block, [uses]; the last block may be short."""
-    use = torch.arange(uses)
-    start = use - use % coherence
-    return start + torch.clamp(uses - start, max=coherence) // 2
+def steady_uses(
+    correlation: Callable[[Tensor, Tensor], Tensor], uses: int, *, step: int = 1
+) -> int:
+    """Return over how many uses a gain stays nearly the same: correlated by 0.9, first to last.
+
+    All uses, or a power of two of steps, which fits other blocks; one step where it is not steady.
+
+    Args:
+        correlation: as in :class:`channels.base.ChannelState`.
+        uses: N.
+        step: uses that have one gain, such as those of an OFDM symbol.
+    """
+    later = torch.arange(0, uses + step, step)
+    alike = correlation(later, torch.zeros_like(later)).real
+    steps = max(int((alike >= 0.9 * alike[0]).long().cumprod(0).sum()) - 1, 1)
+    return uses if steps * step >= uses else step * 2 ** (steps.bit_length() - 1)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import pairwise
 from typing import cast
 
@@ -67,7 +67,7 @@ class Cascade(nn.Module):
             interference=sum(state.interference for state in states),
             stages=states,
             grid=known_grid(states),
-            drift=sum(state.drift for state in states),
+            correlation=joint_correlation(states),
             covariance=covariance,
             join=_joined,
             waveform=next((state.waveform for state in states if state.waveform), None),
@@ -84,6 +84,18 @@ class Cascade(nn.Module):
         for stage, of_stage, own in zip(stages[1:], state.stages[1:], others, strict=True):
             y = stage(y / math.sqrt(stage.num_tx), of_stage, None, own)
         return add_noise(y, n0, generator)
+
+
+def joint_correlation(
+    states: tuple[ChannelState, ...],
+) -> Callable[[Tensor, Tensor], Tensor] | None:
+    """Return the correlation of the stages' product, each of which moves by itself."""
+    moving = [state.correlation for state in states if state.correlation is not None]
+    if not moving:
+        return None
+    return lambda use, other: math.prod(
+        (correlation(use, other) for correlation in moving), start=torch.ones(())
+    )
 
 
 def known_grid(states: tuple[ChannelState, ...]) -> ResourceGrid | None:

@@ -54,7 +54,7 @@ class Erasure(nn.Module):
             interference=inner.interference,
             stages=(inner, packet),
             join=_arrived,
-            drift=inner.drift,
+            correlation=inner.correlation,
             covariance=inner.covariance,
             waveform=inner.waveform,
         )

@@ -10,7 +10,8 @@ At other times of a realisation (``ChannelState.during``) an oscillator stands a
 antennas share its phase, which no report of the channel depends on.
 
 ``ChannelState.coherence`` of a rotation says where pilots go: over how many uses it stays nearly
-the same (correlation 0.9 from first to last), as a power of two that fits other blocks.
+the same (correlation 0.9 from first to last), as a power of two that fits other blocks. Within a
+waveform OFDM symbols take the place of uses.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from torch import Tensor, nn
 
 from channels.awgn import add_noise
 from channels.base import ChannelState, check_symbols
-from channels.blocks import middles
+from channels.blocks import steady_uses
 from channels.checks import check_count, check_draw, check_finite, check_positive, check_range
 from channels.streams import normal_by_use
 from channels.units import db_to_linear
@@ -42,11 +43,8 @@ class _Oscillator(nn.Module):
     def _phase(self, batch: int, uses: int, generator: torch.Generator) -> Tensor:
         raise NotImplementedError
 
-    def _steady_uses(self) -> float:
-        raise NotImplementedError
-
-    def _alike(self, lag: Tensor) -> Tensor:
-        """Return the real part of E[h h*] of uses so far apart."""
+    def _correlation(self, use: Tensor, other: Tensor) -> Tensor:
+        """Return E[h h*] of two uses; h of one antenna."""
         raise NotImplementedError
 
     @property
@@ -62,11 +60,12 @@ class _Oscillator(nn.Module):
         through = _side_by_side(self.num_tx, generator.device).expand(batch, -1, -1, -1)
         if not self.tracked:
             return ChannelState(through, uses, stages=(rotation,))
-        steady = min(max(self._steady_uses(), 1.0), float(uses))
-        blocks = uses if steady == uses else 2 ** (int(steady).bit_length() - 1)
-        lag = (torch.arange(uses) - middles(uses, blocks)).abs().double()
-        drift = float(2 * (1 - self._alike(lag)).mean())
-        return ChannelState(through * rotation.h, blocks, stages=(rotation,), drift=drift)
+        return ChannelState(
+            h=through * rotation.h,
+            coherence=steady_uses(self._correlation, uses),
+            stages=(rotation,),
+            correlation=self._correlation,
+        )
 
     def forward(
         self, x: Tensor, state: ChannelState, n0: Tensor | None, generator: torch.Generator
@@ -148,12 +147,9 @@ class CarrierOffset(_Oscillator):
         use = torch.arange(uses, dtype=torch.float64, device=generator.device)
         return (2 * math.pi * self.cycles_per_use * use).expand(batch, -1)
 
-    def _steady_uses(self) -> float:
-        turn = math.acos(0.9) / (2 * math.pi)  # cos of the angle between first and last
-        return turn / abs(self.cycles_per_use) if self.cycles_per_use else math.inf
-
-    def _alike(self, lag: Tensor) -> Tensor:
-        return torch.cos(2 * math.pi * self.cycles_per_use * lag)
+    def _correlation(self, use: Tensor, other: Tensor) -> Tensor:
+        angle = 2 * math.pi * self.cycles_per_use * (use - other).double()
+        return torch.polar(torch.ones_like(angle), angle)
 
     def extra_repr(self) -> str:
         """Name the settings as they would be written."""
@@ -200,12 +196,9 @@ class PhaseNoise(_Oscillator):
         steps = step * normal_by_use((batch,), uses, generator, torch.float64)
         return steps.cumsum(dim=-1) - steps[:, :1]
 
-    def _steady_uses(self) -> float:
-        decay = math.pi * self.linewidth_hz / self.symbol_rate_hz  # E e^(j walk) = e^(-decay uses)
-        return -math.log(0.9) / decay if decay else math.inf
-
-    def _alike(self, lag: Tensor) -> Tensor:
-        return torch.exp(-math.pi * self.linewidth_hz / self.symbol_rate_hz * lag)
+    def _correlation(self, use: Tensor, other: Tensor) -> Tensor:
+        decay = math.pi * self.linewidth_hz / self.symbol_rate_hz
+        return torch.exp(-decay * (use - other).abs().double())
 
     def extra_repr(self) -> str:
         """Name the settings as they would be written."""

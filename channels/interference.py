@@ -89,7 +89,7 @@ def heard_beside(
         stages=(wanted, other),
         join=join,
         grid=wanted.grid,
-        drift=wanted.drift,
+        correlation=wanted.correlation,
         covariance=covariance,
         waveform=wanted.waveform,
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
@@ -13,8 +14,10 @@ from torch import Tensor, nn
 
 from channels.awgn import add_noise
 from channels.base import Channel, ChannelState, acts_on_samples, check_symbols
-from channels.cascade import known_grid, through
+from channels.blocks import steady_uses
+from channels.cascade import joint_correlation, known_grid, through
 from channels.checks import check_count, check_draw, check_positive
+from channels.gain import common_coherence
 from channels.ofdm import GridChannel
 from channels.samples import LOOKS, PathState, SampleState
 from channels.signal import OFDMSignal
@@ -33,6 +36,8 @@ class Waveform(nn.Module):
     than the prefix disturbs the next OFDM symbol. ``state.h`` is the gain of each resource element
     by itself. What comes from others is ``state.interference`` as far as motion and late echoes
     make it, on average, and hidden from the receiver as far as impairments make it.
+
+    Where hardware alone turns the gain, ``state.coherence`` counts whole OFDM symbols.
 
     Delays are exact to about -50 dB: fractions of a sample by Fourier transform.
 
@@ -75,10 +80,10 @@ class Waveform(nn.Module):
             self._draw_stage(stage, batch, uses, samples, each)
             for stage, each in zip(self.stages, own, strict=True)
         )
-        paths = [state for state in states if isinstance(state, PathState)]
+        elements = tuple(self._per_element(state, uses) for state in states)
         return SampleState(
-            h=self._joined(uses, states)[0],
-            coherence=min([uses, *(state.coherence for state in paths)]),
+            h=through(elements),
+            coherence=common_coherence(uses, *(state.coherence for state in elements)),
             interference=sum(state.interference for state in states),
             stages=states,
             join=partial(self._joined, uses),
@@ -86,6 +91,7 @@ class Waveform(nn.Module):
             waveform=self.signal.modulate,
             signal=self.signal,
             joined=self._joined,
+            correlation=joint_correlation(elements),
         )
 
     def _joined(self, uses: int, stages: tuple[ChannelState, ...]) -> tuple[Tensor, None]:
@@ -148,7 +154,24 @@ class Waveform(nn.Module):
             return state
         body = state.h.unflatten(-1, (-1, self.signal.length))[..., self.signal.prefix :]
         mean = body.mean(dim=-1, keepdim=True).expand(*body.shape[:-1], self.signal.subcarriers)
-        return ChannelState(mean.flatten(-2)[..., :uses], 1)
+        h, correlation = mean.flatten(-2)[..., :uses], state.correlation
+        if correlation is None:
+            return ChannelState(h, min(self.signal.subcarriers, uses))
+        between = partial(self._between_elements, correlation)
+        steady = steady_uses(between, uses, step=self.signal.subcarriers)
+        return ChannelState(h, steady, correlation=between)
+
+    def _between_elements(
+        self, correlation: Callable[[Tensor, Tensor], Tensor], use: Tensor, other: Tensor
+    ) -> Tensor:
+        """Return the correlation of resource elements, from that of samples."""
+        size, subcarriers = self.signal.fft_size, self.signal.subcarriers
+        apart = torch.arange(1 - size, size)
+        share = (size - apart.abs()).double() / size**2  # of all pairs, as an element is a mean
+        symbols, place = (use // subcarriers - other // subcarriers).unique(return_inverse=True)
+        samples = symbols[:, None] * self.signal.length + apart
+        pairs = correlation(samples, torch.zeros_like(samples))
+        return (pairs * share).sum(dim=1)[place]
 
     def _gains(self, impulse: Impulse, uses: int) -> Tensor:
         """Return h [B, R, T, N]: each path's gain, averaged while it carries its own symbol."""

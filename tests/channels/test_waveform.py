@@ -123,6 +123,26 @@ def test_phase_noise_that_is_tracked_leaves_what_changes_within_a_symbol() -> No
     assert float(hidden.mean()) > 10 * closed
 
 
+@pytest.mark.parametrize(
+    ("stages", "symbols"),
+    [
+        ([PhaseNoise(30.0)], 10),  # correlated by 0.9 over 31 symbols of 36 us; 10 are sent
+        ([PhaseNoise(100.0)], 8),
+        ([PhaseNoise(1e4)], 1),
+        ([Clipping(3.0), CarrierOffset(offset_hz=600.0)], 2),  # 120 us, 0.0718 of a turn
+        ([CarrierOffset(offset_hz=600.0), PhaseNoise(100.0)], 2),
+        ([PhaseNoise(1e4, tracked=False), Clipping(3.0)], 10),
+        ([PhaseNoise(0.0)], 10),
+    ],
+)
+def test_pilots_of_hardware_alone_stand_as_densely_as_it_turns(
+    stages: list[Channel], symbols: int
+) -> None:
+    state = Waveform(stages).draw(1, USES, stream(1, "state"))
+    assert state.coherence == 48 * symbols
+    assert (state.drift == 0) == (symbols == 1 or (state.h == state.h[..., :1]).all())
+
+
 def test_clipping_acts_on_peaks_in_time() -> None:
     channel = Waveform([Clipping(3.0)], subcarriers=48)
     generator = stream(1, "clip")

@@ -12,10 +12,12 @@ from channels.base import CSI, Channel, ChannelState, complex_normal
 from channels.cascade import Cascade
 from channels.csi import CSISource, FeedbackCSI, NoCSI, Overhead, PerfectCSI, PilotCSI, remember
 from channels.doppler import SPEED_OF_LIGHT, clarke, doppler_hz
+from channels.erasure import Erasure
 from channels.fading import Rayleigh
-from channels.impairments import CarrierOffset, PhaseNoise
+from channels.impairments import CarrierOffset, Clipping, PhaseNoise
 from channels.interference import Interference
 from channels.ofdm import TDL
+from channels.waveform import Waveform
 from semsim.seeds import stream
 
 
@@ -87,9 +89,22 @@ def test_each_coherence_block_has_one_estimate_of_its_own() -> None:
         CarrierOffset(1e-3),
         Cascade([Rayleigh(2, 2), PhaseNoise(1e3, 1e6, antennas=2)]),
         Interference(10.0, channel=PhaseNoise(1e3, 1e6)),
+        Cascade([Rayleigh(coherence=40), PhaseNoise(100.0, 1e6)]),
+        Cascade([Rayleigh(coherence=16), PhaseNoise(100.0, 1e6)]),
+        Cascade([CarrierOffset(1e-3), CarrierOffset(5e-4), PhaseNoise(100.0, 1e6)]),
+        Erasure(0.0, 40, channel=PhaseNoise(100.0, 1e6)),
+        Waveform([PhaseNoise(30.0)], subcarriers=12),
+        Waveform([PhaseNoise(100.0)], subcarriers=12),
+        Waveform([PhaseNoise(1e3, antennas=2)], subcarriers=12),
+        Waveform([Clipping(6.0), CarrierOffset(offset_hz=300.0)], subcarriers=12),
+        Erasure(0.0, 40, channel=Waveform([PhaseNoise(100.0)], subcarriers=12)),
     ],
-    ids=["walk", "slow walk", "turn", "fading", "interferer"],
-)
+    ids=[
+        "walk", "slow walk", "turn", "fading", "interferer", "blocks of 8", "blocks of 16",
+        "two turns", "packets", "signal", "signal that walks", "signal that walks fast",
+        "signal that turns", "packets of a signal",
+    ],
+)  # fmt: skip
 def test_drift_within_a_block_is_expected_and_not_given(channel: Channel, estimator: str) -> None:
     items, n0 = 2000, torch.full((2000,), 0.02)
     state = channel.draw(items, 150, stream(6, "drift"))
@@ -99,6 +114,14 @@ def test_drift_within_a_block_is_expected_and_not_given(channel: Channel, estima
     found = (believed.h - state.h).abs().square().sum(dim=2).mean(dim=(1, 2))
     claimed = (believed.n0 - n0 - state.interference) * state.h.shape[2]
     assert abs(z_score(found / claimed, 1)) < 5
+
+
+def test_a_stretch_drifts_as_far_as_it_reaches() -> None:
+    state = PhaseNoise(100.0, 1e6).draw(1, 256, stream(6, "drift"))
+    half, whole = (state.during(0, uses).drift for uses in (128, 256))
+    assert half == pytest.approx(PhaseNoise(100.0, 1e6).draw(1, 128, stream(6, "x")).drift)
+    assert half == pytest.approx(whole / 2, rel=0.05)  # phases walk as far as they have time to
+    assert PhaseNoise(100.0, tracked=False).draw(1, 256, stream(6, "x")).drift == 0
 
 
 def test_pilots_show_the_gain_in_the_middle_of_their_block() -> None:
