@@ -13,13 +13,13 @@ from __future__ import annotations
 import io
 import os
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from semsim.files.disk import replacing, seal, unseal
+from semsim.files.disk import replacing, seal, set_aside, unseal
 from semsim.measuring import Place
 
 if TYPE_CHECKING:
@@ -196,6 +196,31 @@ def about_items(folder: str | Path, uid: str) -> dict[str, Any]:
     return _described(_existing(folder, uid))
 
 
+def is_damaged(folder: str | Path, uid: str) -> bool:
+    """Tell whether the values of the items of a point are there, but not as they were written."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    path = items_path(folder, uid)
+    if not path.is_file():
+        return False
+    try:
+        _described(path)
+        with pq.ParquetFile(path, page_checksum_verification=True) as file:
+            for _ in file.iter_batches():  # one group of items in memory
+                pass
+    except (OSError, ValueError, pa.ArrowException):
+        return True
+    return False
+
+
+def set_items_aside(folder: Path, uids: Iterable[str]) -> None:
+    """Rename what is damaged of the items of some points, so that it is computed again."""
+    for uid in uids:
+        if is_damaged(folder, uid):
+            set_aside(items_path(folder, uid), "its checksums do not fit")
+
+
 def _described(path: Path) -> dict[str, Any]:
     """Return what a file says about itself, which must be what it holds."""
     import pyarrow as pa
@@ -221,7 +246,7 @@ def _existing(folder: str | Path, uid: str) -> Path:
 
 
 def _damaged(path: Path) -> ValueError:
-    return ValueError(f"{path} is damaged; delete it, and the run computes it again")
+    return ValueError(f"{path} is damaged; run its scenario again, which computes it anew")
 
 
 def _chunks(path: Path, size: int, step: int) -> Iterator[bytes]:

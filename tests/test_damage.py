@@ -21,7 +21,7 @@ import pytest
 from semsim.codecs.image_codecs import image_codec
 from semsim.codecs.rd_cache import RateDistortion, image_key
 from semsim.files.disk import unseal
-from semsim.items import about_items, read_items
+from semsim.items import about_items, is_damaged, read_items
 from semsim.results import Journal, read_provenance, read_rows
 from semsim.scenario.scenario import Scenario
 from semsim.sweep.sweep import run
@@ -152,9 +152,29 @@ def test_damaged_items_are_told_or_hold_what_they_held(finished: Path, tmp_path:
         try:
             found = read_items(tmp_path, uid), about_items(tmp_path, uid)
         except ValueError as error:
-            assert "is damaged" in str(error)
+            assert "is damaged" in str(error) and is_damaged(tmp_path, uid)
         else:
             assert found[0].equals(values) and found[1] == about
+
+
+def test_a_run_names_damaged_items_and_computes_them_again(
+    finished: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(finished / "out", "out")
+    path = next(Path("out/items").glob("*.parquet"))
+    whole, content = read_items("out", path.stem), bytearray(path.read_bytes())
+    content[content.find(b"\x28\xb5\x2f\xfd") + 20] ^= 255  # in a page: Zstandard's magic number
+    path.write_bytes(content)
+    sent: list[float] = []
+    run(finished / "toy.yaml", "out", listener=lambda now: sent.extend(now.evaluation.snr_db))
+    assert len(set(sent)) == 1  # the other SNRs and links are not sent again
+    assert f"{path} is damaged" in caplog.text
+    assert path.with_name(f"{path.name}.damaged").read_bytes() == content
+    assert read_items("out", path.stem).equals(whole)
 
 
 @pytest.mark.slow

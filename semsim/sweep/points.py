@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
@@ -70,11 +70,20 @@ class Work:
     pictured: frozenset[int]
 
 
-def pending_snrs(point: Planned, folder: Path, journal: Journal) -> list[float]:
-    """Return the SNRs of a link that lack rows or the values of their items."""
+def pending_snrs(
+    point: Planned, folder: Path, journal: Journal, damaged: Collection[str] = ()
+) -> list[float]:
+    """Return the SNRs of a link that lack rows or the values of their items.
+
+    Args:
+        point: the link.
+        folder: the results folder.
+        journal: its journal.
+        damaged: uids of SNRs whose items are still there, but of no use.
+    """
 
     def is_done(uid: str) -> bool:
-        return uid in journal and items_path(folder, uid).is_file()
+        return uid in journal and uid not in damaged and items_path(folder, uid).is_file()
 
     return [s for s in point.snr_db if not all(map(is_done, point.uids(s)))]
 

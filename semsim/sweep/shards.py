@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from semsim.files.disk import Damaged, locked, replacing, seal, set_aside, unseal, write_atomic
-from semsim.items import items_path
+from semsim.items import is_damaged, items_path, set_items_aside
 from semsim.mistakes import SpecError
 from semsim.results import Journal, read_provenance
 from semsim.scenario.points import Point, Points
@@ -79,7 +79,7 @@ def merge_shards(points: Sequence[Planned], folder: Path) -> int:
         found: dict[str, Path] = {}
         missing: list[str] = []
         for uid, name in _named(points):
-            if uid in journal and items_path(folder, uid).is_file():
+            if _holds(journal, folder, uid):
                 continue
             holder = next((p for p in places if _holds(shards[p], p, uid)), None)
             if holder is None:
@@ -89,12 +89,14 @@ def merge_shards(points: Sequence[Planned], folder: Path) -> int:
         if missing:
             raise SpecError(
                 "", f"{len(missing)} points are in no shard below {folder}, such as {missing[0]}; "
-                f"run the shards that were stopped again (there are {_names(places)})"
+                "run the shards that were stopped, or whose items are damaged, again (there are "
+                f"{_names(places)})"
             )  # fmt: skip
         taken = {place.name: _record(place) for place in places if place in found.values()}
         if taken:  # before the rows, so that a merge that is stopped leaves none without it
             records = seal({**shard_records(folder), **taken})
             write_atomic(folder / "journal" / RECORDS, records)
+        set_items_aside(folder, found)
         for uid, place in found.items():
             target = items_path(folder, uid)
             with replacing(target) as partial:
@@ -120,7 +122,7 @@ def _record(place: Path) -> dict[str, Any]:
 
 
 def _holds(journal: Journal, place: Path, uid: str) -> bool:
-    return uid in journal and items_path(place, uid).is_file()
+    return uid in journal and items_path(place, uid).is_file() and not is_damaged(place, uid)
 
 
 def _named(points: Sequence[Planned]) -> Iterator[tuple[str, str]]:

@@ -12,6 +12,7 @@ import torch
 
 from semsim.files import sources
 from semsim.files.disk import locked, seal, write_atomic
+from semsim.items import is_damaged, set_items_aside
 from semsim.mistakes import SpecError
 from semsim.plots.report import write_report
 from semsim.results import Journal, frame, provenance, read_provenance, write_rows
@@ -73,13 +74,14 @@ def run(
     if shard is not None or (asked.startswith("cuda") and where.type != "cuda"):
         check_trained(points, trainings)  # shards do not train, nor a head without the GPU
     plan = Plan(points)
-    missing = points if fresh else _unfinished(plan, folder)
+    missing, damaged = (points, set[str]()) if fresh else _unfinished(plan, folder)
     with made(engine, missing, asked) as workers:
         preflight(missing, where)
         folder.mkdir(parents=True, exist_ok=True)
         with locked(folder):
             journal = Journal(folder)
             journal.mend()
+            set_items_aside(folder, damaged)
             shown = frozenset(pictured(plan) if shard is None else [])
             work = Work(folder, trainings, journal, where, asked, listener, len(plan), shown)
             if fresh:
@@ -146,11 +148,13 @@ def merge(scenario: Scenario | str | Path, out: str | Path | None = None) -> Dat
     return run(scenario, out)
 
 
-def _unfinished(plan: Plan, folder: Path) -> Points:
-    """Return the links that lack something."""
+def _unfinished(plan: Plan, folder: Path) -> tuple[Points, set[str]]:
+    """Return the links that lack something, and the SNRs whose items are damaged."""
     journal, points = Journal(folder), plan.points
-    lacking = [n for n, point in enumerate(plan) if pending_snrs(point, folder, journal)]
-    return Points(points.__getitem__, lacking)
+    kept = (uid for point in plan for uid in point.all_uids() if uid in journal)
+    damaged = {uid for uid in kept if is_damaged(folder, uid)}
+    lacking = [n for n, point in enumerate(plan) if pending_snrs(point, folder, journal, damaged)]
+    return Points(points.__getitem__, lacking), damaged
 
 
 def _run_points(work: Work, plan: Sequence[Planned], engine: Engine | None) -> DataFrame:

@@ -88,6 +88,19 @@ def test_missing_shards_are_told_and_nothing_is_gathered() -> None:
         merge("toy.yaml", "elsewhere")
 
 
+def test_damaged_items_are_not_merged() -> None:
+    for number in (1, 2):
+        run("toy.yaml", "out", shard=Shard(number, 2))
+    path = next(Path("out/shards/2-of-2/items").glob("*.parquet"))
+    sound = path.read_bytes()
+    path.write_bytes(sound[:-1])
+    with pytest.raises(SpecError, match=r"1 points are in no shard .* run .* damaged, again"):
+        merge("toy.yaml", "out")
+    run("toy.yaml", "out", shard=Shard(2, 2))
+    assert path.read_bytes() == sound
+    merge("toy.yaml", "out")
+
+
 def test_shards_train_nothing() -> None:
     Path("toy.yaml").write_text(
         """
