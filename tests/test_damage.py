@@ -222,6 +222,7 @@ def test_a_picture_that_is_lost_or_damaged_is_taken_again(
     (place / "sent.png").unlink()
     (place / "SHA256SUMS").unlink()  # as in a run that was killed before it
     run(Scenario.parse(values), "out", listener=pytest.fail)
+    assert {n: (place / n).read_bytes() for n in sound} == sound
 
 
 def test_no_damaged_entry_of_the_image_cache_is_taken(

@@ -14,7 +14,7 @@ from semsim.comparison.differences import (
     unequal,
 )
 from semsim.evaluation import Row
-from semsim.files.disk import log, read_sums, set_aside, sum_of, write_sums
+from semsim.files.disk import SUMS, log, read_sums, set_aside, sum_of, write_sums
 from semsim.plots.folder import draw_all
 from semsim.plots.style import WORDS, word_of
 from semsim.results import Journal
@@ -126,24 +126,34 @@ def picture_folder(folder: Path, point: Planned) -> Path:
 
 
 def keep_pictures(folder: Path, point: Planned, built: Built, snrs: Sequence[float]) -> None:
-    """Take the pictures of a link at some SNRs, and note the sums of all there are."""
+    """Take the pictures of a link at some SNRs, and note the sums of all there are.
+
+    Those that are not there are taken too. A list without sums says that there can be none.
+    """
     place = picture_folder(folder, point)
-    shown = [snr for snr in shown_snrs(point.snr_db) if snr in snrs]
+    wanted = {snr: place / f"{snr:g}.png" for snr in shown_snrs(point.snr_db)}
     take_pictures(
-        built.link, built.payload, built.task, built.metrics[0], shown,
+        built.link, built.payload, built.task, built.metrics[0],
+        [snr for snr, path in wanted.items() if snr in snrs or not path.is_file()],
         seed=point.scenario.seed, folder=place, device=built.device,
     )  # fmt: skip
-    if place.is_dir():
-        write_sums(place, sorted(path.name for path in place.glob("*.png")))
+    write_sums(place, sorted(path.name for path in place.glob("*.png")))
 
 
-def lost_pictures(folder: Path, point: Planned) -> list[str]:
-    """Return which pictures of a link are gone or damaged; the latter are set aside."""
+def lost_pictures(folder: Path, point: Planned) -> bool:
+    """Tell whether pictures of a link lack or are damaged; the latter are set aside.
+
+    All lack where there is no list of them: in a sweep that was merged, or of a link that was
+    measured without being shown.
+    """
     place = picture_folder(folder, point)
-    lost = [name for name, digest in read_sums(place).items() if digest != sum_of(place / name)]
+    sums = read_sums(place)
+    lost = [name for name, digest in sums.items() if digest != sum_of(place / name)]
     for name in lost:
         if (place / name).is_file():
             set_aside(place / name, "its SHA-256 is another", then="it is taken again")
         else:
             log.warning("%s is missing; it is taken again", place / name)
-    return lost
+    of_snrs = sums.keys() - {f"{name}.png" for name in FIRST}
+    new = of_snrs and {f"{snr:g}.png" for snr in shown_snrs(point.snr_db)} - of_snrs
+    return bool(lost or new) or not (place / SUMS).is_file()

@@ -22,7 +22,7 @@ from semsim.scenario.building import Built
 from semsim.scenario.scenario import Scenario
 from semsim.sweep.outputs import keep_pictures, lost_pictures
 from semsim.sweep.plan import Planned
-from semsim.sweep.trained import own_weights
+from semsim.sweep.trained import has_weights, own_weights
 
 CHECKPOINT_S = 5.0  #: seconds between checkpoints within a link
 
@@ -169,12 +169,15 @@ class PointRun:
 
 
 def point_run(work: Work, point: Planned, index: int) -> PointRun | None:
-    """Return the run of a link; None where nothing of it is missing."""
+    """Return the run of a link; None where nothing of it is missing.
+
+    For pictures alone nothing is trained again.
+    """
     pending = pending_snrs(point, work.folder, work.journal)
-    shown = index in work.pictured
-    if not pending and not (shown and lost_pictures(work.folder, point)):
-        return None
-    return PointRun(work, point, index, pending)
+    lost = index in work.pictured and lost_pictures(work.folder, point)
+    if pending or (lost and has_weights(point.scenario, work.trainings)):
+        return PointRun(work, point, index, pending)
+    return None
 
 
 def _resume(evaluation: Evaluation, items: LinkItems, saved: dict[str, Any]) -> None:

@@ -99,12 +99,17 @@ def forget(points: Sequence[Point], folder: Path) -> None:
 def check_trained(points: Sequence[Point], folder: Path) -> None:
     """Raise SpecError where a link needs a training that the folder does not hold finished."""
     for point in points:
-        if point.scenario.trains() and not _is_trained(point.scenario, folder):
+        if not has_weights(point.scenario, folder):
             raise SpecError(
                 "train",
                 f"shards and workers with GPUs of their own share what was trained before, and "
                 f"{folder} holds no sound weights of {point.name}; run semsim train FILE first",
             )
+
+
+def has_weights(scenario: Scenario, folder: Path) -> bool:
+    """Tell whether a link can be built without a training."""
+    return not scenario.trains() or _is_trained(scenario, folder)
 
 
 def _is_trained(scenario: Scenario, folder: Path) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from semsim.items import read_items
 from semsim.mistakes import SpecError
 from semsim.results import read_provenance, read_rows
 from semsim.scenario.scenario import Scenario
+from semsim.sweep import outputs
 from semsim.sweep.shards import Shard
 from semsim.sweep.sweep import merge, run
 
@@ -86,6 +88,42 @@ def test_missing_shards_are_told_and_nothing_is_gathered() -> None:
     assert not Path("out/rows.parquet").exists() and not Path("out/journal").exists()
     with pytest.raises(SpecError, match="has no shards; run them first"):
         merge("toy.yaml", "elsewhere")
+
+
+def test_a_merged_sweep_has_the_pictures_of_a_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(outputs, "draw_all", lambda *_: [])  # strips are drawn
+    values = {
+        "payload": {"kind": "synthetic", "count": 2, "size": 16},
+        "transmitter": {"kind": "analog", "cbr": "1/3"},
+        "channel": "awgn",
+        "metrics": ["psnr"],
+        "snr_db": [0, 10],
+    }
+    scenario = Scenario.parse(values)
+
+    def pictures(folder: str) -> dict[str, bytes]:
+        files = Path(folder).glob("pictures/*/*")
+        return {str(path.relative_to(folder)): path.read_bytes() for path in files}
+
+    run(scenario, "one")
+    for number in (1, 2):
+        run(scenario, "out", shard=Shard(number, 2))
+    merge(scenario, "out")
+    assert len(pictures("one")) == 4 and pictures("out") == pictures("one")
+    assert Path("out/strip.webp").read_bytes() == Path("one/strip.webp").read_bytes()
+    shutil.rmtree("out/pictures")
+    run(scenario, "out")
+    assert pictures("out") == pictures("one")
+    more = Scenario.parse({**values, "snr_db": [0, 5, 10]})
+    run(more, "out", shard=Shard(1, 1))
+    merge(more, "out")
+    assert len(pictures("out")) == 5  # also those of an SNR that came later
+
+
+def test_links_without_pictures_are_looked_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    run("toy.yaml", "out")
+    monkeypatch.setattr(Scenario, "build", lambda *_: pytest.fail("built again"))
+    run("toy.yaml", "out")
 
 
 def test_damaged_items_are_not_merged() -> None:

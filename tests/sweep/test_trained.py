@@ -7,6 +7,7 @@ import dataclasses
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -200,6 +201,14 @@ def test_fresh_trains_again_and_without_it_nothing_is_trained_twice() -> None:
     assert (weights.stat().st_ino, weights.stat().st_mtime_ns) == before
     run(scenario(), "out", fresh=True)
     assert (weights.stat().st_ino, weights.stat().st_mtime_ns) != before
+
+
+def test_for_pictures_alone_nothing_is_trained() -> None:
+    run(scenario(), "out")
+    shutil.rmtree("out/training")
+    shutil.rmtree("out/pictures")
+    run(scenario(), "out")
+    assert not Path("out/training").exists()
 
 
 def test_weights_damaged_behind_their_card_are_refused() -> None:
