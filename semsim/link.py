@@ -65,6 +65,7 @@ class Link(Hop, AnyLink):
 
     def begin(self, source: Tensor) -> Any:
         """Return the symbols, or what of the transmitter's work does not depend on the channel."""
+        check_precision(self, source)
         return begin_at(self.transmitter, source)
 
     def transmit(
@@ -152,13 +153,14 @@ def encode_at(
 
 
 def check_precision(link: AnyLink, source: Tensor) -> None:
-    """Refuse no tensor, and double precision at networks, which would be an error of torch's."""
+    """Refuse no tensor, and another precision than single, which would be an error of torch's."""
     check_tensor(source)
     weights = {p.dtype for p in link.parameters() if p.is_floating_point()}
     if torch.float64 in weights:
         raise ValueError("a link computes in float32, but has float64 weights; write .float()")
-    if weights and source.dtype == torch.float64:
-        raise ValueError("a link takes sources of float32, got float64; write source.float()")
+    if source.is_floating_point() and source.dtype != torch.float32:
+        kind = str(source.dtype).removeprefix("torch.")
+        raise ValueError(f"a link takes sources of float32, got {kind}; write source.float()")
 
 
 def _check_symbols(symbols: Tensor, batch: int, num_symbols: int) -> None:

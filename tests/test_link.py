@@ -401,6 +401,15 @@ def test_double_precision_is_refused_at_networks() -> None:
         link.double()(unit_source(), 0.0, stream(1, "link"))
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16])
+def test_a_link_without_weights_takes_single_precision_too(dtype: torch.dtype) -> None:
+    kind = str(dtype).removeprefix("torch.")
+    link, source = Link(Pairs(), AWGN(), Unpair()), unit_source().to(dtype)
+    for send in (link.begin, lambda source: link(source, 0.0, stream(1, "link"))):
+        with pytest.raises(ValueError, match=f"sources of float32, got {kind}; write source"):
+            send(source)
+
+
 def test_an_end_that_a_link_could_not_call_is_refused_where_it_is_written() -> None:
     with pytest.raises(TypeError, match=r"write forward\(self, source, csi, generator=None\)"):
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from channels.awgn import AWGN
-from channels.base import CSI, Channel
+from channels.base import CSI, Channel, complex_normal
 from channels.csi import PerfectCSI
 from channels.fading import Rayleigh
 from channels.ofdm import TDL
@@ -21,7 +21,13 @@ from semsim.codecs.analog import AnalogReceiver, AnalogTransmitter
 from semsim.codecs.deepjscc import DeepJSCCReceiver, DeepJSCCTransmitter
 from semsim.codecs.latent_denoiser import LatentDenoiser
 from semsim.codecs.separate import SeparateTransmitter
-from semsim.codecs.values import ValuesReceiver, ValuesTransmitter
+from semsim.codecs.values import (
+    ValuesReceiver,
+    ValuesTransmitter,
+    octave_words,
+    read_scale,
+    scale_header,
+)
 from semsim.evaluation import evaluate
 from semsim.link import Link
 from semsim.links.frames import FramesLink
@@ -66,11 +72,43 @@ def test_a_history_arrives_with_the_closed_form_s_error(snr_db: float) -> None:
     link = Link(ValuesTransmitter(), AWGN(), ValuesReceiver())
     (row,) = evaluate(link, payload, snr_db=[snr_db], metrics=[NMSE()])
     n0 = 10 ** (-snr_db / 10)
-    rung = (math.log(1e4) / 255) ** 2 / 12  # of the scale that the header names
-    power = n0 / (1 + n0) + rung / (1 + n0) ** 2
+    scale = (math.log(2) / math.pi) ** 2 * n0 / 8  # of the phase that names it, sent four times
+    power = (n0 + scale) / (1 + n0)
     half = (row["ci_high"] - row["ci_low"]) / 2
     assert abs(row["value"] - float(linear_to_db(torch.tensor(power)))) < 2.6 * half  # 5 sigma
     assert row["cbr"] == pytest.approx((8 * 12 + 64) / (8 * 2 * 12))
+
+
+@pytest.mark.parametrize("size", [1e-37, 1e-4, 1.0, 50.0, 1e37])
+@pytest.mark.parametrize("snr_db", [10.0, 40.0])
+def test_numbers_of_any_size_arrive_with_the_promised_error(size: float, snr_db: float) -> None:
+    source = torch.randn(8, 20_000, generator=stream(1, "numbers"))
+    link, n0 = Link(ValuesTransmitter(), AWGN(), ValuesReceiver()), 10 ** (-snr_db / 10)
+    estimate = link.transmit(size * source, snr_db, stream(2, "link")).estimate / size
+    error = float((estimate - source).square().sum() / source.square().sum())
+    # 1 / sqrt(160,000) of a standard error, and an error of the scale of at most five of its own
+    most = 1 + 5 / 400 + 25 * (math.log(2) / math.pi) ** 2 / 8
+    assert 1 - 5 / 400 < error / (n0 / (1 + n0)) < most
+
+
+def test_zeros_arrive_as_zeros() -> None:
+    link = Link(ValuesTransmitter(), AWGN(), ValuesReceiver())
+    assert link.transmit(torch.zeros(2, 9), 10.0, stream(2, "link")).estimate.abs().max() < 1e-30
+
+
+@pytest.mark.parametrize("believed", [1.0, 1e-3])
+def test_the_octave_of_a_scale_near_1_survives_noise(believed: float) -> None:
+    """At -3 dB, also at a receiver that believes in 27 dB."""
+    scale = 0.5 + torch.rand(400, generator=stream(1, "scales"))
+    x, n0 = scale_header(scale), torch.full((400, 64), 2.0)
+    y = x + n0.sqrt() * complex_normal(tuple(x.shape), stream(2, "noise"))
+    assert ((read_scale(y, believed * n0) / scale).log2().abs() < 1).all()  # 0.16 by the phases
+
+
+def test_words_of_octaves_differ_in_at_least_56_bits() -> None:
+    words = torch.view_as_real(octave_words(torch.device("cpu"))).flatten(1)
+    bits = (words[:, None] != words).sum(dim=2)
+    assert int(bits.fill_diagonal_(120).min()) == 56
 
 
 CLIPS = Synthetic(6, 16, frames=4)
@@ -80,7 +118,7 @@ def test_a_video_is_one_item() -> None:
     link = Link(ValuesTransmitter(), AWGN(), ValuesReceiver())
     nmse, psnr = evaluate(link, CLIPS, snr_db=[60.0], metrics=["nmse", "psnr"])
     assert nmse["n"] == 6
-    assert nmse["value"] < -35  # what the scale's ladder leaves
+    assert nmse["value"] < -59  # n0 and 0.6 % more
     source = torch.stack([CLIPS[0][0]])
     estimate = link.transmit(source, 60.0, stream(1, "link")).estimate
     assert estimate.shape == (1, 4, 3, 16, 16)
@@ -220,6 +258,8 @@ def test_what_cannot_be_sent_or_judged_is_refused() -> None:
         ChannelHistory(Rayleigh())
     with pytest.raises(ValueError, match="real numbers, got a complex source"):
         ValuesTransmitter()(torch.zeros(1, 4, dtype=torch.complex64), CSI(None, torch.ones(1)))
+    with pytest.raises(ValueError, match=r"float32, got torch.int64; write source.float\(\)"):
+        ValuesTransmitter()(torch.zeros(1, 4, dtype=torch.int64), CSI(None, torch.ones(1)))
     with pytest.raises(ValueError, match="equalised symbols"):
         ValuesReceiver()(torch.zeros(1, 1, 4), CSI(None, torch.ones(1)), (4,))
     with pytest.raises(ValueError, match="an item is all zeros"):

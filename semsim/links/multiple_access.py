@@ -181,7 +181,10 @@ class MultipleAccessLink(AnyLink):
 
     def begin(self, source: Tensor | Sequence[Tensor]) -> Any:
         """Return what each transmitter can do before the channel."""
-        return [*map(begin_at, self.transmitters, self._of_users(source))]
+        sources = self._of_users(source)
+        for own in sources:
+            check_precision(self, own)
+        return [*map(begin_at, self.transmitters, sources)]
 
     def _of_users(self, source: Tensor | Sequence[Tensor]) -> Sequence[Tensor]:
         if isinstance(source, Tensor):
