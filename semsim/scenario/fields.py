@@ -113,6 +113,19 @@ def of_stage(train: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]
     return {**{k: v for k, v in train.items() if k not in idle}, **own}
 
 
+def learned(train: Any) -> dict[str, Any]:
+    """Return the settings of a training that its weights depend on, those of its stages too.
+
+    Others are at their defaults, and the seed is none of them.
+    """
+    from semsim.training.spec import OF_NO_WEIGHT, TrainSpec
+
+    usual = {key: getattr(TrainSpec, key) for key in OF_NO_WEIGHT}
+    own = {**train.model_dump(mode="json", exclude={"seed"}), **usual}
+    stages = [{k: v for k, v in s.items() if k not in OF_NO_WEIGHT} for s in own["stages"]]
+    return {**own, "stages": stages}
+
+
 def start_hashes(train: Any) -> dict[str, str]:
     """Return the hash of all weights that a training begins with, those of its stages too."""
     from semsim.scenario.loading import start_hash

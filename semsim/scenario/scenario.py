@@ -211,7 +211,7 @@ class Scenario(BaseModel):
     def uid(self, snr_db: float | None = None, user: int = 1) -> str:
         """Return the hash of the content, at one SNR where given; results are kept under it."""
         of_user = {"user": user} if user > 1 else {}
-        return _hash({**self.content, "snr_db": snr_db, **of_user})
+        return hash_of({**self.content, "snr_db": snr_db, **of_user})
 
     def uids(self, snr_db: float) -> list[str]:
         """Return the hash at one SNR of each user."""
@@ -230,12 +230,12 @@ class Scenario(BaseModel):
 
     def training_hash(self) -> str:
         """Return the hash of all that decides training, the same for points that share it."""
-        keys = ("seed", "transmitter", "channel", "csi", "frontend", "task", "train")
+        keys = ("seed", "transmitter", "channel", "csi", "frontend", "task")
         content = self.model_dump(mode="json", include=set(keys))
         if self.link is not None:
             content["link"] = spec.dump(self.link)
         content["seed"] = self.training_seed()
-        content["train"] = {k: v for k, v in (content["train"] or {}).items() if k != "seed"}
+        content["train"] = {} if self.train is None else fields.learned(self.train)
         receiver = self.receiver_spec()
         content["receiver"] = receiver and spec.dump(receiver)
         if of_task := weights_of_task(self.task):
@@ -250,7 +250,7 @@ class Scenario(BaseModel):
             content["weights_of_users"] = of_users
         if begun := fields.start_hashes(self.train):
             content["start"] = begun
-        return _hash({**content, "data": data_hashes(content), "version": semsim.__version__})
+        return hash_of({**content, "data": data_hashes(content), "version": semsim.__version__})
 
     def build(self, device: str | torch.device | None = None, weights: Path | None = None) -> Built:
         """Construct the live parts of this one link on a device and load its weights.
@@ -311,7 +311,8 @@ def has_own_parts(content: Any) -> bool:
     return isinstance(content, list | tuple) and any(map(has_own_parts, content))
 
 
-def _hash(content: Any) -> str:
+def hash_of(content: Any) -> str:
+    """Return the hash of plain values, 16 hexadecimal digits."""
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
 

@@ -205,6 +205,19 @@ def test_a_resumed_training_needs_no_file_of_its_validations(
     assert file.read_text() == before
 
 
+def test_a_training_goes_on_under_another_validation(tmp_path: Path) -> None:
+    link, whole = small_link(), small_link()
+    train(whole, Blobs(), spec=spec(steps=3), folder=tmp_path / "whole")
+    first = spec(steps=3, val_every=2, val_snr_db=(0.0,))
+    folder = tmp_path / "cut"
+    with Training(small_link(), Blobs(), spec=first, folder=folder, validation=Blobs()) as begun:
+        begun.advance(2)
+    then = spec(steps=3, val_every=1, val_snr_db=(3.0, 6.0), val_items=7, save_every=1)
+    curve = train(link, Blobs(), spec=then, folder=folder, validation=Blobs()).curve
+    assert [(r["step"], r["snr_db"], r["n"]) for r in curve] == [(2, 0, 24), (3, 3, 7), (3, 6, 7)]
+    assert same(link.state_dict(), whole.state_dict())
+
+
 def test_a_checkpoint_from_before_it_held_the_validations_goes_on(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
