@@ -46,7 +46,8 @@ PACKAGES = ("torch", "sionna-no-rt", "sionna", "numpy", "pillow", "pillow-heif")
 class Journal:
     """Finished rows and checkpoints of a results folder.
 
-        journal/rows.jsonl        {"checksum": ..., "uid": ..., "rows": [...]}, a line per SNR point
+        journal/rows.jsonl        {"checksum": ..., "uid": ..., "rows": [...]}, a line per SNR
+                                  point, with "trained" where its weights are of a training
         journal/<uid>.part.json   what an interrupted link has accumulated so far
 
     Each point costs the same however many there are. Only places in the file are kept in memory.
@@ -62,6 +63,7 @@ class Journal:
         self.path = self.folder / "rows.jsonl"
         self._end = 0
         self._places: dict[str, tuple[int, int]] = {}
+        self._trained: dict[str, str] = {}
         self._damaged: list[tuple[int, int]] = []
         self._is_torn = False
         self._read()
@@ -71,7 +73,7 @@ class Journal:
         for kind in ("*.json", "*.jsonl", "*.items"):
             for path in self.folder.glob(kind):
                 path.unlink()
-        self._end, self._places, self._damaged = 0, {}, []
+        self._end, self._places, self._trained, self._damaged = 0, {}, {}, []
 
     def mend(self) -> None:
         """Move damaged lines into a file beside the journal, and say so; nobody else may write."""
@@ -90,7 +92,7 @@ class Journal:
             "%s has %d damaged line(s); kept in %s, and their points are computed again",
             self.path, len(places), aside.name,
         )  # fmt: skip
-        self._end, self._places, self._damaged = 0, {}, []
+        self._end, self._places, self._trained, self._damaged = 0, {}, {}, []
         self._read()
 
     def __contains__(self, uid: object) -> bool:
@@ -105,11 +107,21 @@ class Journal:
             file.seek(start)
             return unseal(file.read(length)[:-1])["rows"]  # type: ignore[no-any-return]
 
-    def finish(self, points: Mapping[str, list[Row]]) -> None:
-        """Keep the rows of points, by their uid."""
+    def trained(self, uid: str) -> str | None:
+        """Return the hash of the trained weights that a point was measured with; None for none."""
+        return self._trained.get(uid)
+
+    def forget(self, uids: Iterable[str]) -> int:
+        """Count finished points as missing until they are finished anew; return how many."""
+        return sum(self._places.pop(uid, None) is not None for uid in uids)
+
+    def finish(self, points: Mapping[str, list[Row]], trained: str | None = None) -> None:
+        """Keep the rows of points, by their uid, and what they were measured with, if trained."""
         self.folder.mkdir(parents=True, exist_ok=True)
+        beside = {} if trained is None else {"trained": trained}
         lines = {
-            uid: seal({"uid": uid, "rows": rows}).encode() + b"\n" for uid, rows in points.items()
+            uid: seal({"uid": uid, "rows": rows, **beside}).encode() + b"\n"
+            for uid, rows in points.items()
         }
         with open(self.path, "r+b" if self.path.exists() else "w+b") as file:
             file.truncate(self._end)
@@ -118,7 +130,7 @@ class Journal:
             file.flush()
             os.fsync(file.fileno())
         for uid, line in lines.items():
-            self._places[uid] = (self._end, len(line))
+            self._note(uid, (self._end, len(line)), trained)
             self._end += len(line)
 
     def checkpoint(self, uid: str) -> dict[str, Any]:
@@ -149,10 +161,18 @@ class Journal:
                     continue
                 place = self._end, len(line)
                 try:
-                    self._places[unseal(line[:-1])["uid"]] = place
+                    record = unseal(line[:-1])
+                    self._note(record["uid"], place, record.get("trained"))
                 except Damaged:
                     self._damaged.append(place)
                 self._end += len(line)
+
+    def _note(self, uid: str, place: tuple[int, int], trained: str | None) -> None:
+        self._places[uid] = place
+        if trained is None:
+            self._trained.pop(uid, None)
+        else:
+            self._trained[uid] = sys.intern(trained)  # all points of a training share it
 
 
 def frame(rows: Iterable[Row]) -> DataFrame:

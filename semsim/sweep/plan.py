@@ -26,6 +26,7 @@ class _Kept:
     names: tuple[str, ...]
     values: tuple[Any, ...]
     swept: tuple[str, ...]
+    training: str | None
 
 
 class Planned:
@@ -34,6 +35,7 @@ class Planned:
     def __init__(self, points: Sequence[Point], index: int, kept: _Kept) -> None:
         self._points, self._index, self._kept = points, index, kept
         self.uid, self.snr_db = kept.uid, kept.snrs  #: hash of the link without an SNR; SNRs in dB
+        self.training = kept.training  #: hash of its training; None where it trains nothing
 
     @functools.cached_property
     def scenario(self) -> Scenario:
@@ -105,6 +107,7 @@ class Plan(Sequence[Planned]):
             self._once(tuple(labels)),
             tuple(values),
             self._once(tuple(point.swept)),
+            self._once(scenario.training_hash()) if scenario.trains() else None,
         )
 
     def _once(self, value: Any) -> Any:

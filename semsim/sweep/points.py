@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
@@ -22,7 +22,7 @@ from semsim.scenario.building import Built
 from semsim.scenario.scenario import Scenario
 from semsim.sweep.outputs import keep_pictures, lost_pictures
 from semsim.sweep.plan import Planned
-from semsim.sweep.trained import has_weights, own_weights
+from semsim.sweep.trained import has_weights, own_weights, weights_left
 
 CHECKPOINT_S = 5.0  #: seconds between checkpoints within a link
 
@@ -70,20 +70,11 @@ class Work:
     pictured: frozenset[int]
 
 
-def pending_snrs(
-    point: Planned, folder: Path, journal: Journal, damaged: Collection[str] = ()
-) -> list[float]:
-    """Return the SNRs of a link that lack rows or the values of their items.
-
-    Args:
-        point: the link.
-        folder: the results folder.
-        journal: its journal.
-        damaged: uids of SNRs whose items are still there, but of no use.
-    """
+def pending_snrs(point: Planned, folder: Path, journal: Journal) -> list[float]:
+    """Return the SNRs of a link that lack rows or the values of their items."""
 
     def is_done(uid: str) -> bool:
-        return uid in journal and uid not in damaged and items_path(folder, uid).is_file()
+        return uid in journal and items_path(folder, uid).is_file()
 
     return [s for s in point.snr_db if not all(map(is_done, point.uids(s)))]
 
@@ -103,16 +94,20 @@ class PointRun:
         self.scenario, self.shown = point.scenario, index in work.pictured
         told = work.listener is not None
         self.weights = own_weights(self.scenario, work.trainings, work.device, progress=told)
+        self.trained = weights_left(work.trainings, point.training)
         self.built, self.uid = self.scenario.build(work.device, self.weights), point.uid
         if not pending:
             return
         self.evaluation = evaluation = evaluation_of(self.scenario, self.built, pending)
         uids = {at: point.uids(at.snr_db)[at.user - 1] for at in evaluation.points}
         self.items = LinkItems(work.folder, uids, [metric.name for metric in self.built.metrics])
-        _resume(evaluation, self.items, work.journal.checkpoint(self.uid))
+        saved = work.journal.checkpoint(self.uid)
+        _resume(evaluation, self.items, saved if saved.get("trained") == self.trained else {})
         evaluation.keep = self.items
         progress = Progress(point.name, work.count, index, evaluation)
-        self.keeper = _Keeper(work.journal, self.uid, self.items, progress, work.listener)
+        self.keeper = _Keeper(
+            work.journal, self.uid, self.items, progress, work.listener, self.trained
+        )
 
     def run(self) -> None:
         """Measure and finish in this process."""
@@ -163,7 +158,7 @@ class PointRun:
         if self.shown:
             keep_pictures(work.folder, self.point, self.built, self.pending)
         self.items.finish(_about(self.evaluation, self.scenario))
-        _keep(journal, self.point, self.built, self.evaluation)
+        journal.finish(_rows(self.point, self.built, self.evaluation), self.trained)
         journal.drop_checkpoint(self.uid)
         self.items.drop()
 
@@ -205,15 +200,15 @@ def _about(evaluation: Evaluation, scenario: Scenario) -> dict[str, Any]:
     return {"plan": plan, **parts, "means": means}
 
 
-def _keep(journal: Journal, point: Planned, built: Built, evaluation: Evaluation) -> None:
-    """Write the rows of one link to the journal, a line for each SNR."""
+def _rows(point: Planned, built: Built, evaluation: Evaluation) -> dict[str, list[Row]]:
+    """Return the rows of one link by their uid, of which each SNR has one."""
     rows, own = evaluation.rows(), point.labels
     own["payload"] = point.swept.get("payload", getattr(built.payload, "name", own["payload"]))
     kept: dict[str, list[Row]] = {}
     for row in rows:
         uid = point.uids(row["snr_db"])[row.get("user", 1) - 1]
         kept.setdefault(uid, []).append({**row, "uid": uid, **own})
-    journal.finish(kept)
+    return kept
 
 
 def evaluation_of(scenario: Scenario, built: Built, snrs: list[float]) -> Evaluation:
@@ -240,16 +235,17 @@ class _Keeper:
         items: LinkItems,
         progress: Progress,
         listener: Listener | None,
+        trained: str | None,
     ) -> None:
         self.journal, self.uid, self.items = journal, uid, items
-        self.progress, self.listener = progress, listener
+        self.progress, self.listener, self.trained = progress, listener, trained
         self.state: dict[str, Any] = {}
         self.saved_at = time.monotonic()
 
     def __call__(self, evaluation: Evaluation) -> None:
         # an interrupt may fall between two SNRs of a batch: only whole batches may be saved
         points = {key_of(place): tally.as_dict() for place, tally in evaluation.points.items()}
-        self.state = {"points": points, "items": self.items.marks()}
+        self.state = {"points": points, "items": self.items.marks(), "trained": self.trained}
         if time.monotonic() - self.saved_at > CHECKPOINT_S:
             self.save()
         if self.listener:

@@ -21,6 +21,7 @@ from semsim.mistakes import SpecError
 from semsim.results import Journal, read_provenance
 from semsim.scenario.points import Point, Points
 from semsim.sweep.plan import Planned
+from semsim.sweep.trained import forget_others
 
 RECORDS = "shards.json"  #: beside the journal: what made the rows that came from shards
 
@@ -76,6 +77,8 @@ def merge_shards(points: Sequence[Planned], folder: Path) -> int:
         raise SpecError("", f"{folder} has no shards; run them first: semsim run FILE --shard 1/2")
     with locked(folder):
         journal, shards = Journal(folder), {place: Journal(place) for place in places}
+        for held in (journal, *shards.values()):
+            forget_others(held, points, folder, partly=True)
         found: dict[str, Path] = {}
         missing: list[str] = []
         for uid, name in _named(points):
@@ -101,7 +104,8 @@ def merge_shards(points: Sequence[Planned], folder: Path) -> int:
             target = items_path(folder, uid)
             with replacing(target) as partial:
                 shutil.copyfile(items_path(place, uid), partial)
-            journal.finish({uid: shards[place].finished(uid) or []})
+            held = shards[place]
+            journal.finish({uid: held.finished(uid) or []}, held.trained(uid))
     return len(found)
 
 

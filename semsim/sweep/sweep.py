@@ -6,12 +6,12 @@ import io
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from semsim.files import sources
-from semsim.files.disk import locked, seal, write_atomic
+from semsim.files.disk import locked, log, seal, write_atomic
 from semsim.items import is_damaged, set_items_aside
 from semsim.mistakes import SpecError
 from semsim.plots.report import write_report
@@ -24,13 +24,15 @@ from semsim.sweep.plan import Plan, Planned
 from semsim.sweep.points import Listener, Work, pending_snrs
 from semsim.sweep.preflight import preflight, quicker
 from semsim.sweep.shards import Shard, merge_shards, shard_records
-from semsim.sweep.trained import check_trained, forget
+from semsim.sweep.trained import check_trained, forget, forget_others
 from semsim.sweep.workers import Engine, made, run_links
 
 if TYPE_CHECKING:
     from pandas import DataFrame
 
 ROWS_S = 10.0  #: seconds between writings of all rows, at least
+#: keys of the provenance that are not of the machine which measured
+OF_SCENARIO = ("scenario_sha256", "weights_sha256", "uids", "swept", "plots", "shards")
 
 
 @data_read_once()
@@ -74,7 +76,7 @@ def run(
     if shard is not None or (asked.startswith("cuda") and where.type != "cuda"):
         check_trained(points, trainings)  # shards do not train, nor a head without the GPU
     plan = Plan(points)
-    missing, damaged = (points, set[str]()) if fresh else _unfinished(plan, folder)
+    missing, damaged = (points, set[str]()) if fresh else _unfinished(plan, folder, trainings)
     with made(engine, missing, asked) as workers:
         preflight(missing, where)
         folder.mkdir(parents=True, exist_ok=True)
@@ -88,8 +90,10 @@ def run(
                 work.journal.clear()
                 if shard is None:
                     forget(points, folder)
+            elif others := forget_others(journal, plan, trainings):
+                log.warning("%d points are of other weights; they are measured again", others)
             there = str(where) if workers is None else workers.device(asked)
-            _write_header(folder, scenario, plan, source, there)
+            _write_header(folder, scenario, plan, source, there, measures=len(missing) > 0)
             rows = _run_points(work, plan, workers)
             if shard is None:
                 rows = with_differences(folder, scenario, plan, rows)
@@ -148,12 +152,14 @@ def merge(scenario: Scenario | str | Path, out: str | Path | None = None) -> Dat
     return run(scenario, out)
 
 
-def _unfinished(plan: Plan, folder: Path) -> tuple[Points, set[str]]:
+def _unfinished(plan: Plan, folder: Path, trainings: Path) -> tuple[Points, set[str]]:
     """Return the links that lack something, and the SNRs whose items are damaged."""
     journal, points = Journal(folder), plan.points
     kept = (uid for point in plan for uid in point.all_uids() if uid in journal)
     damaged = {uid for uid in kept if is_damaged(folder, uid)}
-    lacking = [n for n, point in enumerate(plan) if pending_snrs(point, folder, journal, damaged)]
+    journal.forget(damaged)
+    forget_others(journal, plan, trainings)
+    lacking = [n for n, point in enumerate(plan) if pending_snrs(point, folder, journal)]
     return Points(points.__getitem__, lacking), damaged
 
 
@@ -194,8 +200,13 @@ def to_yaml(scenario: Scenario) -> str:
     return text.getvalue()
 
 
-def _write_header(folder: Path, scenario: Scenario, plan: Plan, source: str, device: str) -> None:
-    """Write the scenario's text and the provenance of what follows."""
+def _write_header(
+    folder: Path, scenario: Scenario, plan: Plan, source: str, device: str, *, measures: bool
+) -> None:
+    """Write the scenario's text and the provenance of what follows.
+
+    Where nothing is measured, machine, command and time stay those of the rows.
+    """
     uids = [uid for point in plan for uid in point.all_uids()]
     weights = {name: weights_hash(name) for name in sorted(plan.weights)}
     shown = {
@@ -205,5 +216,16 @@ def _write_header(folder: Path, scenario: Scenario, plan: Plan, source: str, dev
     record = {**provenance(source, uids, weights, device), **shown}
     if shards := shard_records(folder):
         record["shards"] = shards
+    before = {} if measures else _provenance_before(folder)
+    of_machine = {k: v for k, v in (before or record).items() if k not in OF_SCENARIO}
+    record = {**of_machine, **{k: v for k, v in record.items() if k in OF_SCENARIO}}
     write_atomic(folder / "scenario.yaml", source)
     write_atomic(folder / "provenance.json", seal(record, indent=2))
+
+
+def _provenance_before(folder: Path) -> dict[str, Any]:
+    """Return what made the rows of a folder; empty where nothing sound says so."""
+    try:
+        return read_provenance(folder)
+    except ValueError:  # it is written anew
+        return {}

@@ -21,13 +21,16 @@ from semsim.files.disk import (
     set_aside,
     write_sums,
 )
+from semsim.items import items_path
 from semsim.mistakes import SpecError
+from semsim.results import Journal
 from semsim.scenario.building import Built
 from semsim.scenario.fields import train_spec
 from semsim.scenario.loading import pick_device
 from semsim.scenario.points import Point
-from semsim.scenario.scenario import Scenario
+from semsim.scenario.scenario import Scenario, hash_of
 from semsim.seeds import seed_of
+from semsim.sweep.plan import Planned
 from semsim.sweep.rehearsal import rehearse
 from semsim.sweep.stages import learns, stages_of, training_data
 
@@ -116,9 +119,55 @@ def _is_trained(scenario: Scenario, folder: Path) -> bool:
     """Tell whether a training is finished, or has nothing to train."""
     place = _place(scenario, folder)
     if (place / SUMS).is_file():
-        names = list(read_sums(place))
-        return all((place / n).is_file() for n in names) and not damaged_files(place, names)
+        return _is_sound(place)
     return scenario.federated is None and not learns(scenario.build("cpu"))
+
+
+def _is_sound(place: Path) -> bool:
+    """Tell whether a training has left all its files, and none is damaged."""
+    names = list(read_sums(place))
+    return all((place / n).is_file() for n in names) and not damaged_files(place, names)
+
+
+def forget_others(
+    journal: Journal, points: Sequence[Planned], folder: Path, *, partly: bool = False
+) -> int:
+    """Count rows of other weights than a training has left as missing; return how many.
+
+    A training that is gone is done again where a row of its links is missing, and then its other
+    rows are measured again. They stay where all are there, of the same weights.
+
+    Args:
+        journal: of a results folder.
+        points: the links of a run.
+        folder: the results folder with what was trained.
+        partly: whether the journal holds a part of the rows, as that of a shard.
+    """
+    of_training: dict[str, list[str]] = {}
+    for point in points:
+        if point.training is not None:
+            of_training.setdefault(point.training, []).extend(point.all_uids())
+    count, home = 0, journal.folder.parent
+    for training, uids in of_training.items():
+        done = (uid for uid in uids if uid in journal and items_path(home, uid).is_file())
+        found = {uid: journal.trained(uid) for uid in done}
+        theirs = {found.get(uid) for uid in uids}
+        now = weights_left(folder, training)
+        if theirs == {now}:
+            continue
+        if not _is_sound(folder / "training" / training):
+            now = None  # it may be trained anew
+        if now is None and (partly or len(theirs) == 1):
+            continue
+        count += journal.forget(uid for uid, trained in found.items() if trained != now)
+    return count
+
+
+def weights_left(folder: Path, training: str | None) -> str | None:
+    """Return a hash of the weights that a training has left; None where it has left none."""
+    sums = {} if training is None else read_sums(folder / "training" / training)
+    weights = {n: digest for n, digest in sums.items() if n.endswith(".safetensors")}
+    return hash_of(weights) if weights else None
 
 
 def _place(scenario: Scenario, folder: Path) -> Path:

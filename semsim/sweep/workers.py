@@ -48,7 +48,7 @@ class Job:
     """One batch of one link at some SNRs; it holds plain values alone, so that it can travel.
 
     Args:
-        uid: of the link.
+        uid: of the link, and of what it has trained.
         values: its scenario.
         weights: a file with what the scenario has trained.
         device: where the worker sends.
@@ -289,6 +289,7 @@ class _Driver:
                 continue
             open_, evaluation = _Open(link), link.evaluation
             self.open.append(open_)
+            uid = f"{link.uid} {link.trained}" if link.trained else link.uid
             values = link.scenario.to_dict()
             weights = None if link.weights is None else str(link.weights)
             for index, numbers in evaluation.batches.numbers():
@@ -296,7 +297,7 @@ class _Driver:
                     break
                 if snrs := _ahead(evaluation, index):
                     open_.order.append(index)
-                    job = Job(link.uid, values, weights, device, snrs, index, tuple(numbers))
+                    job = Job(uid, values, weights, device, snrs, index, tuple(numbers))
                     yield open_, job
 
     def _send(self, open_: _Open, job: Job) -> None:

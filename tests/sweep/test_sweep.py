@@ -16,7 +16,7 @@ import torch
 
 from semsim.items import about_items, items_path, read_items
 from semsim.mistakes import SpecError
-from semsim.results import COLUMNS, read_rows
+from semsim.results import COLUMNS, read_provenance, read_rows
 from semsim.scenario.scenario import Scenario
 from semsim.scenario.strict_yaml import parse_yaml
 from semsim.sweep.outputs import captions
@@ -295,6 +295,20 @@ def test_quick_calls_what_is_swept_as_the_scenario_does() -> None:
     points = quicker(swept).points()
     assert [p.swept for p in points] == [{"train.steps": 10}, {"train.steps": 20}]
     assert [p.scenario.train.steps for p in points] == [4, 8]
+
+
+def test_provenance_is_of_the_run_that_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    run(toy(), "out")
+    first = read_provenance("out")
+    monkeypatch.setattr("torch.get_num_threads", lambda: 99)
+    plots = [{"y": "error"}]
+    run(toy(plots=plots), "out")
+    again = read_provenance("out")
+    assert again["plots"] and not first["plots"]  # what is shown is of today
+    made = ("threads", "time", "command", "device")
+    assert [again[key] for key in made] == [first[key] for key in made]
+    run(toy(snr_db=[0, 10, 20], plots=plots), "out")
+    assert read_provenance("out")["threads"] == 99
 
 
 @pytest.mark.slow

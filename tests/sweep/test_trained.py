@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +29,9 @@ from semsim.scenario.loading import pick_device
 from semsim.scenario.scenario import Scenario
 from semsim.sweep import outlook
 from semsim.sweep.preflight import preflight, preflight_report
+from semsim.sweep.shards import Shard
 from semsim.sweep.stages import stages_of
-from semsim.sweep.sweep import run
+from semsim.sweep.sweep import merge, run
 from semsim.sweep.trained import KEPT, own_weights, train_all
 from semsim.tasks.reconstruct import Reconstruct
 
@@ -209,6 +211,95 @@ def test_for_pictures_alone_nothing_is_trained() -> None:
     shutil.rmtree("out/pictures")
     run(scenario(), "out")
     assert not Path("out/training").exists()
+
+
+def values_of(rows: Any) -> list[float]:
+    return rows["value"].tolist()
+
+
+def measured_anew(small: Scenario) -> list[float]:
+    """What the weights in ``out`` reach, measured in a folder without rows."""
+    shutil.copytree("out/training", "anew/training")
+    return values_of(run(small, "anew"))
+
+
+@pytest.fixture
+def other_weights(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """Let trainings from now on begin with other weights, as those by the clock end with others."""
+    return lambda: monkeypatch.setattr("semsim.sweep.trained.seed_of", lambda *_: 5)
+
+
+@pytest.mark.parametrize(
+    ("how", "more"),
+    [
+        ("train --fresh", {"snr_db": [0, 10]}),
+        ("deleted by hand", {"sweep": {"payload.count": [2, 3]}}),
+    ],
+)
+def test_no_rows_of_two_trainings_are_mixed(
+    how: str, more: dict[str, Any], other_weights: Callable[[], None]
+) -> None:
+    before = values_of(run(scenario(), "out"))
+    other_weights()
+    if how == "train --fresh":
+        list(train_all(scenario(), Path("out"), fresh=True))
+    else:
+        shutil.rmtree("out/training")
+    rows = values_of(run(scenario(**more), "out"))
+    assert rows == measured_anew(scenario(**more)) and rows[0] != before[0]
+
+
+def test_rows_stay_whose_training_was_deleted_where_none_is_missing() -> None:
+    whole = scenario(snr_db=[0, 10])
+    before = values_of(run(whole, "out"))
+    shutil.rmtree("out/training")
+    assert values_of(run(whole, "out")) == before
+    assert values_of(run(scenario(snr_db=[10]), "out")) == before[1:]
+    assert not Path("out/training").exists()
+
+
+def test_an_interrupted_link_does_not_go_on_with_other_weights(
+    other_weights: Callable[[], None],
+) -> None:
+    small = scenario(batch_size=1)
+
+    def stop(_progress: Any) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(small, "out", listener=stop)
+    assert list(Path("out/journal").glob("*.part.json"))
+    other_weights()
+    list(train_all(small, Path("out"), fresh=True))
+    assert values_of(run(small, "out")) == measured_anew(small)
+
+
+def test_a_merge_takes_no_rows_of_other_weights(other_weights: Callable[[], None]) -> None:
+    small = scenario(snr_db=[0, 10])
+    list(train_all(small, Path("out")))
+    run(small, "out", shard=Shard(1, 2))
+    other_weights()
+    list(train_all(small, Path("out"), fresh=True))
+    run(small, "out", shard=Shard(2, 2))
+    with pytest.raises(SpecError, match="1 points are in no shard"):
+        merge(small, "out")
+    run(small, "out", shard=Shard(1, 2))
+    assert values_of(merge(small, "out")) == measured_anew(small)
+
+
+@pytest.mark.parametrize(
+    "change", [{"val_every": 2}, {"val_snr_db": [3]}, {"val_items": 2}, {"save_every": 1}]
+)
+@pytest.mark.parametrize("staged", [False, True])
+def test_a_setting_that_changes_no_weight_begins_no_other_training(
+    change: dict[str, Any], staged: bool
+) -> None:
+    def trained(**own: Any) -> str:
+        train = {**VALUES["train"], "validation": {**PHOTO, "seed": 9}}
+        stages = {"stages": [own, {"steps": 2}]} if staged else own
+        return scenario(train={**train, **stages}).training_hash()
+
+    assert trained(**change) == trained() != trained(lr=0.5)
 
 
 def test_weights_damaged_behind_their_card_are_refused() -> None:
