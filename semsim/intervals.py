@@ -33,7 +33,6 @@ from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
 
-UNEVEN = 1.5  #: a longer side over the other, from which on ± would be a fifth off at either
 LEDGER = ("payload", "pilots", "feedback", "side_info")
 FIVE_SIGMA = 2.867e-7  #: one tail of a normal distribution beyond five standard deviations
 FEW = 10  #: fewer items say little of the spread and nothing of the skewness; rows say so
@@ -304,7 +303,7 @@ class Tally:
 def with_reach(value: float, low: float, high: float, *, signed: bool = False) -> str:
     """Return a value and its interval: "32.1±0.4", or "0.99 -0.06/+0.01" where its sides differ.
 
-    Sides differ where one is ``UNEVEN`` times the other. No interval, no reach.
+    Sides differ where they do to the two digits shown. No interval, no reach.
 
     Args:
         value, low, high: the number and the ends of its interval.
@@ -314,9 +313,8 @@ def with_reach(value: float, low: float, high: float, *, signed: bool = False) -
     down, up = value - low, high - value
     if down != down or up != up:
         return number
-    if max(down, up) > UNEVEN * max(min(down, up), 0):
-        return f"{number} -{max(down, 0):.2g}/+{max(up, 0):.2g}"
-    return f"{number}±{(down + up) / 2:.2g}"
+    below, above = (f"{max(side, 0):.2g}" for side in (down, up))
+    return f"{number}±{below}" if below == above else f"{number} -{below}/+{above}"
 
 
 def interval_note(of: str = "") -> str:

@@ -200,14 +200,17 @@ def test_a_goal_for_the_interval_biases_no_psnr_under_outage() -> None:
     ("ends", "signed", "text"),
     [
         ((25.0, 24.0, 26.0), False, "25±1"),
-        ((25.0, 24.0, 26.4), False, "25±1.2"),
+        ((25.0, 23.98, 26.02), False, "25±1"),
+        ((25.0, 24.0, 26.4), False, "25 -1/+1.4"),
+        ((24.42, 19.01, 28.57), False, "24.42 -5.4/+4.1"),
+        ((-2.933, -6.51, 2.10), True, "-2.933 -3.6/+5"),
         ((25.0, 24.0, 27.0), False, "25 -1/+2"),
         ((1.0, 0.4, 1.0), False, "1 -0.6/+0"),
         ((0.5, 0.1, 0.9), True, "+0.5±0.4"),
         ((25.0, math.nan, math.nan), False, "25"),
     ],
 )
-def test_an_interval_is_written_with_both_sides_where_they_differ_much(
+def test_an_interval_is_written_with_both_sides_where_they_differ_in_a_digit(
     ends: tuple[float, float, float], signed: bool, text: str
 ) -> None:
     assert with_reach(*ends, signed=signed) == text

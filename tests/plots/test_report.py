@@ -59,7 +59,7 @@ def test_a_report_is_one_well_formed_file_without_links(tmp_path: Path) -> None:
     parser = Tags()
     parser.feed(text)
     assert not parser.open
-    assert "25.12 ± 1<" in text and "30 ± 1, few items<" in text
+    assert "25.12 -1.1/+0.88<" in text and "30 ± 1, few items<" in text
     pictures = [attrs["src"] for tag, attrs in parser.seen if tag == "img"]
     assert len(pictures) == 1 and str(pictures[0]).startswith("data:image/png;base64,")
     assert not [tag for tag, _ in parser.seen if tag in ("script", "link", "a")]
