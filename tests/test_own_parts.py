@@ -40,6 +40,17 @@ class ForgetsTheBatch(AnalogReceiver):
         return super().forward(y, csi, shape, *rest)[:1]
 
 
+class RandomTransmitter(AnalogTransmitter):
+    def __init__(self, loaded: bool = False, frozen: bool = False) -> None:
+        super().__init__()
+        self.net = nn.Linear(1, 1).requires_grad_(not frozen)
+        self.brings_weights = loaded
+
+
+class RandomReceiver(AnalogReceiver):
+    pass
+
+
 class Described(Channel):
     num_tx = num_rx = 1
 
@@ -120,3 +131,20 @@ def test_check_sends_two_items_through_parts_of_one_s_own() -> None:
     })  # fmt: skip
     with pytest.raises(SpecError, match=r"\[2, \.\.\.\], got \[1, 3, 32, 32\]"):
         preflight_report(scenario, torch.device("cpu"))
+
+
+@pytest.mark.parametrize(
+    ("options", "told"), [({}, True), ({"loaded": True}, False), ({"frozen": True}, False)]
+)
+def test_networks_of_one_s_own_that_nothing_trains_are_told(options: dict, told: bool) -> None:
+    scenario = Scenario.parse({
+        "payload": {"kind": "synthetic", "count": 4, "size": 32},
+        "transmitter": {"kind": f"{__name__}:RandomTransmitter", **options},
+        "channel": {"kind": "awgn"},
+        "metrics": ["psnr"],
+        "snr_db": [10],
+    })  # fmt: skip
+    warnings = preflight_report(scenario, torch.device("cpu"))[1]
+    assert bool(warnings) is told
+    assert not told or "RandomTransmitter codec is not trained; name weights" in warnings[0]
+    assert not told or warnings[0].endswith("a class that loads its own says brings_weights = True")

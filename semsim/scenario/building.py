@@ -86,7 +86,9 @@ def _link(scenario: Scenario, ends: dict[str, Any]) -> AnyLink:
     transmitter = ends["transmitter"]
     own: Any = (isinstance(transmitter, Transmitter) and transmitter.link_class) or Link
     if ends["receiver"] is None and own is Link:
-        raise SpecError("receiver", f"missing; {scenario.transmitter.kind!r} has no other half")
+        kind = scenario.transmitter.kind
+        cure = fields.HALVES if ":" in kind else "write receiver: {kind: ...}"
+        raise SpecError("receiver", f"missing; {kind!r} has no other half; {cure}")
     try:
         if scenario.link is None:
             return own(**ends)  # type: ignore[no-any-return]

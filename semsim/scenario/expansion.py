@@ -24,6 +24,12 @@ def parse_sweep(value: object) -> dict[str, Any]:
             raise SpecError(
                 path, f"names {twice[0]!r} twice; leave one out, or give both labels of their own"
             )
+    if "receiver" in value and any(
+        _brings_receiver(choice) for _, choice in choices_of(value.get("transmitter", ()))
+    ):
+        raise SpecError(
+            "receiver", "is swept, but a choice of transmitter brings its own; leave one of them out"
+        )
     return dict(value)
 
 
@@ -40,6 +46,18 @@ def choices_of(choices: Any) -> Iterator[tuple[Any, Any]]:
             yield f"{kind} {rest}".strip(), choice
         else:
             yield (kind if isinstance(kind, str | int | float) else json.dumps(kind)), choice
+
+
+def set_choice(values: dict[str, Any], path: str, value: Any) -> None:
+    """Set what was chosen at a dotted key; a choice of ``transmitter`` may bring its receiver."""
+    if path == "transmitter" and _brings_receiver(value):
+        values.update(value)
+    else:
+        set_key(values, path, value)
+
+
+def _brings_receiver(choice: Any) -> bool:
+    return isinstance(choice, Mapping) and choice.keys() == {"transmitter", "receiver"}
 
 
 def set_key(values: dict[str, Any], path: str, value: Any) -> None:

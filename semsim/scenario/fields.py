@@ -250,6 +250,12 @@ def receiver_of(transmitter: Any, receiver: Any) -> BaseModel | None:
     return spec.validate(type(receiver), {**sizes, **own, "codec": codec})
 
 
+HALVES = (
+    "name both classes alike in one module, XTransmitter and XReceiver, or write receiver: {kind: "
+    "...}, within a sweep transmitter: {LABEL: {transmitter: ..., receiver: ...}}"
+)  #: how a transmitter of a user's own gets its receiver
+
+
 def _other_half(transmitter: Any, receiver: Any) -> BaseModel | None:
     half = transmitter.kind.replace("Transmitter", "Receiver")
     kind = half if receiver is None else receiver.kind
@@ -261,7 +267,7 @@ def _other_half(transmitter: Any, receiver: Any) -> BaseModel | None:
     try:
         model = spec.model_of("receiver", kind)
     except SpecError as error:
-        message = f"missing, and no other half of {transmitter.kind!r} found: {error}"
+        message = f"missing, and no other half of {transmitter.kind!r} found: {error}; {HALVES}"
         raise SpecError("receiver", message) from error
     inherited = transmitter.model_dump(mode="json")
     own = {} if receiver is None else receiver.model_dump(mode="json", exclude_unset=True)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, overload
 
 from semsim.mistakes import IN_SWEEP, SpecError
 from semsim.scenario import clients
-from semsim.scenario.expansion import choices_of, set_key
+from semsim.scenario.expansion import choices_of, set_choice, set_key
 
 if TYPE_CHECKING:
     from semsim.scenario.scenario import Scenario
@@ -115,7 +115,7 @@ class Combinations:
     def _point(self, number: int, label: str | None = None, client: int = 0) -> Point:
         values, chosen = json.loads(self._base), self._chosen(number)
         for path, _, value in sorted(chosen, key=lambda choice: choice[0].count(".")):
-            set_key(values, path, value)
+            set_choice(values, path, value)
         swept = {path: name for path, name, _ in chosen}
         if label is not None:
             set_key(values, "federated.client", client)

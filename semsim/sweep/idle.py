@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from semsim import spec
@@ -18,7 +18,7 @@ def idle(scenario: Scenario) -> list[str]:
     Of an option it is no mistake: a sweep over a rule may write the options of all its rules.
     """
     scenarios = [point.scenario for point in covering(scenario.points())]
-    lines = idle_training(scenario)
+    lines = [*idle_training(scenario), *_other_orders(scenario, scenarios)]
     for (place, name), (words, has_use) in USES.items():
         parts = ((_part(own, place), own) for own in scenarios)
         written = [own for part, own in parts if part and name in part.model_fields_set]
@@ -106,6 +106,27 @@ def idle_training(scenario: Scenario) -> list[str]:
         f"from them write train: {{start: {first.transmitter.weights}, ...}} and leave "
         "transmitter.weights out"
     ]
+
+
+def _other_orders(scenario: Scenario, scenarios: Sequence[Scenario]) -> list[str]:
+    """Return a sentence on each closed form of an order that no uncoded link of a sweep has."""
+    ends = [own.transmitter for own in scenarios]
+    orders = sorted({2**end.bits_per_symbol for end in ends if end.kind == "uncoded"})
+    forms = [
+        (f"plots[{number}].theory.{label}", {"form": form} if isinstance(form, str) else form)
+        for number, plot in enumerate(scenario.plots)
+        for label, form in (plot.theory or {}).items()
+    ]
+    return [
+        f"{path}: {form['form']} is of order {form.get('order', 4)}, but the links send order "
+        f"{' and '.join(map(str, orders))}; write {{{_flow({**form, 'order': orders[0]})}}}"
+        for path, form in forms
+        if "_ber_" in str(form["form"]) and orders and form.get("order", 4) not in orders
+    ]
+
+
+def _flow(values: Mapping[str, Any]) -> str:
+    return ", ".join(f"{key}: {value}" for key, value in values.items())
 
 
 def remembered(scenario: Scenario) -> list[str]:

@@ -129,17 +129,20 @@ def _could_have_weights(point: Point) -> bool:
 
 
 def _is_untrained(point: Point) -> str:
+    kind = point.scenario.transmitter.kind
     return (
-        f"{point.name}: the {point.scenario.transmitter.kind} codec is not trained; name weights "
-        "(see semsim list weights) or add train, or its networks stay random"
+        f"{point.name}: the {kind} codec is not trained; name weights (see semsim list weights) or "
+        "add train, or its networks stay random"
+        + ("; a class that loads its own says brings_weights = True" if ":" in kind else "")
     )
 
 
 def _is_random(link: AnyLink) -> bool:
-    """Tell whether a link has an end with parameters that came with no weights of its own."""
+    """Tell whether a link has an end that can learn and came with no weights of its own."""
     return any(
-        end.spec is not None and not end.brings_weights and any(True for _ in end.parameters())
+        not end.brings_weights and parameter.requires_grad
         for end in link.ends().values()
+        for parameter in end.parameters()
     )
 
 

@@ -213,7 +213,8 @@ MISTAKES = {
     ),
     "no other half": (
         changed("ToyTransmitter", "Lonely"),
-        "receiver: missing; 'toy_parts:Lonely' has no other half",
+        "receiver: missing; 'toy_parts:Lonely' has no other half; name both classes alike in one "
+        "module, XTransmitter and XReceiver, or write receiver: {kind: ...}",
     ),
     "other half elsewhere": (
         changed("ToyTransmitter", "OtherTransmitter"),
@@ -327,6 +328,24 @@ MISTAKES = {
         "channel: NoAntennas has no integer num_tx, the number of its antennas; set self.num_tx",
     ),
 }  # fmt: skip
+
+
+def test_a_choice_of_a_sweep_may_bring_its_receiver() -> None:
+    lonely, own = "toy_parts:Lonely", {"kind": "toy_parts:ToyReceiver"}
+    choices = {
+        "both": {"transmitter": {"kind": lonely}, "receiver": own},
+        "known": {"kind": "toy_parts:ToyTransmitter"},
+    }
+    sweep = {"transmitter": choices, "transmitter.power": [1.0, 1.005]}
+    points = list(toy(sweep=sweep).points())
+    kinds = [(p.scenario.transmitter.kind, p.scenario.receiver is None) for p in points]
+    assert kinds == [(lonely, False)] * 2 + [("toy_parts:ToyTransmitter", True)] * 2
+    assert points[1].scenario.transmitter.power == 1.005
+    alone = toy(transmitter={"kind": lonely}, receiver=own, name="toy")
+    assert points[0].scenario.uid(0.0) == alone.uid(0.0)
+    assert points[0].name == "both | 1.0"
+    with pytest.raises(SpecError, match="sweep.receiver: is swept, but a choice of transmitter"):
+        toy(sweep={"receiver": [own], "transmitter": choices})
 
 
 @pytest.mark.parametrize("command", ["check", "run"])

@@ -79,3 +79,21 @@ def test_options_of_a_user_s_own_class_are_not_judged() -> None:
         "snr_db": [5],
     }
     assert idle(Scenario.parse(values)) == []
+
+
+def test_a_closed_form_of_another_order_than_any_link_is_named() -> None:
+    values = {
+        "payload": {"kind": "bits", "length": 96},
+        "transmitter": {"kind": "uncoded", "bits_per_symbol": 4},
+        "channel": {"kind": "awgn"},
+        "metrics": ["ber"],
+        "snr_db": [5],
+        "plots": [{"y": "ber", "theory": {"QAM16": "qam_ber_awgn"}}],
+    }
+    assert idle(Scenario.parse(values)) == [
+        "plots[0].theory.QAM16: qam_ber_awgn is of order 4, but the links send order 16; write "
+        "{form: qam_ber_awgn, order: 16}"
+    ]
+    assert idle(Scenario.parse({**values, "sweep": {"transmitter.bits_per_symbol": [2, 4]}})) == []
+    form = {"form": "qam_ber_awgn", "order": 16}
+    assert idle(Scenario.parse({**values, "plots": [{"y": "ber", "theory": {"a": form}}]})) == []
