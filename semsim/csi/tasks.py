@@ -115,6 +115,7 @@ class EstimateChannel(_OfEncoder):
     """
 
     metric = "channel_nmse"
+    restores = True
     later_options: ClassVar = ("relative_to",)
 
     def __init__(

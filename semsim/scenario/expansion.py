@@ -28,7 +28,7 @@ def parse_sweep(value: object) -> dict[str, Any]:
         _brings_receiver(choice) for _, choice in choices_of(value.get("transmitter", ()))
     ):
         raise SpecError(
-            "receiver", "is swept, but a choice of transmitter brings its own; leave one of them out"
+            "receiver", "is swept, but a choice of transmitter brings its own; keep one of them"
         )
     return dict(value)
 

@@ -12,6 +12,7 @@ from semsim.mistakes import SpecError
 from semsim.payloads.classes import by_class, labels_of
 from semsim.scenario.building import Built
 from semsim.scenario.expansion import choices_of
+from semsim.scenario.loading import weights_of_task
 from semsim.scenario.points import Point, covering
 from semsim.scenario.room import is_large
 from semsim.scenario.scenario import Scenario, has_own_parts
@@ -19,6 +20,7 @@ from semsim.sweep.idle import idle, remembered
 from semsim.sweep.outlook import training_line
 from semsim.sweep.rehearsal import rehearse
 from semsim.sweep.stages import learns
+from semsim.tasks.base import Task
 from semsim.types import AnyLink
 
 QUICK_ITEMS, QUICK_MINUTES = 4, 0.01
@@ -82,6 +84,7 @@ def tried(points: Sequence[Point], device: torch.device) -> Iterator[Tried]:
         try:
             built = scenario.build(device)
             _refuse_training_only(built.link)
+            _refuse_untrained(scenario, built.task)
             rows = scenario.check(built)
             if scenario.trains() and scenario.training_hash() not in seen:
                 seen.add(scenario.training_hash())
@@ -100,6 +103,22 @@ def _refuse_training_only(link: AnyLink) -> None:
             "one_of is to train over: rows over it would depend on batch_size; write it at "
             "train.channel, and here one channel, or several under sweep",
         )
+
+
+def _refuse_untrained(scenario: Scenario, task: Task) -> None:
+    """Refuse to measure a task that learns, but has no weights and is not trained."""
+    part: Any = scenario.task
+    named = hasattr(part, "weights")
+    given = part.weights if named else weights_of_task(part)
+    if scenario.trains() or not task.trainable or given is not None:
+        return
+    why = f"nothing trains {part.kind!r} here, so its numbers would be those of a random network"
+    train = "train: {payload: ..., steps: ...}"
+    if scenario.train is not None:
+        train = "through: task in train, or leave transmitter.weights out"
+    if named:
+        raise SpecError("task.weights", f"are not given, and {why}; name some, or write {train}")
+    raise SpecError("task", f"{why}; write {train}")
 
 
 def preflight(points: Sequence[Point], device: torch.device) -> None:

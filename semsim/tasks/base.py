@@ -54,6 +54,7 @@ class Task(nn.Module):
     metric: str = "psnr"  #: what a validation measures
     network: nn.Module  #: of a task that has one, as :meth:`use` takes it
     trainable: bool = False  #: whether it is trained, together with the link
+    restores: bool = False  #: True where it mends what arrives, so of clean items learns nothing
 
     def prepare(self, source: Tensor) -> Tensor | Prepared:
         """Return what the sender sends for the payload's source, [B, ...]; the source itself."""

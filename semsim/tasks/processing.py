@@ -25,6 +25,7 @@ class Processing(Task):
     """
 
     metric = "task_psnr"
+    restores = True
 
     def __init__(self, at: Place = "receiver") -> None:
         super().__init__()

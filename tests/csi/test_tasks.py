@@ -9,7 +9,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from semsim import Scenario, zoo
+from channels import AWGN
+from semsim import Link, Scenario, zoo
+from semsim import train as train_link
+from semsim.codecs.observed import ObservedTransmitter
 from semsim.csi.adapt import LowRank
 from semsim.csi.heads import ResCNN
 from semsim.csi.model import PRESETS
@@ -20,9 +23,12 @@ from semsim.csi.tasks import ClassifyChannel, EstimateChannel
 from semsim.metrics.base import Outcome
 from semsim.metrics.decision import Top3
 from semsim.metrics.error import AngleDelayNMSE, RateLoss
+from semsim.mistakes import SpecError
 from semsim.payloads.channels import parts
 from semsim.seeds import stream
+from semsim.sweep.preflight import preflight
 from semsim.sweep.trained import train_all
+from semsim.training.spec import TrainSpec
 
 TASKS = {
     "estimate": EstimateChannel,
@@ -204,6 +210,48 @@ def test_a_scenario_tunes_and_measures(
     built = scenario.points()[0].scenario.build("cpu", Path(line.partition(": ")[2]))
     rows = scenario.points()[0].scenario.check(built)
     assert [row["metric"] for row in rows] == metrics.split(", ")
+
+
+def a_scenario(task: Any, **changes: Any) -> Scenario:
+    own = {
+        "payload": {"kind": "channels", "model": "tdl-A", "count": 4, "slots": 8,
+                    "subcarriers": 4, "tx": [1, 4], "target": changes.pop("target", "channel")},
+        "transmitter": "observed", "channel": "awgn", "snr_db": [10],
+        "metrics": ["accuracy" if task["kind"] == "classify_channel" else "channel_nmse"],
+        "task": task,
+    }  # fmt: skip
+    return Scenario.parse({**own, **changes})
+
+
+@pytest.mark.parametrize(
+    ("task", "target"),
+    [
+        ({"kind": "estimate_channel"}, "channel"),
+        ({"kind": "classify_channel", "classes": 4}, "beam"),
+        ({"kind": "fill_in"}, "channel"),
+        ({"kind": "predict_channel", "subcarriers": 4, "width": 8}, "channel"),
+    ],
+)
+def test_a_head_that_nobody_trained_is_not_measured(task: Any, target: str) -> None:
+    size = {} if task["kind"] == "predict_channel" else {"size": "tiny"}
+    with pytest.raises(SpecError, match=r"^task.weights: are not given, and nothing trains .* her"):
+        preflight(a_scenario({**task, **size}, target=target).points(), torch.device("cpu"))
+
+
+def test_through_task_needs_an_error_to_learn_from(tmp_path: Path) -> None:
+    given = {"kind": "estimate_channel", "size": "tiny"}
+    train = {"payload": a_scenario(given).to_dict()["payload"], "steps": 2, "batch_size": 2}
+    with pytest.raises(SpecError, match=r"^train.through: task trains on items that nothing sent"):
+        alone = a_scenario(given, train={**train, "through": "task"})
+        preflight(alone.points(), torch.device("cpu"))
+    preflight(a_scenario(given, train=train).points(), torch.device("cpu"))
+    classes = {**train, "payload": {**train["payload"], "target": "beam"}, "through": "task"}
+    told = {"kind": "classify_channel", "size": "tiny", "classes": 4}
+    preflight(a_scenario(told, target="beam", train=classes).points(), torch.device("cpu"))
+    h = parts(channels(4))
+    spoiled = [(noisy, clean) for noisy, clean in zip(h + 0.1, h, strict=True)]
+    task, spec = EstimateChannel(size="tiny"), TrainSpec(steps=1, batch_size=2, through="task")
+    train_link(Link(ObservedTransmitter(), AWGN()), spoiled, task, spec, folder=tmp_path)
 
 
 @pytest.mark.parametrize(

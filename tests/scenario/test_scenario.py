@@ -344,7 +344,7 @@ def test_a_choice_of_a_sweep_may_bring_its_receiver() -> None:
     alone = toy(transmitter={"kind": lonely}, receiver=own, name="toy")
     assert points[0].scenario.uid(0.0) == alone.uid(0.0)
     assert points[0].name == "both | 1.0"
-    with pytest.raises(SpecError, match="sweep.receiver: is swept, but a choice of transmitter"):
+    with pytest.raises(SpecError, match=r"sweep\.receiver: is swept, but a choice of transmitter"):
         toy(sweep={"receiver": [own], "transmitter": choices})
 
 
