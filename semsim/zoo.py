@@ -154,10 +154,10 @@ def load_parts(
         header = dataclasses.replace(header, tensors=own_tensors)
     _check_hash(path, _sha256_beside(path))
     for prefix, part in parts.items():
-        _check_spec(path.stem, prefix, part, header.specs.get(prefix))
+        _check_spec(str(name), prefix, part, header.specs.get(prefix))
     own = {p: part.state_dict() for p, part in parts.items()}
     wanted = {f"{p}.{key}": value for p, state in own.items() for key, value in state.items()}
-    check_fit(path.stem, header, wanted, RETRAIN)
+    check_fit(str(name), header, wanted, RETRAIN)
     tensors = read_tensors(path)
     for prefix, part in parts.items():
         part.load_state_dict({k: tensors[f"{prefix}.{k}"] for k in own[prefix]})
@@ -245,31 +245,48 @@ def _check_hash(path: Path, sha256: str | None) -> None:
 
 
 def _check_spec(name: str, prefix: str, part: nn.Module, trained: dict[str, Any] | None) -> None:
-    """Compare the arguments in the file with those of the part, where both are known.
-
-    Of an argument that names a file the bytes count, not the place, where both know their hash.
-    """
-    mine = getattr(part, "spec", None)
-    if trained is None or mine is None:
-        return
-    trained = _with_later_options(part, trained, mine)
-    same = _check_hashes(name, prefix, trained, mine) | {*getattr(part, "free_options", ())}
-    both = arguments(trained).keys() & arguments(mine).keys() - same
-    wrong = [found for k in trained if k in both for found in _apart(k, trained[k], mine[k])]
-    strange = sorted(arguments(trained).keys() - mine.keys() - same)
+    """Compare the arguments in the file with those of the part, where both are known."""
+    strange, wrong = compared(name, prefix, part, trained)
     if strange:
         raise ValueError(
             f"weights {name!r} are of another kind of {prefix}: theirs takes {', '.join(strange)}, "
             f"this one does not; name the kind that they were trained with, or {RETRAIN}"
         )
     if wrong:
-        key = getattr(part, "written_as", {})  # of an argument, in a scenario
-        theirs = ", ".join(f"{key.get(name, name)} {value}" for name, value, _ in wrong)
-        ours = ", ".join(f"{key.get(name, name)} {value}" for name, _, value in wrong)
+        theirs = ", ".join(f"{key} {value}" for key, value, _ in wrong)
+        ours = ", ".join(f"{key} {value}" for key, _, value in wrong)
         raise ValueError(
             f"weights {name!r} were trained for {theirs}, this {prefix} has {ours}; write what "
             f"they were trained for, or {RETRAIN}"
         )
+
+
+def compared(
+    name: str, prefix: str, part: nn.Module, trained: Mapping[str, Any] | None
+) -> tuple[list[str], list[tuple[str, Any, Any]]]:
+    """Return what of a spec a part does not take, and what differs, as a scenario writes it.
+
+    Of an argument that names a file the bytes count, not the place, where both know their hash.
+
+    Args:
+        name: of the weights.
+        prefix: of the part.
+        part: with a ``spec`` of its own; nothing is known of another.
+        trained: the spec in the weights; None where they have none.
+
+    Returns:
+        The arguments that the part does not take; and (argument, theirs, the part's) of others.
+    """
+    mine = getattr(part, "spec", None)
+    if trained is None or mine is None:
+        return [], []
+    trained = _with_later_options(part, trained, mine)
+    same = _check_hashes(name, prefix, trained, mine) | {*getattr(part, "free_options", ())}
+    both = arguments(trained).keys() & arguments(mine).keys() - same
+    wrong = [found for k in trained if k in both for found in _apart(k, trained[k], mine[k])]
+    key = getattr(part, "written_as", {})  # of an argument, in a scenario
+    strange = sorted(arguments(trained).keys() - mine.keys() - same)
+    return strange, [(key.get(k, k), theirs, ours) for k, theirs, ours in wrong]
 
 
 def _with_later_options(

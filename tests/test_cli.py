@@ -298,6 +298,9 @@ def test_a_training_that_nothing_takes_part_in_is_told(
     assert result.exit_code == 0
     assert "warning: train has no part in this: transmitter.weights is deepjscc" in result.stderr
     assert "write train: {start: deepjscc-cifar-1-6, ...} and leave" in result.stderr
+    trained = CliRunner().invoke(app, ["train", "idle.yaml"])
+    assert trained.exit_code == 2
+    assert "there is nothing to train; to go on from them write train: {start: " in trained.stderr
 
 
 @pytest.mark.parametrize(

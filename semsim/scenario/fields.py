@@ -15,6 +15,7 @@ from semsim.evaluation import Stop
 from semsim.federated.settings import federated_model
 from semsim.mistakes import SpecError
 from semsim.plots.folder import Plot
+from semsim.scenario import trained
 
 
 def part_of_kind(family: str, kind: str) -> Any:
@@ -174,14 +175,14 @@ def _plot(value: object) -> BaseModel:
 
 
 def parse_transmitter(value: object) -> BaseModel:
-    """Return the transmitter; shipped weights bring along the arguments they were trained with."""
+    """Return the transmitter; weights bring along the arguments that they were trained with."""
     weights = value.get("weights") if isinstance(value, Mapping) else None
     if not isinstance(value, Mapping) or not isinstance(weights, str):
         return spec.parse("transmitter", value)
     from semsim import zoo
 
     if weights not in zoo.names():
-        return spec.parse("transmitter", value)
+        return trained.completed("transmitter", value, trained.specs_of(weights).get("transmitter"))
     card = zoo.card(weights)
     specs = card["spec"]
     if "transmitter" not in specs:
@@ -227,27 +228,30 @@ def receiver_of(transmitter: Any, receiver: Any) -> BaseModel | None:
 
     Of the transmitter's kind it takes over arguments of the same name, but for those that its
     class says are ``without_effect`` beside what is written. One that wraps another, its
-    ``codec``, wraps the transmitter's other half where it names none; shipped weights of such a
-    stage bring along the stage and its sizes.
+    ``codec``, wraps the transmitter's other half where it names none; weights of such a stage bring
+    along the stage and its sizes.
     """
     from semsim import zoo
 
     weights = transmitter.weights
-    trained = zoo.card(weights)["spec"].get("receiver", {}) if weights in zoo.names() else {}
-    if receiver is None and "kind" in trained:
-        receiver = spec.parse("receiver", trained["kind"])
+    theirs = trained.specs_of(weights).get("receiver", {}) if weights else {}
+    whole = weights in zoo.names() or receiver is None
+    if receiver is None and "kind" in theirs:
+        receiver = spec.parse("receiver", theirs["kind"])
     if receiver is None or "codec" not in type(receiver).model_fields:
         return _other_half(transmitter, receiver)
     own_keys = type(receiver).model_fields.keys() - {"codec", "kind"}
-    if weights in zoo.names() and trained.get("kind") != receiver.kind:
+    if weights in zoo.names() and theirs.get("kind") != receiver.kind:
         raise SpecError(
             "transmitter.weights",
             f"{weights!r} hold no {receiver.kind}; name weights that do, or train the link",
         )
-    sizes = {k: v for k, v in trained.items() if k in own_keys}
     own = receiver.model_dump(mode="json", exclude_unset=True)
-    codec = own.get("codec") or _other_half(transmitter, None)
-    return spec.validate(type(receiver), {**sizes, **own, "codec": codec})
+    own["codec"] = own.get("codec") or _other_half(transmitter, None)
+    if whole:
+        sizes = {k: v for k, v in theirs.items() if k in own_keys}
+        return spec.validate(type(receiver), {**sizes, **own})
+    return trained.completed("receiver", {"kind": receiver.kind, **own}, theirs)
 
 
 HALVES = (

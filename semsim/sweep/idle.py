@@ -101,11 +101,16 @@ def idle_training(scenario: Scenario) -> list[str]:
     first = points[0].scenario
     if first.train is None or any(point.scenario.trains() for point in points):
         return []
-    return [
-        f"train has no part in this: transmitter.weights is {first.transmitter.weights}; to go on "
-        f"from them write train: {{start: {first.transmitter.weights}, ...}} and leave "
-        "transmitter.weights out"
-    ]
+    weights = first.transmitter.weights
+    return [f"train has no part in this: transmitter.weights is {weights}; {go_on_from(weights)}"]
+
+
+def go_on_from(weights: str) -> str:
+    """Say how a training begins with these weights."""
+    return (
+        f"to go on from them write train: {{start: {weights}, ...}} and leave transmitter.weights "
+        "out"
+    )
 
 
 def _other_orders(scenario: Scenario, scenarios: Sequence[Scenario]) -> list[str]:

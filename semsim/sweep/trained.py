@@ -30,6 +30,7 @@ from semsim.scenario.loading import pick_device
 from semsim.scenario.points import Point
 from semsim.scenario.scenario import Scenario, hash_of
 from semsim.seeds import seed_of
+from semsim.sweep.idle import go_on_from
 from semsim.sweep.plan import Planned
 from semsim.sweep.rehearsal import rehearse
 from semsim.sweep.stages import learns, stages_of, training_data
@@ -62,7 +63,10 @@ def train_all(
     sources.refresh()
     points = scenario.points()
     if all(p.scenario.transmitter.weights for p in points) and not any(map(_trains, points)):
-        raise SpecError("transmitter.weights", "is given, so there is nothing to train")
+        given = points[0].scenario.transmitter.weights
+        raise SpecError(
+            "transmitter.weights", f"is given, so there is nothing to train; {go_on_from(given)}"
+        )
     with locked(folder):
         if fresh:
             forget(points, folder)

@@ -223,8 +223,25 @@ def take_over(nets: nn.ModuleDict, names: list[str], *, cut: bool) -> list[str]:
                 own[key].copy_(found[tuple(slice(n) for n in own[key].shape)])
         if left := len(theirs) - len(fitting):
             whole = left + len(fitting)
-            remarks.append(f"start: {len(fitting)} of {whole} tensors of {name} fit")
+            cure = "" if cut else _written_otherwise(name, parts)
+            remarks.append(f"start: {len(fitting)} of {whole} tensors of {name} fit{cure}")
     return remarks
+
+
+def _written_otherwise(name: str, parts: dict[str, Any]) -> str:
+    """Say which arguments of the same kinds of parts would take all tensors of these weights."""
+    held = {prefix: trained for prefix, trained in zoo.specs(name).items() if prefix in parts}
+    found: dict[str, str] = {}
+    for prefix, trained in held.items():
+        try:
+            strange, differing = zoo.compared(name, prefix, parts[prefix], trained)
+        except ValueError:  # files that arguments name are others
+            return ""
+        if strange:
+            return ""
+        found |= {key: "null" if theirs is None else str(theirs) for key, theirs, _ in differing}
+    listed = ", ".join(f"{key}: {value}" for key, value in found.items())
+    return f"; write {listed} to take all" if listed else ""
 
 
 def _fits(old: Tensor, new: Tensor, cut: bool) -> bool:

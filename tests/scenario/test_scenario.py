@@ -14,7 +14,10 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 from typer.testing import CliRunner
 
+from semsim import zoo
 from semsim.cli import app
+from semsim.codecs.deepjscc import DeepJSCCReceiver, DeepJSCCTransmitter
+from semsim.codecs.latent_denoiser import LatentDenoiser
 from semsim.files import outside
 from semsim.mistakes import SpecError
 from semsim.scenario.points import covering
@@ -346,6 +349,47 @@ def test_a_choice_of_a_sweep_may_bring_its_receiver() -> None:
     assert points[0].name == "both | 1.0"
     with pytest.raises(SpecError, match=r"sweep\.receiver: is swept, but a choice of transmitter"):
         toy(sweep={"receiver": [own], "transmitter": choices})
+
+
+CODEC = {"payload": "photos", "channel": "awgn", "metrics": ["psnr"], "snr_db": [10]}
+
+
+def test_a_file_of_weights_brings_what_it_was_trained_with(tmp_path: Path) -> None:
+    sizes = {"cbr": "1/16", "stride": 16, "patch": 8, "width": 8, "depth": 1}
+    path = tmp_path / "own.safetensors"
+    zoo.export(path, DeepJSCCTransmitter(**sizes), DeepJSCCReceiver(**sizes))
+
+    def of(**written: Any) -> Scenario:
+        codec = {"kind": "deepjscc", "weights": str(path), **written}
+        return Scenario.parse({**CODEC, "transmitter": codec})
+
+    short, whole = of(), of(**sizes)
+    assert short.transmitter.model_dump() == whole.transmitter.model_dump()
+    assert short.uid(10.0) == whole.uid(10.0)
+    assert whole.transmitter.model_dump(mode="json", exclude_unset=True) == {
+        "kind": "deepjscc", "weights": str(path), **sizes,
+    }  # fmt: skip
+    assert of(stride=16).transmitter.width == 8  # which has no cbr of 1/6, the default
+    short.build("cpu")
+    with pytest.raises(SpecError, match=r"weights '/.*own.safetensors' were trained for width 8"):
+        of(width=16).build("cpu")
+    with pytest.raises(SpecError, match="are of another kind of transmitter: theirs takes"):
+        of(kind="swin_jscc").build("cpu")
+
+
+def test_a_file_of_a_wrapped_receiver_brings_that_too(tmp_path: Path) -> None:
+    sizes = {"cbr": "1/6", "width": 8, "depth": 1}
+    path = tmp_path / "own.safetensors"
+    denoiser = LatentDenoiser(DeepJSCCReceiver(**sizes), width=4, depth=3, max_steps=2, delta=0.5)
+    zoo.export(path, DeepJSCCTransmitter(**sizes), denoiser)
+    codec = {"kind": "deepjscc", "weights": str(path)}
+    short = Scenario.parse({**CODEC, "transmitter": codec})
+    short.build("cpu")
+    own = {"kind": "latent_denoiser", "width": 4, "depth": 3, "max_steps": 2}
+    whole = Scenario.parse({**CODEC, "transmitter": {**codec, **sizes}, "receiver": own})
+    found = whole.receiver_spec()
+    assert found.model_fields_set == {*own, "codec"}  # the hash is that of before
+    assert (short.receiver_spec().max_steps, short.receiver_spec().delta) == (2, 0.5)
 
 
 @pytest.mark.parametrize("command", ["check", "run"])

@@ -579,7 +579,8 @@ def test_start_takes_over_what_fits_and_cut_its_leading_part(
                 for key, value in link.state_dict().items()
             ]
         assert all(taken) == cut and any(taken)
-    assert "tensors of" in caplog.text
+    assert f"tensors of {begun} fit; write width: 24 to take all" in caplog.text
+    assert caplog.text.count("to take all") == 1  # with cut that is meant
     with pytest.raises(ValueError, match="no tensor whose name and shape"):
         train(small_link(), Blobs(), spec=spec(start="resnet-cifar10"), folder=tmp_path / "b")
     with pytest.raises(ValueError, match="no weights are called"):
