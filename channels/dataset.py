@@ -65,6 +65,15 @@ class Measured(GainChannel):
         # not persistent: measured data is input, not a weight
         self.register_buffer("gains", (gains / power.sqrt()).to(torch.complex64), persistent=False)
 
+    @property
+    def found(self) -> str:
+        """What the file holds, as it was read, in words."""
+        snapshots, rx, tx, subcarriers = self.gains.shape
+        return (
+            f"{self.path} has snapshots {snapshots}, receive antennas {rx}, transmit antennas "
+            f"{tx}, subcarriers {subcarriers}"
+        )
+
     def draw(self, batch: int, uses: int, generator: torch.Generator) -> ChannelState:
         """Draw one snapshot per item; h [B, R, T, 1], or [B, R, T, N] with subcarriers."""
         check_draw(batch, uses)

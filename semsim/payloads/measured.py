@@ -16,6 +16,7 @@ from semsim.payloads.channels import ChannelItems, Records, Target
 
 Split = Literal["all", "train", "test"]
 _AXES = "nfrt"
+_WORDS = {"n": "packets", "r": "receive antennas", "t": "transmit antennas", "f": "subcarriers"}
 HELD_OUT = 4  #: one group in so many is for the test
 
 
@@ -69,6 +70,9 @@ class MeasuredChannels(ChannelItems):
         self.path, self.name = path, shown(Path(path).stem)
         held = _read(Path(path), [array, groups, labels])
         h = _gains(held[0], axes, shown(path))
+        sizes = dict(zip(axes, held[0].shape, strict=False))  # of real arrays the last axis is left
+        counts = ", ".join(f"{word} {sizes.get(letter, 1)}" for letter, word in _WORDS.items())
+        self.found = f"{shown(path)} has {counts}"  #: what was read, in words
         of = torch.zeros(len(h), dtype=torch.long) if groups is None else _whole(held[1], h, groups)
         starts = _starts(of, slots, split)
         if not starts:

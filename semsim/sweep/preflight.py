@@ -170,7 +170,7 @@ def preflight_report(scenario: Scenario, device: torch.device) -> tuple[list[str
     points, seconds, lines = scenario.points(), 0.0, list[str]()
     warnings = [*idle(scenario), *remembered(scenario)]
     trainings: dict[str, str] = {}
-    cut = dict[str, None]()  # each sentence once
+    read, cut = dict[str, None](), dict[str, None]()  # each sentence once
     for point, built, _ in tried(points, device):
         own_parts = has_own_parts(point.scenario.content)  # which may forget the batch
         # the item that was tried also paid for imports and caches
@@ -178,6 +178,7 @@ def preflight_report(scenario: Scenario, device: torch.device) -> tuple[list[str
         items = point.scenario.stop_rule().max_items or len(built.payload)
         seconds += row["seconds"] * items * len(point.scenario.snr_db)
         lines.append(_line(point, built, row, items))
+        read |= dict.fromkeys(_read(built))
         cut |= dict.fromkeys(_cut(point.scenario.stop_rule(), built.payload))
         if _could_have_weights(point) and _is_random(built.link):
             warnings.append(_is_untrained(point))
@@ -192,7 +193,18 @@ def preflight_report(scenario: Scenario, device: torch.device) -> tuple[list[str
         )
     head = f"{scenario.name}: {len(points)} link(s) at snr_db {snrs} on {device}"
     tail = f"  item by item this would take {seconds:.0f} s; batches may be faster"
-    return [head, *lines, *trainings.values(), tail], [*warnings, *cut]
+    return [head, *lines, *read, *trainings.values(), tail], [*warnings, *cut]
+
+
+def _read(built: Built) -> list[str]:
+    """Return what was found in files whose axes only their author knows, a line each."""
+    parts = {"payload": [built.payload], "channel": built.link.modules()}
+    return [
+        f"  {name}: {part.found}"
+        for name, several in parts.items()
+        for part in several
+        if isinstance(getattr(part, "found", None), str)
+    ]
 
 
 def _cut(stop: Stop, payload: Any) -> list[str]:

@@ -14,7 +14,9 @@ import torch
 from semsim import spec
 from semsim.payloads.channels import joined
 from semsim.payloads.measured import MeasuredChannels
+from semsim.scenario.scenario import Scenario
 from semsim.seeds import stream
+from semsim.sweep.preflight import preflight_report
 
 GROUPS = np.repeat(np.arange(5), [7, 4, 3, 9, 6])
 WIFI = Path(os.environ.get("SEMSIM_DATA", "data")) / "wifi_intel5300.npz"
@@ -54,6 +56,25 @@ def test_recordings_are_shared_out_whole(tmp_path: Path) -> None:
     assert [test[i][1] for i in range(3)] == [1, 1, 1]
     few = MeasuredChannels(path, "h", split="test", **{**options, "slots": 7})
     assert few.records(0, len(few)).facts["group"].tolist() == [3]  # of 0 and 3, long enough
+
+
+def test_check_says_how_the_axes_of_files_were_read(tmp_path: Path) -> None:
+    draw = np.random.default_rng(1).normal(size=(40, 3, 2, 6, 2))
+    np.save(tmp_path / "h.npy", draw[..., 0] + 1j * draw[..., 1])
+    np.save(tmp_path / "real.npy", draw[:, :, 0])
+    path, pairs = str(tmp_path / "h.npy"), str(tmp_path / "real.npy")
+    scenario = Scenario.parse({
+        "payload": {"kind": "measured", "path": pairs, "axes": "nrf", "slots": 8},
+        "transmitter": "values", "channel": {"kind": "measured", "path": path},
+        "csi": {"tx": "perfect"}, "frontend": {"kind": "svd"}, "metrics": ["nmse"], "snr_db": [10],
+    })  # fmt: skip
+    lines, _ = preflight_report(scenario, torch.device("cpu"))
+    assert lines[2:4] == [
+        f"  payload: {pairs} has packets 40, receive antennas 3, transmit antennas 1, "
+        "subcarriers 6",
+        f"  channel: {path} has snapshots 40, receive antennas 3, transmit antennas 2, "
+        "subcarriers 6",
+    ]
 
 
 def test_a_packet_s_own_phase_and_timing_do_not_matter(tmp_path: Path) -> None:
