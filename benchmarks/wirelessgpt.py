@@ -1,13 +1,14 @@
 """WirelessGPT against its classical rivals: prediction, estimation, sensing and cost.
 
     python benchmarks/wirelessgpt.py predict estimate sense tune wifi cost rate
-        [--model WEIGHTS] [--lstm WEIGHTS] [--drops 1024] [--pool 2048] [--seeds 3]
+        [--model wirelessgpt-small] [--lstm WEIGHTS] [--drops 1024] [--pool 2048] [--seeds 3]
         [--steps 100] [--wifi PACK] [--out results/wirelessgpt]
 
 PACK is wifi_intel5300.npz, of the Intel 5300; without it that section is left out.
 
-WEIGHTS is task.safetensors of ``semsim train scenarios/train/wirelessgpt-small.yaml``, or a name;
-of --lstm that of ``scenarios/train/lstm-predictor.yaml``, without which that rival is left out.
+--model is a name, or task.safetensors of ``semsim train scenarios/train/wirelessgpt-small.yaml``;
+WEIGHTS that of ``scenarios/train/lstm-predictor.yaml``, without which that rival is left out. The
+table of ``tune`` was made with ``--seeds 2 --steps 40``, other options: see docs/results.md.
 Each section prints a table and writes it to OUT/SECTION.md. Values are means over held-out drops,
 or over seeds, with half of their 95 % interval. Times are of this process alone. Takes about 30
 minutes on one core. What it is worth in a link, ``csi_links.py`` measures.
@@ -205,7 +206,7 @@ def estimating(model: WirelessGPT, arguments: argparse.Namespace) -> Rows:
                 raw = found[labels, RAW]
                 less = [a - b for a, b in zip(values, raw, strict=True)]
                 yield labels, f"{snr:g}", f"{name}, less raw alone, paired", over_seeds(less, 2)
-    if arguments.model is not None and arguments.steps:
+    if arguments.steps:
         yield from convolving(arguments)
 
 
@@ -630,8 +631,6 @@ def rows_of(section: str, arguments: argparse.Namespace) -> Rows:
     if section == "rate":
         return drawing(arguments)
     if section in ("tune", "wifi"):
-        if arguments.model is None:
-            raise SystemExit(f"section {section} needs --model")
         by_weights = {"tune": tuning, "wifi": on_wifi}
         return by_weights[section](arguments.model, arguments)
     model = encoder_of(arguments.model, "small").eval()
@@ -654,7 +653,7 @@ def main() -> None:
     """Run the sections that are asked for."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("sections", nargs="*", default=SECTIONS, help=", ".join(SECTIONS))
-    parser.add_argument("--model", help="weights; a fresh network where left out")
+    parser.add_argument("--model", default="wirelessgpt-small", help="weights, a name or a file")
     parser.add_argument("--lstm", help="weights of the LSTM rival")
     parser.add_argument("--drops", type=int, default=1024)
     parser.add_argument("--pool", type=int, default=2048, help="labelled drops in all")

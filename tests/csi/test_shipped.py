@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 import math
+from pathlib import Path
 
 import pytest
 import torch
@@ -43,3 +45,15 @@ def test_shipped_encoders_predict_what_their_card_says(name: str) -> None:
         own = error_db(predict(encoder_of(name, "small").eval(), seen, 4))
     assert own == pytest.approx(claim["nmse_db"], abs=TOLERANCE_DB)
     assert own < error_db(hold(seen, 4)) - 3
+
+
+def test_the_benchmark_measures_no_random_network_by_the_name_of_a_trained_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[2] / "benchmarks"))
+    benchmark, asked = importlib.import_module("wirelessgpt"), []
+    monkeypatch.setattr(benchmark, "rows_of", lambda name, given: asked.append(given.model) or [])
+    for more in ([], ["--model", "own.safetensors"]):
+        monkeypatch.setattr("sys.argv", ["wirelessgpt.py", "sense", "--out", str(tmp_path), *more])
+        benchmark.main()
+    assert asked == ["wirelessgpt-small", "own.safetensors"]
