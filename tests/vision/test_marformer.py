@@ -191,6 +191,7 @@ def test_training_on_jaws_lowers_the_loss_and_leaves_the_codec_out(tmp_path: Pat
     from semsim.codecs.no_link import NoLink, NoLinkTransmitter
 
     payload = MetalSlices(8, size=32, views=40, split="train")
+    torch.manual_seed(0)
     task = ReduceMetal(None, trainable=True, loss="log_mse")
     source, target = (torch.stack(part) for part in zip(*payload, strict=True))
     before = task.loss(task(source), source, target)
