@@ -196,7 +196,7 @@ def test_training_on_jaws_lowers_the_loss_and_leaves_the_codec_out(tmp_path: Pat
     source, target = (torch.stack(part) for part in zip(*payload, strict=True))
     before = task.loss(task(source), source, target)
     link = NoLink(NoLinkTransmitter(), AWGN())
-    how = TrainSpec(steps=8, batch_size=4, lr=2e-3, optimiser="muon", ema=0.0, warmup=0.1)
+    how = TrainSpec(steps=16, batch_size=4, lr=2e-3, optimiser="muon", ema=0.0, warmup=0.1)
     train(link, payload, task, how, folder=tmp_path)
     with torch.no_grad():
         assert task.loss(task(source), source, target) < before
