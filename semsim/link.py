@@ -58,6 +58,13 @@ class Link(Hop, AnyLink):
     ) -> None:
         super().__init__(channel, csi_rx=csi_rx, csi_tx=csi_tx, frontend=frontend)
         check_ends(transmitter, receiver)
+        own = transmitter.link_class
+        if own is not None and not isinstance(self, own):
+            name = type(transmitter).__name__
+            raise TypeError(
+                f"{name} has a link of its own, got {type(self).__name__}; write "
+                f"{own.__name__}({name}(...), channel)"
+            )
         self.transmitter: Any = transmitter
         self.receiver: Any = receiver
         if receiver is not None and receiver.freezes_transmitter:

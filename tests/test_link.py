@@ -316,6 +316,8 @@ def test_ends_of_other_kinds_are_refused_with_what_to_write() -> None:
         Link(Pairs(), AWGN())
     with pytest.raises(ValueError, match="brings both ends and takes no receiver, got Unpair"):
         NoLink(NoLinkTransmitter(), AWGN(), Unpair())
+    with pytest.raises(TypeError, match=r"link of its own, got Link; write NoLink\(NoLinkTr"):
+        Link(NoLinkTransmitter(), AWGN())
 
 
 class Overheard(nn.Module):
