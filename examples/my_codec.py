@@ -1,4 +1,4 @@
-"""A codec of one's own beside HEVC with LDPC over block Rayleigh fading; my_codec.yaml trains it."""
+"""A codec of one's own beside HEVC with LDPC over fading; my_codec.yaml trains it."""
 
 import torch
 from torch import Tensor, nn
