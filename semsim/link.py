@@ -59,7 +59,7 @@ class Link(Hop, AnyLink):
         super().__init__(channel, csi_rx=csi_rx, csi_tx=csi_tx, frontend=frontend)
         check_ends(transmitter, receiver)
         own = transmitter.link_class
-        if own is not None and not isinstance(self, own):
+        if own is not None and type(self) is Link:
             name = type(transmitter).__name__
             raise TypeError(
                 f"{name} has a link of its own, got {type(self).__name__}; write "
