@@ -127,9 +127,24 @@ class Task(nn.Module):
             target: as for ``loss``.
             progress: share of the training that is done, 0 to 1.
             generator: of what the loss draws, such as noise.
+
+        Raises:
+            ValueError: the task restores, and source and target are equal as a training begins.
         """
+        if self.restores and not progress:
+            self._check_spoiled(source, target)
         given = self._prepared(source)
         return self.loss(self._output(given.source, given.side_info), source, target)
+
+    def _check_spoiled(self, source: Tensor, target: Tensor) -> None:
+        """Refuse items that leave a task which restores its source nothing to learn."""
+        alike = (source.shape, source.dtype) == (target.shape, target.dtype)
+        if alike and torch.equal(source, target):
+            raise ValueError(
+                "through: task trains on items that nothing sent, and in these source and target "
+                f"are equal, which leaves {type(self).__name__} no error to learn from; leave "
+                "through out, or name a payload whose source is spoiled, such as pilot_estimates"
+            )
 
     def picture(self, estimate: Tensor, output: Tensor, target: Tensor) -> Tensor:
         """Return what a picture strip shows, [B, 3, H, W]: the output where that is an image.

@@ -181,8 +181,6 @@ def step_loss(state: State, source: Tensor, target: Tensor, step: int) -> Tensor
     generator = stream(state.seed, "train", *labels, device=source.device)
     with networks_in_bf16(networks if low_precision else [], source.device):
         if alone:
-            if step == 0:
-                _check_spoiled(task, source, target)
             return task.own_loss(source, target, state.progress(), generator)
         snr_db = draw_snr(spec, len(source), state.seed, labels).to(source.device)
         sources, targets = (_of_users(part, link.users) for part in (source, target))
@@ -191,17 +189,6 @@ def step_loss(state: State, source: Tensor, target: Tensor, step: int) -> Tensor
     losses = [*map(task.loss, outputs, begun.sources, targets)]
     loss = sum(losses) / len(losses)
     return loss + link.auxiliary_loss(state.progress(), sent)
-
-
-def _check_spoiled(task: Any, source: Tensor, target: Tensor) -> None:
-    """Refuse items that leave a task which restores its source nothing to learn."""
-    alike = (source.shape, source.dtype) == (target.shape, target.dtype)
-    if task.restores and alike and torch.equal(source, target):
-        raise ValueError(
-            f"through: task trains on items that nothing sent, and in these source and target are "
-            f"equal, which leaves {type(task).__name__} no error to learn from; leave through out, "
-            "or name a payload whose source is spoiled, such as pilot_estimates"
-        )
 
 
 def _of_users(part: Tensor, users: int) -> list[Tensor]:

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from channels import AWGN
-from semsim import Link, Scenario, zoo
+from semsim import Scenario, zoo
 from semsim import train as train_link
-from semsim.codecs.observed import ObservedTransmitter
+from semsim.codecs.observed import Observed, ObservedTransmitter
 from semsim.csi.adapt import LowRank
 from semsim.csi.heads import ResCNN
 from semsim.csi.model import PRESETS
@@ -29,6 +29,7 @@ from semsim.seeds import stream
 from semsim.sweep.preflight import preflight
 from semsim.sweep.trained import train_all
 from semsim.training.spec import TrainSpec
+from semsim.types import AnyLink
 
 TASKS = {
     "estimate": EstimateChannel,
@@ -251,7 +252,18 @@ def test_through_task_needs_an_error_to_learn_from(tmp_path: Path) -> None:
     h = parts(channels(4))
     spoiled = [(noisy, clean) for noisy, clean in zip(h + 0.1, h, strict=True)]
     task, spec = EstimateChannel(size="tiny"), TrainSpec(steps=1, batch_size=2, through="task")
-    train_link(Link(ObservedTransmitter(), AWGN()), spoiled, task, spec, folder=tmp_path)
+    train_link(Observed(ObservedTransmitter(), AWGN()), spoiled, task, spec, folder=tmp_path)
+
+
+def test_a_task_that_spoils_items_itself_learns_from_clean_ones(tmp_path: Path) -> None:
+    class Denoiser(EstimateChannel):
+        def own_loss(self, source: Any, target: Any, progress: float, generator: Any) -> Any:
+            noisy = source + torch.randn(source.shape, generator=generator)
+            return super().own_loss(noisy, target, progress, generator)
+
+    h = parts(channels(4))
+    spec = TrainSpec(steps=1, batch_size=2, through="task")
+    train_link(AnyLink(), [*zip(h, h, strict=True)], Denoiser(size="tiny"), spec, folder=tmp_path)
 
 
 @pytest.mark.parametrize(
