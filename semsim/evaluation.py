@@ -244,9 +244,10 @@ class Evaluation:
             "snr_db": place.snr_db,
             **({"user": place.user} if self.users > 1 else {}),
             "metric": metric.name,
-            "value": reported(metric, moments, point.spent),
-            "ci_low": low,
-            "ci_high": high,
+            # of a metric of one's own they may be NumPy's, which no checkpoint gives back
+            "value": float(reported(metric, moments, point.spent)),
+            "ci_low": float(low),
+            "ci_high": float(high),
             "n": n,
             "few_items": n < FEW,
             "interval": "items",

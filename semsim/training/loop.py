@@ -31,7 +31,7 @@ from semsim.training.processes import agreed, in_processes
 from semsim.training.screen import Screen
 from semsim.training.spec import TrainSpec
 from semsim.training.state import CHECKPOINT, UNDECAYED, State, frozen
-from semsim.training.validation import validation_rows, write_curve
+from semsim.training.validation import curve_so_far, validation_rows, write_curve
 from semsim.types import AnyLink
 
 SAVE_SECONDS = 300.0  #: between checkpoints at most
@@ -167,8 +167,8 @@ class Training:
             self.state = State(self.link, self.task, spec, self.seed, self.share)
             if folder is not None:
                 self.state.resume(folder)
-                if self.first and self.state.curve:
-                    write_curve(folder, self.state.curve)
+                if self.first:
+                    self._go_on_with_curve(folder)
                 begun = self.state.progress() >= 1 - spec.decay
                 self._decays = begun and (folder / UNDECAYED).is_file()
             if self.first and not self.state.steps:
@@ -280,6 +280,14 @@ class Training:
         self.state.curve += validation_rows(self.state, self.validation)
         if self.folder is not None:
             write_curve(self.folder, self.state.curve)
+
+    def _go_on_with_curve(self, folder: Path) -> None:
+        """Let state and ``validation.csv`` hold the validations of the steps before a resume."""
+        state = self.state
+        if not state.holds_curve:
+            state.curve = curve_so_far(folder, state.steps, warn=self.validation is not None)
+        elif state.curve:
+            write_curve(folder, state.curve)
 
     def weights(self) -> dict[str, Tensor]:
         """Return the weights of link and task as they are now, without the average."""

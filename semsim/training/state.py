@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from semsim import zoo
-from semsim.files.disk import Damaged, check_seal, log, sealed_file, set_aside
+from semsim.files.disk import Damaged, check_seal, sealed_file, set_aside
 from semsim.mistakes import known
 from semsim.nn import muon
 from semsim.training.spec import TrainSpec, deciding
@@ -45,6 +45,7 @@ class State:
         self.steps, self.seconds = 0, 0.0
         self.before = 0  #: steps that the average has behind it from the checkpoint in ``start``
         self.curve: list[dict[str, Any]] = []  #: validation rows so far
+        self.holds_curve = True  #: False behind a checkpoint of a version that did not keep them
         starts = spec.starts()
         named = [s for s in starts if not s.endswith(".pt")]
         self.remarks = take_over(self.nets, named, cut=spec.cut)  #: on how the start fits
@@ -146,8 +147,7 @@ class State:
             ) from error
         self.steps, self.seconds = content["steps"], content["seconds"]
         self.before = content.get("before", 0)  # versions before counted none of the start
-        if "curve" not in content:
-            log.warning("%s is of an earlier version, so validation.csv begins anew", path)
+        self.holds_curve = "curve" in content
         self.curve = content.get("curve", [])
 
     def _starts_from(self, folder: Path) -> list[str]:

@@ -8,7 +8,7 @@ from typing import Any, cast
 from torch.utils.data import Subset
 
 from semsim.evaluation import Stop, evaluate
-from semsim.files.disk import write_atomic
+from semsim.files.disk import log, write_atomic
 from semsim.payloads.classes import by_class, some_of
 from semsim.tasks.base import Task
 from semsim.training.state import State
@@ -39,3 +39,26 @@ def write_curve(folder: Path, curve: list[dict[str, Any]]) -> None:
     import pandas
 
     write_atomic(folder / CURVE, pandas.DataFrame(curve).to_csv(index=False))
+
+
+def curve_so_far(folder: Path, steps: int, *, warn: bool) -> list[dict[str, Any]]:
+    """Return the validation rows of the steps behind a checkpoint that does not hold them.
+
+    Args:
+        folder: of the training.
+        steps: behind the checkpoint.
+        warn: say where ``validation.csv`` cannot be read.
+    """
+    path = folder / CURVE
+    if not path.is_file():
+        return []
+    import pandas
+
+    try:
+        rows = pandas.read_csv(path)
+        found: list[dict[str, Any]] = rows[rows["step"] <= steps].to_dict("records")
+    except (OSError, ValueError, TypeError, KeyError):
+        if warn:
+            log.warning("%s cannot be read, so it begins anew with the next validation", path)
+        return []
+    return found

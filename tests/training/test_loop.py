@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -218,22 +219,60 @@ def test_a_training_goes_on_under_another_validation(tmp_path: Path) -> None:
     assert same(link.state_dict(), whole.state_dict())
 
 
-def test_a_checkpoint_from_before_it_held_the_validations_goes_on(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    settings = spec(steps=4, val_every=2, val_snr_db=(0.0,))
-    link = small_link()
-    train(link, Blobs(), spec=settings, folder=tmp_path, validation=Blobs())
-    path = tmp_path / "checkpoint.old.pt"
+def without_curve(path: Path) -> None:
+    """Turn a checkpoint into one from before it held the validations."""
     content = torch.load(path, weights_only=True)
     del content["curve"], content["before"]
     with sealed_file(path) as file:
         torch.save(content, file)
+
+
+def test_a_checkpoint_from_before_it_held_the_validations_goes_on(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    settings = spec(steps=4, val_every=2, val_snr_db=(0.0,))
+    link, file = small_link(), tmp_path / "validation.csv"
+    whole = train(link, Blobs(), spec=settings, folder=tmp_path, validation=Blobs())
+    before = file.read_text()
+    without_curve(tmp_path / "checkpoint.pt")  # a finished training keeps its file
+    done = train(small_link(), Blobs(), spec=settings, folder=tmp_path, validation=Blobs())
+    values = pytest.approx([row["value"] for row in whole.curve], rel=1e-12)
+    assert [row["step"] for row in done.curve] == [2, 4] and file.read_text() == before
+    assert [row["value"] for row in done.curve] == values  # pandas may round as it reads
+    without_curve(tmp_path / "checkpoint.old.pt")
     (tmp_path / "checkpoint.pt").unlink()
     resumed = small_link()
     result = train(resumed, Blobs(), spec=settings, folder=tmp_path, validation=Blobs())
     assert same(link.state_dict(), resumed.state_dict())
+    assert [row["step"] for row in result.curve] == [2, 4] and not caplog.text
+    assert [row["value"] for row in result.curve] == values
+
+
+@pytest.mark.parametrize("content", ["junk", "", "step\nmany"])
+def test_an_earlier_checkpoint_beside_an_unreadable_file_says_that_it_begins_anew(
+    tmp_path: Path, content: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    settings = spec(steps=4, val_every=2, val_snr_db=(0.0,))
+    train(small_link(), Blobs(), spec=settings, folder=tmp_path, validation=Blobs())
+    for name in ("checkpoint.pt", "checkpoint.old.pt"):
+        without_curve(tmp_path / name)
+    (tmp_path / "validation.csv").write_text(content)
+    train(small_link(), Blobs(), spec=settings, folder=tmp_path)
+    assert not caplog.text  # nothing would be written
+    (tmp_path / "checkpoint.pt").unlink()
+    result = train(small_link(), Blobs(), spec=settings, folder=tmp_path, validation=Blobs())
     assert [row["step"] for row in result.curve] == [4] and "begins anew" in caplog.text
+
+
+def test_validations_by_a_metric_that_gives_numbers_of_numpy_are_read_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Such numbers are no plain ones, which alone a checkpoint may hold."""
+    monkeypatch.setattr("semsim.metrics.image.PSNR.combine", lambda _, mean: np.float64(mean))
+    first = spec(steps=2, val_every=1, val_snr_db=(0.0,))
+    whole = train(small_link(), Blobs(), spec=first, folder=tmp_path, validation=Blobs())
+    again = train(small_link(), Blobs(), spec=first, folder=tmp_path, validation=Blobs())
+    assert again.curve == whole.curve and len(whole.curve) == 2
 
 
 def test_a_validation_of_few_items_sees_more_than_the_first_class(
