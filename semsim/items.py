@@ -10,6 +10,8 @@ same image, fading and noise in all links.
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import io
 import os
 import zlib
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
 
 WHICH = ("item", "source")  #: columns that say which item a line is about
 ROW_GROUP = 65_536  #: items that are in memory at once
+CHECKED = 65_536  #: sound files that a process remembers, of about 500 bytes each
 ABOUT = b"semsim"  #: key of what the file says about itself
 OLD = "holds no values of single items for {what}; run its scenario again with this version"
 
@@ -177,17 +180,14 @@ def read_items(folder: str | Path, uid: str, columns: Sequence[str] | None = Non
         uid: of the point, as in the rows.
         columns: only these.
     """
-    import pyarrow as pa
     import pyarrow.parquet as pq
 
     path = _existing(folder, uid)
     _described(path)
-    try:
+    with _reading(path):
         table = pq.read_table(
             path, columns=columns and list(columns), page_checksum_verification=True
         )
-    except (OSError, ValueError, pa.ArrowException) as error:
-        raise _damaged(path) from error
     return table.to_pandas()
 
 
@@ -197,21 +197,35 @@ def about_items(folder: str | Path, uid: str) -> dict[str, Any]:
 
 
 def is_damaged(folder: str | Path, uid: str) -> bool:
-    """Tell whether the values of the items of a point are there, but not as they were written."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
+    """Tell whether the values of the items of a point are there, but not as they were written.
 
+    A process reads a sound file once, until it is replaced or touched in any way.
+
+    Raises:
+        OSError: the file cannot be read now, which does not say that it is damaged.
+    """
     path = items_path(folder, uid)
     if not path.is_file():
         return False
+    facts = path.stat()
     try:
-        _described(path)
-        with pq.ParquetFile(path, page_checksum_verification=True) as file:
-            for _ in file.iter_batches():  # one group of items in memory
-                pass
-    except (OSError, ValueError, pa.ArrowException):
+        _check_whole(
+            path.resolve(), facts.st_ino, facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns
+        )
+    except ValueError:
         return True
     return False
+
+
+@functools.lru_cache(maxsize=CHECKED)
+def _check_whole(path: Path, *_facts: int) -> None:
+    """Read a file from end to end; ValueError where it is damaged, which is not remembered."""
+    import pyarrow.parquet as pq
+
+    _described(path)
+    with _reading(path), pq.ParquetFile(path, page_checksum_verification=True) as file:
+        for _ in file.iter_batches():  # one group of items in memory
+            pass
 
 
 def set_items_aside(folder: Path, uids: Iterable[str]) -> None:
@@ -223,19 +237,29 @@ def set_items_aside(folder: Path, uids: Iterable[str]) -> None:
 
 def _described(path: Path) -> dict[str, Any]:
     """Return what a file says about itself, which must be what it holds."""
-    import pyarrow as pa
     import pyarrow.parquet as pq
 
-    try:
+    with _reading(path):
         found = pq.read_metadata(path)
         about, schema = unseal(found.metadata[ABOUT]), found.schema.to_arrow_schema()
-    except (OSError, ValueError, KeyError, TypeError, pa.ArrowException) as error:
-        raise _damaged(path) from error
     types = [str(kind) for kind in schema.types]
     held = {"columns": schema.names, "types": types, "rows": found.num_rows}
     if about.pop("file", None) != held:
         raise _damaged(path)
     return about
+
+
+@contextlib.contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """Call a file damaged where its content cannot be read; what the system refuses is raised."""
+    import pyarrow as pa
+
+    try:
+        yield
+    except (OSError, ValueError, KeyError, TypeError, pa.ArrowException) as error:
+        if getattr(error, "errno", None) is not None:
+            raise  # such as EIO or too many open files: the content may be sound
+        raise _damaged(path) from error
 
 
 def _existing(folder: str | Path, uid: str) -> Path:

@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import re
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from semsim import items as module
-from semsim.items import ItemLog, LinkItems, about_items, items_path, read_items
+from semsim.items import (
+    ItemLog,
+    LinkItems,
+    about_items,
+    is_damaged,
+    items_path,
+    read_items,
+    set_items_aside,
+)
 from semsim.measuring import Place
 
 VALUES = np.random.default_rng(0).random((2, 10))
@@ -112,6 +123,47 @@ def test_a_flipped_bit_in_the_values_is_noticed(tmp_path: Path) -> None:
     path.write_bytes(data)
     with pytest.raises(ValueError, match=r"u\.parquet is damaged"):
         read_items(tmp_path, "u")
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.EACCES, errno.EMFILE])
+def test_what_the_system_refuses_is_no_damage(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    import pyarrow.parquet as pq
+
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    filled(tmp_path).finish({})
+    for name in ("ParquetFile", "read_table", "read_metadata"):  # the last first
+        monkeypatch.setattr(pq, name, refuse)
+        with pytest.raises(OSError, match=re.escape(os.strerror(number))):
+            read_items(tmp_path, "u") if name == "read_table" else is_damaged(tmp_path, "u")
+    with pytest.raises(OSError, match=re.escape(os.strerror(number))):
+        set_items_aside(tmp_path, ["u"])
+    assert items_path(tmp_path, "u").is_file()
+
+
+def test_sound_items_are_read_once_until_their_file_changes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import pyarrow.parquet as pq
+
+    opened, whole = list[object](), pq.ParquetFile
+
+    def counted(path: object, **options: object) -> object:
+        opened.append(path)
+        return whole(path, **options)
+
+    monkeypatch.setattr(pq, "ParquetFile", counted)
+    filled(tmp_path).finish({})
+    assert not any(is_damaged(tmp_path, "u") for _ in range(3)) and len(opened) == 1
+    path = items_path(tmp_path, "u")
+    content = bytearray(path.read_bytes())
+    content[content.find(b"\x28\xb5\x2f\xfd") + 20] ^= 1
+    path.write_bytes(content)
+    os.utime(path, ns=(1, 1))  # a file system may count in steps of milliseconds
+    assert all(is_damaged(tmp_path, "u") for _ in range(2)) and len(opened) == 3
 
 
 def test_a_folder_of_an_older_version_says_so(tmp_path: Path) -> None:
