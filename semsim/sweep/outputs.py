@@ -141,19 +141,28 @@ def keep_pictures(folder: Path, point: Planned, built: Built, snrs: Sequence[flo
 
 
 def lost_pictures(folder: Path, point: Planned) -> bool:
-    """Tell whether pictures of a link lack or are damaged; the latter are set aside.
+    """Tell whether pictures of a link lack or are damaged.
 
     All lack where there is no list of them: in a sweep that was merged, or of a link that was
     measured without being shown.
     """
     place = picture_folder(folder, point)
-    sums = read_sums(place)
-    lost = [name for name, digest in sums.items() if digest != sum_of(place / name)]
-    for name in lost:
-        if (place / name).is_file():
-            set_aside(place / name, "its SHA-256 is another", then="it is taken again")
-        else:
-            log.warning("%s is missing; it is taken again", place / name)
-    of_snrs = sums.keys() - {f"{name}.png" for name in FIRST}
+    of_snrs = read_sums(place).keys() - {f"{name}.png" for name in FIRST}
     new = of_snrs and {f"{snr:g}.png" for snr in shown_snrs(point.snr_db)} - of_snrs
-    return bool(lost or new) or not (place / SUMS).is_file()
+    return bool(_lost(place) or new) or not (place / SUMS).is_file()
+
+
+def set_pictures_aside(folder: Path, point: Planned, *, again: bool) -> None:
+    """Rename damaged pictures of a link, and say whether they are taken ``again``."""
+    place = picture_folder(folder, point)
+    then = "it is taken again" if again else "the weights that would show it again are gone"
+    for name in _lost(place):
+        if (place / name).is_file():
+            set_aside(place / name, "its SHA-256 is another", then=then)
+        elif again:
+            log.warning("%s is missing; %s", place / name, then)
+
+
+def _lost(place: Path) -> list[str]:
+    """Return which pictures of a folder are not as its sums say."""
+    return [name for name, digest in read_sums(place).items() if digest != sum_of(place / name)]

@@ -20,7 +20,7 @@ from semsim.mistakes import SpecError
 from semsim.results import Journal
 from semsim.scenario.building import Built
 from semsim.scenario.scenario import Scenario
-from semsim.sweep.outputs import keep_pictures, lost_pictures
+from semsim.sweep.outputs import keep_pictures, lost_pictures, set_pictures_aside
 from semsim.sweep.plan import Planned
 from semsim.sweep.trained import has_weights, own_weights, weights_left
 
@@ -170,9 +170,10 @@ def point_run(work: Work, point: Planned, index: int) -> PointRun | None:
     """
     pending = pending_snrs(point, work.folder, work.journal)
     lost = index in work.pictured and lost_pictures(work.folder, point)
-    if pending or (lost and has_weights(point.scenario, work.trainings)):
-        return PointRun(work, point, index, pending)
-    return None
+    again = bool(pending) or (lost and has_weights(point.scenario, work.trainings))
+    if lost:
+        set_pictures_aside(work.folder, point, again=again)
+    return PointRun(work, point, index, pending) if again else None
 
 
 def _resume(evaluation: Evaluation, items: LinkItems, saved: dict[str, Any]) -> None:
