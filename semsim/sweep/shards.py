@@ -77,24 +77,21 @@ def merge_shards(points: Sequence[Planned], folder: Path) -> int:
         raise SpecError("", f"{folder} has no shards; run them first: semsim run FILE --shard 1/2")
     with locked(folder):
         journal, shards = Journal(folder), {place: Journal(place) for place in places}
+        others = set[str]()
         for held in (journal, *shards.values()):
-            forget_others(held, points, folder, partly=True)
+            others |= forget_others(held, points, folder, partly=True)
         found: dict[str, Path] = {}
-        missing: list[str] = []
+        missing: dict[str, str] = {}
         for uid, name in _named(points):
             if _holds(journal, folder, uid):
                 continue
             holder = next((p for p in places if _holds(shards[p], p, uid)), None)
             if holder is None:
-                missing.append(name)
+                missing[uid] = name
             else:
                 found[uid] = holder
         if missing:
-            raise SpecError(
-                "", f"{len(missing)} points are in no shard below {folder}, such as {missing[0]}; "
-                "run the shards that were stopped, or whose items are damaged, again (there are "
-                f"{_names(places)})"
-            )  # fmt: skip
+            raise _missing(missing, others, folder, places)
         taken = {place.name: _record(place) for place in places if place in found.values()}
         if taken:  # before the rows, so that a merge that is stopped leaves none without it
             records = seal({**shard_records(folder), **taken})
@@ -137,6 +134,24 @@ def _named(points: Sequence[Planned]) -> Iterator[tuple[str, str]]:
         for snr in point.snr_db
         for uid in point.uids(snr)
     )
+
+
+def _missing(
+    missing: dict[str, str], others: set[str], folder: Path, places: list[Path]
+) -> SpecError:
+    """Return what says that points are in no shard, and why those are not that were measured."""
+    first, count = next(iter(missing.values())), len(others & missing.keys())
+    which, whose = "", ", or whose items are damaged"
+    if count:
+        which = (
+            f", of which {count} were measured with other weights than {folder} holds, or by a "
+            "version that did not note them"
+        )
+        whose = ", whose items are damaged, or that measured with such weights"
+    return SpecError(
+        "", f"{len(missing)} points are in no shard below {folder}, such as {first}{which}; run "
+        f"the shards that were stopped{whose}, again (there are {_names(places)})"
+    )  # fmt: skip
 
 
 def _names(places: list[Path]) -> str:

@@ -90,8 +90,8 @@ def run(
                 work.journal.clear()
                 if shard is None:
                     forget(points, folder)
-            elif others := forget_others(journal, plan, trainings):
-                log.warning("%d points are of other weights; they are measured again", others)
+            else:
+                _tell(forget_others(journal, plan, trainings), trainings)
             there = str(where) if workers is None else workers.device(asked)
             _write_header(folder, scenario, plan, source, there, measures=len(missing) > 0)
             rows = _run_points(work, plan, workers)
@@ -161,6 +161,16 @@ def _unfinished(plan: Plan, folder: Path, trainings: Path) -> tuple[Points, set[
     forget_others(journal, plan, trainings)
     lacking = [n for n, point in enumerate(plan) if pending_snrs(point, folder, journal)]
     return Points(points.__getitem__, lacking), damaged
+
+
+def _tell(others: set[str], trainings: Path) -> None:
+    """Say that points are measured again, since their weights are others, or not known."""
+    if others:
+        log.warning(
+            "%d points were measured with other weights than %s holds, or by a version that did "
+            "not note them; they are measured again",
+            len(others), trainings,
+        )  # fmt: skip
 
 
 def _run_points(work: Work, plan: Sequence[Planned], engine: Engine | None) -> DataFrame:

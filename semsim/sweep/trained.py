@@ -135,11 +135,12 @@ def _is_sound(place: Path) -> bool:
 
 def forget_others(
     journal: Journal, points: Sequence[Planned], folder: Path, *, partly: bool = False
-) -> int:
-    """Count rows of other weights than a training has left as missing; return how many.
+) -> set[str]:
+    """Count rows of other weights than a training has left as missing; return their uids.
 
-    A training that is gone is done again where a row of its links is missing, and then its other
-    rows are measured again. They stay where all are there, of the same weights.
+    Rows of versions that did not note the weights count as of others. A training that is gone is
+    done again where a row of its links is missing, and then its other rows are measured again.
+    They stay where all are there, of the same weights.
 
     Args:
         journal: of a results folder.
@@ -147,24 +148,35 @@ def forget_others(
         folder: the results folder with what was trained.
         partly: whether the journal holds a part of the rows, as that of a shard.
     """
-    of_training: dict[str, list[str]] = {}
+    others, home = set[str](), journal.folder.parent
+    found: dict[str, dict[str, str | None]] = {}  # by training and uid, of the rows that are there
+    lacking: dict[str, Planned] = {}  # by training, a link with a row that is not there
     for point in points:
-        if point.training is not None:
-            of_training.setdefault(point.training, []).extend(point.all_uids())
-    count, home = 0, journal.folder.parent
-    for training, uids in of_training.items():
-        done = (uid for uid in uids if uid in journal and items_path(home, uid).is_file())
-        found = {uid: journal.trained(uid) for uid in done}
-        theirs = {found.get(uid) for uid in uids}
-        now = weights_left(folder, training)
-        if theirs == {now}:
+        if point.training is None:
+            continue
+        rows = found.setdefault(point.training, {})
+        for uid in point.all_uids():
+            if uid in journal and items_path(home, uid).is_file():
+                rows[uid] = journal.trained(uid)
+            else:
+                lacking.setdefault(point.training, point)
+    for training, rows in found.items():
+        now, theirs = weights_left(folder, training), set(rows.values())
+        if not rows or (theirs == {now} and training not in lacking):
             continue
         if not _is_sound(folder / "training" / training):
             now = None  # it may be trained anew
-        if now is None and (partly or len(theirs) == 1):
-            continue
-        count += journal.forget(uid for uid, trained in found.items() if trained != now)
-    return count
+        if now is not None:
+            others |= {uid for uid, trained in rows.items() if trained != now}
+        elif not partly and (len(theirs) > 1 or _is_done_again(lacking.get(training), folder)):
+            others |= rows.keys()
+    journal.forget(others)
+    return others
+
+
+def _is_done_again(lacking: Planned | None, folder: Path) -> bool:
+    """Tell whether a training that is gone is needed, for a link that lacks a row."""
+    return lacking is not None and not has_weights(lacking.scenario, folder)
 
 
 def weights_left(folder: Path, training: str | None) -> str | None:

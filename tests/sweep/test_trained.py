@@ -24,6 +24,7 @@ from typer.testing import CliRunner
 from semsim import zoo
 from semsim.cli import app
 from semsim.mistakes import SpecError
+from semsim.results import Journal
 from semsim.scenario.fields import train_spec
 from semsim.scenario.loading import pick_device
 from semsim.scenario.scenario import Scenario
@@ -256,6 +257,69 @@ def test_rows_stay_whose_training_was_deleted_where_none_is_missing() -> None:
     assert values_of(run(whole, "out")) == before
     assert values_of(run(scenario(snr_db=[10]), "out")) == before[1:]
     assert not Path("out/training").exists()
+
+
+def forget_what_was_noted(monkeypatch: pytest.MonkeyPatch, small: Scenario, out: str) -> None:
+    """Run as a version did that did not note the weights of rows."""
+    finish = Journal.finish
+    with monkeypatch.context() as before:
+        before.setattr(Journal, "finish", lambda journal, rows, _trained: finish(journal, rows))
+        run(small, out)
+
+
+@pytest.mark.parametrize("gone", [True, False])
+def test_rows_of_unknown_weights_are_not_mixed_with_others(
+    gone: bool,
+    other_weights: Callable[[], None],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """A row is missing, and the training is gone or another one."""
+    whole = scenario(snr_db=[0, 10])
+    forget_what_was_noted(monkeypatch, scenario(), "out")
+    shutil.rmtree("out/training")
+    other_weights()
+    if not gone:
+        list(train_all(whole, Path("out")))
+    rows = values_of(run(whole, "out"))
+    assert rows == measured_anew(whole)
+    assert "1 points were measured with other weights than out holds, or by a vers" in caplog.text
+
+
+def test_rows_stay_of_a_link_that_has_nothing_to_train() -> None:
+    sent: list[str] = []
+    run(beside(), "out")
+    shutil.rmtree("out/training")
+    more = beside().model_copy(update={"snr_db": [0, 10]})
+    run(more, "out", listener=lambda now: sent.append(f"{now.label} {now.evaluation.snr_db}"))
+    assert {*sent} == {"learned [0.0, 10.0]", "classical [10.0]"}
+
+
+def test_a_merge_says_that_shards_did_not_note_their_weights(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    small = scenario(snr_db=[0, 10])
+    list(train_all(small, Path("out")))
+    run(small, "out", shard=Shard(1, 2))
+    forget_what_was_noted(monkeypatch, scenario(snr_db=[10]), "out/shards/2-of-2")
+    with pytest.raises(SpecError, match=r"such as small at 10 dB, of which 1 were measured wi"):
+        merge(small, "out")
+    run(small, "out", shard=Shard(2, 2))
+    assert len(merge(small, "out")) == 2
+
+
+def test_a_damaged_picture_that_no_weights_can_take_again_is_told_once(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    run(scenario(), "out")
+    shutil.rmtree("out/training")
+    (picture,) = Path("out/pictures").glob("*/0.png")
+    picture.write_bytes(picture.read_bytes()[:-9])
+    for told in ("0.png.damaged, and the weights that would show it again are gone", ""):
+        caplog.clear()
+        run(scenario(), "out")
+        assert told in caplog.text if told else "0.png" not in caplog.text
+        assert "taken again" not in caplog.text
 
 
 def test_an_interrupted_link_does_not_go_on_with_other_weights(
