@@ -5,13 +5,15 @@
 
 DATA holds the packs cifar10_lossless3000.npz (the last 1,000 images are used) and kodak24.npz.
 PSNR is the mean over images of each image's PSNR on 8-bit values. Kodak is for evaluation only.
-With --names or --channels the other rows and curves stay, in the CSV and in the cards; several
-processes, each with its own, may share the CSV.
+With --names or --channels the other rows and curves stay, in the CSV and in the cards, but not
+those of weights that were replaced since under the same name. Several processes, each with its own
+names or channels, may share CSV and cards.
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import os
 from pathlib import Path
@@ -19,6 +21,7 @@ from pathlib import Path
 import numpy as np
 import pandas
 import torch
+from filelock import FileLock
 from make_pool import read_pack
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
@@ -26,6 +29,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from channels import AWGN, Rayleigh
 from channels.base import CSI
 from semsim import Link, evaluate, zoo
+from semsim.files.disk import LOCK, replacing
 from semsim.metrics.image import PSNR
 from semsim.nn.resnet import ResNet
 
@@ -99,7 +103,8 @@ def curve(name: str, channel: str, payload: Images) -> list[dict[str, object]]:
     link = Link(transmitter, CHANNELS[channel](), receiver).eval()
     rows = evaluate(link, payload, snr_db=SNRS, metrics=[PSNR()], seed=SEED, batch_size=batch)
     keep = ("snr_db", "value", "ci_low", "ci_high", "n", "cbr", "power")
-    return [{"weights": name, "channel": channel, **{k: r[k] for k in keep}} for r in rows]
+    of = {"weights": name, "digest": digest(name), "channel": channel}
+    return [{**of, **{k: r[k] for k in keep}} for r in rows]
 
 
 def accuracy(name: str, payload: Images, labels: np.ndarray) -> float:
@@ -111,20 +116,69 @@ def accuracy(name: str, payload: Images, labels: np.ndarray) -> float:
     return float((scores.argmax(dim=1).numpy() == labels).mean())
 
 
+def digest(weights: str) -> str:
+    """The start of the SHA-256 of weights, which tells them from older ones."""
+    return zoo.digest(weights)[:8]
+
+
 def named(weights: str) -> str:
-    """The name of weights and the start of their SHA-256, which tells them from older ones."""
-    return f"{Path(weights).stem} {zoo.digest(weights)[:8]}"
+    """The name of weights and the start of their SHA-256."""
+    return f"{Path(weights).stem} {digest(weights)}"
 
 
 def write_rows(rows: list[dict[str, object]]) -> None:
-    """Put rows into the CSV as it is now, in the place of those of their weights and channels."""
+    """Put rows into the CSV as it is now, in the place of those of their weights and channels.
+
+    Rows of weights that had these names before are left out.
+    """
     new = pandas.DataFrame(rows)
     if RESULTS.is_file():
-        old = pandas.read_csv(RESULTS)
+        old = pandas.read_csv(RESULTS, dtype={"digest": str})  # or 1234e567 were a number
         again = old["weights"].isin(new["weights"]) & old["channel"].isin(new["channel"])
-        new = pandas.concat([old[~again], new])
-    RESULTS.parent.mkdir(exist_ok=True)
-    new.sort_values(["weights", "channel", "snr_db"]).round(4).to_csv(RESULTS, index=False)
+        old = old[~again]
+        now = {str(r["weights"]): r["digest"] for r in rows if "digest" in r}
+        held = [r["weights"] not in now or is_of(r, now[r["weights"]]) for _, r in old.iterrows()]
+        new = pandas.concat([old[held], new])
+    with replacing(RESULTS) as partial:
+        new.sort_values(["weights", "channel", "snr_db"]).round(4).to_csv(partial, index=False)
+
+
+def is_of(row: pandas.Series, now: object) -> bool:
+    """Tell whether a row is of these weights; one without a digest where the card holds it too."""
+    if isinstance(of := row.get("digest"), str):
+        return of == now
+    point = curves(row["weights"]).get(row["channel"], {}).get(str(row["snr_db"]))
+    return point is not None and abs(point - row["value"]) < 0.006  # it has two decimals
+
+
+def curves(name: str) -> dict[str, dict[str, float]]:
+    """The curves on a card by channel and SNR; none where they are of weights before.
+
+    A card of before says no digest: then the photos are measured again.
+    """
+    card = zoo.card(name)
+    measured, photos = card.get("measured", {}), card.get("bundled_photos", {})
+    if "digest" in measured:
+        holds = measured["digest"] == digest(name)
+    else:
+        holds = "psnr_db" in photos and abs(photos["psnr_db"] - on_photos(name)) < 0.002
+    return measured.get("by_snr_db", {}) if holds else {}
+
+
+@functools.cache
+def on_photos(name: str) -> float:
+    """PSNR in dB of the bundled photos at 10 dB over AWGN."""
+    transmitter, receiver = ends(name)
+    rows = evaluate(
+        Link(transmitter, AWGN(), receiver).eval(), bundled(side(name)), snr_db=[10.0],
+        metrics=[PSNR()], seed=SEED, batch_size=4,
+    )  # fmt: skip
+    return float(rows[0]["value"])
+
+
+def side(name: str) -> int:
+    """Pixels along the bundled photos that weights are measured on."""
+    return 128 if "cifar" in name else 256
 
 
 def write_card(name: str, facts: dict[str, object]) -> None:
@@ -136,23 +190,19 @@ def write_card(name: str, facts: dict[str, object]) -> None:
 def facts_of(
     name: str, rows: list[dict[str, object]], on: str, shape: tuple[int, int, int]
 ) -> dict:
-    """What the model card says of a codec's measurement; curves over other channels stay."""
-    size = 128 if "cifar" in name else 256
-    transmitter, receiver = ends(name)
-    again = evaluate(
-        Link(transmitter, AWGN(), receiver).eval(), bundled(size), snr_db=[10.0],
-        metrics=[PSNR()], seed=SEED, batch_size=4,
-    )  # fmt: skip
-    points = zoo.card(name).get("measured", {}).get("by_snr_db", {}) | {
+    """What the model card says of a codec's measurement; its curves over other channels stay."""
+    points = curves(name) | {
         c: {str(r["snr_db"]): round(float(r["value"]), 2) for r in rows if r["channel"] == c}  # type: ignore[arg-type]
         for c in dict.fromkeys(str(r["channel"]) for r in rows)
     }
     return {
-        "multiply_adds": count_multiply_adds(transmitter, receiver, shape),
+        "multiply_adds": count_multiply_adds(*ends(name), shape),
         "multiply_adds_of": list(shape),
-        "measured": {"on": on, "metric": "mean per-image PSNR in dB, 8-bit", "by_snr_db": points},
-        "bundled_photos": {"size": size, "snr_db": 10.0, "psnr_db": round(again[0]["value"], 3)},
-    }
+        "measured": {"on": on, "metric": METRIC, "digest": digest(name), "by_snr_db": points},
+        "bundled_photos": {
+            "size": side(name), "snr_db": 10.0, "psnr_db": round(on_photos(name), 3),
+        },
+    }  # fmt: skip
 
 
 def main() -> None:
@@ -178,11 +228,14 @@ def main() -> None:
             on, payload, shape = "Kodak, 24 photos", kodak(Path(args.data)), (3, 512, 768)
         rows = [row for channel in args.channels for row in curve(name, channel, payload)]
         print(pandas.DataFrame(rows)[["weights", "channel", "snr_db", "value"]].to_string())
-        if args.cards:
-            write_card(name, facts_of(name, rows, on, shape))
-        write_rows(rows)
+        RESULTS.parent.mkdir(exist_ok=True)
+        with FileLock(RESULTS.parent / LOCK):
+            if args.cards:
+                write_card(name, facts_of(name, rows, on, shape))
+            write_rows(rows)
 
 
+METRIC = "mean per-image PSNR in dB, 8-bit"
 CIFAR = "CIFAR-10, last 1,000 of the lossless images"
 
 if __name__ == "__main__":

@@ -350,9 +350,45 @@ def test_what_was_not_measured_again_stays_in_the_table_and_in_the_card(
     zoo_psnr.write_rows([row("a", "awgn", 4)])
     left = pandas.read_csv(zoo_psnr.RESULTS)
     assert left["value"].tolist() == [4, 2, 3]
-    monkeypatch.setattr(zoo_psnr, "evaluate", lambda *_, **__: [{"value": 30.0}])
-    monkeypatch.setattr(zoo_psnr, "count_multiply_adds", lambda *_: 0)
     name, shape = "deepjscc-cifar-1-6", (3, 32, 32)
+    photos = zoo.card(name)["bundled_photos"]["psnr_db"]
+    monkeypatch.setattr(zoo_psnr, "on_photos", lambda _: photos)
+    monkeypatch.setattr(zoo_psnr, "count_multiply_adds", lambda *_: 0)
     facts = zoo_psnr.facts_of(name, [row(name, "awgn", 4.004)], "CIFAR", shape)
     curves = dict(zoo.card(name)["measured"]["by_snr_db"])
     assert len(curves) > 1 and facts["measured"]["by_snr_db"] == {**curves, "awgn": {"10.0": 4.0}}
+
+
+def test_measurements_of_replaced_weights_leave_the_table_and_the_card(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[1] / "benchmarks"))
+    import pandas
+    import zoo_psnr
+
+    name, fading = "deepjscc-cifar-1-6", "rayleigh block"
+    curve = dict(zoo.card(name)["measured"]["by_snr_db"][fading])
+    photos = zoo.card(name)["bundled_photos"]["psnr_db"]
+    monkeypatch.setattr(zoo_psnr, "RESULTS", tmp_path / "zoo_psnr.csv")
+    monkeypatch.setattr(zoo_psnr, "count_multiply_adds", lambda *_: 0)
+
+    def row(channel: str, digest: str, value: float) -> dict[str, object]:
+        of = {} if not digest else {"digest": digest}
+        return {"weights": name, "channel": channel, "snr_db": 10.0, "value": value, **of}
+
+    def left(*before: dict[str, object]) -> list[float]:
+        pandas.DataFrame(before).to_csv(zoo_psnr.RESULTS, index=False)
+        zoo_psnr.write_rows([row("awgn", "1234e567", 1.0)])
+        return list(pandas.read_csv(zoo_psnr.RESULTS)["value"])
+
+    assert left(row(fading, "12345678", 2.0)) == [1.0]
+    assert left(row(fading, "1234e567", 2.0)) == [1.0, 2.0]
+    for of_card, kept in ((photos, True), (photos - 1, False)):  # tables and cards without digests
+        monkeypatch.setattr(zoo_psnr, "on_photos", lambda _, psnr_db=of_card: psnr_db)
+        monkeypatch.setattr(zoo_psnr, "digest", lambda _: "1234e567")
+        value = round(curve["10.0"] + 0.004, 3)
+        assert left(row(fading, "", value)) == [1.0, value][: 1 + kept]
+        assert left(row(fading, "", value + 0.1)) == [1.0]
+        facts = zoo_psnr.facts_of(name, [row("awgn", "1234e567", 1.0)], "CIFAR", (3, 32, 32))
+        assert facts["measured"]["by_snr_db"].get(fading) == (curve if kept else None)
+        assert facts["measured"]["digest"] == "1234e567"
