@@ -147,9 +147,18 @@ class Alone(nn.Module):
 
 
 def trained(args: argparse.Namespace, antennas: int, variant: str, seed: int) -> Link:
-    """The codec of a run."""
+    """The codec of a run; SystemExit where it is not trained."""
+    weights = folder_of(args, antennas, variant, seed) / "weights.safetensors"
+    if not weights.is_file():
+        raise SystemExit(
+            f"{weights} is missing, but is measured here: if an earlier version of this script "
+            f"trained it in as many steps, rename its folder, {antennas}x{antennas} {variant} "
+            f"{seed}, to {weights.parent.name!r}; else delete its rows from {RESULTS}/lcfsc.csv "
+            f"and run this with --antennas {antennas} --variants {variant!r} --seeds {seed}, "
+            "which trains it"
+        )
     link = make_link(antennas, VARIANTS[variant], seed)
-    take_over(link, folder_of(args, antennas, variant, seed) / "weights.safetensors")
+    take_over(link, weights)
     return link
 
 

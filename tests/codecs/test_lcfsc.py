@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import copy
 import math
 from pathlib import Path
@@ -335,6 +336,18 @@ def psnr_db(
     source = bundled(64).repeat(8, 1, 1, 1) if source is None else source.repeat(4, 1, 1, 1)
     estimate = Link(tx, channel, rx, csi_tx=known)(source, 10.0, stream(10, "shipped"))
     return -10 * (estimate - source).square().mean(dim=(1, 2, 3)).log10()
+
+
+def test_the_benchmark_says_which_codec_is_not_trained(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[2] / "benchmarks"))
+    import lcfsc
+
+    (tmp_path / "2x2 plain 1").mkdir()  # as earlier versions called it
+    args = argparse.Namespace(runs=tmp_path, start=200, steps=100)
+    with pytest.raises(SystemExit, match=r"2x2 plain 1, 200 and 100/w.* is missing.* --variants"):
+        lcfsc.trained(args, 2, "plain", 1)
 
 
 @pytest.mark.parametrize("antennas", [2])
