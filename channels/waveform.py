@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import pairwise
 from typing import cast
@@ -95,7 +95,7 @@ class Waveform(nn.Module):
         )
 
     def _joined(self, uses: int, stages: tuple[ChannelState, ...]) -> tuple[Tensor, None]:
-        return through(tuple(self._per_element(state, uses) for state in stages)), None
+        return through(tuple(replace(s, h=self._element_gains(s, uses)) for s in stages)), None
 
     def forward(
         self, x: Tensor, state: ChannelState, n0: Tensor | None, generator: torch.Generator
@@ -149,17 +149,23 @@ class Waveform(nn.Module):
         )
 
     def _per_element(self, state: ChannelState, uses: int) -> ChannelState:
-        """Return the gain of each resource element; that of samples averages over the FFT."""
-        if isinstance(state, PathState) or state.h.shape[-1] == 1:
+        """Return a stage as its resource elements have it, and over how many it is steady."""
+        if _has_elements(state):
             return state
-        body = state.h.unflatten(-1, (-1, self.signal.length))[..., self.signal.prefix :]
-        mean = body.mean(dim=-1, keepdim=True).expand(*body.shape[:-1], self.signal.subcarriers)
-        h, correlation = mean.flatten(-2)[..., :uses], state.correlation
+        h, correlation = self._element_gains(state, uses), state.correlation
         if correlation is None:
             return ChannelState(h, min(self.signal.subcarriers, uses))
         between = partial(self._between_elements, correlation)
         steady = steady_uses(between, uses, step=self.signal.subcarriers)
         return ChannelState(h, steady, correlation=between)
+
+    def _element_gains(self, state: ChannelState, uses: int) -> Tensor:
+        """Return the gain of each resource element; that of samples averages over the FFT."""
+        if _has_elements(state):
+            return state.h
+        body = state.h.unflatten(-1, (-1, self.signal.length))[..., self.signal.prefix :]
+        mean = body.mean(dim=-1, keepdim=True).expand(*body.shape[:-1], self.signal.subcarriers)
+        return mean.flatten(-2)[..., :uses]
 
     def _between_elements(
         self, correlation: Callable[[Tensor, Tensor], Tensor], use: Tensor, other: Tensor
@@ -237,6 +243,11 @@ class Waveform(nn.Module):
 class _Size:
     subcarriers: int | None
     subcarrier_spacing_hz: float | None
+
+
+def _has_elements(state: ChannelState) -> bool:
+    """Tell whether a stage's gain is that of resource elements, or of all samples alike."""
+    return isinstance(state, PathState) or state.h.shape[-1] == 1
 
 
 def _not_in_place(turns: float) -> float:

@@ -143,6 +143,21 @@ def test_pilots_of_hardware_alone_stand_as_densely_as_it_turns(
     assert (state.drift == 0) == (symbols == 1 or (state.h == state.h[..., :1]).all())
 
 
+def test_a_later_moment_asks_for_gains_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Coherence and correlation stay; looking for them takes a table of all pairs of samples."""
+    looks: list[int] = []
+
+    def counted(correlation: object, uses: int, *, step: int) -> int:
+        looks.append(uses)
+        return step
+
+    monkeypatch.setattr("channels.waveform.steady_uses", counted)
+    channel = Waveform([TDL("A", 1e-7, speed_mps=10.0), PhaseNoise(100.0)])
+    state = channel.draw(1, USES, stream(1, "state"))
+    later = state.during(0, USES, later_s=1e-3)
+    assert later.h.shape == state.h.shape and looks == [USES]
+
+
 def test_clipping_acts_on_peaks_in_time() -> None:
     channel = Waveform([Clipping(3.0)], subcarriers=48)
     generator = stream(1, "clip")
