@@ -38,7 +38,7 @@ def check_positive(name: str, value: float, hint: str) -> None:
 def check_span(name: str, ends: tuple[float, float]) -> None:
     """Raise ValueError unless two finite numbers go from low to high."""
     for end in ends:
-        check_finite(name, end, "it goes from low to high")
+        check_finite(name, end, "write two finite numbers, low and high")
     if ends[0] > ends[1]:
         raise ValueError(f"{name} goes from low to high, got {list(ends)}; swap them")
 

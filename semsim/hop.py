@@ -206,7 +206,7 @@ def check_parts(
     frontend: FrontEnd | None,
 ) -> None:
     """Refuse a channel without antennas, and what is no object that can do its part."""
-    _check_object("channel", channel, ("draw",), "Rayleigh()")
+    _check_object("channel", channel, ("draw", "__call__"), "Rayleigh()")
     for name in ("num_tx", "num_rx"):
         if not isinstance(getattr(channel, name, None), int):
             raise TypeError(
@@ -231,6 +231,8 @@ def _check_object(name: str, part: object, methods: tuple[str, ...], example: st
     if isinstance(part, type):
         raise TypeError(f"{name} is an object, got a class; {name}={part.__name__}(...)")
     missing = [method for method in methods if not callable(getattr(part, method, None))]
+    if "__call__" in methods and getattr(type(part), "forward", None) is nn.Module.forward:
+        missing.append("forward")  # which a module's __call__ needs
     if missing:
         raise TypeError(
             f"{name} is an object with {', '.join(methods)}, such as {example}, got {part!r} "

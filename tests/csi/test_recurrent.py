@@ -89,7 +89,7 @@ def test_a_scenario_trains_and_measures(tmp_path: Path) -> None:
         (lambda: task()(torch.zeros(1, 8, 2, 2, 5)), "predicts 4 subcarriers, got 5"),
         (lambda: task()(torch.zeros(1, 3, 8, 8)), "use payload: {kind: channels}"),
         (lambda: task(noise_db=(3.0, 1.0)), "noise_db goes from low to high"),
-        (lambda: task(noise_db=(3.0, float("inf"))), "noise_db is a finite number, got inf"),
+        (lambda: task(noise_db=(3.0, float("inf"))), "got inf; write two finite numbers"),
         (lambda: task(layers=0), "layers"),
         (lambda: task(horizon=0), "horizon"),
     ],
