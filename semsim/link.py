@@ -87,7 +87,8 @@ class Link(Hop, AnyLink):
         Fading, noise and each end draw from a stream of their own out of ``generator``, so that
         noise and fading of a use do not depend on K, the front end or what the ends know.
         """
-        check_precision(self, source)
+        if begun is None:
+            check_precision(self, source)  # else begin has looked
         shape = tuple(source.shape[1:])
         count = self.transmitter.num_symbols(shape)
         at_tx, at_rx = fork(generator, "transmitter"), fork(generator, "receiver")

@@ -301,6 +301,8 @@ class Receiver(End):
     takes = ("y", "csi", "shape", "generator")
     reads_side_info: bool = False  #: True where ``forward`` takes ``side_info`` as well
     freezes_transmitter: bool = False  #: True where a link's training leaves the transmitter alone
+    #: True where ``auxiliary_loss`` is of all items of the batch, which then come at once
+    learns_whole_batches: bool = False
 
     def check_transmitter(self, transmitter: Transmitter) -> None:
         """Refuse, by a ValueError, a transmitter whose symbols this end would misread.

@@ -428,10 +428,45 @@ def test_ends_of_one_codec_with_other_options_are_refused() -> None:
 
 
 @pytest.mark.parametrize(
+    ("kind", "module"), [(Link, "link"), (MultipleAccessLink, "links.multiple_access")]
+)
+def test_weights_are_looked_through_once_where_a_batch_goes_at_several_snrs(
+    kind: Any, module: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks: list[Tensor] = []
+    monkeypatch.setattr(f"semsim.{module}.check_precision", lambda _, source: looks.append(source))
+    link = kind(UncodedTransmitter(), Rayleigh(num_tx=2, num_rx=2), UncodedReceiver())
+    bits = torch.randint(2, (3, 8), generator=stream(1, "bits")).float()
+    begun = link.begin(bits)
+    before = len(looks)
+    for snr_db in (0.0, 10.0):
+        link.transmit(bits, snr_db, stream(1, "link"), begun)
+    assert len(looks) == before > 0
+    link.transmit(bits, 0.0, stream(1, "link"))
+    assert len(looks) == 2 * before
+
+
+class Mute:
+    """A channel that can be drawn, but not sent over."""
+
+    num_tx = num_rx = 2
+    draw = AWGN.draw
+
+
+class MuteModule(nn.Module):
+    """The same, as a module."""
+
+    num_tx = num_rx = 2
+    draw = AWGN.draw
+
+
+@pytest.mark.parametrize(
     ("parts", "message"),
     [
         ({"channel": AWGN}, r"channel is an object, got a class; channel=AWGN\(...\)"),
         ({"channel": Rayleigh}, r"channel is an object, got a class; channel=Rayleigh\("),
+        ({"channel": Mute()}, r"channel is an .* such as Rayleigh\(\), got .* without __call__"),
+        ({"channel": MuteModule()}, r"channel is an .* such as .*, got .* without forward"),
         ({"csi_rx": PerfectCSI}, r"csi_rx is an object, got a class; csi_rx=PerfectCSI\("),
         ({"csi_rx": "perfect"}, r"csi_rx is an .* such as PerfectCSI\(\), got 'perfect' without"),
         ({"csi_tx": ZF()}, "csi_tx is an object with __call__, overhead, .* without overhead"),

@@ -143,6 +143,7 @@ class LatentDenoiser(Receiver):
         check_choice("stage", stage, (1, 2, 3))
         self.codec: Any = codec
         self.freezes_transmitter = stage == 2
+        self.learns_whole_batches = stage > 1 or codec.learns_whole_batches
         self.of_task = tuple(f"codec.{name}" for name in codec.of_task)
         self.delta, self.steps, self.told, self.stage = delta, steps, told, stage
         offered = "grid" if isinstance(codec, LatentCodec) else "line"

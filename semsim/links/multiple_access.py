@@ -23,7 +23,7 @@ from channels.checks import check_choice, check_count, check_range
 from channels.csi import CSISource, NoCSI, PerfectCSI
 from channels.impairments import Clipping
 from channels.streams import fork
-from semsim.hop import Air, Hop, check_parts, check_tensor, n0_of
+from semsim.hop import Air, Hop, check_tensor, n0_of
 from semsim.link import begin_at, check_ends, check_estimate, check_precision, encode_at
 from semsim.links.codecs import check_open
 from semsim.links.user_csi import UserCSI
@@ -78,7 +78,7 @@ class MultipleAccessLink(AnyLink):
     decodes the user of each item with the best SINR, sends its estimate through its transmitter
     again, subtracts that and goes on, as if nothing of it were left, with the best of the others.
     Where an estimate was wrong, later receivers are told too little noise. It trains no receiver
-    with a loss of its own, as latent_denoiser.
+    whose own loss is of whole batches, as that of latent_denoiser in stages 2 and 3.
 
     Args:
         transmitter, receiver: codec of the first user, and of all others where none is given.
@@ -118,7 +118,7 @@ class MultipleAccessLink(AnyLink):
     ) -> None:
         super().__init__()
         check_choice("detect", detect, ("linear", "sic"))
-        check_parts(channel, csi_rx=csi_rx, csi_tx=csi_tx, frontend=frontend)
+        self.hop = Hop(channel, csi_rx=csi_rx, csi_tx=csi_tx, frontend=frontend)
         given = {"transmitters": transmitters, "receivers": receivers, "payloads": payloads}
         _check(users, channel, power_db, given)
         pairs = [(transmitter, receiver), *zip(transmitters, receivers, strict=True)]
@@ -128,13 +128,13 @@ class MultipleAccessLink(AnyLink):
                 sends.freeze()
         if not isinstance(csi_tx, NoCSI | None):
             raise ValueError("multiple_access tells users their average SNR alone; csi.tx: none")
-        own = frontend if frontend is not None else LMMSE()
+        own = self.hop.frontend
         if not isinstance(own, LMMSE | ZF):
             raise ValueError(f"multiple_access separates by lmmse, irc or zf, not {_kind(own)}")
         power_db = tuple(power_db) or (0.0,) * users
         if not isinstance(csi_rx, PerfectCSI | None):
-            csi_rx = UserCSI(csi_rx, power_db)
-        self.hop = Hop(channel, csi_rx=csi_rx, frontend=NoFrontEnd())
+            self.hop.csi_rx = UserCSI(csi_rx, power_db)
+        self.hop.frontend = NoFrontEnd()
         self.frontend, self.detect, self.users = own, detect, users
         self.payloads = tuple(payloads)
         pairs = pairs if transmitters else pairs * users
@@ -167,9 +167,9 @@ class MultipleAccessLink(AnyLink):
         )
 
     def _check_whole_batches(self) -> None:
-        """Refuse a receiver with a loss of its own: it has seen but some items of a user last."""
+        """Refuse a receiver with a loss of a whole batch: it saw but some items of a user last."""
         for receiver in self.receivers:
-            if type(receiver).auxiliary_loss is not End.auxiliary_loss:
+            if receiver.learns_whole_batches:
                 raise ValueError(
                     f"detect: sic gives a receiver some items at a time, and {_kind(receiver)} "
                     "learns from whole batches; train it with detect: linear"
@@ -182,9 +182,12 @@ class MultipleAccessLink(AnyLink):
     def begin(self, source: Tensor | Sequence[Tensor]) -> Any:
         """Return what each transmitter can do before the channel."""
         sources = self._of_users(source)
+        self._check_precision(sources)
+        return [*map(begin_at, self.transmitters, sources)]
+
+    def _check_precision(self, sources: Sequence[Tensor]) -> None:
         for own in sources:
             check_precision(self, own)
-        return [*map(begin_at, self.transmitters, sources)]
 
     def _of_users(self, source: Tensor | Sequence[Tensor]) -> Sequence[Tensor]:
         if isinstance(source, Tensor):
@@ -215,9 +218,9 @@ class MultipleAccessLink(AnyLink):
             begun: what :meth:`begin` returned for this source.
         """
         sources = self._of_users(source)
-        for own in sources:
-            check_precision(self, own)
-        begun = [None] * self.users if begun is None else begun
+        if begun is None:  # else begin has looked
+            self._check_precision(sources)
+            begun = [None] * self.users
         at_tx = [fork(generator, "transmitter", user) for user in range(self.users)]
         at_rx = fork(generator, "receiver")
         shapes = [tuple(source.shape[1:]) for source in sources]
@@ -286,15 +289,15 @@ class MultipleAccessLink(AnyLink):
         generator: torch.Generator,
     ) -> Iterator[tuple[Tensor, int, tuple[Tensor, Tensor]]]:
         """Decode the users that are left; yield items, user and what was found of these."""
-        best = self._separated(heard, left)[1].mean(dim=2).argmin(dim=1)
+        streams, n0 = self._separated(heard, left)
+        best = n0.mean(dim=2).argmin(dim=1)
         for place in best.unique().tolist():  # items with the same best user together
             items = (best == place).nonzero()[:, 0]
             some, user = heard.of(items), left[place]
-            others = [other for other in left if other != user]
-            streams, n0 = self._separated(some, [user, *others])
-            pair = self._decode(user, streams[:, :1], n0[:, :1], shapes[user], generator)
+            own = streams[items, place, None], n0[items, place, None]
+            pair = self._decode(user, *own, shapes[user], generator)
             yield items, user, pair
-            if others:
+            if others := [other for other in left if other != user]:
                 rest = self._cancelled(some, user, pair[0])
                 for chosen, *one in self._best_first(rest, others, shapes, generator):
                     yield items[chosen], *one

@@ -388,12 +388,17 @@ def test_items_of_other_users_have_one_shape() -> None:
 def test_cancelling_trains_no_receiver_that_asks_something_of_itself() -> None:
     ends = DeepJSCCTransmitter("1/6", width=8, depth=1), DeepJSCCReceiver("1/6", width=8, depth=1)
     receiver = LatentDenoiser(ends[1], width=8, depth=3)
-    link = MultipleAccessLink(ends[0], Rayleigh(num_tx=2, num_rx=2), receiver, detect="sic").train()
+    channel = Rayleigh(num_tx=2, num_rx=2)
+    link = MultipleAccessLink(ends[0], channel, receiver, detect="sic").train()
     sent = link.transmit(torch.rand(4, 3, 8, 8), 10.0, stream(0, "link"))
     with pytest.raises(ValueError, match=r"LatentDenoiser.*train it with detect: linear"):
         link.auxiliary_loss(0.0, sent)
-    plain = MultipleAccessLink(ends[0], Rayleigh(num_tx=2, num_rx=2), ends[1], detect="sic")
-    assert plain.auxiliary_loss(0.0, sent) == 0
+    for plain in (ends[1], LatentDenoiser(ends[1], width=8, depth=3, stage=1)):
+        link = MultipleAccessLink(ends[0], channel, plain, detect="sic")
+        assert link.auxiliary_loss(0.0, sent) == 0
+    nested = LatentDenoiser(receiver, width=8, depth=3, layout="line", stage=1)
+    with pytest.raises(ValueError, match=r"LatentDenoiser.*train it with detect: linear"):
+        MultipleAccessLink(ends[0], channel, nested, detect="sic").auxiliary_loss(0.0, sent)
 
 
 def test_double_precision_at_networks_is_refused() -> None:

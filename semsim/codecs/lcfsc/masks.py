@@ -42,6 +42,7 @@ class MaskedEnd(Ends):
                 self.channels, STREAM_NUMBERS if streams else self.num_facts,
                 candidates=how["candidates"], hidden=size.posterior, start_open=how["start_open"],
             )  # fmt: skip
+        self.learns_whole_batches = self.ratios is not None  # its loss is of the latest pass
 
     def auxiliary_loss(self, progress: float, sent: Transmission) -> Tensor | float:
         """Return what the learned ratio asks of itself."""
