@@ -166,12 +166,12 @@ def test_convnext_blocks_have_the_layers_of_the_paper_and_an_af_module() -> None
 
 
 def test_weights_from_before_there_were_blocks_are_of_residual_ones() -> None:
-    assert "block" not in zoo.specs("deepjscc-photo-1-16")["transmitter"]
-    ends = zoo.pair("deepjscc-photo-1-16", DeepJSCCTransmitter, DeepJSCCReceiver)
+    assert "block" not in zoo.specs("deepjscc-cifar-1-12")["transmitter"]
+    ends = zoo.pair("deepjscc-cifar-1-12", DeepJSCCTransmitter, DeepJSCCReceiver)
     assert [end.spec["block"] for end in ends] == ["residual"] * 2
     other = DeepJSCCTransmitter(**{**ends[0].spec, "block": "convnext"})
     with pytest.raises(ValueError, match="were trained for block residual"):
-        zoo.load("deepjscc-photo-1-16", other, None)
+        zoo.load("deepjscc-cifar-1-12", other, None)
 
 
 def test_adjscc_has_the_layers_of_the_authors_code() -> None:
