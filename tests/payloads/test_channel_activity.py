@@ -49,7 +49,7 @@ def test_what_cannot_be_seen_is_refused() -> None:
         ChannelActivity(person_db=(0.0, -3.0))
     with pytest.raises(ValueError, match=r"carrier_hz lies in \[5e\+08, 1e\+11\], got 0"):
         ChannelActivity(carrier_hz=0)
-    with pytest.raises(ValueError, match="person_db is a finite number, got inf; it goes from"):
+    with pytest.raises(ValueError, match="person_db is a finite number, got inf; write two finite"):
         ChannelActivity(person_db=(0.0, math.inf))
     made = spec.build(spec.parse("payload", {"kind": "channel_activity", "count": 3}))
     assert len(made) == 3
