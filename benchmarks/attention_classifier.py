@@ -1,14 +1,15 @@
 """What SE, ECA, SimAM and PFCA do in the receiver's classifier, at equal steps, data and start.
 
-    python benchmarks/attention_classifier.py --data DATA [--steps 200]
+    python benchmarks/attention_classifier.py --data DATA [--steps 1900] [--batch 128]
+        [--precision bf16]
 
 DATA holds cifar10_jpeg56000.npz (its training images) and cifar10_lossless3000.npz (the first 2,000
 train, the last 1,000 test), and tells the zoo's deepjscc-cifar-1-6 what to send for the images
 behind the link. One attention module per residual block of the zoo's small ResNet, before the
 addition. Runs of a seed share batches and the start of all weights that they have in common.
-Runs that are in the CSV, of as many steps and behind the same weights, are not repeated.
+Runs that are in the CSV, of as many steps and images and behind the same weights, are not repeated.
 Differences to ``none`` are paired by seed; intervals are 95 % by Student's t. Writes
-benchmarks/results/attention_classifier.{csv,md}, a table for each number of steps and weights.
+benchmarks/results/attention_classifier.{csv,md}, a table for each budget and weights.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ from semsim.types import AnyLink
 
 RESULTS = Path(__file__).parent / "results"
 CODEC = "deepjscc-cifar-1-6"
-SNRS, BATCH, LR, WARMUP = (1.0, 10.0), 64, 3e-3, 0.05
+SNRS, LR, WARMUP = (1.0, 10.0), 3e-3, 0.05
 
 
 def load(data: Path) -> tuple[StackedImages, Tensor, Tensor]:
@@ -78,14 +79,16 @@ def behind_link(images: Tensor) -> dict[str, Tensor]:
     return seen
 
 
-def one_run(kind: str, seed: int, steps: int, data: StackedImages) -> tuple[ResNet, float]:
+def one_run(
+    kind: str, seed: int, args: argparse.Namespace, data: StackedImages
+) -> tuple[ResNet, float]:
     """Train one classifier; return it and its CPU seconds."""
     network = network_of(kind, seed)
     task = Classify(None, trainable=True)
     task.network = network
     spec = TrainSpec(
-        steps=steps, batch_size=BATCH, lr=LR, optimiser="muon", warmup=WARMUP, shift=4, ema=0.0,
-        through="task",
+        steps=args.steps, batch_size=args.batch, precision=args.precision, lr=LR, optimiser="muon",
+        warmup=WARMUP, shift=4, ema=0.0, through="task",
     )  # fmt: skip
     start = time.process_time()
     with Training(AnyLink(), data, task, spec, seed=seed) as training:
@@ -137,13 +140,14 @@ def summary(rows: pandas.DataFrame) -> str:
 def report(rows: pandas.DataFrame) -> str:
     """What the tables are of, and one for each budget and codec whose runs are all there."""
     parts = []
-    for (steps, codec), own in rows.groupby(["steps", "codec"], sort=False):
+    budget = ["steps", "batch", "precision", "codec"]
+    for (steps, batch, precision, codec), own in rows.groupby(budget, sort=False):
         if len(own.groupby(["attention", "seed"])) == len(ATTENTION) * len(SEEDS):
             parts.append(
                 "Accuracy in % on the last 1,000 lossless CIFAR-10 images, clean and behind "
                 f"{codec} in AWGN; mean over {len(SEEDS)} seeds, in brackets the paired difference "
-                f"to none with its 95 % interval. {steps} steps of {BATCH} images. Latency: "
-                f"{machine()}.\n\n{summary(own)}"
+                f"to none with its 95 % interval. {steps:,} steps of {batch} images in "
+                f"{'bf16' if precision == 'bf16' else 'fp32'}. Latency: {machine()}.\n\n{summary(own)}"
             )
     return "\n".join(parts)
 
@@ -159,20 +163,25 @@ def with_latency(rows: pandas.DataFrame) -> pandas.DataFrame:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--steps", type=int, default=200)
+    parser.add_argument("--steps", type=int, default=1900)
+    parser.add_argument("--batch", type=int, default=128)
+    parser.add_argument("--precision", choices=["32", "bf16"], default="bf16")
     args = parser.parse_args()
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)
     path = RESULTS / "attention_classifier.csv"
-    rows = pandas.read_csv(path) if path.is_file() else pandas.DataFrame(columns=["attention"])
-    of = {"steps": args.steps, "codec": named(CODEC)}
+    rows = pandas.DataFrame(columns=["attention"])
+    if path.is_file():
+        rows = pandas.read_csv(path, dtype={"precision": str})
+    own = {"steps": args.steps, "batch": args.batch, "precision": args.precision}
+    of = {**own, "codec": named(CODEC)}
     data, test_x, test_y = load(args.data)
     seen = behind_link(test_x)
     for seed in SEEDS:
         for kind in ATTENTION:
             if is_there(rows, {"attention": kind, "seed": seed, **of}):
                 continue
-            network, seconds = one_run(kind, seed, args.steps, data)
+            network, seconds = one_run(kind, seed, args, data)
             facts = {
                 "attention": kind,
                 "seed": seed,
