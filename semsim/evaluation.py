@@ -293,8 +293,8 @@ def evaluate(
             numbers an item meets.
 
     Raises:
-        ValueError: the link sends too much power, an estimate holds NaN, or a metric makes no
-            sense for this payload and receiver.
+        ValueError: the link sends too much power, an estimate holds NaN, an SNR is named twice, or
+            a metric makes no sense for this payload and receiver.
     """
     evaluation = Evaluation(
         link,
@@ -339,6 +339,8 @@ def _snrs(snr_db: Iterable[float]) -> list[float]:
         raise ValueError(
             f"snr_db takes one or more numbers in dB, got {snr_db!r}; for one write [10.0]"
         )
+    if len(set(snrs)) < len(snrs):  # its items would count twice
+        raise ValueError(f"snr_db names an SNR twice, got {snr_db!r}; write each once")
     return snrs
 
 

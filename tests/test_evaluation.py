@@ -205,6 +205,12 @@ def test_what_is_no_list_of_snrs_is_refused_with_what_came(snr_db: Any) -> None:
         evaluate(link(), ToyPayload(), snr_db=snr_db, metrics=[Error()])
 
 
+@pytest.mark.parametrize("snr_db", [[4.0, 4.0], [0.0, -0.0]])
+def test_an_snr_counts_its_items_once(snr_db: list[float]) -> None:
+    with pytest.raises(ValueError, match=r"snr_db names an SNR twice, got .*; write each once"):
+        evaluate(link(), ToyPayload(), snr_db=snr_db, metrics=[Error()])
+
+
 @pytest.mark.parametrize("snr_db", [np.arange(0, 11, 5), torch.tensor([0, 5, 10]), range(0, 11, 5)])
 def test_snrs_may_come_in_an_array(snr_db: Any) -> None:
     options: dict[str, Any] = {"metrics": [Error()]}

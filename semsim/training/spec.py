@@ -139,6 +139,9 @@ class TrainSpec:
             if not snrs or not all(abs(snr) <= 200 for snr in snrs):
                 got = getattr(self, name)
                 raise ValueError(f"{name} must lie between -200 and 200 dB, got {got}")
+        if len(set(self.val_snr_db)) < len(self.val_snr_db):
+            got = list(self.val_snr_db)
+            raise ValueError(f"val_snr_db names an SNR twice, got {got}; write each once")
         if low > high:
             raise ValueError(f"snr_db goes from low to high, got {low} to {high}; swap them")
         if self.snr_peak is not None:

@@ -420,6 +420,7 @@ def test_rate_rises_and_falls_to_zero() -> None:
         ({"snr_db": (0.0, math.inf)}, "snr_db must lie between"),
         ({"val_snr_db": (math.nan,)}, "val_snr_db must lie between"),
         ({"val_snr_db": ()}, "val_snr_db must lie between"),
+        ({"val_snr_db": (5.0, 5)}, "val_snr_db names an SNR twice"),
         ({"decay": 0.1}, "decay belongs to schedule: constant"),
         ({"decay": 1.0}, "decay must be in"),
         ({"warmup": -0.1}, "warmup must be a share below 1, or steps"),
