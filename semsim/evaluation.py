@@ -209,6 +209,7 @@ class Evaluation:
             point.notes.setdefault(name, Moments()).add(row)
         for name, uses in part.uses.items():
             point.uses[name] += uses
+        point.remarks |= part.remarks
         point.source_values += part.source_values
         point.seconds += part.seconds
         point.batches += 1
@@ -262,7 +263,7 @@ class Evaluation:
             "judges": metric.judges,
             **{f"uses_{name}": value for name, value in uses.items()},
             **{name: m.mean for name, m in point.notes.items()},
-            **self.link.remarks(),
+            **point.remarks,
         }
 
 

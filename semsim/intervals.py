@@ -257,6 +257,7 @@ class Tally:
         spent: channel uses of an item.
         uses: the same by name, summed over items.
         notes: of the link.
+        remarks: of the link, words by column.
         source_values: of all items.
         batches: how many were added.
         seconds: that they took.
@@ -267,6 +268,7 @@ class Tally:
     spent: Moments = field(default_factory=Moments)
     uses: dict[str, float] = field(default_factory=lambda: dict.fromkeys(LEDGER, 0.0))
     notes: dict[str, Moments] = field(default_factory=dict)
+    remarks: dict[str, str] = field(default_factory=dict)
     source_values: float = 0.0
     batches: int = 0
     seconds: float = 0.0
@@ -276,6 +278,7 @@ class Tally:
         return {
             **vars(self),
             "uses": dict(self.uses),
+            "remarks": dict(self.remarks),
             "values": [dict(vars(m)) for m in self.values],
             "power": dict(vars(self.power)),
             "spent": dict(vars(self.spent)),

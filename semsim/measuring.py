@@ -40,6 +40,7 @@ class Part:
         values: float64 [FACTS + metrics + notes, B]: of each item whether it is finite, power,
             channel uses; then its metrics and notes.
         notes: names of the notes.
+        remarks: what the link says of it in words.
         most: the power that each item may have.
         uses: channel uses over all items, by name.
         source_values: of all items.
@@ -51,6 +52,7 @@ class Part:
     index: int
     values: Any
     notes: list[str]
+    remarks: dict[str, str]
     most: float
     uses: dict[str, float]
     source_values: int
@@ -148,7 +150,7 @@ class Meter:
         most = most_power(sent.x.shape[-1], constellation=self.link.constellation)
         return {
             "uses": uses, "source_values": source.numel(), "most": most, "which": batch.which,
-            "notes": list(sent.notes),
+            "notes": list(sent.notes), "remarks": self.link.remarks(),
         }  # fmt: skip
 
 

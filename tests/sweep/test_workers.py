@@ -148,6 +148,20 @@ batch_size: 2
     assert set(read_rows("many")["user"]) == {1, 2}
 
 
+def test_what_a_link_says_of_itself_comes_back_from_workers(backwards: Backwards) -> None:
+    Path("bound.yaml").write_text("""
+payload: {kind: synthetic, count: 2, size: 16}
+transmitter: {kind: bound, cbr: 1/2, codec: webp}
+channel: awgn
+metrics: [psnr]
+snr_db: 5
+""")
+    run("bound.yaml", "one")
+    run("bound.yaml", "many", engine=lambda: backwards)
+    assert same("one", "many")
+    assert set(read_rows("many")["bound"]) == {"capacity (the same in every draw)"}
+
+
 def test_a_mistake_in_a_worker_is_told_as_here(backwards: Backwards) -> None:
     Path("toy.yaml").write_text(TOY.replace("mixed: true}", "mixed: true, items: 40, bad_at: 20}"))
     with pytest.raises(ValueError, match="item 20 of the payload holds NaN"):
