@@ -43,8 +43,7 @@ def add_differences(
     is_reference = rows[by].map(str) == str(to)
     if not is_reference.any():
         raise ValueError(f"no {by} is called {str(to)!r}; {known(rows[by].map(str).unique(), to)}")
-    same = [c for c in dict.fromkeys((*swept, "snr_db")) if c in rows and c != by]
-    keys = rows[same].astype(str).agg("\n".join, axis=1)
+    keys = _conditions(rows, swept, by)
     partner = dict(zip(keys[is_reference], rows["uid"][is_reference], strict=True))
     found: dict[tuple[str, str], Estimate] = {}
     for key, of_point in rows[~is_reference].groupby(keys[~is_reference], sort=False):
@@ -65,8 +64,7 @@ def add_differences(
 
 def unequal(rows: DataFrame, swept: Sequence[str], by: str, to: object) -> list[str]:
     """Return a sentence on each scheme that costs other channel uses than the one called ``to``."""
-    same = [c for c in dict.fromkeys((*swept, "snr_db")) if c in rows and c != by]
-    keys = rows[same].astype(str).agg("\n".join, axis=1)
+    keys = _conditions(rows, swept, by)
     is_reference = rows[by].map(str) == str(to)
     there = keys.map(dict(zip(keys[is_reference], rows["cbr"][is_reference], strict=True)))
     apart = (rows["cbr"] - there).abs() > SAME * np.maximum(rows["cbr"], there)
@@ -76,6 +74,12 @@ def unequal(rows: DataFrame, swept: Sequence[str], by: str, to: object) -> list[
         "their difference is not at equal channel uses"
         for _, row in firsts.iterrows()
     ]
+
+
+def _conditions(rows: DataFrame, swept: Sequence[str], by: str) -> Series[str]:
+    """Return one word per row for all that is swept beside ``by``, also where some rows lack it."""
+    same = [c for c in dict.fromkeys((*swept, "snr_db")) if c in rows and c != by]
+    return rows[same].map(str).agg("\n".join, axis=1)
 
 
 def paired_differences(

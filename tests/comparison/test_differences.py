@@ -96,6 +96,19 @@ def test_differences_stay_within_links_that_are_else_equal() -> None:
     assert rows["diff"].notna().sum() == 2 * alone["diff"].notna().sum()
 
 
+def test_links_of_one_user_and_of_several_may_stand_in_one_sweep(tmp_path: Path) -> None:
+    rows = pd.DataFrame({
+        "link": ["direct", "relay", "pair", "pair"], "user": [np.nan, np.nan, 1.0, 2.0],
+        "snr_db": 0.0, "cbr": [0.1, 0.2, 0.1, 0.1], "metric": "ber", "uid": [*"abcd"],
+    })  # fmt: skip
+    told = unequal(rows, ["link", "user"], "link", "direct")
+    assert told == [
+        "relay has CBR 0.2 at 0 dB and direct 0.1: their difference is not at equal channel uses"
+    ]
+    found = add_differences(tmp_path, rows.drop(index=1), ["link", "user"], "link", "direct")
+    assert found["diff"].isna().all()  # neither of two users meets who is alone
+
+
 @pytest.mark.parametrize(
     ("plot", "words"),
     [
