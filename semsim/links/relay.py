@@ -106,7 +106,8 @@ class RelayLink(Link):
     ) -> Transmission:
         """Send one batch over both hops; arguments as in :meth:`semsim.link.Link.transmit`.
 
-        Of a relay that decodes, all but the estimate, ``x`` and the ledger is that of hop 2.
+        Of a relay that decodes, all but the estimate, ``x``, the ledger and whether an item was
+        ``decoded``, which then it was on both hops, is that of hop 2.
         """
         if self.relay != "decode":
             return super().transmit(source, snr_db, generator, begun)
@@ -114,11 +115,15 @@ class RelayLink(Link):
         snr_db = snr_db if isinstance(snr_db, int | float) else snr_of(snr_db, source)
         sent = legs[0].transmit(source, snr_db + self.first_db, generator, begun)
         again = legs[1].transmit(sent.estimate, snr_db, generator)
+        notes = dict(again.notes)
+        if "decoded" in notes:  # hop 2 may well deliver what stands in for an item lost on hop 1
+            notes["decoded"] = sent.notes["decoded"] * notes["decoded"]
         return replace(
             again,
             x=_on_air(sent.x, again.x),
             ledger=sent.ledger + again.ledger,
             turns=turns_of(sent) + turns_of(again),
+            notes=notes,
         )
 
     def draw(self, num_symbols: int, n0: Tensor, generator: torch.Generator) -> TwoAirs:

@@ -11,6 +11,7 @@ import torch
 from channels import AWGN, CSI, Erasure, Rayleigh
 from semsim import Link, Scenario, evaluate, stream
 from semsim.codecs.analog import AnalogReceiver, AnalogTransmitter
+from semsim.codecs.hybrid import HybridTransmitter
 from semsim.codecs.separate import SeparateTransmitter
 from semsim.codecs.uncoded import UncodedReceiver, UncodedTransmitter
 from semsim.links.relay import RelayLink
@@ -127,6 +128,16 @@ def test_a_codec_that_keeps_its_symbols_is_relayed_by_decoding_alone() -> None:
     image = torch.rand(1, 3, 32, 32, generator=stream(0, "image"))
     sent = link.transmit(image, 20.0, stream(0, "link"))
     assert sent.estimate.shape == image.shape and sent.ledger.payload == 2 * 512
+
+
+@pytest.mark.parametrize("first_db", [-40.0, 0.0])
+def test_an_item_has_arrived_if_both_hops_decoded_it(first_db: float) -> None:
+    settings = {"cbr": "1/2", "mcs": 4, "codec": "jpeg", "chunk": 8}
+    link = RelayLink(HybridTransmitter(**settings), AWGN(), relay="decode", first_db=first_db)
+    image = torch.rand(1, 3, 8, 8, generator=stream(0, "image"))
+    image = torch.nn.functional.interpolate(image, 96, mode="bicubic").clamp(0, 1)
+    sent = link.eval().transmit(image, 30.0, stream(0, "link"))
+    assert sent.notes["decoded"].tolist() == [float(first_db == 0.0)]
 
 
 def test_a_relay_of_another_name_is_refused() -> None:
