@@ -29,7 +29,7 @@ from channels.base import CSI, Channel, complex_normal
 from channels.checks import check_choice
 from channels.csi import MismatchedCSI
 from channels.streams import fork, on_cpu
-from semsim.codecs.image_codecs import CodecName, Headers, Pixels, psnr_of_mse
+from semsim.codecs.image_codecs import CodecName, Headers, Pixels, measured_psnr
 from semsim.codecs.limits import NAMES, Limits, Offer
 from semsim.codecs.rd_cache import Coded
 from semsim.codecs.stills import (
@@ -216,7 +216,7 @@ def best_offer(
         coded = stills.fit(image, offer.bits)
         if coded is None:
             continue
-        psnr_db = psnr_of_mse(coded.mse)
+        psnr_db = measured_psnr(coded.mse)
         known = min(known, (offer.bits, psnr_db), key=lambda pair: pair[1])
         expected_db = offer.odds * psnr_db + (1 - offer.odds) * lost_db
         if expected_db > best_db:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from semsim.codecs.image_codecs import Pixels, psnr_of_mse
+from semsim.codecs.image_codecs import Pixels, measured_psnr
 from semsim.codecs.layers import Offer
 from semsim.codecs.rd_cache import Coded
 from semsim.codecs.stills import Stills
@@ -48,7 +48,7 @@ def best_plan(
         coded = stills.fit(image, offer.payload)
         if coded is None:
             continue
-        psnr_db = psnr_of_mse(coded.mse)
+        psnr_db = measured_psnr(coded.mse)
         known.append((offer.payload, psnr_db))
         expected_db = odds * psnr_db + (1 - odds) * lost_db
         if expected_db > best_db:

@@ -25,6 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from semsim.codecs.containers import Container, IsoMedia, Jpeg, Jpeg2000, Save, Webp, Whole
+from semsim.metrics.image import ROUNDING_MSE
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -119,6 +120,14 @@ def psnr(image: Pixels, decoded: Pixels) -> float:
 def psnr_of_mse(mse: float) -> float:
     """Return the PSNR of a mean squared error on the 8-bit scale, dB."""
     return float(10 * np.log10(255.0**2 / mse)) if mse > 0 else float("inf")
+
+
+def measured_psnr(mse: float) -> float:
+    """Return the PSNR that metrics make of it, dB: an exact image counts as one that was rounded.
+
+    So no exactness beyond what is measured is worth a risk.
+    """
+    return psnr_of_mse(max(mse, ROUNDING_MSE))
 
 
 def mean_squared_error(image: Pixels, decoded: Pixels) -> float:

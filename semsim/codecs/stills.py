@@ -22,7 +22,7 @@ from semsim.codecs.image_codecs import (
     Pixels,
     image_codec,
     mean_squared_error,
-    psnr_of_mse,
+    measured_psnr,
 )
 from semsim.codecs.rd_cache import Coded, RateDistortion
 from semsim.files.disk import cache_folder
@@ -77,8 +77,8 @@ class Stills:
         return np.full_like(image, colour)
 
     def lost_psnr(self, image: Pixels) -> float:
-        """Return the PSNR of what stands in for a lost image, dB."""
-        return psnr_of_mse(mean_squared_error(image, self.lost(image)))
+        """Return the PSNR of what stands in for a lost image as it is measured, dB."""
+        return measured_psnr(mean_squared_error(image, self.lost(image)))
 
     def pack(self, coded: Coded, image: Pixels) -> bytes:
         """Return the bytes that travel."""

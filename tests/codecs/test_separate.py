@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -13,13 +14,15 @@ from channels.awgn import AWGN
 from channels.csi import NoCSI, PerfectCSI, PilotCSI
 from channels.fading import Rayleigh
 from channels.impairments import Clipping
-from semsim.codecs.bound import BoundLink, BoundTransmitter
+from semsim.codecs.bound import BoundLink, BoundTransmitter, best_offer
 from semsim.codecs.envelope import best_plan
-from semsim.codecs.image_codecs import psnr_of_mse
+from semsim.codecs.image_codecs import Pixels, psnr_of_mse
 from semsim.codecs.layers import Codeword, Offer
+from semsim.codecs.limits import Offer as LimitOffer
 from semsim.codecs.outage import delivered
+from semsim.codecs.rd_cache import Coded
 from semsim.codecs.separate import SeparateLink, SeparateTransmitter
-from semsim.codecs.stills import pixels_of
+from semsim.codecs.stills import Stills, pixels_of
 from semsim.phy.bler import waterfall
 from semsim.phy.frontend import SVD, NoFrontEnd
 from semsim.phy.ldpc import segment
@@ -127,6 +130,38 @@ def test_the_row_with_the_largest_expected_psnr_is_taken() -> None:
     menu = [Offer(0, (Codeword((0,), cut),), odd) for cut, odd in zip(cuts, odds, strict=True)]
     chosen = best_plan(stills, image, menu).offer.words[0].cut.mcs.index
     assert expected[chosen] == max(expected.values())
+
+
+class Exact(Stills):
+    """Images that have all they need at 4,000 bits, and at fewer no error that is measured."""
+
+    def lost_psnr(self, image: Pixels) -> float:
+        return 20.0
+
+    def fit(self, image: Pixels, budget_bits: float) -> Coded:
+        return Coded(0, b"", 0, 0.0 if budget_bits >= 4000 else 0.09)
+
+
+@pytest.mark.parametrize("choose", [best_plan, best_offer])
+def test_no_risk_is_taken_for_errors_that_no_metric_sees(choose: Any) -> None:
+    image = pixels_of(images(1))[0]
+    if choose is best_plan:
+        cuts = [segment(1024, mcs_by_index(index)) for index in (7, 17)]
+        menu: Any = [
+            Offer(0, (Codeword((0,), cut),), odds)
+            for cut, odds in zip(cuts, (1.0, 0.6), strict=True)
+        ]
+        chosen = best_plan(Exact("webp", "minimal", "mean"), image, menu).offer
+    else:
+        menu = [LimitOffer(1500.0, 1.0), LimitOffer(4000.0, 0.6)]
+        chosen = best_offer(Exact("webp", "minimal", "mean"), image, menu)[0]
+    assert chosen.odds == 1.0
+
+
+def test_an_image_of_one_colour_is_sent_where_one_mcs_is_asked_for() -> None:
+    flat = torch.full((1, 3, 32, 32), 0.2)
+    sent = link_of(mcs=7).transmit(flat, 30.0, stream(0, "flat"))
+    assert sent.notes["decoded"].tolist() == [1]
 
 
 def test_the_choice_does_not_depend_on_the_rest_of_the_batch() -> None:
