@@ -233,12 +233,21 @@ def _matched(a: Scheme, b: Scheme) -> list[tuple[dict[str, Any], DataFrame]]:
     on = ["snr_db", *same]
     if TRAINING in a.conditions and TRAINING in b.conditions:
         on.append(TRAINING)
-    left, right = (s.rows.assign(**{c: s.rows[c].map(str) for c in same}) for s in (a, b))
+    left, right = (_worded(s, same) for s in (a, b))
     both = left.merge(right, on=on, suffixes=("_a", "_b")).sort_values("snr_db")
     if not same:
         return [({}, both)]
     groups = both.groupby(same, sort=False)
     return [(dict(zip(same, key, strict=True)), table) for key, table in groups]
+
+
+def _worded(scheme: Scheme, columns: Sequence[str]) -> DataFrame:
+    """Return its rows with words in these columns, the same for 1 as for 1.0."""
+    return scheme.rows.assign(**{c: scheme.rows[c].map(_same_word) for c in columns})
+
+
+def _same_word(value: object) -> str:
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
 
 
 def _over_snr(
@@ -275,8 +284,9 @@ def _over_snr(
 
 def _over_uses(found: Comparison, a: Scheme, b: Scheme, fit: Fit) -> None:
     """Add deltas along the channel uses at each SNR, where CBRs were swept."""
-    apart = ["snr_db", *(c for c in _shared(a, b) if c != CBR)]
-    left, right = (dict(list(s.rows.groupby(apart, sort=False))) for s in (a, b))
+    same = [c for c in _shared(a, b) if c != CBR]
+    apart = ["snr_db", *same]
+    left, right = (dict(list(_worded(s, same).groupby(apart, sort=False))) for s in (a, b))
     for key, of_a in left.items():
         of_b = right.get(key)
         if of_b is None or min(of_a["cbr"].nunique(), of_b["cbr"].nunique()) < 2:

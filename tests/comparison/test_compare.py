@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 
 from semsim.cli import app
 from semsim.comparison.compare import Comparison, compare, pairs, schemes
+from semsim.files.disk import seal
 from semsim.plots.printing import print_comparison
 
 
@@ -62,6 +63,18 @@ def test_the_same_holds_over_two_folders_whatever_their_names(tmp_path: Path) ->
     b = make_folder(tmp_path / "b", {"old": curve()})
     assert delta(only(a, b), "snr gain")["value"] == pytest.approx(1, abs=0.05)
     assert delta(only(b, a), "snr gain")["value"] == pytest.approx(-1, abs=0.05)
+
+
+def test_a_setting_is_the_same_whether_it_is_written_1_or_1_0(tmp_path: Path) -> None:
+    swept = ["transmitter", "transmitter.cbr", "link.first_db"]
+    for folder, first_db in (("a", 3), ("b", 3.0)):
+        columns = {"link.first_db": first_db}
+        make_folder(tmp_path / folder, {"one": curve()}, cbrs=[1 / 16, 1 / 8], **columns)
+        (tmp_path / folder / "provenance.json").write_text(seal({"swept": swept}))
+    found = only(tmp_path / "a", tmp_path / "b")
+    assert [p["diff"] for p in found.points] == pytest.approx([0] * 8)
+    over_uses = [d["value"] for d in found.deltas if d["delta"] == "channel uses"]
+    assert over_uses == pytest.approx([0] * 4)
 
 
 def test_items_that_differ_give_intervals_that_hold_the_truth(tmp_path: Path) -> None:
