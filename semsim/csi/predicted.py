@@ -167,6 +167,13 @@ class PredictedCSI(FeedbackCSI):
         groups = 1
         if state.grid is not None:
             groups = min(state.grid.subcarriers // state.grid.flat_subcarriers, history.shape[-1])
+        rest = history.shape[-1] % groups  # of a last slot that has less than a symbol
+        whole, cut = history.tensor_split([history.shape[-1] - rest], dim=-1)
+        now = self._of_slots(whole, groups)
+        return torch.cat([now, self._of_slots(cut, rest)], dim=-1) if rest else now
+
+    def _of_slots(self, history: Tensor, groups: int) -> Tensor:
+        """Return the same of slots that have so many groups of subcarriers each."""
         batch, moments, rx, tx = history.shape[:4]
         slots = history.unflatten(-1, (-1, groups)).movedim(4, 1)  # [B, slots, M, R, T, groups]
         h = slots.reshape(-1, moments, rx * tx, groups)

@@ -28,6 +28,7 @@ CHANNELS: dict[str, tuple[Channel, int]] = {
     "flat": (Rayleigh(2, 2, **MOVING), 4),
     "grid": (CDL("C", num_tx=2, num_rx=2, subcarriers=12, **MOVING), 12 * 30),
     "part of a symbol": (TDL("A", 3e-7, num_tx=2, subcarriers=12, **MOVING), 5),
+    "a slot and part of a symbol": (TDL("A", 3e-7, subcarriers=12, **MOVING), 12 * 14 + 5),
 }
 
 
