@@ -53,7 +53,11 @@ class ScoreMetric(Metric):
         return float(self.of(np.abs(values) - 0.5, target))
 
     def pool_interval(self, values: Array) -> tuple[float, float]:
-        """Return the ends by a bootstrap that draws anew within each class."""
+        """Return the ends by a bootstrap that draws anew within each class.
+
+        NaN where all draws agree, as where no item of the other class scores higher: that tells
+        nothing of the items that were not seen.
+        """
         yes, no = values[values > 0], values[values < 0]
         if len(yes) < 2 or len(no) < 2:
             return np.nan, np.nan
@@ -62,7 +66,7 @@ class ScoreMetric(Metric):
         scores = np.abs(np.concatenate(drawn, axis=1)) - 0.5
         target = np.arange(len(values)) < len(yes)
         low, high = np.quantile(self.of(scores, target), (0.025, 0.975))
-        return float(low), float(high)
+        return (float(low), float(high)) if low < high else (np.nan, np.nan)
 
 
 class Sensitivity(ScoreMetric):
@@ -78,12 +82,7 @@ class Sensitivity(ScoreMetric):
     def pool_interval(self, values: Array) -> tuple[float, float]:
         """Return Clopper and Pearson's exact interval."""
         right = (np.abs(values) > 0.5) == self.which
-        moments = Moments()
-        own = right[(values > 0) == self.which]
-        if not len(own):
-            return np.nan, np.nan
-        moments.add(own.astype(np.float64))
-        return moments.interval()
+        return _exact(right[(values > 0) == self.which])
 
 
 class Specificity(Sensitivity):
@@ -102,6 +101,21 @@ class BalancedAccuracy(ScoreMetric):
         """Return the mean of both recalls."""
         return (recall(scores, target, True) + recall(scores, target, False)) / 2
 
+    def pool_interval(self, values: Array) -> tuple[float, float]:
+        """Return the ends by the exact ones of both recalls, whose errors are independent.
+
+        low = value - |(reach below of one recall, of the other)| / 2, likewise high
+
+        Source: Zou, Donner, Construction of confidence limits about effect measures: a general
+            approach, Statistics in Medicine 27 (2008).
+        """
+        value, kinds = self.pool(values), (Sensitivity(), Specificity())
+        ends = [(kind.pool(values), *kind.pool_interval(values)) for kind in kinds]
+        below, above = (
+            float(np.hypot(*(each[0] - each[end] for each in ends))) / 2 for end in (1, 2)
+        )
+        return value - below, value + above
+
 
 class AveragePrecision(ScoreMetric):
     """Mean of the precision at each item of class 1, from the highest score down.
@@ -115,6 +129,15 @@ class AveragePrecision(ScoreMetric):
     def of(self, scores: Array, target: NDArray[np.bool_]) -> Array:
         """Return the area under precision over recall, in steps."""
         return average_precision(scores, target)
+
+
+def _exact(right: NDArray[np.bool_]) -> tuple[float, float]:
+    """Return Clopper and Pearson's interval of a share of items [n]; NaN for none."""
+    if not len(right):
+        return np.nan, np.nan
+    moments = Moments()
+    moments.add(right.astype(np.float64))
+    return moments.interval()
 
 
 def classes_of(target: Tensor, name: str) -> Tensor:
@@ -141,8 +164,20 @@ class RecallAtRate(ScoreMetric):
         if target.all() or not target.any():
             return np.full(scores.shape[:-1], np.nan)
         flat = scores.reshape(-1, scores.shape[-1])
-        found = [(row[target] > threshold_at(row[~target], self.share)).mean() for row in flat]
+        found = [self._found(row, target).mean() for row in flat]
         return np.asarray(found).reshape(scores.shape[:-1])
+
+    def pool_interval(self, values: Array) -> tuple[float, float]:
+        """Return the bootstrap's ends, at least as wide as the exact ones of a known threshold."""
+        target = values > 0
+        if target.all():
+            return np.nan, np.nan
+        ends = super().pool_interval(values), _exact(self._found(np.abs(values) - 0.5, target))
+        return float(np.fmin(ends[0][0], ends[1][0])), float(np.fmax(ends[0][1], ends[1][1]))
+
+    def _found(self, scores: Array, target: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """Return which items of class 1 lie above the threshold, for scores and classes [n]."""
+        return scores[target] > threshold_at(scores[~target], self.share)
 
 
 def check_set(scores: Tensor, name: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 
 import numpy as np
 import pytest
@@ -85,15 +86,32 @@ def test_recalls_have_the_exact_interval_and_others_a_repeatable_one() -> None:
     assert np.isnan(BalancedAccuracy().pool_interval(values[:4])).all()
 
 
-def test_the_bootstrap_covers_the_true_balanced_accuracy() -> None:
+@pytest.mark.parametrize(("yes", "no", "shares"), [(50, 100, (0.7, 0.8)), (20, 400, (0.95, 0.9))])
+def test_the_interval_covers_the_true_balanced_accuracy(
+    yes: int, no: int, shares: tuple[float, float]
+) -> None:
     rng, held, rounds = np.random.default_rng(1), 0, 200
     for _ in range(rounds):
-        values = np.where(rng.random(150) < np.repeat([0.7, 0.8], [50, 100]), 0.9, 0.1)
-        values[50:] = -(1 - values[50:])
+        values = np.where(rng.random(yes + no) < np.repeat(shares, [yes, no]), 0.9, 0.1)
+        values[yes:] = -(1 - values[yes:])
         low, high = BalancedAccuracy().pool_interval(values)
-        held += low <= 0.75 <= high
+        held += low <= sum(shares) / 2 <= high
     # 95 % of 200 less five standard deviations
     assert held >= 190 - 5 * (200 * 0.95 * 0.05) ** 0.5
+
+
+class RecallAtTenth(RecallAtRate):
+    share = 0.1
+
+
+def test_few_items_without_an_error_leave_room_for_some() -> None:
+    values = np.concatenate([np.full(5, 0.9), np.full(1000, -0.1)])  # 5 of 5 and 1,000 of 1,000
+    reach = 1 - 0.025 ** (1 / 5)  # exact, of the recall of class 1
+    low, high = BalancedAccuracy().pool_interval(values)
+    assert low == pytest.approx(1 - math.hypot(reach, 1 - 0.025 ** (1 / 1000)) / 2)
+    assert high == 1
+    assert RecallAtTenth().pool_interval(values) == pytest.approx((1 - reach, 1))
+    assert np.isnan(AveragePrecision().pool_interval(values)).all()  # all draws agree
 
 
 class Brightness(Task):
@@ -159,7 +177,8 @@ def test_a_stop_rule_may_ask_for_the_interval_of_a_pooled_metric() -> None:
         batch_size=20,
     )  # fmt: skip
     evaluation.run()
-    assert evaluation.rows()[0]["n"] == 20
+    # no error: half of (1 - 0.025^(2 / n)) / sqrt(2) falls to 0.1 between 20 and 40 items
+    assert evaluation.rows()[0]["n"] == 40
 
 
 def test_recall_at_a_rate_needs_both_classes() -> None:
