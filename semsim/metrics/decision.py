@@ -27,10 +27,12 @@ class Accuracy(Metric):
                 "accuracy needs a payload with classes, such as cifar10 or a folder with "
                 f"classes: true; this one's target is {target.dtype} {list(target.shape)}"
             )
-        if len(target) and int(target.max()) >= logits.shape[1]:
+        least, largest = (int(end) for end in target.aminmax()) if len(target) else (0, 0)
+        if least < 0 or largest >= logits.shape[1]:
             raise ValueError(
-                f"{self.name} needs a logit for each class, but class {int(target.max())} of the "
-                f"payload is none of the task's {logits.shape[1]}; use a task of as many classes"
+                f"{self.name} needs a logit for each class, but class "
+                f"{least if least < 0 else largest} of the payload is none of the task's "
+                f"{logits.shape[1]}; use a task of as many classes, counted from 0"
             )
         return self._right(logits, target.to(logits.device))
 

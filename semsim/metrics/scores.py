@@ -6,6 +6,7 @@ its class in one number: (1 + s / (1 + |s|)) / 2 where the class is 1, minus tha
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -111,9 +112,7 @@ class BalancedAccuracy(ScoreMetric):
         """
         value, kinds = self.pool(values), (Sensitivity(), Specificity())
         ends = [(kind.pool(values), *kind.pool_interval(values)) for kind in kinds]
-        below, above = (
-            float(np.hypot(*(each[0] - each[end] for each in ends))) / 2 for end in (1, 2)
-        )
+        below, above = (math.hypot(*(each[0] - each[end] for each in ends)) / 2 for end in (1, 2))
         return value - below, value + above
 
 

@@ -212,5 +212,25 @@ class Task(nn.Module):
         return self
 
 
+def check_classes(kind: str, scores: Tensor, target: Tensor) -> None:
+    """Raise ValueError where targets are no classes, or not those that scores [B, classes] have."""
+    if target.dim() != 1 or target.is_floating_point():
+        raise ValueError(
+            f"{kind} needs a payload with classes, such as cifar10 or a folder with classes: true; "
+            f"this one's target is {target.dtype} {list(target.shape)}"
+        )
+    least, largest = (int(end) for end in target.aminmax()) if len(target) else (0, 0)
+    if least < 0:
+        raise ValueError(
+            f"{kind} counts classes from 0, and the payload has class {least}; leave out items "
+            "whose class is not known"
+        )
+    if largest >= scores.shape[1]:
+        raise ValueError(
+            f"{kind} has {scores.shape[1]} classes and the payload class {largest}; write "
+            f"classes: {largest + 1} or more"
+        )
+
+
 def _of_link(link: AnyLink, sources: list[Tensor]) -> Any:
     return sources if link.users > 1 else sources[0]

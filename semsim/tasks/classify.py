@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 from torch.nn import functional as F
 
-from semsim.tasks.base import Task
+from semsim.tasks.base import Task, check_classes
 
 
 class Classify(Task):
@@ -44,11 +44,7 @@ class Classify(Task):
         """Return the cross-entropy of the logits, in nats.
 
         Raises:
-            ValueError: the payload has no classes.
+            ValueError: the payload has no classes, or others.
         """
-        if target.dim() != 1 or target.is_floating_point():
-            raise ValueError(
-                "classify needs a payload with classes, such as cifar10 or a folder with "
-                f"classes: true; this one's target is {target.dtype} {list(target.shape)}"
-            )
+        check_classes("classify", output, target)
         return F.cross_entropy(output, target)

@@ -7,22 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from channels.checks import check_positive
-from semsim.tasks.base import Task
-
-
-def _check_targets(kind: str, scores: Tensor, target: Tensor) -> None:
-    """Raise ValueError where a payload has no classes, or more than there are scores."""
-    if target.dim() != 1 or target.is_floating_point():
-        raise ValueError(
-            f"{kind} needs a payload with classes, such as cifar10 or a folder with classes: true; "
-            f"this one's target is {target.dtype} {list(target.shape)}"
-        )
-    largest = int(target.max()) if len(target) else 0
-    if largest >= scores.shape[1]:
-        raise ValueError(
-            f"{kind} has {scores.shape[1]} classes and the payload class {largest}; write "
-            f"classes: {largest + 1} or more"
-        )
+from semsim.tasks.base import Task, check_classes
 
 
 def _check_vectors(kind: str, output: Tensor, meant: str, task: str) -> None:
@@ -41,7 +26,7 @@ class Recognise(Task):
     def loss(self, output: Tensor, source: Tensor, target: Tensor) -> Tensor:
         """Return the cross-entropy of the scores, in nats."""
         _check_vectors("recognise", output, "scores [B, classes]", "classify")
-        _check_targets("recognise", output, target)
+        check_classes("recognise", output, target)
         return F.cross_entropy(output, target)
 
     def picture(self, estimate: Tensor, output: Tensor, target: Tensor) -> Tensor:
@@ -95,7 +80,7 @@ class Retrieve(Task):
 
     def loss(self, output: Tensor, source: Tensor, target: Tensor) -> Tensor:
         """Return the cross-entropy of the similarities over the temperature, in nats."""
-        _check_targets("retrieve", output, target)
+        check_classes("retrieve", output, target)
         return F.cross_entropy(output / self.temperature, target)
 
     def picture(self, estimate: Tensor, output: Tensor, target: Tensor) -> Tensor:

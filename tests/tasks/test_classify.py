@@ -8,6 +8,8 @@ import pytest
 import torch
 
 from semsim import zoo
+from semsim.metrics.base import Outcome
+from semsim.metrics.decision import Accuracy
 from semsim.nn.resnet import ResNet
 from semsim.tasks.classify import Classify
 
@@ -60,3 +62,17 @@ def test_void_choices_are_refused(weights: str) -> None:
     task, images = Classify(weights), torch.rand(2, 3, 8, 8)
     with pytest.raises(ValueError, match="payload with classes"):
         task.loss(task(images), images, images)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "says"), [(12, r"10 classes and the payload class 12; write classes: 13"),
+                        (-1, "counts classes from 0, and the payload has class -1"),
+                        (-100, "counts classes from 0, and the payload has class -100")]
+)  # fmt: skip
+def test_classes_that_the_network_cannot_have_are_told(wrong: int, says: str) -> None:
+    """PyTorch leaves out -100 in silence, and ends with an IndexError at the others."""
+    target = torch.tensor([0, 1, wrong])
+    with pytest.raises(ValueError, match=says):
+        Classify(None, trainable=True).loss(torch.rand(3, 10), torch.rand(3, 3, 8, 8), target)
+    with pytest.raises(ValueError, match=f"but class {wrong} of the payload is none"):
+        Accuracy()(Outcome(torch.rand(3, 10), torch.rand(3), target))
