@@ -297,6 +297,21 @@ class WirelessGPT(nn.Module):
             )
 
 
+def heard(h: Tensor) -> tuple[Tensor, Tensor]:
+    """Return h with ones for items of which nothing arrived, and which these are.
+
+    Of a lost packet there are zeros alone, and the model refuses a channel without power.
+
+    Args:
+        h: [B, T, S, F].
+
+    Returns:
+        [B, T, S, F], and bool [B, 1, 1, 1].
+    """
+    lost = ~h.flatten(1).any(dim=1)[:, None, None, None]
+    return torch.where(lost, 1, h), lost
+
+
 def _among(allowed: Tensor, kept: Tensor) -> Tensor:
     """Return who may see whom of the kept tokens, [B, n, n]."""
     batch, count = kept.shape

@@ -21,7 +21,7 @@ from channels.units import snr_db_to_n0
 from semsim.csi.adapt import encoder_of
 from semsim.csi.combined import combined
 from semsim.csi.kalman import kalman
-from semsim.csi.model import WirelessGPT
+from semsim.csi.model import WirelessGPT, heard
 from semsim.csi.rivals import own_autoregression
 
 PIECE = 1024  #: histories that are continued together, so that memory does not grow with an item
@@ -208,6 +208,7 @@ def predict(model: WirelessGPT, h: Tensor, horizon: int) -> Tensor:
 
     Where nothing was received, as of lost packets, nothing is to come.
     """
+    h, lost = heard(h)
     patch = model.patch[0]
     slots = -(-horizon // patch) * patch
     late = -(-h.shape[1] // patch) * patch - h.shape[1]  # zeros before, so that patches fit
@@ -216,7 +217,6 @@ def predict(model: WirelessGPT, h: Tensor, horizon: int) -> Tensor:
     if late:
         valid = torch.ones(seen.shape, dtype=torch.bool, device=h.device)
         valid[:, :late] = False
-    lost = ~h.flatten(1).any(dim=1)[:, None, None, None]
-    told: Tensor = model(torch.where(lost, 1, seen), model.hidden_slots(seen, slots), valid)
+    told: Tensor = model(seen, model.hidden_slots(seen, slots), valid)
     told = torch.where(lost, 0, told)
     return told[:, late + h.shape[1] :][:, :horizon]

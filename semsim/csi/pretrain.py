@@ -54,7 +54,39 @@ def cropped(h: Tensor, share: float, generator: torch.Generator) -> Tensor:
     return h
 
 
-class FillIn(Task):
+class ChannelTask(Task):
+    """A task that tells something of channels; of an item that was lost on its way it tells zeros.
+
+    Such an item arrives as zeros alone, and the networks refuse a channel without power.
+    """
+
+    def _output(self, estimate: Tensor, told: Tensor | None) -> Tensor:
+        lost = ~estimate.flatten(1).any(dim=1)
+        output = super()._output(torch.where(_beside(lost, estimate), 1, estimate), told)
+        return torch.where(_beside(lost, output), 0, output)
+
+
+def _beside(flags: Tensor, like: Tensor) -> Tensor:
+    """Return flags [B] with as many axes as a tensor [B, ...] has."""
+    return flags.view(-1, *[1] * (like.dim() - 1))
+
+
+def error_over_power(output: Tensor, wanted: Tensor) -> Tensor:
+    """Return the mean over items of error power over power, a scalar; [B, ...] both.
+
+    Raises:
+        ValueError: an item has no power.
+    """
+    power = wanted.square().flatten(1).sum(dim=1)
+    if not bool(power.all()):
+        raise ValueError(
+            "an error is divided by the power of its channel, and one of the payload's channels "
+            "is all zeros; leave it out"
+        )
+    return ((output - wanted).square().flatten(1).sum(dim=1) / power).mean()
+
+
+class FillIn(ChannelTask):
     """Fill in the hidden part of a channel that is seen through noise.
 
     In training a part is hidden, of four kinds in turn by chance: random patches, the last slots,
@@ -136,7 +168,12 @@ class FillIn(Task):
         h = joined(source)
         if self.crop:
             part = cropped(h, self.crop, generator)
-            h = part if model.grid(part).total > 1 else h  # of one patch nothing could be hidden
+            h = part if model.grid(part).total > 1 else h
+        if model.grid(h).total == 1:
+            raise ValueError(
+                f"fill_in hides some patches of a channel, and {list(h.shape[1:])} is one patch of "
+                f"{list(model.patch)}; take more slots, antennas or subcarriers, or a smaller patch"
+            )
         hidden = hide(model.grid(h), len(h), generator, share=self.share)
         seen = noisy(h, uniform(*self.noise_db, len(h), generator), generator)
         believed = joined(self(parts(seen), hidden=hidden))
@@ -148,6 +185,4 @@ class FillIn(Task):
     def loss(self, output: Tensor, source: Tensor, target: Tensor) -> Tensor:
         """Return the error power of the prediction over the power of what came, a scalar."""
         check_channels(target, "fill_in", "target")
-        wanted = target[:, -output.shape[1] :]
-        power = wanted.square().flatten(1).sum(dim=1)
-        return ((output - wanted).square().flatten(1).sum(dim=1) / power).mean()
+        return error_over_power(output, target[:, -output.shape[1] :])

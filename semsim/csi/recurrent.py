@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from channels.checks import check_count, check_span
-from semsim.csi.pretrain import check_channels, noisy, uniform
+from semsim.csi.pretrain import check_channels, error_over_power, noisy, uniform
 from semsim.payloads.channels import joined, parts
 from semsim.tasks.base import Task
 
@@ -117,6 +117,4 @@ class PredictChannel(Task):
     def loss(self, output: Tensor, source: Tensor, target: Tensor) -> Tensor:
         """Return the error power of the prediction over the power of what came, a scalar."""
         check_channels(target, "predict_channel", "target")
-        wanted = target[:, -output.shape[1] :]
-        power = wanted.square().flatten(1).sum(dim=1)
-        return ((output - wanted).square().flatten(1).sum(dim=1) / power).mean()
+        return error_over_power(output, target[:, -output.shape[1] :])

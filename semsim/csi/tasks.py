@@ -15,9 +15,9 @@ from semsim.csi.adapt import Tune, encoder_of, freeze, prepare
 from semsim.csi.heads import ClassHead, PatchHead, ResCNN
 from semsim.csi.model import WirelessGPT
 from semsim.csi.patches import patchify, unpatchify
-from semsim.csi.pretrain import check_channels
+from semsim.csi.pretrain import ChannelTask, check_channels, error_over_power
 from semsim.payloads.channels import joined, parts
-from semsim.tasks.base import Task
+from semsim.tasks.base import Task, check_classes
 
 Features = Literal["raw", "z", "both"]
 
@@ -66,7 +66,7 @@ class Adapted(nn.Module):
         return torch.cat([seen.mean(dim=1), gain.log10()[:, None]], dim=1)
 
 
-class _OfEncoder(Task):
+class _OfEncoder(ChannelTask):
     """A task on top of an encoder; a subclass gives ``_head``, ``forward`` and ``loss``."""
 
     def _take(
@@ -157,9 +157,10 @@ class EstimateChannel(_OfEncoder):
     def loss(self, output: Tensor, source: Tensor, target: Tensor) -> Tensor:
         """Return the mean over items of error power over power, or over the source's error."""
         check_channels(target, "estimate_channel", "target")
-        whole = target if self.relative_to is None else source - target
-        power = whole.square().flatten(1).sum(dim=1)
-        if self.relative_to is not None and not bool(power.all()):
+        if self.relative_to is None:
+            return error_over_power(output, target)
+        power = (source - target).square().flatten(1).sum(dim=1)
+        if not bool(power.all()):
             raise ValueError(
                 "relative_to: source needs a payload whose source is an estimate of its target, "
                 "such as pilot_estimates, and here they are equal; leave relative_to out"
@@ -276,4 +277,5 @@ class ClassifyChannel(_OfEncoder):
             )
         if int(target.max()) >= self.classes:
             raise ValueError(f"classes is {self.classes}, but a target is {int(target.max())}")
+        check_classes("classify_channel", output, target)
         return F.cross_entropy(output, target)

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from channels.base import CSI, ChannelState
 from channels.checks import check_count
 from semsim.csi.adapt import encoder_of
+from semsim.csi.model import heard
 from semsim.csi.patches import spans
 from semsim.nn.snr import snr_number
 from semsim.payloads.pilot_estimates import on_grid
@@ -83,11 +84,10 @@ class ChannelVector(nn.Module):
             share = torch.stack([part.sum() for part in own]).to(h.real.dtype) / known.sum()
             wholes, gains = (torch.stack(found, dim=-1) for found in zip(*parts, strict=True))
             return (wholes * share).sum(dim=-1), 0.5 * (100**gains * share).sum(dim=-1).log10()
-        lost = ~h.flatten(1).any(dim=1)
-        heard = torch.where(lost[:, None, None, None], 1, h)
-        encoded = self._frozen[0].encode(heard, valid=valid)
-        whole = encoded.z.mean(dim=1).masked_fill(lost[:, None], 0)
-        return whole, encoded.log_gain.masked_fill(lost, -torch.inf)
+        h, lost = heard(h)
+        encoded = self._frozen[0].encode(h, valid=valid)
+        whole = encoded.z.mean(dim=1).masked_fill(lost.view(-1, 1), 0)
+        return whole, encoded.log_gain.masked_fill(lost.flatten(), -torch.inf)
 
     def _snapshots(self, h: Tensor) -> tuple[Tensor, Tensor | None]:
         """Return h [B, R, T, N] as [B, slots, R T, F], and where it is known."""

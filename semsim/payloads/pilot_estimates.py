@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from channels.base import Channel
-from channels.checks import check_count
+from channels.checks import check_count, check_span
 from channels.csi import CSISource
 from channels.units import snr_db_to_n0
 from semsim.payloads.channels import parts
@@ -52,6 +52,7 @@ class PilotEstimates(InBlocks, Dataset[tuple[Tensor, Tensor]]):
         low, high = snr_db
         if low > high:
             raise ValueError(f"snr_db goes from low to high, got {low} to {high}; swap them")
+        check_span("snr_db", snr_db)
         self.channel, self.csi, self.count, self.seed = channel, csi, count, seed
         self.symbols, self.snr_db = symbols, (low, high)
         state = channel.draw(1, 1, stream(seed, "size"))

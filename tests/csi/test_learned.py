@@ -145,3 +145,5 @@ def test_what_it_cannot_stand_on_is_refused(weights: str, tmp_path: Path) -> Non
         PilotEstimates(Rayleigh(), DmrsCSI())
     with pytest.raises(ValueError, match="from low to high, got 3 to 1"):
         PilotEstimates(CHANNEL, DmrsCSI(), snr_db=(3, 1))
+    with pytest.raises(ValueError, match=r"snr_db .*write two finite numbers"):
+        PilotEstimates(CHANNEL, DmrsCSI(), snr_db=(0.0, float("inf")))

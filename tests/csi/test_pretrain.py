@@ -104,6 +104,12 @@ def test_training_sees_parts_and_its_loss_is_a_number(slots: int) -> None:
     assert len(sizes[1.0]) > 5
 
 
+def test_channels_of_one_patch_are_refused_for_nothing_of_them_could_be_hidden() -> None:
+    h = torch.randn(2, 4, 2, 4, 4)
+    with pytest.raises(ValueError, match=r"\[4, 4, 4\] is one patch of \[4, 4, 4\]; take more"):
+        FillIn("tiny").own_loss(h, h, 0.0, stream(1, "p"))
+
+
 def test_the_loss_is_of_hidden_patches_alone() -> None:
     h = channels()
     loss, asked = loss_of(h, h)

@@ -9,10 +9,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from channels import AWGN
+from channels import AWGN, Erasure
 from semsim import Scenario, zoo
 from semsim import train as train_link
 from semsim.codecs.observed import Observed, ObservedTransmitter
+from semsim.codecs.values import ValuesReceiver, ValuesTransmitter
 from semsim.csi.adapt import LowRank
 from semsim.csi.heads import ResCNN
 from semsim.csi.model import PRESETS
@@ -20,6 +21,7 @@ from semsim.csi.patches import patchify
 from semsim.csi.pretrain import FillIn
 from semsim.csi.recurrent import PredictChannel
 from semsim.csi.tasks import ClassifyChannel, EstimateChannel
+from semsim.link import Link
 from semsim.metrics.base import Outcome
 from semsim.metrics.decision import Top3
 from semsim.metrics.error import AngleDelayNMSE, RateLoss
@@ -345,3 +347,38 @@ def test_an_estimator_s_loss_can_be_over_the_source_s_error() -> None:
         task.loss(target, target, target)
     with pytest.raises(ValueError, match="relative_to is one of"):
         EstimateChannel(size="tiny", relative_to="power")
+
+
+@pytest.mark.parametrize(
+    "task",
+    [
+        FillIn("tiny", horizon=4),
+        EstimateChannel(size="tiny"),
+        EstimateChannel(size="tiny", head="rescnn", pairs=4),
+        ClassifyChannel(5, size="tiny"),
+    ],
+    ids=["fill_in", "estimate", "rescnn", "classify"],
+)
+def test_items_that_a_link_lost_are_told_as_zeros_and_end_no_run(task: Any) -> None:
+    """Half of the items arrive as zeros; the others give what they give alone."""
+    link = Link(ValuesTransmitter(), Erasure(0.5, packet_uses=10_000), ValuesReceiver())
+    begun = task.eval().begin(link, [parts(channels(8))])
+    (sent,), (output,) = task.send(link, begun, 20.0, stream(3, "link"))
+    lost = ~sent.estimate.flatten(1).any(dim=1)
+    assert 0 < lost.sum() < 8
+    assert not output[lost].any()
+    with torch.no_grad():
+        assert torch.allclose(output[~lost], task(sent.estimate[~lost]), atol=1e-5)
+
+
+def test_a_class_below_0_is_told() -> None:
+    with pytest.raises(ValueError, match="classify_channel counts classes from 0"):
+        ClassifyChannel(2, size="tiny").loss(torch.rand(2, 2), torch.rand(2), torch.tensor([0, -1]))
+
+
+def test_a_loss_over_the_power_of_a_channel_without_any_is_refused() -> None:
+    target = parts(channels())
+    target[1] = 0
+    for task in (FillIn("tiny"), EstimateChannel(size="tiny"), PredictChannel(4)):
+        with pytest.raises(ValueError, match="one of the payload's channels is all zeros"):
+            task.loss(target, target, target)
