@@ -64,6 +64,8 @@ class ChannelActivity(InBlocks, ChannelItems):
             "cdl-C", carrier_hz, slots, slot_s, subcarriers, subcarrier_spacing_hz, (0.0, 0.0),
             (1, antennas), delay_spread_s=50e-9,
         )  # fmt: skip
+        if slots < 2:
+            raise ValueError(f"slots is at least 2, for one shows no motion, got {slots}")
         if slot_s > SPEED_OF_LIGHT / (16 * carrier_hz):
             raise ValueError(
                 f"slot_s {slot_s:g} is too slow for 4 m/s at {carrier_hz / 1e9:g} GHz; write at "

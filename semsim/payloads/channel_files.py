@@ -69,7 +69,7 @@ class ChannelFiles(ChannelItems):
         while at < end:
             number, place = divmod(at, self._shard)
             h, facts = self._opened(number)
-            upto = min(place + end - at, len(h))
+            upto = min(place + end - at, self._shard)
             values = torch.from_numpy(h[place:upto].astype(np.float32))
             found.append(Records(joined(values), {k: v[place:upto] for k, v in facts.items()}))
             at += upto - place
@@ -97,8 +97,11 @@ class ChannelFiles(ChannelItems):
                 with np.load(_facts(self.path, number), allow_pickle=False) as file:
                     names = [name for name in file.files if name != "sha256"]
                     facts = {name: torch.from_numpy(file[name]) for name in names}
-                if list(h.shape[1:]) != self.card["item"] or h.dtype != np.float16:
+                items = min(self._shard, self._size - number * self._shard)
+                if list(h.shape) != [items, *self.card["item"]] or h.dtype != np.float16:
                     raise ValueError(f"holds {h.dtype} {list(h.shape)}, not what the card says")
+                if wrong := [name for name, fact in facts.items() if len(fact) != items]:
+                    raise ValueError(f"has {len(facts[wrong[0]])} {wrong[0]} for {items} channels")
             self._open[number] = h, facts
         return self._open[number]
 

@@ -11,7 +11,7 @@ from torch.utils.data import Dataset
 
 from channels.checks import check_choice
 from channels.drops import Drops, Polarisation, Site, draw_drops
-from semsim.payloads.images import check_counts
+from semsim.payloads.images import check_counts, check_members
 from semsim.payloads.kept import InBlocks
 from semsim.seeds import stream
 from semsim.types import Payload
@@ -191,6 +191,10 @@ class ChannelMix(ChannelItems):
 
     def __len__(self) -> int:
         return len(self.of) * min(map(len, self.of))
+
+    def check_files(self) -> None:
+        """Look at the files of each member that can say what is wrong with them."""
+        check_members(self.of)
 
     def records(self, start: int, stop: int) -> Records:
         """Return items start to before stop, with what all members know; ``member`` says whose."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -124,6 +124,13 @@ def check_counts(**values: float | None) -> None:
     for name, value in values.items():
         if value is not None and value < 1:
             raise ValueError(f"{name} is at least 1, got {value}")
+
+
+def check_members(of: Sequence[Any]) -> None:
+    """Look at the files of payloads that can say what is wrong with them."""
+    for payload in of:
+        if hasattr(payload, "check_files"):
+            payload.check_files()
 
 
 def window(total: int, start: int, count: int | None, what: str) -> range:

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch.utils.data import Dataset
 
-from semsim.payloads.images import ImagePayload, check_counts
+from semsim.payloads.images import ImagePayload, check_counts, check_members
 from semsim.payloads.pool import draw_places
 from semsim.seeds import stream
 from semsim.types import Payload
@@ -70,9 +70,7 @@ class Mix(Dataset[Any]):
 
     def check_files(self) -> None:
         """Look at the files of each payload that can say what is wrong with them."""
-        for payload in self.of:
-            if hasattr(payload, "check_files"):
-                payload.check_files()
+        check_members(self.of)
 
 
 def _check_classes(of: Sequence[Payload]) -> None:

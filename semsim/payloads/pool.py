@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import zipfile
 from collections.abc import Sequence
@@ -61,6 +62,8 @@ class Pool(ImagePayload):
                 )
         self.name = shown(Path(path).stem)
         self.parts = [torch.from_numpy(held[name]) for name in wanted]
+        if held["weights"].dtype.kind not in "iuf":
+            raise ValueError(f"path: weights are numbers, got {held['weights'].dtype}")
         weights = torch.as_tensor(held["weights"], dtype=torch.float64)
         drawn = split == "train"
         self.places = self._drawn(wanted, weights, count or 0) if drawn else self._all(count)
@@ -75,10 +78,10 @@ class Pool(ImagePayload):
     def _drawn(self, names: Sequence[str], weights: Tensor, count: int) -> Tensor:
         """Return part and place of items drawn with replacement, [N, 2]."""
         if weights.shape != (len(self.parts),) or not bool(
-            (weights >= 0).all() and weights.sum() > 0
+            (weights >= 0).all() and 0 < weights.sum() < math.inf
         ):
             raise ValueError(
-                f"path: {len(self.parts)} parts need as many weights of at least 0, got "
+                f"path: {len(self.parts)} parts need as many finite weights of at least 0, got "
                 f"{weights.tolist()}"
             )
         sizes = [len(part) for part in self.parts]

@@ -184,3 +184,14 @@ def test_a_part_of_a_pool_without_patches_has_no_weight(tmp_path: Path) -> None:
         pool_of(tmp_path, [0, 2], [0, 1], split="valid")
     with pytest.raises(ValueError, match=r"path: 2 parts need as many weights .* got 1"):
         pool_of(tmp_path, [2, 2], 1.0)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("weights", "says"),
+    [([1.0, float("inf")], "as many finite weights"), (["a", "b"], "weights are numbers, got <U1")],
+)
+def test_weights_of_a_pool_that_are_no_shares_are_told(
+    tmp_path: Path, weights: Any, says: str
+) -> None:
+    with pytest.raises(ValueError, match=says):
+        pool_of(tmp_path, [2, 2], weights)

@@ -45,6 +45,8 @@ def test_an_item_moves_as_its_class_says() -> None:
 def test_what_cannot_be_seen_is_refused() -> None:
     with pytest.raises(ValueError, match=r"too slow for 4 m/s at 5 GHz; write at most 0\.0037"):
         ChannelActivity(slot_s=5e-3)
+    with pytest.raises(ValueError, match="slots is at least 2, for one shows no motion, got 1"):
+        ChannelActivity(slots=1)
     with pytest.raises(ValueError, match="person_db goes from low to high"):
         ChannelActivity(person_db=(0.0, -3.0))
     with pytest.raises(ValueError, match=r"carrier_hz lies in \[5e\+08, 1e\+11\], got 0"):

@@ -161,6 +161,29 @@ def test_a_damaged_data_set_is_named(tmp_path: Path) -> None:
         ChannelFiles(str(tmp_path))[0]
 
 
+def test_a_shard_of_fewer_channels_or_facts_than_the_card_says_is_named(tmp_path: Path) -> None:
+    """Its missing items would be looked for without end."""
+    written(tmp_path)
+    channels = np.load(tmp_path / "h-00000.npy")
+    np.save(tmp_path / "h-00000.npy", channels[:1])
+    with pytest.raises(
+        ValueError, match=r"holds float16 \[1, 2, 2, 2, 3\], not what the card says"
+    ):
+        ChannelFiles(str(tmp_path)).check_files()
+    np.save(tmp_path / "h-00000.npy", channels)
+    np.savez(tmp_path / "facts-00000.npz", los=np.zeros(1))
+    with pytest.raises(ValueError, match="has 1 los for 2 channels"):
+        ChannelFiles(str(tmp_path)).check_files()
+
+
+def test_a_mix_looks_at_the_files_of_its_members(tmp_path: Path) -> None:
+    written(tmp_path)
+    mix = ChannelMix([ChannelFiles(str(tmp_path)), drawn()])
+    (tmp_path / "h-00001.npy").unlink()
+    with pytest.raises(ValueError, match=r"h-00001.npy cannot be read"):
+        mix.check_files()
+
+
 FILE = """
 payload: {{kind: channels, model: tdl-A, count: 5, slots: 2, subcarriers: 3, tx: [1, 2]}}
 shard: {shard}
