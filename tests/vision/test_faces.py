@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from channels import AWGN
 from semsim import Link, evaluate, spec, zoo
@@ -30,6 +31,8 @@ from semsim.training.spec import TrainSpec
 from semsim.types import AnyLink
 from semsim.vision import faces
 from semsim.vision.faces.attack import Features, diverse, smoothed
+from semsim.vision.faces.payload import everyone
+from semsim.vision.faces.thresholds import embeddings
 
 SIZE = 32
 FEW: dict[str, Any] = {"people": 8, "shots": 4, "size": SIZE}
@@ -174,6 +177,30 @@ def test_thresholds_let_one_impostor_in_a_hundred_pass() -> None:
         assert rate - 2 / len(cosines) <= share + 1e-9 and share <= rate
     with pytest.raises(ValueError, match="say nothing of one in 1000"):
         faces.set_thresholds(network, faces.Faces("val", people=8, shots=4, size=SIZE))
+
+
+def test_impostors_are_all_pairs_of_different_people_and_take_no_embedding_each() -> None:
+    class Sizes(TorchDispatchMode):
+        largest = 0
+
+        def __torch_dispatch__(
+            self, func: Any, types: Any, args: Any = (), kwargs: Any = None
+        ) -> Any:
+            out = func(*args, **(kwargs or {}))
+            if isinstance(out, torch.Tensor):
+                self.largest = max(self.largest, out.nbytes)
+            return out
+
+    network = faces.Verifier("plain", size=16).eval()
+    val = faces.Faces("val", people=160, shots=4, size=16)
+    with Sizes() as sizes:
+        cosines = faces.impostors(network, val)
+    pixels, who = everyone(val)
+    found = embeddings(network, pixels)
+    a, b = torch.triu_indices(len(who), len(who), 1)
+    a, b = a[who[a] != who[b]], b[who[a] != who[b]]
+    assert torch.allclose(cosines, (found[a] * found[b]).sum(dim=1), atol=1e-5)
+    assert sizes.largest < cosines.nbytes * 64 / 2
 
 
 def test_a_training_estimates_thresholds_on_pairs_of_different_people() -> None:

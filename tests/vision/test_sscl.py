@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -378,6 +379,26 @@ def test_the_threshold_has_the_best_balanced_accuracy() -> None:
     cut = best_threshold(scores, yes)
     worth = (scores[yes] > cut).mean() + (scores[~yes] <= cut).mean()
     assert worth == pytest.approx(1 + 2 / 3) and 0.2 < cut < 0.3
+
+
+def test_memory_for_a_threshold_goes_with_the_scores_and_not_with_their_square() -> None:
+    scores = torch.rand(3000, generator=stream(1, "scores")).numpy()
+    tracemalloc.start()
+    best_threshold(scores, np.arange(3000) % 10 == 0)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 3000 * 8 * 40
+
+
+@pytest.mark.parametrize("told", [0, 1])
+def test_supervised_learning_survives_a_batch_with_hardly_a_labelled_tile(told: int) -> None:
+    task = sscl.FindSites(
+        weights=None, trainable=True, ssl=0.0, sup=0.0, pn=0.0, end_to_end=True
+    ).train()
+    target = torch.tensor([1] * told + [-1] * (4 - told))
+    loss = task.own_loss(torch.rand(4, 3, 32, 32), target, 0.5, stream(1, "own"))
+    loss.backward()
+    assert loss == 0
 
 
 def test_the_linear_stage_parts_what_is_linear_and_leaves_the_encoder() -> None:

@@ -26,9 +26,7 @@ def impostors(network: Verifier, faces: Faces) -> Tensor:
     """Return the cosines of all pairs of different people of a split, [pairs]."""
     pixels, who = everyone(faces)
     found = embeddings(network, pixels)
-    first, second = torch.triu_indices(len(who), len(who), 1)
-    other = who[first] != who[second]
-    return (found[first[other]] * found[second[other]]).sum(dim=1)
+    return (found @ found.T)[(who[:, None] != who).triu(1).to(found.device)]
 
 
 def set_thresholds(network: Verifier, faces: Faces) -> None:

@@ -122,8 +122,9 @@ def best_threshold(scores: Array, yes: NDArray[np.bool_]) -> float:
     """
     ranked = np.unique(scores)
     cuts = np.concatenate([[ranked[0] - 1], (ranked[1:] + ranked[:-1]) / 2])
-    above = scores[None] > cuts[:, None]
-    worth = above[:, yes].mean(axis=1) + (~above[:, ~yes]).mean(axis=1)
+    of_class = (np.sort(scores[own]) for own in (yes, ~yes))
+    missed, left = (np.searchsorted(own, cuts, "right") / len(own) for own in of_class)
+    worth = 1 - missed + left
     good = cuts[worth >= worth.max() - 1e-12]
     return float(good[len(good) // 2])
 
