@@ -14,6 +14,9 @@ from typing import Annotated, Any, Literal, TypeVar, Union
 from pydantic import BaseModel, PlainValidator
 
 T = TypeVar("T")
+FRACTION = " (a fraction such as 1/12 will do)"
+#: by the last word of a key: in what it counts
+UNITS = {"s": "s", "hz": "Hz", "mps": "m/s", "m": "m", "db": "dB"}
 IN_SWEEP = "in the sweep, at"  #: before the swept values at which a mistake shows
 
 
@@ -56,8 +59,10 @@ def root_of(path: str) -> str:
 
 
 def closest(names: Iterable[str], given: object) -> str | None:
-    """Return the name that a mistyped one may stand for; None where none is like it."""
-    return next(iter(difflib.get_close_matches(str(given), list(names), n=1)), None)
+    """Return the name that is like a mistyped one, in upper or lower case; None without any."""
+    folded = {name.casefold(): name for name in names}
+    close = difflib.get_close_matches(str(given).casefold(), folded, n=1)
+    return folded[close[0]] if close else None
 
 
 def known(names: Iterable[str], given: object) -> str:
@@ -105,7 +110,8 @@ def explain(model: type[BaseModel], mistake: Any, value: object) -> SpecError:
     owner = f"for kind {kind.default!r}" if kind else ""
     if mistake["type"] == "extra_forbidden":
         names = [n for n in model.model_fields if n != "kind"]
-        return SpecError(key, f"no such key {owner}".rstrip() + f"; {known(names, key)}")
+        hint = _nested(key) if root_of(key) in names else known(names, key)
+        return SpecError(key, f"no such key {owner}".rstrip() + f"; {hint}")
     field = model.model_fields.get(key)
     if field is None:
         return SpecError(key, mistake["msg"])
@@ -118,7 +124,26 @@ def explain(model: type[BaseModel], mistake: Any, value: object) -> SpecError:
     text = f"must be {wanted}{rule}, got {got!r}"
     if got is None and isinstance(field.default, str | int | float):
         text += f"; write {key}: {field.default}, or leave it out"
+    text += _as_number(key, wanted, got)
     return SpecError(join_path(key, *([] if absent else indices)), text)
+
+
+def _nested(key: str) -> str:
+    """Say how a dotted key is written outside ``sweep``."""
+    *outer, last = key.split(".")
+    inner = f"{last}: ..."
+    for part in reversed(outer):
+        inner = f"{part}: {{{inner}}}"
+    return f"dotted keys stand in sweep; here write {inner}"
+
+
+def _as_number(key: str, wanted: str, got: object) -> str:
+    """Say how a number is written that came with its unit, or a whole one as a fraction."""
+    if isinstance(got, float) and got.is_integer() and "an integer" in wanted:
+        return f"; write {got:.0f}"
+    unit = UNITS.get(key.rpartition("_")[2]) if "_" in key else None
+    bare = isinstance(got, str) and unit and "a number" in wanted
+    return f"; write the number alone, in {unit}" if bare else ""
 
 
 _RULES = {
@@ -136,7 +161,7 @@ def describe(annotation: Any, metadata: Sequence[Any] = ()) -> str:
         return words[annotation]
     origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
     if annotation is float:
-        return "a number (a fraction such as 1/12 will do)"
+        return f"a number{FRACTION}"
     if origin is Annotated:
         return describe(arguments[0], arguments[1:])
     if origin is Literal:
@@ -164,6 +189,8 @@ def blame_argument(names: Container[str], text: str) -> SpecError:
 
 def unforeseen(error: Exception) -> str:
     """Return an exception that nobody meant for users: its type, its text, where it came from."""
+    if isinstance(error, SyntaxError):  # its text names file and line
+        return f"{type(error).__name__}: {error}"
     at = traceback.extract_tb(error.__traceback__)[-1]
     where = f"{Path(at.filename).name}:{at.lineno}, in {at.name}"
     return f"{type(error).__name__}: {' '.join(str(error).split())} ({where})"
@@ -174,6 +201,11 @@ def printable(text: str) -> str:
     return text.encode("utf-8", "replace").decode()
 
 
+def looked_in(path: str | Path) -> str:
+    """Say in which folder a relative path that leads nowhere was looked for; else nothing."""
+    return "" if Path(path).is_absolute() else printable(f" (looked in {Path.cwd()})")
+
+
 def sentence(error: Exception) -> str:
     """Return an exception's text as one line."""
     text = printable(" ".join(str(error).split()))
@@ -181,7 +213,7 @@ def sentence(error: Exception) -> str:
         at = f" at {error.filename}" if error.filename else ""
         return f"the disk is full{at}; what was done is kept: make room, and run the same again"
     if isinstance(error, FileNotFoundError) and error.filename:
-        return printable(f"no such file or folder: {error.filename}")
+        return printable(f"no such file or folder: {error.filename}") + looked_in(error.filename)
     if isinstance(error, OSError) and error.filename and error.strerror:
         return printable(f"{error.filename} cannot be used: {error.strerror.lower()}")
     return text or type(error).__name__

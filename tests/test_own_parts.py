@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -16,6 +18,7 @@ from semsim.metrics.base import Metric
 from semsim.metrics.image import PSNR
 from semsim.mistakes import SpecError
 from semsim.payloads.synthetic import Synthetic
+from semsim.spec import resolve
 from semsim.sweep.preflight import preflight_report
 from semsim.types import Receiver, Transmitter
 
@@ -100,6 +103,16 @@ def test_a_part_that_breaks_a_link_s_contract_is_named(parts: dict, words: str) 
     whole = {"transmitter": AnalogTransmitter(), "channel": AWGN(), "receiver": AnalogReceiver()}
     with pytest.raises(TypeError, match=words):
         send(**{**whole, **parts})
+
+
+def test_a_module_that_is_no_python_is_named_without_python_s_own_frames(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "own_broken.py").write_text("x = 1\nclas Own: pass\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(SpecError) as caught:
+        resolve("channel", "own_broken:Own")
+    assert str(caught.value).endswith("SyntaxError: invalid syntax (own_broken.py, line 2)")
 
 
 def test_a_forgotten_batch_is_named_in_other_links_too() -> None:

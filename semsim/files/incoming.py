@@ -27,6 +27,10 @@ def reading(path: str | Path, what: str, cure: str, key: str = "") -> Iterator[N
     """
     try:
         yield
+    except PermissionError as error:
+        raise ValueError(
+            f"{key} {shown(path)} may not be read; change its permissions, or leave it out".lstrip()
+        ) from error
     except Exception as error:
         raise ValueError(
             f"{key} {shown(path)} cannot be read as {what} ({reason(error)}); {cure}".lstrip()

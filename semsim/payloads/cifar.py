@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 import torch
 
+from semsim.mistakes import looked_in
 from semsim.payloads.images import StackedImages, window
 from semsim.payloads.pickled import read_pickle
 
@@ -54,7 +55,7 @@ def _folder(path: Path) -> Path:
         if (folder / "test_batch").is_file() or (folder / "data_batch_1").is_file():
             return folder
     raise ValueError(
-        f"path {path} holds no CIFAR-10 batches; unpack cifar-10-python.tar.gz "
+        f"path {path} holds no CIFAR-10 batches{looked_in(path)}; unpack cifar-10-python.tar.gz "
         "and give the folder cifar-10-batches-py"
     )
 

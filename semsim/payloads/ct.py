@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from semsim.files.incoming import check_regular, reading, shown
+from semsim.mistakes import looked_in
 from semsim.payloads.arrays import read_npz
 from semsim.payloads.imagefile import look, read_grey
 from semsim.ranges import check_range, clip
@@ -103,7 +104,9 @@ def _resize(image: Tensor, size: int) -> Tensor:
 def open_slices(path: Path, split: str, size: int | None) -> HounsfieldSlices | SlicePairs:
     """Look at a folder and return what it holds."""
     if not path.is_dir():
-        raise ValueError(f"path {path} is not a folder; leave it out for procedural phantoms")
+        raise ValueError(
+            f"path {path} is not a folder{looked_in(path)}; leave it out for procedural phantoms"
+        )
     if (path / "hu.npy").is_file():
         return _open_hounsfield(path, split, size)
     if volumes := sorted(f for f in path.rglob("*") if _is_volume(f.relative_to(path))):

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from semsim.files.incoming import shown
+from semsim.mistakes import looked_in
 from semsim.payloads.imagefile import SUFFIXES, look, open_image
 from semsim.payloads.images import (
     ImagePayload,
@@ -145,7 +146,8 @@ def _check_shrink(shrink: tuple[float, float] | None, crop: int | None, patches:
 def _files(path: Path, recursive: bool) -> list[Path]:
     if not path.is_dir():
         raise ValueError(
-            f"path {shown(path)} is not a folder; give a folder that holds image files"
+            f"path {shown(path)} is not a folder{looked_in(path)}; give a folder that holds "
+            "image files"
         )
     found = path.rglob("*") if recursive else path.iterdir()
     files = sorted(f for f in found if f.suffix.lower() in SUFFIXES and f.is_file())

@@ -20,7 +20,7 @@ from semsim import spec
 from semsim.files import outside
 from semsim.files.disk import LOCK
 from semsim.files.weightfile import read_header, sha256_of
-from semsim.mistakes import SpecError, known, sentence
+from semsim.mistakes import SpecError, known, looked_in, sentence
 from semsim.tasks.base import Task
 from semsim.types import AnyLink
 
@@ -49,7 +49,7 @@ def weights_hash(name: str) -> str:
     path = Path(name)
     if path.suffix == ".safetensors":
         if not path.is_file():
-            raise SpecError("transmitter.weights", f"no such file: {name}")
+            raise SpecError("transmitter.weights", f"no such file: {name}{looked_in(name)}")
         try:
             read_header(path)  # before its bytes, of which there may be many
         except ValueError as error:
@@ -68,7 +68,7 @@ def start_hash(name: str) -> str:
             return weights_hash(name)
         return _file_hash(Path(name))
     except FileNotFoundError:
-        raise SpecError("train.start", f"no such file: {name}") from None
+        raise SpecError("train.start", f"no such file: {name}{looked_in(name)}") from None
     except OSError as error:
         raise SpecError("train.start", sentence(error)) from error
     except SpecError as error:

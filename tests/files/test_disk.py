@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import random
@@ -26,6 +27,7 @@ from semsim.files.disk import (
     write_atomic,
     write_sums,
 )
+from semsim.mistakes import sentence
 
 RECORD = {"uid": "3f", "rows": [{"value": 0.1 + 0.2, "unit": "dB", "word": "Übertragung"}]}
 
@@ -49,6 +51,12 @@ def test_a_block_that_fails_leaves_the_old_file(tmp_path: Path) -> None:
         raise KeyError
     assert (tmp_path / "a").read_text() == "old"
     assert os.listdir(tmp_path) == ["a"]
+
+
+def test_a_place_that_may_not_be_written_is_named_and_not_a_file_beside_it(tmp_path: Path) -> None:
+    with pytest.raises(OSError) as caught, replacing(tmp_path / "a") as partial:
+        raise PermissionError(errno.EACCES, "Permission denied", str(partial))
+    assert sentence(caught.value) == f"{tmp_path / 'a'} cannot be used: permission denied"
 
 
 @pytest.mark.parametrize("indent", [None, 2])

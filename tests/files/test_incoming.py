@@ -19,6 +19,14 @@ def test_a_reader_may_raise_anything() -> None:
         assert "\n" not in str(caught.value) and type(error).__name__ in str(caught.value)
 
 
+def test_a_file_that_may_not_be_read_is_not_called_damaged() -> None:
+    with (
+        pytest.raises(ValueError, match=r"^path a\.png may not be read; change its permissions"),
+        files.reading("a.png", "an image", "convert it", "path"),
+    ):
+        raise PermissionError(13, "Permission denied", "a.png")
+
+
 def test_a_small_file_may_not_ask_for_much(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "a.bin"
     path.write_bytes(bytes(10_000_000))

@@ -115,6 +115,17 @@ def test_an_image_beyond_all_sizes_is_refused(
         Folder(str(tmp_path))[0]
 
 
+def test_a_relative_folder_says_where_it_was_looked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError) as caught:
+        Folder("nowhere")
+    assert f"nowhere is not a folder (looked in {tmp_path}); give" in str(caught.value)
+    with pytest.raises(ValueError, match="nowhere is not a folder; give"):
+        Folder(str(tmp_path / "nowhere"))
+
+
 def test_a_wrong_folder_says_what_is_missing(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="is not a folder"):
         Folder(str(tmp_path / "nowhere"))

@@ -70,7 +70,23 @@ MISTAKES = {
     ),
     "no folder": (
         changed("{kind: toy_parts:ToyPayload}", "{kind: folder, path: nowhere}"),
-        "payload.path: nowhere is not a folder",
+        "payload.path: nowhere is not a folder (looked in ",
+    ),
+    "dotted key": (
+        BASE + "csi.rx: {kind: pilots}",
+        "csi.rx: no such key; dotted keys stand in sweep; here write csi: {rx: ...}",
+    ),
+    "unit": (
+        changed("{kind: toy_parts:ToyChannel}", "{kind: rayleigh, speed_mps: 120 km/h}"),
+        "will do), got '120 km/h'; write the number alone, in m/s",
+    ),
+    "whole number": (
+        BASE + "batch_size: 1e3",
+        "batch_size: must be an integer, got 1000.0; write 1000",
+    ),
+    "other case": (
+        changed("kind: toy_parts:ToyChannel", "kind: AWGN"),
+        "channel.kind: no channel is called 'AWGN'; did you mean 'awgn'?",
     ),
     "cbr": (
         changed("{kind: toy_parts:ToyTransmitter}", "{kind: deepjscc, cbr: 1/7}"),

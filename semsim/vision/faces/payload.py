@@ -11,6 +11,7 @@ from torch.utils.data import Dataset
 
 from channels.checks import check_choice
 from semsim.files.incoming import check_regular, reading, shown
+from semsim.mistakes import looked_in
 from semsim.payloads.imagefile import SUFFIXES, open_image
 from semsim.payloads.images import check_counts, fit, to_float, to_tensor
 from semsim.payloads.kept import Kept, written
@@ -202,7 +203,9 @@ def _of_folder(
 ) -> tuple[list[Picture], list[tuple[Picture, Picture]] | None]:
     """Return the pictures of a split, and its pairs where a file lists them."""
     if not root.is_dir():
-        raise ValueError(f"path {shown(root)} is no folder; name one with a folder per person")
+        raise ValueError(
+            f"path {shown(root)} is no folder{looked_in(root)}; name one with a folder per person"
+        )
     names = sorted((d.name for d in root.iterdir() if d.is_dir()), key=_natural)
     files = {name: _files(root / name) for name in names}
     files = {name: found for name, found in files.items() if found}

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from semsim.files.incoming import check_regular, reading, shown
+from semsim.mistakes import looked_in
 from semsim.payloads.imagefile import SUFFIXES, open_image
 from semsim.payloads.images import fit, to_tensor
 from semsim.seeds import stream
@@ -39,7 +40,9 @@ def open_tiles(path: str, rare: str | None) -> Found:
     """Return the tiles of a folder; see :class:`semsim.vision.sscl.Sites` for its layouts."""
     root = Path(path)
     if not root.is_dir():
-        raise ValueError(f"path {shown(path)} is no folder; name one that holds tiles")
+        raise ValueError(
+            f"path {shown(path)} is no folder{looked_in(path)}; name one that holds tiles"
+        )
     if (root / "labeled").is_dir():
         named = {"train": "labelled", "val": "val", "test": "test"}
         sets = {ours: _pair(root / "labeled" / name, rare) for name, ours in named.items()}
