@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
+import textwrap
 import time
 from pathlib import Path
 from typing import Annotated, Any
@@ -43,7 +44,7 @@ GPUs = Annotated[float, typer.Option(help="GPUs per worker on Ray, such as 0.5."
 Where = Annotated[
     list[str] | None, typer.Option(metavar="KEY=VALUE", help="Only such rows; may be repeated.")
 ]
-Family = Annotated[str | None, typer.Argument(metavar="[FAMILY]")]
+Name = Annotated[str | None, typer.Argument(metavar="[NAME]")]
 
 
 def _version(value: bool) -> None:
@@ -71,24 +72,27 @@ def main(
 
 
 @app.command("list")
-def list_parts(family: Family = None) -> None:
+def list_parts(name: Name = None) -> None:
     """List the parts that a scenario can name, and shipped weights.
 
-    FAMILY shows only one kind of part: payload, transmitter, channel, ... or weights.
+    NAME shows one family (payload, transmitter, channel, ... or weights), or the keys of one part.
     """
     with plain_errors():
-        from semsim.scenario.listing import families, lines
+        from semsim.scenario.listing import described, families, lines, unknown
 
-        names = families()
-        if family is not None and family not in names:
-            from semsim.mistakes import SpecError, known
-
-            raise SpecError("", f"no family is called {family!r}; {known(names, family)}")
-        for name in [family] if family else names:
-            typer.secho(name, bold=True)
-            parts = list(lines(name))
-            width = max(len(kind) for kind, _ in parts)
-            for kind, about in parts:
+        if name is not None and name not in families():
+            parts = list(described(name))
+            if not parts:
+                raise unknown(name)
+            for head, text in parts:
+                typer.secho(head, bold=True)
+                typer.echo(textwrap.indent(text, "  ") + "\n")
+            return
+        for family in families() if name is None else [name]:
+            typer.secho(family, bold=True)
+            found = list(lines(family))
+            width = max(len(kind) for kind, _ in found)
+            for kind, about in found:
                 typer.echo(f"  {kind:<{width}}  {about}".rstrip())
 
 

@@ -106,6 +106,25 @@ def test_list_of_an_unknown_family_says_which_there_are() -> None:
     assert "no family is called 'chanel'; did you mean 'channel'?" in result.stderr
 
 
+def test_list_of_a_part_tells_its_keys_in_each_family_that_has_it() -> None:
+    said = call("list", "cdl")
+    assert said.startswith("channel cdl\n")
+    assert "delay_spread_s: RMS delay spread, in s." in said
+    assert "    num_tx: 1  # an integer\n" in said
+    assert "    model: A  # 'A' or 'B' or 'C' or 'D' or 'E'\n" in said
+    both = call("list", "measured")
+    assert "payload measured\n" in both and "channel measured\n" in both
+    assert "    path:  # must be given: a word\n" in both
+    assert "It has no keys." in call("list", "psnr")
+
+
+def test_list_of_a_mistyped_part_says_which_was_meant() -> None:
+    result = CliRunner().invoke(app, ["list", "rayliegh"])
+    assert result.exit_code == 2
+    assert "no family is called 'rayliegh'; did you mean 'rayleigh'?" in result.stderr
+    assert result.stderr.endswith("or write a kind, such as cdl, for its keys\n")
+
+
 def test_check_says_what_would_run_and_writes_nothing() -> None:
     said = call("check", "toy.yaml")
     assert "2 link(s) at snr_db 0, 10" in said

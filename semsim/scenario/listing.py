@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import inspect
+import itertools
+import json
 from collections.abc import Iterator
 from typing import Any
 
 from pydantic import TypeAdapter
+from pydantic.fields import FieldInfo
 
 from semsim import spec
-from semsim.mistakes import SpecError
+from semsim.mistakes import FRACTION, SpecError, closest, describe
 from semsim.spec import FAMILIES, NUMBER_SCHEMA
 
 
@@ -34,6 +37,40 @@ def lines(family: str) -> Iterator[tuple[str, str]]:
         except SpecError as error:
             about = error.message
         yield kind, about.split("\n")[0].replace("``", "")
+
+
+def described(kind: str) -> Iterator[tuple[str, str]]:
+    """Yield (heading, text) for each family that has this kind: what it is, and its keys."""
+    for family, table in FAMILIES.items():
+        if kind in table:
+            about = inspect.getdoc(spec.resolve(family, kind)) or ""
+            fields = spec.model_of(family, kind).model_fields
+            keys = [_key(name, field) for name, field in fields.items() if name != "kind"]
+            head = (
+                "Keys, each with its default and with what it takes:" if keys else "It has no keys."
+            )
+            yield f"{family} {kind}", "\n".join([about.replace("``", ""), "", head, *keys])
+
+
+def _key(name: str, field: FieldInfo) -> str:
+    """Return a line on one key: the value that it has where it is left out, what it takes."""
+    takes = describe(field.annotation, field.metadata).replace(FRACTION, "")
+    if field.is_required():
+        return f"  {name}:  # must be given: {takes}"
+    given = field.default
+    text = given if isinstance(given, str) else json.dumps(given, default=str)
+    return f"  {name}: {text}  # {takes}"
+
+
+def unknown(name: str) -> SpecError:
+    """Return what to say where neither a family nor a part is called so."""
+    close = closest([*families(), *itertools.chain(*FAMILIES.values())], name)
+    hint = f"did you mean {close!r}? " if close else ""
+    shown = f"Known: {', '.join(families())}"
+    return SpecError(
+        "",
+        f"no family is called {name!r}; {hint}{shown}; or write a kind, such as cdl, for its keys",
+    )
 
 
 def _kind(path: str) -> str:
