@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from semsim.plots.style import Dashes, plain
+from semsim.plots.style import MARKERS, Dashes, plain
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -109,7 +109,7 @@ def tell_apart(ax: Axes) -> None:
     """Dash a curve that runs within 1 % of the panel's height of an earlier one, so both show."""
     import numpy as np
 
-    curves = [line for line in ax.lines if line.get_marker() not in ("None", "", None)]
+    curves = [line for line in ax.lines if line.get_marker() in tuple(MARKERS)]  # not caps of bars
     values = [np.asarray(line.get_ydata(), dtype=float) for line in curves]
     if not values:
         return

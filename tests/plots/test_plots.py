@@ -157,6 +157,15 @@ def test_curves_that_coincide_are_told_apart() -> None:
     assert second.get_markersize() > first.get_markersize()
 
 
+def test_the_end_of_a_bar_is_no_curve_that_another_coincides_with() -> None:
+    table = rows(**{"transmitter.attention": "none"})
+    table = pd.concat([table, table.assign(**{"transmitter.attention": "se"})])
+    table = table[(table["snr_db"] == 0) & (table["channel"] == "awgn")]  # deepjscc ends at 26,
+    figure = plot_rows(table, x="transmitter.attention")  # where separate lies
+    plain = [bars.lines[0].get_linestyle() for bars in figure.axes[0].containers[:2]]
+    assert plain == ["-", "-"]
+
+
 def test_a_panel_says_which_scheme_it_lacks_and_its_cbr() -> None:
     table = rows()
     table = table[(table["channel"] == "awgn") | (table["transmitter"] != "separate")]
