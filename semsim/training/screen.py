@@ -27,7 +27,9 @@ class Screen:
 
     def begin(self, spec: TrainSpec, steps: int, folder: Path | None) -> None:
         """Say what begins, from which step on, and where its state is kept."""
-        length = f"{spec.steps:,} steps" if spec.minutes is None else f"{spec.minutes:g} minutes"
+        length = f"{spec.steps:,} steps"
+        if spec.minutes is not None:
+            length = f"{spec.minutes:g} min in steps"
         after = f", going on after step {steps:,}" if steps else ""
         kept = f", kept in {folder}" if folder else ""
         self._write(f"{self.name}: {length} of {spec.batch_size} items{after}{kept}")

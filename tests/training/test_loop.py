@@ -27,6 +27,7 @@ from semsim.mistakes import sentence
 from semsim.tasks.reconstruct import Reconstruct
 from semsim.training.learner import Batches, draw_snr, networks_in_bf16
 from semsim.training.loop import Training, train
+from semsim.training.screen import Screen
 from semsim.training.spec import TrainSpec, rate
 from semsim.types import Transmission
 
@@ -773,6 +774,13 @@ def test_off_a_terminal_a_line_says_that_a_training_begins_and_ends(
     assert end.startswith("training blobs: 100%, step 8, loss 0.")
     train(small_link(), Blobs(), spec=spec(), folder=tmp_path, progress="training blobs")
     assert capsys.readouterr().err == ""  # nothing is left to do
+
+
+def test_a_training_of_minutes_says_how_many_items_a_step_has(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    Screen("training blobs").begin(TrainSpec(minutes=2, batch_size=8), 0, None)
+    assert capsys.readouterr().err == "training blobs: 2 min in steps of 8 items\n"
 
 
 def test_two_trainings_at_once_do_not_share_a_folder(tmp_path: Path) -> None:
