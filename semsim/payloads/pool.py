@@ -81,7 +81,7 @@ class Pool(ImagePayload):
             (weights >= 0).all() and 0 < weights.sum() < math.inf
         ):
             raise ValueError(
-                f"path: {len(self.parts)} parts need as many finite weights of at least 0, got "
+                f"path: {len(self.parts)} parts need as many weights of 0 or more, finite, got "
                 f"{weights.tolist()}"
             )
         sizes = [len(part) for part in self.parts]

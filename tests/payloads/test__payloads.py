@@ -188,7 +188,10 @@ def test_a_part_of_a_pool_without_patches_has_no_weight(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("weights", "says"),
-    [([1.0, float("inf")], "as many finite weights"), (["a", "b"], "weights are numbers, got <U1")],
+    [
+        ([1.0, float("inf")], "as many weights of 0 or more, finite, got"),
+        (["a", "b"], "weights are numbers, got <U1"),
+    ],
 )
 def test_weights_of_a_pool_that_are_no_shares_are_told(
     tmp_path: Path, weights: Any, says: str
