@@ -11,7 +11,10 @@ from torch.utils.data import Dataset
 from channels.base import Channel
 from channels.snapshots import snapshots
 from semsim.payloads.images import check_counts
+from semsim.payloads.kept import Kept
 from semsim.seeds import stream
+
+KEEP_BYTES = 1 << 30  #: of items kept in memory; what comes later is drawn each time
 
 
 class ChannelHistory(Dataset[tuple[Tensor, Tensor]]):
@@ -43,8 +46,8 @@ class ChannelHistory(Dataset[tuple[Tensor, Tensor]]):
         check_counts(count=count, moments=moments)
         self.channel, self.count, self.seed = channel, count, seed
         self.moments, self.interval_s = moments, interval_s
-        self._kept: dict[int, Tensor] = {}
-        self._drawn(0)  # says now if the channel stands still
+        self._kept = Kept(KEEP_BYTES)
+        self[0]  # says now if the channel stands still
 
     def __len__(self) -> int:
         return self.count
@@ -52,7 +55,8 @@ class ChannelHistory(Dataset[tuple[Tensor, Tensor]]):
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
         if not -self.count <= index < self.count:
             raise IndexError(f"channel_history has {self.count} items, asked for number {index}")
-        item = self._drawn(index % self.count)
+        number = index % self.count
+        (item,) = self._kept.get(number, lambda: (self._drawn(number),))
         return item, item
 
     def __getitems__(self, indices: Sequence[int]) -> list[tuple[Tensor, Tensor]]:
@@ -60,15 +64,9 @@ class ChannelHistory(Dataset[tuple[Tensor, Tensor]]):
         return [self[i] for i in indices]
 
     def _drawn(self, index: int) -> Tensor:
-        if index not in self._kept:
-            generator = stream(self.seed, "channel_history", index)
-            with torch.no_grad():
-                (h,) = snapshots(
-                    self.channel,
-                    1,
-                    generator,
-                    moments=self.moments,
-                    interval_s=self.interval_s,
-                )
-            self._kept[index] = torch.stack([h.real, h.imag], dim=1)  # [M, 2, S, F]
-        return self._kept[index]
+        generator = stream(self.seed, "channel_history", index)
+        with torch.no_grad():
+            (h,) = snapshots(
+                self.channel, 1, generator, moments=self.moments, interval_s=self.interval_s
+            )
+        return torch.stack([h.real, h.imag], dim=1)  # [M, 2, S, F]

@@ -9,9 +9,12 @@ from torch import Tensor
 
 from channels.checks import check_choice
 from semsim.payloads.images import ImagePayload, check_counts
+from semsim.payloads.kept import Kept
 from semsim.seeds import stream
 
 LEAVES = 300  # cover the image about ten times over
+KEEP_BYTES = 1 << 30  #: of drawn images kept in memory; what comes later is drawn each time
+_KEPT = Kept(KEEP_BYTES)
 
 
 class Synthetic(ImagePayload):
@@ -47,7 +50,6 @@ class Synthetic(ImagePayload):
         self.count, self.size, self.seed, self.texture = count, size, seed, texture
         self.frames = frames
         self._draw = _dead_leaves if texture == "dead_leaves" else _pink
-        self._kept: dict[int, Tensor] = {}
 
     @property
     def item_shape(self) -> tuple[int, ...]:
@@ -60,15 +62,17 @@ class Synthetic(ImagePayload):
 
     def pixels(self, index: int) -> Tensor:
         """Return one image, uint8 [3, size, size], or one clip [T, 3, size, size]."""
-        if index not in self._kept:
-            side = self.size + (self.frames or 1) - 1
-            image = self._draw(side, stream(self.seed, self.texture, index))
-            self._kept[index] = (image.clamp(0, 1) * 255).round().to(torch.uint8)
-        image = self._kept[index]
+        side = self.size + (self.frames or 1) - 1
+        key = (self.texture, side, self.seed, index)
+        (image,) = _KEPT.get(key, lambda: (self._drawn(side, index),))
         if self.frames is None:
             return image
         seen = (image[:, t : t + self.size, t : t + self.size] for t in range(self.frames))
         return torch.stack(list(seen))
+
+    def _drawn(self, side: int, index: int) -> Tensor:
+        image = self._draw(side, stream(self.seed, self.texture, index))
+        return (image.clamp(0, 1) * 255).round().to(torch.uint8)
 
 
 def _dead_leaves(size: int, generator: torch.Generator) -> Tensor:

@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Callable
+from typing import Any
 
+import pytest
 import torch
 from torch import Tensor
 
+from channels import Rayleigh
+from semsim.payloads import channel_history, synthetic
+from semsim.payloads.channel_history import ChannelHistory
 from semsim.payloads.kept import InBlocks, Kept
+from semsim.payloads.synthetic import Synthetic
 
 
 class Counting(InBlocks):
@@ -47,3 +53,24 @@ def test_what_does_not_fit_is_made_again() -> None:
     for number in (0, 1, 2, 0, 1, 2):
         assert int(kept.get(number, tile(number))[0][0]) == number
     assert made == [0, 1, 2, 2]
+
+
+@pytest.mark.parametrize(
+    ("module", "payload"),
+    [
+        (synthetic, lambda: Synthetic(4, 40, seed=77)),
+        (channel_history, lambda: ChannelHistory(Rayleigh(speed_mps=10, carrier_hz=2e9), 4)),
+    ],
+)
+def test_drawn_items_are_kept_in_a_room_and_the_same_beyond_it(
+    module: Any, payload: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wanted = [item[0] for item in payload().__getitems__(range(4))]
+    room = Kept(2 * wanted[0].nbytes)
+    monkeypatch.setattr(module, "Kept", lambda _: room)
+    monkeypatch.setattr(module, "_KEPT", room, raising=False)
+    made = payload()
+    for _ in range(2):
+        assert all(map(torch.equal, wanted, (made[i][0] for i in range(4))))
+    assert len(room._content) > 0 and room.room < 2 * wanted[0].nbytes
+    assert sum(t.nbytes for kept in room._content.values() for t in kept) <= 2 * wanted[0].nbytes
