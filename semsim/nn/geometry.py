@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+LEAST_AREA = 1e-3  #: square pixels of a triangle of corners that are not on one line
+
 
 def homography(source: Tensor, target: Tensor) -> Tensor:
     """Return the H that sends four points to four others: target ~ H (source, 1).
@@ -87,13 +89,24 @@ def warp(
 def rectify(image: Tensor, quad: Tensor, side: int) -> Tensor:
     """Return what lies in the quadrilateral as a square of ``side`` pixels, [B, C, side, side].
 
-    The first corner becomes the top left one. A quadrilateral without area gives a flat image.
+    The first corner becomes the top left one. A quadrilateral without area, or with three corners
+    on a line, gives a flat image.
     """
     corners = square(side, image).expand(len(image), -1, -1)
-    flat = area(quad).abs() < 1
+    flat = is_flat(quad)
     usable = torch.where(flat[:, None, None], corners, quad.to(image.dtype))
     crops = warp(image, homography(corners, usable), (side, side), padding="border")
     return torch.where(flat[:, None, None, None], crops.mean(dim=(2, 3), keepdim=True), crops)
+
+
+def is_flat(quad: Tensor) -> Tensor:
+    """Tell which quadrilaterals [B, 4, 2] span less than a pixel, or have three corners on a line.
+
+    No homography leads there and back.
+    """
+    threes = [quad.roll(-first, dims=1)[:, :3] for first in range(4)]
+    least = torch.stack([area(three).abs() for three in threes]).amin(dim=0)
+    return (area(quad).abs() < 1) | (least < LEAST_AREA)
 
 
 def area(polygon: Tensor) -> Tensor:

@@ -104,3 +104,16 @@ def test_ordered_corners_are_a_permutation_from_the_top_left() -> None:
     assert torch.equal(order_corners(upright.flip(1)), upright)
     diamond = torch.tensor([[[2.0, 0], [4, 2], [2, 4], [0, 2]]])
     assert sorted(order_corners(diamond)[0].tolist()) == sorted(diamond[0].tolist())
+
+
+@pytest.mark.parametrize(
+    "corners",
+    [[(12, 8), (0, 0), (12, 16), (12, 16)], [(0, 0), (10, 0), (20, 0), (0, 20)]],
+    ids=["two are one", "three on a line"],
+)
+def test_what_no_homography_leads_to_is_rectified_to_a_flat_image(
+    corners: list[tuple[float, float]],
+) -> None:
+    image = torch.rand(1, 3, 24, 24, generator=stream(1, "image"))
+    flat = rectify(image, torch.tensor([corners], dtype=torch.float32), 8)
+    assert torch.isfinite(flat).all() and torch.equal(flat, flat[:, :, :1, :1].expand_as(flat))

@@ -203,6 +203,12 @@ def test_impostors_are_all_pairs_of_different_people_and_take_no_embedding_each(
     assert sizes.largest < cosines.nbytes * 64 / 2
 
 
+def test_faces_too_small_for_ssim_are_verified_where_nothing_perturbs_them() -> None:
+    verify = faces.Verify("plain", trainable=True, size=8).eval()
+    begun = verify.begin(NoLink(NoLinkTransmitter(), AWGN()), [torch.rand(2, 6, 8, 8)])
+    assert begun.sources[0].shape == (2, 3, 8, 8)
+
+
 def test_a_training_estimates_thresholds_on_pairs_of_different_people() -> None:
     network = faces.Verifier("plain", size=SIZE)
     embedded = nn.functional.normalize(torch.randn(40, 64, generator=stream(1, "t")))

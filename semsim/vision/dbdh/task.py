@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from channels.checks import check_choice
-from semsim.nn.geometry import area, homography, rectify, square, transform
+from semsim.nn.geometry import homography, is_flat, rectify, square, transform
 from semsim.tasks.base import Prepared, Task
 from semsim.vision.dbdh.embedders import (
     SIDE,
@@ -167,7 +167,7 @@ def whole(crop: Tensor) -> Tensor:
 def in_crop(quad: Tensor, cut: Tensor, side: int) -> Tensor:
     """Return where a quadrilateral of the photo lies in the upright crop of another, [B, 4, 2]."""
     corners = square(side, quad).expand(len(quad), -1, -1)
-    flat = area(cut).abs() < 1  # as rectify has it: such a crop shows nothing
+    flat = is_flat(cut)  # as rectify has it: such a crop shows nothing
     usable = torch.where(flat[:, None, None], corners, cut)
     return transform(homography(usable, corners), quad)
 

@@ -115,8 +115,10 @@ class Verify(Task):
 
     def begin(self, link: AnyLink, sources: Sequence[Tensor], *, once: bool = True) -> Begun:
         """Return probes, perturbed where asked, and what was enrolled."""
-        clean = [probe_of(source) for source in sources]
         begun = super().begin(link, sources, once=once)
+        if self.attack is None:
+            return begun
+        clean = [probe_of(source) for source in sources]
         notes = [_facts(a, b) for a, b in zip(begun.sources, clean, strict=True)]
         return BegunPairs(begun.sources, begun.told, begun.bits, begun.link, notes)
 
@@ -125,7 +127,7 @@ class Verify(Task):
     ) -> tuple[tuple[Transmission, ...], list[Tensor]]:
         """Return the transmission and the output of each user, with facts about the probes."""
         sent, outputs = super().send(link, begun, snr_db, generator)
-        if isinstance(begun, BegunPairs) and self.attack is not None:
+        if isinstance(begun, BegunPairs):
             pairs = zip(sent, begun.notes, strict=True)
             sent = tuple(replace(own, notes={**own.notes, **notes}) for own, notes in pairs)
         return sent, outputs
