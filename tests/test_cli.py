@@ -112,6 +112,7 @@ def test_list_of_a_part_tells_its_keys_in_each_family_that_has_it() -> None:
     assert "delay_spread_s: RMS delay spread, in s." in said
     assert "    num_tx: 1  # an integer\n" in said
     assert "    model: A  # 'A' or 'B' or 'C' or 'D' or 'E'\n" in said
+    assert "    feedback_snr_db: .inf  # a number\n" in call("list", "feedback")  # as YAML has it
     both = call("list", "measured")
     assert "payload measured\n" in both and "channel measured\n" in both
     assert "    path:  # must be given: a word\n" in both

@@ -167,9 +167,12 @@ class RecallAtRate(ScoreMetric):
         return np.asarray(found).reshape(scores.shape[:-1])
 
     def pool_interval(self, values: Array) -> tuple[float, float]:
-        """Return the bootstrap's ends, at least as wide as the exact ones of a known threshold."""
+        """Return the bootstrap's ends, at least as wide as the exact ones of a known threshold.
+
+        NaN for fewer than two items of class 0, which set no threshold to speak of.
+        """
         target = values > 0
-        if target.all():
+        if (~target).sum() < 2:
             return np.nan, np.nan
         ends = super().pool_interval(values), _exact(self._found(np.abs(values) - 0.5, target))
         return float(np.fmin(ends[0][0], ends[1][0])), float(np.fmax(ends[0][1], ends[1][1]))

@@ -104,6 +104,7 @@ def is_flat(quad: Tensor) -> Tensor:
 
     No homography leads there and back.
     """
+    quad = quad.double()  # in single precision three far corners on a line have some area
     threes = [quad.roll(-first, dims=1)[:, :3] for first in range(4)]
     least = torch.stack([area(three).abs() for three in threes]).amin(dim=0)
     return (area(quad).abs() < 1) | (least < LEAST_AREA)

@@ -47,6 +47,10 @@ class Kept:
         self.room = room
         self._content: dict[Hashable, tuple[Tensor, ...]] = {}
 
+    def __getstate__(self) -> dict[str, Any]:
+        taken = sum(tensor.nbytes for made in self._content.values() for tensor in made)
+        return {"room": self.room + taken, "_content": {}}
+
     def get(self, key: Hashable, make: Callable[[], tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
         """Return what lies under a key, or make it, and keep it where there is room."""
         if key not in self._content:

@@ -59,6 +59,7 @@ def _key(name: str, field: FieldInfo) -> str:
         return f"  {name}:  # must be given: {takes}"
     given = field.default
     text = given if isinstance(given, str) else json.dumps(given, default=str)
+    text = text.replace("Infinity", ".inf")  # as YAML writes it
     return f"  {name}: {text}  # {takes}"
 
 

@@ -112,6 +112,7 @@ def test_few_items_without_an_error_leave_room_for_some() -> None:
     assert high == 1
     assert RecallAtTenth().pool_interval(values) == pytest.approx((1 - reach, 1))
     assert np.isnan(AveragePrecision().pool_interval(values)).all()  # all draws agree
+    assert np.isnan(RecallAtTenth().pool_interval(values[:6])).all()  # one item of class 0
 
 
 class Brightness(Task):

@@ -108,8 +108,12 @@ def test_ordered_corners_are_a_permutation_from_the_top_left() -> None:
 
 @pytest.mark.parametrize(
     "corners",
-    [[(12, 8), (0, 0), (12, 16), (12, 16)], [(0, 0), (10, 0), (20, 0), (0, 20)]],
-    ids=["two are one", "three on a line"],
+    [
+        [(12, 8), (0, 0), (12, 16), (12, 16)],
+        [(0, 0), (10, 0), (20, 0), (0, 20)],
+        [(398.703125, 10.25), (146.484375, 500.3), (444.1875, 500.3), (282.0625, 500.3)],
+    ],
+    ids=["two are one", "three on a line", "three whose area is rounding in float32"],
 )
 def test_what_no_homography_leads_to_is_rectified_to_a_flat_image(
     corners: list[tuple[float, float]],

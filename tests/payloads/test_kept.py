@@ -53,6 +53,10 @@ def test_what_does_not_fit_is_made_again() -> None:
     for number in (0, 1, 2, 0, 1, 2):
         assert int(kept.get(number, tile(number))[0][0]) == number
     assert made == [0, 1, 2, 2]
+    copy = pickle.loads(pickle.dumps(kept))  # it brings no items, and has room for its own
+    for number in (0, 1, 2):
+        copy.get(number, tile(number))
+    assert made == [0, 1, 2, 2, 0, 1, 2] and copy.room == kept.room == 5
 
 
 @pytest.mark.parametrize(
