@@ -1,19 +1,22 @@
 """The latent denoiser before the Swin codec where the receiver does not know all of its channel.
 
-    python benchmarks/denoiser_mismatch.py --data DATA --joint W --frozen W --control W
+    python benchmarks/denoiser_mismatch.py --data DATA --frozen W [--joint W] [--control W]
+    python benchmarks/denoiser_mismatch.py --data DATA --frozen W --codec swin-photo-1-16
 
 ``joint`` are the weights that ``semsim train scenarios/train/latent-denoiser-swin-cifar-1-6.yaml``
 leaves, ``frozen`` those of its first stage (folder stage-1). ``control`` is the codec trained on by
 ``semsim train scenarios/train/swin-cifar-1-6-mismatched.yaml``, for as many steps over the same
-channels, without a denoiser.
+channels, without a denoiser. For photos, ``frozen`` are the weights that ``semsim train
+scenarios/train/latent-denoiser-swin-photo-1-16.yaml`` leaves.
 
 All receivers are told the mean power of noise and interference. Two know more: ``Bayesian`` knows
 how often bursts of impulses come, how long and how strong they are, and gives each symbol the noise
 that the amplitudes in its burst speak for; ``genie`` knows which uses are hit, or how strong the
 interferer is (``csi.rx: perfect``, ``frontend: irc``). Rates and powers of the impulses and the
 line width of the phase noise are not those of the training. CIFAR-10, the first ``--images`` of the
-last 1,000 lossless ones; the same noise for all; differences are paired by image, intervals 95 %.
-Writes benchmarks/results/denoiser_mismatch.{csv,md}.
+last 1,000 lossless ones, or the middles of the Kodak photos, 192 x 192 pixels; the same noise for
+all; differences are paired by image, intervals 95 %. Writes
+benchmarks/results/denoiser_mismatch.{csv,md}, or denoiser_mismatch_photo.{csv,md}.
 """
 
 from __future__ import annotations
@@ -25,9 +28,9 @@ from typing import Any
 
 import pandas
 import torch
-from denoisers import per_image
+from denoisers import middles, per_image
 from torch import Tensor
-from zoo_psnr import Images, cifar
+from zoo_psnr import Images, cifar, kodak
 
 from channels import AWGN, CSI, Impulsive, Interference, PhaseNoise
 from channels.base import Channel
@@ -84,18 +87,19 @@ class Bayesian(Receiver):
 
 def systems(args: argparse.Namespace, channel: Channel) -> dict[str, Link]:
     """Return the links to be compared over a channel."""
-    ends = zoo.pair("swin-cifar-1-6", SwinTransmitter, SwinReceiver)
+    ends = zoo.pair(args.codec, SwinTransmitter, SwinReceiver)
     made = {CODEC: Link(*_over(ends, channel), frontend=LMMSE())}
     if isinstance(channel, Impulsive):
         around = (ends[0], Bayesian(ends[1], channel))
         made[BAYES] = Link(*_over(around, channel), frontend=LMMSE())
     if isinstance(channel, Impulsive | Interference):
         made[GENIE] = Link(*_over(ends, channel), frontend=IRC())
-    ends = zoo.pair(str(args.control), SwinTransmitter, SwinReceiver)
-    made[CONTROL] = Link(*_over(ends, channel), frontend=LMMSE())
+    if args.control is not None:
+        ends = zoo.pair(str(args.control), SwinTransmitter, SwinReceiver)
+        made[CONTROL] = Link(*_over(ends, channel), frontend=LMMSE())
     for name, weights in (("denoiser, codec frozen", args.frozen), (DENOISER, args.joint)):
-        ends = denoising(weights)
-        made[name] = Link(*_over(ends, channel), frontend=LMMSE())
+        if weights is not None:
+            made[name] = Link(*_over(denoising(weights), channel), frontend=LMMSE())
     return {name: link.eval() for name, link in made.items()}
 
 
@@ -124,14 +128,19 @@ def measure(args: argparse.Namespace, payload: Images, count: int) -> pandas.Dat
             (pair, i) for i in range(len(SNRS)) for pair in found.items()
         ):
             row: dict[str, Any] = {"setting": setting, "system": name, "snr_db": SNRS[index]}
-            row |= {"psnr_db": values[index].mean(), "images": count}
-            for rival in (CODEC, CONTROL):
+            row |= {"psnr_db": values[index].mean(), "images": len(values[index])}
+            for rival in rivals(args):
                 gain = mean_of(values[index] - found[rival][index])
                 row |= {f"over {rival}": gain.value, f"{rival} low": gain.low,
                         f"{rival} high": gain.high}  # fmt: skip
             rows.append(row)
         print(setting, {n: v.mean(axis=1).round(2).tolist() for n, v in found.items()}, flush=True)
     return pandas.DataFrame(rows)
+
+
+def rivals(args: argparse.Namespace) -> list[str]:
+    """Return the systems that all are compared to."""
+    return [CODEC] if args.control is None else [CODEC, CONTROL]
 
 
 def plan(weights: Path) -> dict[float, int]:
@@ -159,39 +168,37 @@ def table(rows: pandas.DataFrame, rival: str) -> list[str]:
     return lines
 
 
-def write(rows: pandas.DataFrame, plans: dict[str, dict[float, int]]) -> None:
+def write(rows: pandas.DataFrame, args: argparse.Namespace, path: Path) -> None:
     """Write the tables."""
-    lines = ["# " + __doc__.splitlines()[0], "", *__doc__.split("\n\n")[3].splitlines()[:-1]]
-    for rival in (CODEC, CONTROL):
+    about = __doc__.split("\n\n")[3].split(" Writes")[0].split("\nWrites")[0]
+    lines = ["# " + __doc__.splitlines()[0], "", f"Codec: {args.codec}.", "", *about.splitlines()]
+    for rival in rivals(args):
         lines += table(rows, rival)
-    for name, plan_of in plans.items():
-        steps = ", ".join(f"{count} at {snr:g} dB" for snr, count in plan_of.items())
-        lines += ["", f"Steps over AWGN of the denoiser {name}: {steps}."]
-    (RESULTS / "denoiser_mismatch.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    plans = {"before the codec as it was": args.frozen, "trained with it": args.joint}
+    for name, weights in plans.items():
+        if weights is not None:
+            steps = ", ".join(f"{n} at {snr:g} dB" for snr, n in plan(weights).items())
+            lines += ["", f"Steps over AWGN of the denoiser {name}: {steps}."]
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
     print("\n".join(lines))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--joint", type=Path, required=True)
+    parser.add_argument("--codec", default="swin-cifar-1-6")
     parser.add_argument("--frozen", type=Path, required=True)
-    parser.add_argument("--control", type=Path, required=True)
+    parser.add_argument("--joint", type=Path)
+    parser.add_argument("--control", type=Path)
     parser.add_argument("--images", type=int, default=200)
     args = parser.parse_args()
     torch.set_num_threads(1)
-    rows = measure(args, cifar(args.data)[0], args.images).round(4)
-    rows.to_csv(RESULTS / "denoiser_mismatch.csv", index=False)
-    write(
-        rows,
-        {
-            name: plan(w)
-            for name, w in (
-                ("before the codec as it was", args.frozen),
-                ("trained with it", args.joint),
-            )
-        },
-    )
+    photos = "photo" in args.codec
+    payload = middles(kodak(args.data)) if photos else cifar(args.data)[0]
+    rows = measure(args, payload, min(args.images, len(payload))).round(4)
+    path = RESULTS / f"denoiser_mismatch{'_photo' if photos else ''}.md"
+    rows.to_csv(path.with_suffix(".csv"), index=False)
+    write(rows, args, path)
 
 
 if __name__ == "__main__":
