@@ -146,9 +146,8 @@ def report(rows: pandas.DataFrame) -> str:
             parts.append(
                 "Accuracy in % on the last 1,000 lossless CIFAR-10 images, clean and behind "
                 f"{codec} in AWGN; mean over {len(SEEDS)} seeds, in brackets the paired difference "
-                f"to none with its 95 % interval. {steps:,} steps of {batch} images in "
-                f"{'bf16' if precision == 'bf16' else 'fp32'}. Latency: {machine()}."
-                f"\n\n{summary(own)}"
+                f"to none with its 95 % interval. {steps:,} steps of {batch} images, precision "
+                f"{precision}. Latency: {machine()}.\n\n{summary(own)}"
             )
     return "\n".join(parts)
 
