@@ -75,6 +75,11 @@ DROPS: dict[str, dict[str, Any]] = {
 SNRS_DB = (60.0, 20.0, 10.0, 0.0)
 RAW = "raw patch (patch-wise linear MMSE)"
 RIDGES = (1e-6, 1e-4, 1e-3, 1e-2, 1e-1, 1e3)  #: over the mean square; the last leaves them out
+#: what a head tells, of how many classes, behind how much noise, from how many of the first slots
+SENSED = (
+    ("LoS", 2, 10.0, 20), ("LoS", 2, 0.0, 20), ("LoS", 2, -10.0, 20), ("LoS", 2, 10.0, 4),
+    ("LoS", 2, 0.0, 4), ("LoS", 2, -10.0, 4), ("beam", 16, 10.0, SEEN), ("activity", 6, 10.0, None),
+)  # fmt: skip
 Parts = tuple[Tensor, ...]
 ESTIMATED_DB = (-5.0, 0.0, 10.0, 20.0)
 Rows = Iterator[tuple[Any, ...]]
@@ -310,30 +315,32 @@ def sensing(model: WirelessGPT, arguments: argparse.Namespace) -> Rows:
     moving = [
         ChannelActivity(n, seed=s).records(0, n) for n, s in ((arguments.pool, 80), (len(h), 81))
     ]
-    for task, classes in (("LoS", 2), ("beam", 16), ("activity", 6)):
+    for task, classes, snr_db, slots in SENSED:
         sets = []
         pair = moving if task == "activity" else ((train_h, train_facts), (h, facts))
         for (channels, known), seed in zip(pair, (5, 6), strict=True):
+            cut = seen_at(channels, snr_db, seed)[:, :slots]
             if task == "activity":
-                sets.append((seen_at(channels, 10.0, seed), known["activity"]))
-                continue
-            cut = seen_at(channels, 10.0, seed)[:, : 20 if task == "LoS" else SEEN]
-            beams = torch.tensor([best_beam(x[-1]) for x in channels])
-            sets.append((cut, known["los"].long() if task == "LoS" else beams))
+                sets.append((cut, known["activity"]))
+            elif task == "beam":
+                sets.append((cut, torch.tensor([best_beam(x[-1]) for x in channels])))
+            else:
+                sets.append((cut, known["los"].long()))
         (x, y), (tested, truth) = sets
         features = {
             "raw": (x.flatten(1), tested.flatten(1)),
             "random network": (whole(random, x), whole(random, tested)),
             "WirelessGPT": (whole(model, x), whole(model, tested)),
         }
+        of = f"{task}, {slots or 'all'} slots at {snr_db:g} dB"
         for labels in (len(x) // 100, len(x) // 10, len(x) // 4, len(x)):
             for name, (own, other) in features.items():
                 got = scored(real(own), y, real(other), truth, classes, labels, arguments.seeds)
-                yield (task, labels, name, *got)
+                yield (of, labels, name, *got)
         own, other = (real(part) for part in features["WirelessGPT"])
         order = torch.randperm(len(y), generator=stream(1, "shuffle"))
         got = scored(own, y[order], other, truth, classes, len(x) // 4, arguments.seeds)
-        yield (task, len(x) // 4, "WirelessGPT, shuffled labels", *got)
+        yield (of, len(x) // 4, "WirelessGPT, shuffled labels", *got)
 
 
 def real(x: Tensor) -> Tensor:
