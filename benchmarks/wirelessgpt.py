@@ -1,14 +1,14 @@
 """WirelessGPT against its classical rivals: prediction, estimation, sensing and cost.
 
-    python benchmarks/wirelessgpt.py predict estimate sense tune wifi cost rate
-        [--model wirelessgpt-small] [--lstm WEIGHTS] [--drops 1024] [--pool 2048] [--seeds 3]
-        [--steps 100] [--wifi PACK] [--out results/wirelessgpt]
+    python benchmarks/wirelessgpt.py predict estimate sense tune-estimate tune-predict wifi cost
+        rate [--model wirelessgpt-small] [--lstm WEIGHTS] [--drops 1024] [--pool 2048] [--seeds 3]
+        [--labels 204] [--steps 100] [--wifi PACK] [--out results/wirelessgpt]
 
 PACK is wifi_intel5300.npz, of the Intel 5300; without it that section is left out.
 
 --model is a name, or task.safetensors of ``semsim train scenarios/train/wirelessgpt-small.yaml``;
 WEIGHTS that of ``scenarios/train/lstm-predictor.yaml``, without which that rival is left out. The
-table of ``tune`` was made with ``--seeds 2 --steps 40``, other options: see docs/results.md.
+options that tables were made with are in docs/results.md.
 Each section prints a table and writes it to OUT/SECTION.md. Values are means over held-out drops,
 or over seeds, with half of their 95 % interval. Times are of this process alone. Takes about 30
 minutes on one core. What it is worth in a link, ``csi_links.py`` measures.
@@ -395,37 +395,62 @@ def logistic(x: Tensor, y: Tensor, classes: int) -> Tensor:
     return head.detach()
 
 
-def tuning(weights: str, arguments: argparse.Namespace) -> Rows:
-    """Tasks after the same steps on the same labels: encoders tuned, and networks from scratch."""
-    yield ("task", "labels", "network", "learns", "NMSE dB at 10 dB")
+def tuned_estimates(weights: str, arguments: argparse.Namespace) -> Rows:
+    """Estimation after the same steps on the same labels, from what was learned and from scratch.
+
+    The head starts at zero, or at the ridge regression of the labels' error on what it sees.
+    """
+    yield (
+        "labels",
+        "encoder",
+        "learns",
+        "head starts",
+        "NMSE dB at 10 dB",
+        "less the first, paired",
+    )
     tested = Channels("umi", arguments.drops, seed=930, **COMMON)
-    for labels in (arguments.pool // 100, arguments.pool // 10):
-        cases = [(None, "full"), (None, "frozen")]
-        cases += [(weights, how) for how in ("frozen", "partial", "lora", "full")]
-        for encoder, how in cases:
+    cases = [(None, "full", False), (weights, "full", True), (None, "full", True)]
+    cases += [(weights, how, False) for how in ("full", "lora", "partial", "frozen")]
+    for labels in arguments.labels:
+        first: list[float] = []
+        for encoder, how, solve in cases:
             make = functools.partial(EstimateChannel, encoder, tune=how, features="both")
+            start = solved_head if solve else None
+            told = taught(make, labels, "link", tested, arguments, start)
+            first = first or told
+            less = over_seeds([a - b for a, b in zip(told, first, strict=True)], 2)
             name = "from scratch" if encoder is None else "pre-trained"
-            yield ("estimate", labels, name, how, taught(make, labels, "link", tested, arguments))
-        predictors: dict[str, Callable[[], Any]] = {
-            "LSTM from scratch": PredictChannel,
-            "transformer from scratch": lambda: filling(None),
-            "pre-trained": lambda: filling(weights),
-        }
+            yield labels, name, how, "solved" if solve else "at zero", over_seeds(told, 2), less
+
+
+def tuned_predictions(weights: str, arguments: argparse.Namespace) -> Rows:
+    """Prediction after the same steps on the same labels, from what was learned or from scratch."""
+    yield ("labels", "network", "NMSE dB at 10 dB")
+    tested = Channels("umi", arguments.drops, seed=930, **COMMON)
+    predictors: dict[str, Callable[[], Any]] = {
+        "LSTM from scratch": PredictChannel,
+        "transformer from scratch": lambda: filling(None),
+        "pre-trained": lambda: filling(weights),
+    }
+    for labels in arguments.labels:
         for name, make in predictors.items():
-            yield "predict", labels, name, "full", taught(make, labels, "task", tested, arguments)
-    told = measured(filling(weights), tested, "channel_nmse", 10.0)
-    yield "predict", 0, "pre-trained", "nothing", f"{told:.2f}"
+            told = taught(make, labels, "task", tested, arguments)
+            yield labels, name, over_seeds(told, 2)
+    untold = measured(filling(weights), tested, "channel_nmse", 10.0)
+    yield 0, "pre-trained, as it is", f"{untold:.2f}"
 
 
 def taught(
     make: Callable[[], Any], labels: int, through: Literal["link", "task"], tested: Channels,
-    arguments: argparse.Namespace,
-) -> str:  # fmt: skip
-    """Return the NMSE in dB that a task comes to with few labels, over seeds."""
+    arguments: argparse.Namespace, start: Callable[[Any, Channels], None] | None = None,
+) -> list[float]:  # fmt: skip
+    """Return the NMSE in dB that a task comes to with few labels, of each seed."""
     found = []
     for seed in range(arguments.seeds):
         torch.manual_seed(seed)
         task, payload = make(), Channels("umi", labels, seed=90 + seed, **COMMON)
+        if start is not None:
+            start(task, payload)
         spec = TrainSpec(
             steps=arguments.steps, batch_size=16, lr=3e-3, optimiser="muon", snr_db=10.0,
             through=through, precision="bf16", ema=0.95,
@@ -434,7 +459,24 @@ def taught(
             training.advance()
             training.finish()
         found.append(measured(task, tested, "channel_nmse", 10.0))
-    return over_seeds(found, 2)
+    return found
+
+
+def solved_head(task: EstimateChannel, payload: Channels) -> None:
+    """Let a linear head begin where it tells the labels best, each behind four draws of noise."""
+    net: Any = task.network
+    h = payload.records(0, len(payload)).h
+    clean, sums = patchify(h, net.encoder.patch), []
+    for draw in range(4):
+        with torch.no_grad():
+            seen, patches, gain = net.tokens(seen_at(h, 10.0, draw))
+        missing = clean / gain[:, None, None] - patches
+        sums.append(Normal.of(seen.double(), missing.double()))
+    whole = Normal(*(sum(parts) for parts in zip(*sums, strict=True)))
+    spread = whole.gram.diagonal() / whole.rows
+    solved = torch.linalg.solve(whole.gram + 1e-3 * whole.rows * spread.diag(), whole.cross)
+    with torch.no_grad():
+        net.head.linear.weight.copy_(solved[:-1].T), net.head.linear.bias.copy_(solved[-1])
 
 
 def observed() -> Observed:
@@ -631,15 +673,17 @@ def drawing(arguments: argparse.Namespace) -> Rows:
         yield model, f"{3 * 64 / (time.process_time() - start):.0f}"
 
 
-SECTIONS = ("predict", "estimate", "sense", "tune", "wifi", "cost", "rate")
+BY_WEIGHTS = {
+    "tune-estimate": tuned_estimates, "tune-predict": tuned_predictions, "wifi": on_wifi,
+}  # fmt: skip
+SECTIONS = ("predict", "estimate", "sense", *BY_WEIGHTS, "cost", "rate")
 
 
 def rows_of(section: str, arguments: argparse.Namespace) -> Rows:
     if section == "rate":
         return drawing(arguments)
-    if section in ("tune", "wifi"):
-        by_weights = {"tune": tuning, "wifi": on_wifi}
-        return by_weights[section](arguments.model, arguments)
+    if section in BY_WEIGHTS:
+        return BY_WEIGHTS[section](arguments.model, arguments)
     model = encoder_of(arguments.model, "small").eval()
     work = {"predict": predicting, "estimate": estimating, "sense": sensing, "cost": costing}
     return work[section](model, arguments)
@@ -664,6 +708,13 @@ def main() -> None:
     parser.add_argument("--lstm", help="weights of the LSTM rival")
     parser.add_argument("--drops", type=int, default=1024)
     parser.add_argument("--pool", type=int, default=2048, help="labelled drops in all")
+    parser.add_argument(
+        "--labels",
+        type=int,
+        nargs="+",
+        default=[204],
+        help="labelled drops that tune-* learns from",
+    )
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument(
         "--steps", type=int, default=100, help="of each tuning; estimate with 0: linear heads alone"
