@@ -452,7 +452,7 @@ def taught(
         if start is not None:
             start(task, payload)
         spec = TrainSpec(
-            steps=arguments.steps, batch_size=16, lr=3e-3, optimiser="muon", snr_db=10.0,
+            steps=arguments.steps, batch_size=16, lr=arguments.lr, optimiser="muon", snr_db=10.0,
             through=through, precision="bf16", ema=0.95,
         )  # fmt: skip
         with Training(observed(), payload, task, spec, seed=seed) as training:
@@ -715,6 +715,7 @@ def main() -> None:
         default=[204],
         help="labelled drops that tune-* learns from",
     )
+    parser.add_argument("--lr", type=float, default=3e-3, help="of tune-...")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument(
         "--steps", type=int, default=100, help="of each tuning; estimate with 0: linear heads alone"
