@@ -17,7 +17,10 @@ MOST_LETTERS = 40  #: of all words along an axis, before they are turned
 def draw_curve(
     ax: Axes, rows: DataFrame, x: str, label: str, look: tuple[str, str, Dashes], number: int
 ) -> None:
-    """Draw a scheme: a line with a band for its intervals, or bars: over words side by side."""
+    """Draw a scheme: a line with a band for its intervals, or markers with bars, side by side.
+
+    No line joins words, between which there is nothing.
+    """
     if rows.empty:
         return
     rows = rows.iloc[_places(ax, rows, x).argsort(kind="stable")]
@@ -33,9 +36,11 @@ def draw_curve(
         if not dashes:  # a bound's band would grey the schemes beneath it
             ax.fill_between(rows[x], low, high, color=colour, alpha=0.1, linewidth=0, zorder=1.2)
         return
-    if is_numeric(rows, x) and dashes:  # one point makes no line
+    along = rows[x] if is_numeric(rows, x) else rows[x].map(str)
+    style["linestyle"] = "none"
+    if dashes:
         short = {"marker": "_", "markersize": 14, "markeredgecolor": colour, "markeredgewidth": 1.3}
-        ax.plot(rows[x], rows["value"], **{**style, **short})
+        ax.plot(along, rows["value"], **{**style, **short})
         return
     from matplotlib.transforms import ScaledTranslation
 
@@ -45,7 +50,7 @@ def draw_curve(
     )
     errors = [rows["value"] - low, high - rows["value"]]
     ax.errorbar(
-        rows[x] if is_numeric(rows, x) else rows[x].map(str), rows["value"], yerr=errors,
+        along, rows["value"], yerr=errors,
         elinewidth=0.8, capsize=2, transform=ax.transData + aside, **style,
     )  # fmt: skip
     if is_numeric(rows, x):
@@ -54,16 +59,15 @@ def draw_curve(
 
 
 def draw_faint(ax: Axes, rows: DataFrame, x: str, by: str) -> None:
-    """Draw more schemes than can be told apart as one thin line each, without names."""
+    """Draw more schemes than can be told apart as thin lines, or strokes, without names."""
     import numpy as np
 
     style: dict[str, Any] = {"color": "#cccccc", "linewidth": 0.5, "zorder": 1}
     if rows.empty:
         return
     if not is_numeric(rows, x):
-        for _, line in rows.groupby(by, sort=False):
-            line = line.iloc[_places(ax, line, x).argsort(kind="stable")]
-            ax.plot([*line[x].map(str)], [*line["value"]], **style)
+        style |= {"linestyle": "none", "marker": "_"}
+        ax.plot([*rows[x].map(str)], [*rows["value"]], **style)
         return
     schemes = rows[by].factorize()[0]
     order = np.lexsort((rows[x], schemes))
@@ -118,7 +122,8 @@ def tell_apart(ax: Axes) -> None:
         for before in values[:later]:
             alike = before.shape == values[later].shape
             if alike and height and np.abs(before - values[later]).max() < 0.01 * height:
-                line.set_linestyle((0, (3, 3)))
+                if line.get_linestyle() != "None":
+                    line.set_linestyle((0, (3, 3)))
                 line.set_markersize(line.get_markersize() + 2)
                 line.set_markerfacecolor("none")
                 line.set_markeredgecolor(line.get_color())

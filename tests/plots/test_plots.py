@@ -103,6 +103,18 @@ def test_bars_over_words_stand_side_by_side() -> None:
     assert len({round(place) for place in places}) == len(places) == 3
 
 
+def test_no_line_joins_words_and_a_bound_is_a_stroke_at_each() -> None:
+    table = rows(channel="awgn")
+    table["csi.rx"] = ["perfect", "pilots", "silence"] * (len(table) // 3)
+    for lines in (24, 1):  # told apart, and some of them faint
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("semsim.plots.drawing.LINES", lines)
+            ax = plot_rows(table, x="csi.rx", panel=None).axes[0]
+        shown = [line for line in ax.lines if len(line.get_xdata(orig=False)) > 1]
+        assert shown and {line.get_linestyle() for line in shown} == {"None"}
+        assert lines == 1 or drawn(ax)["bound"].get_marker() == "_"
+
+
 def test_words_lie_in_the_order_of_the_sweep_and_all_of_them_show() -> None:
     table = rows()
     words = ["1/12", "1/6", "1/3"]  # sorted as words 1/3 would come in the middle
@@ -162,8 +174,8 @@ def test_the_end_of_a_bar_is_no_curve_that_another_coincides_with() -> None:
     table = pd.concat([table, table.assign(**{"transmitter.attention": "se"})])
     table = table[(table["snr_db"] == 0) & (table["channel"] == "awgn")]  # deepjscc ends at 26,
     figure = plot_rows(table, x="transmitter.attention")  # where separate lies
-    plain = [bars.lines[0].get_linestyle() for bars in figure.axes[0].containers[:2]]
-    assert plain == ["-", "-"]
+    faces = [bars.lines[0].get_markerfacecolor() for bars in figure.axes[0].containers[:2]]
+    assert "none" not in faces
 
 
 def test_a_panel_says_which_scheme_it_lacks_and_its_cbr() -> None:
