@@ -224,6 +224,9 @@ def plot(
     x: Annotated[str | None, typer.Option(help="Column along the horizontal axis.")] = None,
     y: Annotated[str | None, typer.Option(help="Metric; all of them by default.")] = None,
     by: Annotated[str | None, typer.Option(help="Column with one line per value.")] = None,
+    difference_to: Annotated[
+        str | None, typer.Option(help="Scheme that the others are compared with, item by item.")
+    ] = None,
 ) -> None:
     """Draw the rows of a results folder again, as the scenario says or as the options do.
 
@@ -234,8 +237,9 @@ def plot(
         from semsim.results import read_provenance, read_rows, read_swept
 
         record, rows, swept = read_provenance(folder), read_rows(folder), read_swept(folder)
-        if x or y or by:
-            files = draw(folder, swept, Plot(x=x or "snr_db", y=y, by=by), rows)
+        if x or y or by or difference_to:
+            plot = Plot(x=x or "snr_db", y=y, by=by, difference_to=difference_to)
+            files = draw(folder, swept, plot, rows)
         else:
             files = draw_all(folder, swept, record.get("plots", []), rows)
         for path in files:

@@ -60,18 +60,27 @@ def root_of(path: str) -> str:
 
 def closest(names: Iterable[str], given: object) -> str | None:
     """Return the name that is like a mistyped one, in upper or lower case; None without any."""
-    folded = {name.casefold(): name for name in names}
-    close = difflib.get_close_matches(str(given).casefold(), folded, n=1)
-    return folded[close[0]] if close else None
+    return next(iter(_likest(names, given)), None)
+
+
+def _likest(names: Iterable[str], given: object) -> list[str]:
+    """Return the names that are most like a mistyped one; several where they are equally like."""
+    word, folded = str(given).casefold(), {str(name).casefold(): name for name in names}
+    close = difflib.get_close_matches(word, folded)
+    likeness = [difflib.SequenceMatcher(None, name, word).ratio() for name in close]
+    return [folded[name] for name, r in zip(close, likeness, strict=True) if r == likeness[0]]
 
 
 def known(names: Iterable[str], given: object) -> str:
-    """Return "did you mean 'x'? Known: x, y." for a name that is not among ``names``."""
+    """Return "did you mean 'x'? Known: x, y." for a name that is not among ``names``.
+
+    It goes on behind a semicolon.
+    """
     names = list(names)
-    close = closest(names, given)
-    hint = f"did you mean {close!r}? " if close else ""
+    close = " or ".join(map(repr, _likest(names, given)))
+    hint = f"did you mean {close}? Known" if close else "known"
     shown = [f"{name!r}" if ", " in str(name) else str(name) for name in names]
-    return f"{hint}Known: {', '.join(shown) or 'none'}."
+    return f"{hint}: {', '.join(shown) or 'none'}."
 
 
 def one_of(choices: tuple[T, ...], given: object, option: str) -> T:

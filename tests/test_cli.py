@@ -219,6 +219,7 @@ def test_plot_draws_again_by_another_column() -> None:
     assert call("plot", "out", "--y", "error", "--by", "transmitter.mode").split() == [
         "out/error_over_snr_db.png"
     ]
+    assert "difference_to_plain" in call("plot", "out", "--difference-to", "plain")
     result = CliRunner().invoke(app, ["plot", "out", "--y", "psnr"])
     assert result.exit_code == 2
     assert "the rows hold no metric 'psnr'" in result.stderr

@@ -136,7 +136,7 @@ def pairs(
     others = a if b is None else b
     for label, there in ((scheme, a), (to, others)):
         if label is not None and label not in there:
-            raise ValueError(f"no scheme is called {label!r}; {known(there, label)}")
+            raise ValueError(f"no scheme is called {label!r}; {_elsewhere(there, label)}")
     if b is None:
         if to is None:
             raise ValueError(f"say with which scheme to compare: --to NAME; {known(a, '')}")
@@ -151,6 +151,16 @@ def pairs(
         return [(a[label], b[label]) for label in same]
     first, second = _only(a, scheme, "--scheme"), _only(b, to, "--to")
     return [(first, second)]
+
+
+def _elsewhere(there: dict[str, Scheme], label: str) -> str:
+    """Point to the only swept column with this value, or else to the schemes."""
+    named = {c for s in there.values() for c in s.conditions if label in set(s.rows[c].map(_word))}
+    return (
+        f"it is a value of another column: --by {named.pop()}"
+        if len(named) == 1
+        else known(there, label)
+    )
 
 
 def _only(there: dict[str, Scheme], label: str | None, option: str) -> Scheme:

@@ -158,6 +158,8 @@ def scheme_column(choices: Mapping[str, Sequence[str]], by: str | None, to: str)
         by: the column, where it is said.
         to: one of its labels.
     """
+    if not any(choices.values()):
+        raise SpecError("difference_to", "nothing is swept, so nothing differs; leave it out")
     if by is not None and by not in choices:
         raise SpecError("by", f"{by!r} is not swept, so nothing differs; {known(choices, by)}")
     searched = [by] if by else list(choices)

@@ -66,11 +66,10 @@ def _key(name: str, field: FieldInfo) -> str:
 def unknown(name: str) -> SpecError:
     """Return what to say where neither a family nor a part is called so."""
     close = closest([*families(), *itertools.chain(*FAMILIES.values())], name)
-    hint = f"did you mean {close!r}? " if close else ""
-    shown = f"Known: {', '.join(families())}"
+    shown = f"{f'did you mean {close!r}? Known' if close else 'known'}: {', '.join(families())}"
     return SpecError(
         "",
-        f"no family is called {name!r}; {hint}{shown}; or write a kind, such as cdl, for its keys",
+        f"no family is called {name!r}; {shown}; or write a kind, such as cdl, for its keys",
     )
 
 

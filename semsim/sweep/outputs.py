@@ -15,7 +15,7 @@ from semsim.comparison.differences import (
 )
 from semsim.evaluation import Row
 from semsim.files.disk import SUMS, log, read_sums, set_aside, sum_of, write_sums
-from semsim.plots.folder import draw_all
+from semsim.plots.folder import draw_all, file_name
 from semsim.plots.style import WORDS, word_of
 from semsim.results import Journal
 from semsim.scenario.building import Built
@@ -69,8 +69,15 @@ def figures(
     return files + draw_strips(folder, schemes)
 
 
-def captions(files: Sequence[Path], rows: DataFrame) -> dict[Path, str]:
-    """Return what each file shows, for the report."""
+def captions(files: Sequence[Path], rows: DataFrame, compared: Sequence[str]) -> dict[Path, str]:
+    """Return what each file shows, for the report.
+
+    Args:
+        files: figures and strips.
+        rows: what they show.
+        compared: labels of the schemes that figures show differences to.
+    """
+    labels = {file_name(label): label for label in compared}
     low, high = int(rows["n"].min()), int(rows["n"].max())
     items = f"{low} items" if low == high else f"{low} to {high} items"
     # over trainings or items, as each figure says, where there are several trainings
@@ -84,11 +91,17 @@ def captions(files: Sequence[Path], rows: DataFrame) -> dict[Path, str]:
             found[path] = f"{words}: {where}." if where else f"{words}."
             continue
         metrics = " and ".join(word_of(rows, name) for name in what.split("_and_"))
-        over, _, to = re.sub(r"_\d+$", "", over).partition("_difference_to_")
+        over, _, to = over.partition("_difference_to_")
+        over = over if to else _uncounted(over)
         along = WORDS.get(over, over.replace("_", " "))
-        beside = f", and differences to {re.sub('_+', ' ', to)}" if to else ""
+        beside = f", and differences to {labels.get(to) or labels[_uncounted(to)]}" if to else ""
         found[path] = f"{metrics} over {along}{beside}; {intervals}."
     return found
+
+
+def _uncounted(name: str) -> str:
+    """Return a name without the number that tells its file from another of this name."""
+    return re.sub(r"_\d+$", "", name)
 
 
 def pictured(points: Sequence[Planned]) -> list[int]:

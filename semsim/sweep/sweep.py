@@ -105,11 +105,12 @@ def run(
 
 def _report(folder: Path, scenario: Scenario, plan: Plan, rows: DataFrame, source: str) -> None:
     """Draw the figures and write the report around them."""
+    compared = [plot.difference_to for plot in scenario.plots if plot.difference_to is not None]
     write_report(
         rows,
         folder / "report.html",
         title=scenario.name,
-        figures=captions(figures(folder, scenario, plan, rows), rows),
+        figures=captions(figures(folder, scenario, plan, rows), rows, compared),
         provenance=read_provenance(folder),
         scenario=source,
     )

@@ -226,7 +226,7 @@ def test_a_folder_of_an_older_version_gets_a_sentence(tmp_path: Path) -> None:
         (["--to", "old", "--metric", "ssim"], "holds no metric 'ssim'"),
         (["--to", "old", "--fit", "spline"], "--fit 'spline' is not one of pchip, cubic"),
         (["--to", "old", "--where", "chanel=awgn"], "no column 'chanel'; did you mean 'channel'?"),
-        (["--to", "old", "--where", "channel=x"], "no channel is 'x'; Known: awgn"),
+        (["--to", "old", "--where", "channel=x"], "no channel is 'x'; known: awgn"),
         (["--to", "old", "--by", "kind"], "no column 'kind'"),
     ],
 )
@@ -236,6 +236,13 @@ def test_mistakes_are_one_sentence(tmp_path: Path, options: list[str], words: st
     assert result.exit_code == 2
     assert words in result.stderr
     assert len(result.stderr.strip().splitlines()) == 1
+
+
+def test_a_value_of_another_column_is_told_with_its_column(tmp_path: Path) -> None:
+    make_folder(tmp_path, {"old": curve(), "new": curve()}, cbrs=(1 / 16, 1 / 8))
+    result = semsim("compare", tmp_path, "--to", "0.125")
+    words = "no scheme is called '0.125'; it is a value of another column: --by transmitter.cbr"
+    assert words in result.stderr
 
 
 def test_what_is_not_known_is_left_empty(capsys: pytest.CaptureFixture[str]) -> None:

@@ -151,6 +151,14 @@ MISTAKES = {
     "batch size": (BASE + "batch_size: 0", "batch_size: must be an integer of at least 1, got 0"),
     "name": (changed("name: toy", "name: ../toy"), "name: must be a word of letters, digits, dots"),
     "device": (BASE + "device: tpu9", "device: 'tpu9' is not available here; use cpu or auto"),
+    "stop items": (
+        BASE + "stop: {items: 2}",
+        "stop.items: no such key; did you mean 'min_items' or 'max_items'? Known: ",
+    ),
+    "difference to nothing": (
+        BASE + "plots: [{difference_to: toy}]",
+        "plots[0].difference_to: nothing is swept, so nothing differs; leave it out (",
+    ),
     "stop key": (BASE + "stop: {ci: 1}", "stop.ci: no such key; did you mean 'ci95'?"),
     "stop rule": (BASE + "stop: {ci95: 0}", "stop.ci95: must be > 0"),
     "stop list": (BASE + "stop: [1]", "stop: must be a mapping"),

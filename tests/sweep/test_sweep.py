@@ -447,8 +447,12 @@ def test_links_that_share_a_folder_look_through_it_once(
 def test_a_report_s_captions_say_what_its_figures_do() -> None:
     rows = pd.DataFrame({"metric": ["psnr"] * 2, "label": ["PSNR"] * 2, "n": [20, 20]})
     files = [Path(f"psnr_over_{end}.png") for end in ("snr_db_2", "cbr_difference_to_hevc___ldpc")]
-    plain, beside = captions(files, rows).values()
+    plain, beside = captions(files, rows, ["HEVC + LDPC"]).values()
     assert plain == "PSNR over SNR (dB); 95 % intervals over 20 items per point."
-    assert "source value), and differences to hevc ldpc; 95 %" in beside
+    assert "source value), and differences to HEVC + LDPC; 95 %" in beside
+    third = Path("psnr_over_snr_db_difference_to_1_3.png")
+    again = third.with_stem(third.stem + "_2")
+    found = captions([third, again], rows, ["1/3"])
+    assert all("differences to 1/3; 95 %" in found[path] for path in (third, again))
     trained = rows.assign(**{"train.seed": [1, 2]})
-    assert captions(files, trained)[files[0]] == "PSNR over SNR (dB); 95 % intervals."
+    assert captions(files[:1], trained, [])[files[0]] == "PSNR over SNR (dB); 95 % intervals."
