@@ -22,12 +22,18 @@ def exit_code(stop: KeyboardInterrupt) -> int:
 
 @contextlib.contextmanager
 def sigterm_like_ctrl_c() -> Iterator[None]:
-    """Let SIGTERM raise :class:`Terminated`, so that what cleans up after Ctrl-C does so too."""
+    """Let SIGTERM raise :class:`Terminated`, so that what cleans up after Ctrl-C does so too.
+
+    Ctrl-C raises KeyboardInterrupt meanwhile, where Python handles it at all.
+    """
 
     def stop(_signal: int, _frame: FrameType | None) -> None:
         raise Terminated
 
-    with _handled({signal.SIGTERM: stop}):
+    handlers: dict = {signal.SIGTERM: stop}
+    if callable(signal.getsignal(signal.SIGINT)):  # neither ignored nor left to the system
+        handlers[signal.SIGINT] = signal.default_int_handler
+    with _handled(handlers):
         yield
 
 

@@ -389,9 +389,8 @@ def test_a_signal_during_a_training_keeps_its_state_and_exits_as_shells_say(
         "channel: awgn\nmetrics: [psnr]\nsnr_db: [0]\n"
         "train: {payload: {kind: synthetic, count: 4, size: 16}, steps: 1000000, save_every: 5}\n"
     )
-    program = "import sys; from semsim.cli import app; app(sys.argv[1:])"
     process = subprocess.Popen(
-        [sys.executable, "-c", program, command, "small.yaml", "--out", "out"],
+        [sys.executable, "-m", "semsim", command, "small.yaml", "--out", "out"],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     )  # fmt: skip
