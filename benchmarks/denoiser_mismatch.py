@@ -1,13 +1,14 @@
 """The latent denoiser before the Swin codec where the receiver does not know all of its channel.
 
     python benchmarks/denoiser_mismatch.py --data DATA --frozen W [--joint W] [--control W]
-    python benchmarks/denoiser_mismatch.py --data DATA --frozen W --codec swin-photo-1-16
+        [--codec swin-photo-1-16 --delta 1e-4]
 
 ``joint`` are the weights that ``semsim train scenarios/train/latent-denoiser-swin-cifar-1-6.yaml``
 leaves, ``frozen`` those of its first stage (folder stage-1). ``control`` is the codec trained on by
 ``semsim train scenarios/train/swin-cifar-1-6-mismatched.yaml``, for as many steps over the same
 channels, without a denoiser. For photos, ``frozen`` are the weights that ``semsim train
-scenarios/train/latent-denoiser-swin-photo-1-16.yaml`` leaves.
+scenarios/train/latent-denoiser-swin-photo-1-16.yaml`` leaves. ``delta`` is the least predicted gain
+that is worth a step; it is chosen such that no step is taken at 15 dB over AWGN.
 
 All receivers are told the mean power of noise and interference. Two know more: ``Bayesian`` knows
 how often bursts of impulses come, how long and how strong they are, and gives each symbol the noise
@@ -46,7 +47,6 @@ RESULTS = Path(__file__).parent / "results"
 SNRS = [-10.0, -5.0, 0.0, 5.0, 10.0, 15.0, 20.0]
 CODEC, BAYES, GENIE = "codec", "Bayesian", "genie"
 CONTROL, DENOISER = "codec trained on", "denoiser and codec"
-DELTA = 0.003  # least predicted gain that is worth a step, as in the scenario
 SETTINGS: dict[str, Channel] = {
     "AWGN": AWGN(),
     "impulses, 3 % at -12 dB": Impulsive(0.03, -12.0),
@@ -99,16 +99,16 @@ def systems(args: argparse.Namespace, channel: Channel) -> dict[str, Link]:
         made[CONTROL] = Link(*_over(ends, channel), frontend=LMMSE())
     for name, weights in (("denoiser, codec frozen", args.frozen), (DENOISER, args.joint)):
         if weights is not None:
-            made[name] = Link(*_over(denoising(weights), channel), frontend=LMMSE())
+            made[name] = Link(*_over(denoising(weights, args.delta), channel), frontend=LMMSE())
     return {name: link.eval() for name, link in made.items()}
 
 
-def denoising(weights: Path) -> tuple[Any, Any]:
+def denoising(weights: Path, delta: float) -> tuple[Any, Any]:
     """Return both ends, with the denoiser around the codec."""
     ends: tuple[Any, Any] = zoo.pair(
         str(weights), SwinTransmitter, LatentDenoiser.around(SwinReceiver)
     )
-    ends[1].delta = DELTA  # also of weights that were trained with another
+    ends[1].delta = delta  # also of weights that were trained with another
     return ends
 
 
@@ -143,9 +143,9 @@ def rivals(args: argparse.Namespace) -> list[str]:
     return [CODEC] if args.control is None else [CODEC, CONTROL]
 
 
-def plan(weights: Path) -> dict[float, int]:
+def plan(weights: Path, delta: float) -> dict[float, int]:
     """Return the steps of the denoiser by SNR."""
-    receiver = denoising(weights)[1]
+    receiver = denoising(weights, delta)[1]
     n0 = torch.tensor([10 ** (-snr / 10) for snr in SNRS])
     return dict(zip(SNRS, receiver.plan(similarity(n0))[1].tolist(), strict=True))
 
@@ -171,13 +171,14 @@ def table(rows: pandas.DataFrame, rival: str) -> list[str]:
 def write(rows: pandas.DataFrame, args: argparse.Namespace, path: Path) -> None:
     """Write the tables."""
     about = __doc__.split("\n\n")[3].split(" Writes")[0].split("\nWrites")[0]
-    lines = ["# " + __doc__.splitlines()[0], "", f"Codec: {args.codec}.", "", *about.splitlines()]
+    lines = ["# " + __doc__.splitlines()[0], ""]
+    lines += [f"Codec: {args.codec}; delta: {args.delta:g}.", "", *about.splitlines()]
     for rival in rivals(args):
         lines += table(rows, rival)
     plans = {"before the codec as it was": args.frozen, "trained with it": args.joint}
     for name, weights in plans.items():
         if weights is not None:
-            steps = ", ".join(f"{n} at {snr:g} dB" for snr, n in plan(weights).items())
+            steps = ", ".join(f"{n} at {snr:g} dB" for snr, n in plan(weights, args.delta).items())
             lines += ["", f"Steps over AWGN of the denoiser {name}: {steps}."]
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
     print("\n".join(lines))
@@ -190,6 +191,7 @@ def main() -> None:
     parser.add_argument("--frozen", type=Path, required=True)
     parser.add_argument("--joint", type=Path)
     parser.add_argument("--control", type=Path)
+    parser.add_argument("--delta", type=float, default=0.003)
     parser.add_argument("--images", type=int, default=200)
     args = parser.parse_args()
     torch.set_num_threads(1)
