@@ -9,6 +9,12 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from channels import AWGN
+from semsim import Link, evaluate
+from semsim.codecs.uncoded import UncodedReceiver, UncodedTransmitter
+from semsim.comparison.differences import DIFFERENCE
+from semsim.payloads.bits import Bits
+from semsim.results import COLUMNS
 from semsim.tables import FAMILIES
 
 ROOT = Path(__file__).parents[1]
@@ -80,6 +86,14 @@ def test_a_benchmark_takes_the_options_that_its_command_gives(command: str) -> N
     places = [text for text in arguments if not text.lstrip().startswith('"--')]
     if any("nargs" not in text for text in places):
         assert words and not words[0].startswith("--"), "it asks what to do"
+
+
+def test_the_page_of_concepts_explains_every_column_of_rows() -> None:
+    text = (ROOT / "docs/concepts.md").read_text().split("## Rows")[1]
+    link = Link(UncodedTransmitter(2), AWGN(), UncodedReceiver(2))
+    (row,) = evaluate(link, Bits(2, 64), snr_db=[0], metrics=["ber"])
+    for column in {*COLUMNS, *DIFFERENCE, *row}:
+        assert f"`{column}`" in text, column
 
 
 def test_the_first_commands_are_make_demo_and_make_test() -> None:
