@@ -66,6 +66,7 @@ def test_ctrl_c_ends_with_one_line_while_modules_are_still_imported() -> None:
         "class Impatient:\n"
         "    def find_spec(self, name, *rest):\n"
         "        if name == 'typer': os.kill(os.getpid(), signal.SIGINT)\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # ignored behind a shell's &
         "sys.meta_path.insert(0, Impatient())\n"
         "from semsim.__main__ import main\n"
         "main()\n"
