@@ -36,7 +36,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch.utils.data import TensorDataset
-from wirelessgpt import write_table
+from wirelessgpt_tools import write_table
 
 from semsim import Scenario, zoo
 from semsim.comparison.paired import difference, mean_of

@@ -19,62 +19,56 @@ Normalisers and rivals are fitted to training drops alone, never to those that a
 from __future__ import annotations
 
 import argparse
-import copy
-import functools
 import itertools
 import math
 import statistics
-import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
 
 import torch
-from scipy import special
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
+from wirelessgpt_cost import costing, drawing
+from wirelessgpt_tools import (
+    COMMON,
+    DROPS,
+    HORIZON,
+    RIDGES,
+    SEEN,
+    Normal,
+    Rows,
+    batches,
+    control,
+    drawn,
+    in_db,
+    judged,
+    measured,
+    nmse,
+    observed,
+    over_seeds,
+    seen_at,
+    write_table,
+)
+from wirelessgpt_tune import on_wifi, tuned_estimates, tuned_predictions
 
-from channels.awgn import AWGN
 from channels.doppler import doppler_hz
 from semsim import zoo
-from semsim.codecs.observed import Observed, ObservedTransmitter
 from semsim.csi import WirelessGPT
 from semsim.csi.adapt import encoder_of
-from semsim.csi.blocks import Attention, Block
 from semsim.csi.kalman import kalman
-from semsim.csi.patches import hide, patchify, unpatchify
+from semsim.csi.patches import patchify, unpatchify
 from semsim.csi.predicted import predict
-from semsim.csi.pretrain import FillIn, noisy
 from semsim.csi.recurrent import PredictChannel
 from semsim.csi.rivals import Autoregression, LinearMMSE, hold, jakes, own_autoregression
 from semsim.csi.tasks import EstimateChannel
-from semsim.evaluation import evaluate
-from semsim.metrics.base import Metric, Outcome
-from semsim.metrics.error import ChannelNMSE, RateLoss
-from semsim.nn.lowmem import low_memory
-from semsim.nn.saved import saved_bytes
+from semsim.metrics.error import RateLoss
 from semsim.payloads.channel_activity import ChannelActivity
-from semsim.payloads.channels import Channels, best_beam, parts
-from semsim.payloads.measured import MeasuredChannels
+from semsim.payloads.channels import Channels, best_beam
 from semsim.seeds import stream
 from semsim.training.loop import Training
 from semsim.training.spec import TrainSpec
-from semsim.types import AnyLink
 
-SEEN, HORIZON = 16, 4
-COMMON: dict[str, Any] = {"subcarriers": 16, "speed_mps": (11.2, 27.7)}  # 40 to 100 km/h
-DROPS: dict[str, dict[str, Any]] = {
-    "UMi (trained on)": {"model": "umi"},
-    "UMa (trained on)": {"model": "uma"},
-    "RMa (new)": {"model": "rma"},
-    "CDL-C (new)": {"model": "cdl-C"},
-    "UMi 28 GHz (new)": {
-        "model": "umi", "carrier_hz": 28e9, "slot_s": 0.125e-3, "speed_mps": (3.8, 9.5),
-    },
-}  # fmt: skip
 SNRS_DB = (60.0, 20.0, 10.0, 0.0)
 RAW = "raw patch (patch-wise linear MMSE)"
-RIDGES = (1e-6, 1e-4, 1e-3, 1e-2, 1e-1, 1e3)  #: over the mean square; the last leaves them out
 #: what a head tells, of how many classes, behind how much noise, from how many of the first slots
 SENSED = (
     ("LoS", 2, 10.0, 20), ("LoS", 2, 0.0, 20), ("LoS", 2, -10.0, 20), ("LoS", 2, 10.0, 4),
@@ -82,53 +76,6 @@ SENSED = (
 )  # fmt: skip
 Parts = tuple[Tensor, ...]
 ESTIMATED_DB = (-5.0, 0.0, 10.0, 20.0)
-Rows = Iterator[tuple[Any, ...]]
-
-
-def drawn(count: int, seed: int, **options: Any) -> tuple[Tensor, dict[str, Tensor], Channels]:
-    payload = Channels(count=count, seed=seed, **{**COMMON, **options})
-    records = payload.records(0, count)
-    return records.h, records.facts, payload
-
-
-def seen_at(h: Tensor, snr_db: float, seed: int) -> Tensor:
-    return noisy(h, torch.full((len(h),), snr_db), stream(seed, "noise", snr_db))
-
-
-def judged(metric: Metric, told: Tensor, truth: Tensor) -> Tensor:
-    wanted = parts(truth)
-    return metric(Outcome(parts(told), wanted, wanted))
-
-
-def nmse(told: Tensor, truth: Tensor) -> Tensor:
-    return judged(ChannelNMSE(), told, truth)
-
-
-def in_db(values: Tensor) -> str:
-    """Return the mean in dB, and half of its interval."""
-    values = values.double()
-    mean, error = float(values.mean()), 1.96 * float(values.std()) / math.sqrt(len(values))
-    return f"{10 * math.log10(mean):.2f} ± {10 * math.log10(1 + error / mean):.2f}"
-
-
-def over_seeds(values: list[float], digits: int = 3) -> str:
-    """Return the mean and half of its 95 % interval by Student's t; of one seed there is none."""
-    if len(values) == 1:
-        return f"{values[0]:.{digits}f} (one seed)"
-    reach = float(special.stdtrit(len(values) - 1, 0.975))
-    half = reach * statistics.stdev(values) / math.sqrt(len(values))
-    return f"{statistics.mean(values):.{digits}f} ± {half:.{digits}f}"
-
-
-def batches(work: Callable[[Tensor], Tensor], h: Tensor, size: int = 128) -> Tensor:
-    with torch.inference_mode():
-        return torch.cat([work(part) for part in h.split(size)])
-
-
-def control(model: WirelessGPT) -> WirelessGPT:
-    """Return the same network with random weights."""
-    torch.manual_seed(0)
-    return WirelessGPT(**model.spec).eval()
 
 
 def predicting(model: WirelessGPT, arguments: argparse.Namespace) -> Rows:
@@ -279,33 +226,6 @@ def probe(model: WirelessGPT, known: Parts, labelled: Tensor, tested: Parts, h: 
     return 10 * math.log10(float(nmse(estimate, h).double().mean()))
 
 
-class Normal(NamedTuple):
-    """The normal equations of a regression: what is left of its data."""
-
-    gram: Tensor
-    cross: Tensor
-    power: Tensor
-    rows: Tensor
-
-    @classmethod
-    def of(cls, x: Tensor, y: Tensor) -> Normal:
-        """Return those of y [B, P, m] on x [B, P, n] and a constant."""
-        a = torch.cat([x, torch.ones_like(x[..., :1])], dim=2).flatten(0, 1)
-        b = y.flatten(0, 1)
-        return cls(a.T @ a, a.T @ b, b.square().sum(), torch.tensor(float(len(a))))
-
-    def solved(self, widths: list[int], ridges: tuple[float, ...]) -> Tensor:
-        """Return the weights with a ridge for each group of columns."""
-        own = [torch.full((n,), r).double() for n, r in zip(widths, ridges, strict=True)]
-        added = self.rows * torch.cat([*own, torch.full((1,), RIDGES[0]).double()])
-        return torch.linalg.solve(self.gram + added.diag(), self.cross)
-
-    def error(self, weights: Tensor) -> float:
-        """Return the sum of squared errors of weights on these data."""
-        fit = (weights * (self.gram @ weights - 2 * self.cross)).sum()
-        return float(fit + self.power)
-
-
 def sensing(model: WirelessGPT, arguments: argparse.Namespace) -> Rows:
     """Accuracy of linear heads: line of sight, best beam 4 slots ahead, what a person does."""
     yield ("task", "labels", "features", "accuracy", "macro F1 or top 3")
@@ -395,282 +315,8 @@ def logistic(x: Tensor, y: Tensor, classes: int) -> Tensor:
     return head.detach()
 
 
-def tuned_estimates(weights: str, arguments: argparse.Namespace) -> Rows:
-    """Estimation after the same steps on the same labels, from what was learned and from scratch.
-
-    The head starts at zero, or at the ridge regression of the labels' error on what it sees.
-    """
-    yield (
-        "labels",
-        "encoder",
-        "learns",
-        "head starts",
-        "NMSE dB at 10 dB",
-        "less the first, paired",
-    )
-    tested = Channels("umi", arguments.drops, seed=930, **COMMON)
-    cases = [(None, "full", False), (weights, "full", True), (None, "full", True)]
-    cases += [(weights, how, False) for how in ("full", "lora", "partial", "frozen")]
-    for labels in arguments.labels:
-        first: list[float] = []
-        for encoder, how, solve in cases:
-            make = functools.partial(EstimateChannel, encoder, tune=how, features="both")
-            start = solved_head if solve else None
-            told = taught(make, labels, "link", tested, arguments, start)
-            first = first or told
-            less = over_seeds([a - b for a, b in zip(told, first, strict=True)], 2)
-            name = "from scratch" if encoder is None else "pre-trained"
-            yield labels, name, how, "solved" if solve else "at zero", over_seeds(told, 2), less
-
-
-def tuned_predictions(weights: str, arguments: argparse.Namespace) -> Rows:
-    """Prediction after the same steps on the same labels, from what was learned or from scratch."""
-    yield ("labels", "network", "NMSE dB at 10 dB")
-    tested = Channels("umi", arguments.drops, seed=930, **COMMON)
-    predictors: dict[str, Callable[[], Any]] = {
-        "LSTM from scratch": PredictChannel,
-        "transformer from scratch": lambda: filling(None),
-        "pre-trained": lambda: filling(weights),
-    }
-    for labels in arguments.labels:
-        for name, make in predictors.items():
-            told = taught(make, labels, "task", tested, arguments)
-            yield labels, name, over_seeds(told, 2)
-    untold = measured(filling(weights), tested, "channel_nmse", 10.0)
-    yield 0, "pre-trained, as it is", f"{untold:.2f}"
-
-
-def taught(
-    make: Callable[[], Any], labels: int, through: Literal["link", "task"], tested: Channels,
-    arguments: argparse.Namespace, start: Callable[[Any, Channels], None] | None = None,
-) -> list[float]:  # fmt: skip
-    """Return the NMSE in dB that a task comes to with few labels, of each seed."""
-    found = []
-    for seed in range(arguments.seeds):
-        torch.manual_seed(seed)
-        task, payload = make(), Channels("umi", labels, seed=90 + seed, **COMMON)
-        if start is not None:
-            start(task, payload)
-        spec = TrainSpec(
-            steps=arguments.steps, batch_size=16, lr=arguments.lr, optimiser="muon", snr_db=10.0,
-            through=through, precision="bf16", ema=0.95,
-        )  # fmt: skip
-        with Training(observed(), payload, task, spec, seed=seed) as training:
-            training.advance()
-            training.finish()
-        found.append(measured(task, tested, "channel_nmse", 10.0))
-    return found
-
-
-def solved_head(task: EstimateChannel, payload: Channels) -> None:
-    """Let a linear head begin where it tells the labels best, each behind four draws of noise."""
-    net: Any = task.network
-    h = payload.records(0, len(payload)).h
-    clean, sums = patchify(h, net.encoder.patch), []
-    for draw in range(4):
-        with torch.no_grad():
-            seen, patches, gain = net.tokens(seen_at(h, 10.0, draw))
-        missing = clean / gain[:, None, None] - patches
-        sums.append(Normal.of(seen.double(), missing.double()))
-    whole = Normal(*(sum(parts) for parts in zip(*sums, strict=True)))
-    spread = whole.gram.diagonal() / whole.rows
-    solved = torch.linalg.solve(whole.gram + 1e-3 * whole.rows * spread.diag(), whole.cross)
-    with torch.no_grad():
-        net.head.linear.weight.copy_(solved[:-1].T), net.head.linear.bias.copy_(solved[-1])
-
-
-def observed() -> Observed:
-    return Observed(ObservedTransmitter(), AWGN())
-
-
-def measured(task: Any, payload: Any, metric: str, snr_db: float) -> float:
-    (row,) = evaluate(
-        observed(), payload, snr_db=[snr_db], metrics=[metric], task=task, batch_size=128
-    )
-    return float(row["value"])
-
-
-def on_wifi(weights: str, arguments: argparse.Namespace) -> Rows:
-    """Measured packets, split by recording: upper subcarriers told by the lower ones."""
-    yield ("antennas", "rival", "NMSE dB of what was hidden")
-    if arguments.wifi is None:
-        yield ("-", "left out: name the pack with --wifi", "-")
-        return
-    for kind in ("3x2", "2x2"):  # of 3x1 there is one recording
-        train, tested = (
-            MeasuredChannels(str(arguments.wifi), f"csi_{kind}", groups=f"file_{kind}", split=part)
-            for part in ("train", "test")
-        )
-        known, h = train.records(0, len(train)).h, tested.records(0, len(tested)).h[:256]
-        half = h.shape[3] // 2 // 4 * 4
-        x, y = (part.flatten(0, 1) for part in (known[..., :half], known[..., half:]))
-        linear = regression(x.flatten(1), y.flatten(1))
-        told = (h[..., :half].flatten(0, 1).flatten(1) @ linear).view(*h.shape[:3], -1)
-        yield kind, "last subcarrier held", in_db(nmse(held_up(h, half), h[..., half:]))
-        yield kind, "linear MMSE of training recordings", in_db(nmse(told, h[..., half:]))
-        torch.manual_seed(0)
-        rivals = {"random network": None, "WirelessGPT as it is": weights}
-        for name, start in rivals.items():
-            task = filling(start)
-            yield kind, name, in_db(nmse(upper(task.network, h, half), h[..., half:]))
-            tune(task, train, arguments.steps)
-            told = upper(task.network, h, half)
-            yield kind, f"{name}, tuned {arguments.steps} steps", in_db(nmse(told, h[..., half:]))
-
-
-def held_up(h: Tensor, half: int) -> Tensor:
-    return h[..., half - 1 : half].expand(*h.shape[:3], h.shape[3] - half)
-
-
 def lstm_of(weights: str) -> PredictChannel:
     return PredictChannel(**zoo.specs(weights)["network"], weights=weights, trainable=False)
-
-
-def filling(weights: str | None) -> FillIn:
-    spec = {"attention": "factorised"}
-    if weights is not None:
-        own = zoo.specs(weights)["network"]
-        spec = {key: own[key] for key in ("mode", "attention", "time_causal", "temporal_pe")}
-    return FillIn("small", weights=weights, **spec)
-
-
-def tune(task: FillIn, payload: Any, steps: int) -> None:
-    spec = TrainSpec(
-        steps=steps, batch_size=32, lr=1e-3, optimiser="muon", through="task", precision="bf16",
-        ema=0.95,
-    )  # fmt: skip
-    with Training(AnyLink(), payload, task, spec) as training:
-        training.advance()
-        training.finish()
-
-
-def upper(model: WirelessGPT, h: Tensor, half: int) -> Tensor:
-    grid = model.grid(h)
-    late = torch.arange(grid.total) % grid.frequency >= half // model.patch[2]
-    return batches(lambda x: model(x, late.expand(len(x), -1)), h)[..., half:]
-
-
-def regression(x: Tensor, y: Tensor) -> Tensor:
-    gram = x.mH @ x
-    firm = 1e-3 * gram.diagonal().real.mean() * torch.eye(len(gram))
-    return torch.linalg.solve(gram + firm, x.mH @ y)
-
-
-class Plain(nn.Module):
-    """The attention as a tutorial has it: three products, softmax in three steps."""
-
-    def __init__(self, fused: Attention) -> None:
-        super().__init__()
-        self.heads = fused.heads
-        width = fused.out.in_features
-        self.q, self.k, self.v, self.out = (nn.Linear(width, width) for _ in range(4))
-
-    def forward(self, x: Tensor, allowed: Tensor | None = None, *, across: bool = False) -> Tensor:
-        if across:
-            return self(x.transpose(-2, -3)).transpose(-2, -3)
-        q, k, v = (
-            layer(x).unflatten(-1, (self.heads, -1)).transpose(-2, -3)
-            for layer in (self.q, self.k, self.v)
-        )
-        scores = (q @ k.transpose(-1, -2)) / math.sqrt(q.shape[-1])
-        weights = torch.exp(scores.float() - scores.float().amax(dim=-1, keepdim=True))
-        weights = weights / weights.sum(dim=-1, keepdim=True)
-        return self.out((weights.to(v.dtype) @ v).transpose(-2, -3).flatten(-2))
-
-
-def step(model: WirelessGPT, h: Tensor, *, bf16: bool) -> float:
-    """Return the seconds of one forward and backward pass."""
-    hidden = hide(model.grid(h), len(h), stream(1, "mask"), kind="random", share=0.4)
-    start = time.process_time()
-    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=bf16):
-        believed, gain = model.believe(h, hidden)
-    error = (believed.float() - patchify(h, model.patch) / gain[:, None, None]).square()
-    (error.mean(dim=2) * hidden).sum().backward()
-    return time.process_time() - start
-
-
-def costing(model: WirelessGPT, arguments: argparse.Namespace) -> Rows:
-    """Ratios of steps taken in turn; time to encode; base80 built, timed and its memory."""
-    yield ("what", "value")
-    h = torch.randn(64, 20, 16, 16, dtype=torch.complex64, generator=stream(1, "h"))
-    small = WirelessGPT.preset("small", attention="factorised")
-    plain = copy.deepcopy(small)
-    for block in plain.modules():
-        if isinstance(block, Block):
-            block.attention = Plain(block.attention)
-    for name, bf16 in (("plain fp32 step over ours in bf16", False), ("both in bf16", True)):
-        times: dict[str, list[float]] = {"own": [], "plain": []}
-        for _ in range(5):
-            times["own"].append(step(small, h, bf16=True))
-            times["plain"].append(step(plain, h, bf16=bf16))
-        ratio = statistics.median(times["plain"]) / statistics.median(times["own"])
-        yield f"{name}, small, batch 64, medians of 5 in turn", f"{ratio:.2f}"
-    yield "encode a snapshot, small, batch 64, ms", f"{encode_ms(small, h):.2f}"
-    alone, operations = products(small, len(h) * small.grid(h).total)
-    yield "of it products of its layers, timed alone, ms", f"{1e3 * alone / len(h):.2f}"
-    yield "these are, Gflop a snapshot", f"{operations / len(h) / 1e9:.2f}"
-    yield "which this core does at, Gflop/s", f"{operations / alone / 1e9:.0f}"
-    one = h[:, :4]
-    yield "the same of 4 slots, ms", f"{encode_ms(small, one):.2f}"
-    base = WirelessGPT.preset("base80", attention="factorised")
-    yield "base80 parameters, M", f"{sum(p.numel() for p in base.parameters()) / 1e6:.2f}"
-    optimiser = torch.optim.AdamW(base.parameters(), lr=2e-4)
-    few, taken = h[:4], []
-    for _ in range(20):
-        taken.append(step(base, few, bf16=True))
-        optimiser.step()
-        optimiser.zero_grad(set_to_none=True)
-    yield "base80 step at batch 4, s, median of 20", f"{statistics.median(taken):.2f}"
-    normal = kept(base, few)
-    low_memory(base)
-    yield "base80 kept for the backward pass, MB, normal", f"{normal / 1e6:.0f}"
-    yield "base80 kept for the backward pass, MB, memory low", f"{kept(base, few) / 1e6:.0f}"
-
-
-def products(model: WirelessGPT, tokens: int) -> tuple[float, float]:
-    """Return the least seconds of all dense layers of the blocks in bf16, and their operations."""
-    seconds = operations = 0.0
-    for layer in model.blocks.modules():
-        if isinstance(layer, nn.Linear):
-            x = torch.randn(tokens, layer.in_features).bfloat16()
-            w = layer.weight.detach().bfloat16()
-            taken = []
-            for _ in range(3):
-                start = time.process_time()
-                F.linear(x, w)
-                taken.append(time.process_time() - start)
-            seconds += min(taken)
-            operations += 2 * tokens * w.numel()
-    return seconds, operations
-
-
-def encode_ms(model: WirelessGPT, h: Tensor) -> float:
-    taken = []
-    with torch.inference_mode(), torch.autocast("cpu", dtype=torch.bfloat16):
-        for _ in range(5):
-            start = time.process_time()
-            model.encode(h)
-            taken.append(time.process_time() - start)
-    return 1e3 * statistics.median(taken) / len(h)
-
-
-def kept(model: WirelessGPT, h: Tensor) -> float:
-    def forward() -> Tensor:
-        with torch.autocast("cpu", dtype=torch.bfloat16):
-            return model.believe(h)[0]
-
-    return float(saved_bytes(forward, model))
-
-
-def drawing(arguments: argparse.Namespace) -> Rows:
-    """Drops drawn per second of one core's time, at the sizes that the paper's notes have."""
-    yield ("model, 20 slots x 16 pairs x 32 subcarriers", "drops per second")
-    for model in ("umi", "uma", "rma", "cdl-C", "tdl-A"):
-        payload = Channels(model, 4 * 64)
-        payload.records(0, 64)
-        start = time.process_time()
-        payload.records(64, 4 * 64)
-        yield model, f"{3 * 64 / (time.process_time() - start):.0f}"
 
 
 BY_WEIGHTS = {
@@ -687,17 +333,6 @@ def rows_of(section: str, arguments: argparse.Namespace) -> Rows:
     model = encoder_of(arguments.model, "small").eval()
     work = {"predict": predicting, "estimate": estimating, "sense": sensing, "cost": costing}
     return work[section](model, arguments)
-
-
-def write_table(rows: Iterable[Sequence[object]], path: Path) -> None:
-    """Write rows, the first of which is the heading, as Markdown; print each as it comes."""
-    lines: list[str] = []
-    for number, row in enumerate(rows):
-        lines.append("| " + " | ".join(map(str, row)) + " |")
-        if number == 0:
-            lines.append("|" + " --- |" * len(row))
-        print(lines[-1] if number else "\n".join(lines), flush=True)
-    path.write_text("\n".join(lines) + "\n")
 
 
 def main() -> None:

@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
-from wirelessgpt import COMMON, DROPS, HORIZON, SEEN, batches, drawn, nmse, seen_at
+from wirelessgpt_tools import COMMON, DROPS, HORIZON, SEEN, batches, drawn, nmse, seen_at
 
 from channels.sionna_bridge import sionna_version
 from semsim import zoo
