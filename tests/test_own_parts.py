@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
+from toy_parts import ToyChannel
 
 from channels import AWGN, CSI, Rayleigh
 from channels.base import Channel, ChannelState
+from channels.cascade import Cascade
+from channels.erasure import Erasure
 from semsim import Link, Scenario, evaluate, stream
 from semsim.codecs.analog import AnalogReceiver, AnalogTransmitter
 from semsim.links.frames import FramesLink
@@ -19,7 +24,8 @@ from semsim.metrics.image import PSNR
 from semsim.mistakes import SpecError
 from semsim.payloads.synthetic import Synthetic
 from semsim.spec import resolve
-from semsim.sweep.preflight import preflight_report
+from semsim.sweep.gains import unusual_gains
+from semsim.sweep.preflight import preflight_report, untrained
 from semsim.types import Receiver, Transmitter
 
 
@@ -164,3 +170,53 @@ def test_networks_of_one_s_own_that_nothing_trains_are_told(options: dict, told:
     assert bool(warnings) is told
     assert not told or "RandomTransmitter codec is not trained; name weights" in warnings[0]
     assert not told or warnings[0].endswith("a class that loads its own says brings_weights = True")
+
+
+class Blockage(ToyChannel):
+    """Half of the items come with twice the power; ``tells`` is the power that its state names."""
+
+    def __init__(self, gain: float = 1.0, tells: float = 1.0) -> None:
+        super().__init__(gain)
+        self.tells = tells
+
+    def draw(self, batch: int, uses: int, generator: torch.Generator) -> ChannelState:
+        h = (2 * torch.rand(batch, 1, 1, 1, generator=generator)).sqrt()
+        return ChannelState(h.to(torch.complex64) * self.tells**0.5, uses)
+
+    def forward(
+        self, x: Tensor, state: ChannelState, n0: Tensor | None, generator: torch.Generator
+    ) -> Tensor:
+        return super().forward(x * state.h[:, 0] / self.tells**0.5, state, n0, generator)
+
+
+@pytest.mark.parametrize(
+    ("channel", "told"),
+    [
+        (Blockage(), []),
+        (Blockage(gain=1.02), []),  # 4 %
+        (Blockage(gain=2.0, tells=4.0), [r"brings (3\.9|4|4\.\d+) times .* 10 dB is 1[56]\.\d dB"]),
+        (Blockage(tells=2.0), [r"state.h tells a power of [12]\.\d+, but [01]\.?\d* comes"]),
+        (Cascade([Blockage(gain=0.5, tells=0.25), AWGN()]), [r"brings 0\.2[45]"]),
+        (Cascade([Blockage(), AWGN()]), []),
+        (Erasure(0.5, packet_uses=8, channel=Blockage()), []),  # what is lost on purpose
+    ],
+)
+def test_a_channel_of_one_s_own_with_another_gain_is_told(channel: Any, told: list[str]) -> None:
+    link = Link(AnalogTransmitter(), channel, AnalogReceiver())
+    lines = unusual_gains(link)
+    assert len(lines) == len(told), lines
+    for line, pattern in zip(lines, told, strict=True):
+        assert re.search(f"channel {__name__}:Blockage: .*{pattern}", line), line
+
+
+def test_check_warns_of_an_own_channel_s_gain() -> None:
+    scenario = Scenario.parse({
+        "payload": {"kind": "synthetic", "count": 4, "size": 32},
+        "transmitter": {"kind": "analog"},
+        "channel": {"kind": f"{__name__}:Blockage", "gain": 2.0},
+        "metrics": ["psnr"],
+        "snr_db": [10],
+    })  # fmt: skip
+    warnings = preflight_report(scenario, torch.device("cpu"))[1]
+    assert "by convention E|h|^2 is 1" in warnings[0]
+    assert untrained(scenario) == warnings  # which a run ends with

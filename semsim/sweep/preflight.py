@@ -16,6 +16,7 @@ from semsim.scenario.loading import weights_of_task
 from semsim.scenario.points import Point, covering
 from semsim.scenario.room import is_large
 from semsim.scenario.scenario import Scenario, has_own_parts
+from semsim.sweep.gains import unusual_gains
 from semsim.sweep.idle import idle, remembered
 from semsim.sweep.outlook import training_line
 from semsim.sweep.rehearsal import rehearse
@@ -131,16 +132,26 @@ def untrained(scenario: Scenario) -> list[str]:
     """Return a sentence on each link whose codec could have weights, but has none and trains none.
 
     Nothing is wrong with such a link, but its networks are random, and only its numbers tell. And
-    one on a training in which no link takes part, or that sees what is measured.
+    one on a training in which no link takes part, or that sees what is measured, and on channels
+    of a user's own with another gain.
     """
     lines, known = [*idle(scenario), *remembered(scenario)], dict[str, bool]()
+    odd = dict[str, None]()
     for point in covering(scenario.points()):
+        odd |= _odd(point)
         codec = f"{point.scenario.transmitter!r} {point.scenario.receiver_spec()!r}"
         if _could_have_weights(point) and codec not in known:
             known[codec] = _is_random(point.scenario.build("cpu").link)
         if known.get(codec) and _could_have_weights(point):
             lines.append(_is_untrained(point))
-    return lines
+    return [*lines, *odd]
+
+
+def _odd(point: Point) -> dict[str, None]:
+    """Return sentences on channels of a user's own, each once."""
+    if not has_own_parts(point.scenario.content.get("channel")):
+        return {}
+    return dict.fromkeys(unusual_gains(point.scenario.build("cpu").link))
 
 
 def _could_have_weights(point: Point) -> bool:
@@ -170,7 +181,7 @@ def preflight_report(scenario: Scenario, device: torch.device) -> tuple[list[str
     points, seconds, lines = scenario.points(), 0.0, list[str]()
     warnings = [*idle(scenario), *remembered(scenario)]
     trainings: dict[str, str] = {}
-    read, cut = dict[str, None](), dict[str, None]()  # each sentence once
+    read, odd, cut = dict[str, None](), dict[str, None](), dict[str, None]()  # each sentence once
     for point, built, _ in tried(points, device):
         own_parts = has_own_parts(point.scenario.content)  # which may forget the batch
         # the item that was tried also paid for imports and caches
@@ -179,6 +190,7 @@ def preflight_report(scenario: Scenario, device: torch.device) -> tuple[list[str
         seconds += row["seconds"] * items * len(point.scenario.snr_db)
         lines.append(_line(point, built, row, items))
         read |= dict.fromkeys(_read(built))
+        odd |= _odd(point)
         cut |= dict.fromkeys(_cut(point.scenario.stop_rule(), built.payload))
         if _could_have_weights(point) and _is_random(built.link):
             warnings.append(_is_untrained(point))
@@ -193,7 +205,7 @@ def preflight_report(scenario: Scenario, device: torch.device) -> tuple[list[str
         )
     head = f"{scenario.name}: {len(points)} link(s) at snr_db {snrs} on {device}"
     tail = f"  item by item this would take {seconds:.0f} s; batches may be faster"
-    return [head, *lines, *read, *trainings.values(), tail], [*warnings, *cut]
+    return [head, *lines, *read, *trainings.values(), tail], [*warnings, *odd, *cut]
 
 
 def _read(built: Built) -> list[str]:
