@@ -194,7 +194,10 @@ class Blockage(ToyChannel):
     [
         (Blockage(), []),
         (Blockage(gain=1.02), []),  # 4 %
-        (Blockage(gain=2.0, tells=4.0), [r"brings (3\.9\d?|4|4\.\d+) times .* 10 dB is 1[56]\.\d dB"]),
+        (
+            Blockage(gain=2.0, tells=4.0),
+            [r"brings (3\.9\d?|4|4\.\d+) times .* 10 dB is 1[56]\.\d dB"],
+        ),
         (Blockage(tells=2.0), [r"state.h tells a power of [12]\.\d+, but [01]\.?\d* comes"]),
         (Cascade([Blockage(gain=0.5, tells=0.25), AWGN()]), [r"brings 0\.2[45]"]),
         (Cascade([Blockage(), AWGN()]), []),
