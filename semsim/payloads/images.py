@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -124,6 +125,20 @@ def check_counts(**values: float | None) -> None:
     for name, value in values.items():
         if value is not None and value < 1:
             raise ValueError(f"{name} is at least 1, got {value}")
+
+
+def refuse_idle(part: type, why: str, **given: Any) -> None:
+    """Raise ValueError where an argument without effect is not left at its default.
+
+    Args:
+        part: whose constructor has these arguments.
+        why: where they have no effect, such as ``with files``.
+        given: their values, by name.
+    """
+    known = inspect.signature(part).parameters
+    for name, value in given.items():
+        if value != known[name].default:
+            raise ValueError(f"{name} does nothing {why}, got {value}; leave it out")
 
 
 def check_members(of: Sequence[Any]) -> None:

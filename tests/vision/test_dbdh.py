@@ -310,6 +310,8 @@ def test_a_prepared_set_is_read_as_it_was_written(tmp_path: Path) -> None:
         assert torch.equal(a, b) and torch.allclose(target, same)
     rows = json.loads((out / "labels.json").read_text())
     assert rows[0].keys() == {"file", "vertices", "bits", "H"}
+    with pytest.raises(ValueError, match="strength does nothing with the finished photos of"):
+        dbdh.MarkedPhotos(None, size=64, path=str(tmp_path / "WM-SS"), split="val", strength=8.0)
     with pytest.raises(ValueError, match=r"one of .'val'"):
         dbdh.MarkedPhotos(None, size=64, path=str(tmp_path / "WM-SS"))
     with pytest.raises(ValueError, match="count: null"):

@@ -134,6 +134,8 @@ def test_wrong_payloads_are_refused(tmp_path: Path) -> None:
         faces.Faces(shots=1)
     with pytest.raises(ValueError, match="is no folder"):
         faces.Faces(path=str(tmp_path / "none"))
+    with pytest.raises(ValueError, match="people does nothing with the files of a path, got 60"):
+        faces.Faces(path=str(tmp_path), people=60)
     with pytest.raises(ValueError, match="no two folders"):
         faces.Faces(path=str(tmp_path))
 

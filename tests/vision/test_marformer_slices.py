@@ -161,6 +161,8 @@ def test_the_tree_of_adn_gives_pairs(tmp_path: Path) -> None:
     (folder / "2.mat").write_bytes(b"")
     with pytest.raises(ValueError, match="be read as a MATLAB 5 array"):
         MetalSlices(path=str(tmp_path), seed=1)[1]
+    with pytest.raises(ValueError, match=r"photons does nothing with .* got 20000000.0; leave it"):
+        MetalSlices(path=str(tmp_path), photons=2e7)
     with pytest.raises(ValueError, match="needs sinograms"):
         MetalSlices(path=str(tmp_path), corrupted="li")
     with pytest.raises(ValueError, match="finished slices"):

@@ -88,6 +88,8 @@ def test_one_picture_of_a_person_will_do(tmp_path: Path) -> None:
         (tmp_path / f"s{who}" / "1.png").unlink()
     with pytest.raises(ValueError, match=r"split test has nobody: of the people .*; add people"):
         restore.DegradedFaces("test", path=str(tmp_path), size=SIZE)
+    with pytest.raises(ValueError, match="shots does nothing with the files of a path, got 8"):
+        restore.DegradedFaces("test", path=str(tmp_path), size=SIZE, shots=8)
     with pytest.raises(ValueError, match="pairs need two people and one with two pictures"):
         faces.Faces("val", path=str(tmp_path), size=SIZE)
 

@@ -150,6 +150,10 @@ def test_a_class_of_any_folder_is_kept_rare(tmp_path: Path) -> None:
         sscl.Sites(**{**about, "rare": "rivre"})
     with pytest.raises(ValueError, match="none is known as the site"):
         sscl.Sites(path=str(tmp_path))
+    with pytest.raises(ValueError, match="contrast does nothing with the files of a path"):
+        sscl.Sites(path=str(tmp_path), contrast=0.5)
+    with pytest.raises(ValueError, match="bands does nothing with drawn tiles"):
+        sscl.Sites(bands=(0, 1, 2))
 
 
 def test_wrong_arguments_are_refused_with_what_to_write() -> None:

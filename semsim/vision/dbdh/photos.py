@@ -17,7 +17,7 @@ from semsim.files.incoming import reading
 from semsim.nn.geometry import homography, order_corners, square
 from semsim.payloads.folder import Folder
 from semsim.payloads.imagefile import look, open_image
-from semsim.payloads.images import check_counts, to_float, to_tensor
+from semsim.payloads.images import check_counts, refuse_idle, to_float, to_tensor
 from semsim.payloads.kept import Kept
 from semsim.payloads.photos import Photos
 from semsim.seeds import stream
@@ -84,6 +84,10 @@ class MarkedPhotos(Dataset[tuple[Tensor, Tensor]]):
         self.source: list[tuple[Path, Tensor]] | Photos | Folder = labels or _covers(root, split)
         #: what the codes are made with; not known of a prepared set
         self.embedding = None if labels else (embedder, key if embedder == "spread" else 0)
+        if labels:
+            made = {"strength": strength, "capture": capture, "side": tuple(side), "turns": turns}
+            why = f"with the finished photos of {path}"
+            refuse_idle(MarkedPhotos, why, embedder=embedder, key=key, **made)
         self.count = len(self.source) if count is None else count
         if labels and self.count > len(labels):
             raise ValueError(

@@ -13,7 +13,7 @@ from channels.checks import check_choice
 from semsim.files.incoming import check_regular, reading, shown
 from semsim.mistakes import looked_in
 from semsim.payloads.imagefile import SUFFIXES, open_image
-from semsim.payloads.images import check_counts, fit, to_float, to_tensor
+from semsim.payloads.images import check_counts, fit, refuse_idle, to_float, to_tensor
 from semsim.payloads.kept import Kept, written
 from semsim.seeds import stream
 from semsim.vision.faces.drawing import draw_face, person, shot
@@ -126,6 +126,8 @@ class Faces(FacePictures, Dataset[tuple[Tensor, int]]):
     ) -> None:
         check_counts(count=count)
         check_choice("pairs", pairs, ("both", "genuine", "impostor"))
+        if path is not None:
+            refuse_idle(Faces, "with the files of a path", people=people, shots=shots)
         if shots < 2:
             raise ValueError(f"shots is at least 2, so that there are pairs, got {shots}")
         super().__init__(split, path=path, people=people, shots=shots, size=size, seed=seed)

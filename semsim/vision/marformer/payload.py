@@ -19,7 +19,7 @@ from semsim.payloads.ct import (
     open_slices,
     to_mu,
 )
-from semsim.payloads.images import check_counts
+from semsim.payloads.images import check_counts, refuse_idle
 from semsim.payloads.kept import Kept, written
 from semsim.seeds import stream
 
@@ -84,6 +84,7 @@ class MetalSlices(torch.utils.data.Dataset[tuple[Tensor, Tensor]]):
             raise ValueError(f"views is even, got {views}; write {views + 1}")
         if photons is not None and not 0 < photons < math.inf:
             raise ValueError(f"photons must be > 0 and finite, got {photons}; leave it out")
+        wanted = {"materials": materials, "metals": tuple(metals), "views": views}
         if materials is None:
             materials = DENTAL if path is None else IMPLANTS
         _check_choices(split, corrupted, materials, metals)
@@ -100,6 +101,9 @@ class MetalSlices(torch.utils.data.Dataset[tuple[Tensor, Tensor]]):
             raise ValueError(
                 f"corrupted: li needs sinograms, and {path} holds finished slices; use raw"
             )
+        if isinstance(self.slices, SlicePairs):
+            why = f"with the finished slices of {path}"
+            refuse_idle(MetalSlices, why, **wanted, photons=photons)
         total = len(self.slices)
         self.count = count or (64 if path is None else total)
         if isinstance(self.slices, SlicePairs) and self.count > total:

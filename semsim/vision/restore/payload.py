@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from semsim.payloads.images import check_counts, to_float
+from semsim.payloads.images import check_counts, refuse_idle, to_float
 from semsim.payloads.kept import Kept, written
 from semsim.seeds import stream
 from semsim.vision.faces.payload import KEEP_BYTES, FacePictures, Picture, Split
@@ -56,6 +56,8 @@ class DegradedFaces(Dataset[tuple[Tensor, Tensor]]):
         seed: int = 0,
     ) -> None:
         check_counts(count=count)
+        if path is not None:
+            refuse_idle(DegradedFaces, "with the files of a path", people=people, shots=shots)
         self.faces = FacePictures(
             split, path=path, people=people, shots=shots, size=size, seed=seed
         )

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from channels.checks import check_choice
-from semsim.payloads.images import ImagePayload, check_counts
+from semsim.payloads.images import ImagePayload, check_counts, refuse_idle
 from semsim.payloads.kept import Kept, written
 from semsim.seeds import stream
 from semsim.vision.sscl.files import Tile, open_tiles, read_tile, split_sets
@@ -94,10 +94,13 @@ class Sites(ImagePayload):
         if path is None:
             if rare is not None:
                 raise ValueError(f"rare {rare} is a class of a folder; name it in path")
+            refuse_idle(Sites, "with drawn tiles", bands=tuple(bands))
             self._key: tuple[Any, ...] = (size, seed, contrast)
             areas = Areas(regions, min(told_regions, regions), by == "region")
             sets = drawn_sets(split, count, prevalence, labelled, areas, seed)
         else:
+            drawn = {"contrast": contrast, "regions": regions, "told_regions": told_regions}
+            refuse_idle(Sites, "with the files of a path", **drawn, by=by)
             self._key = (str(Path(path).resolve()), size, self.bands)
             found = open_tiles(path, rare)
             sets = split_sets(found, prevalence, labelled, seed)
