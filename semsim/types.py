@@ -130,6 +130,7 @@ class AnyLink(nn.Module):
     users: int = 1  #: who send at the same time, each with rows of its own
     payloads: Sequence[Payload] = ()  #: of the users from the second on, where not the first one's
     ignores_channel: ClassVar[bool] = False  #: True where all SNRs are one: a sweep sends once
+    hops_db: tuple[float, ...] = (0.0,)  #: SNR of each hop from end to end over ``snr_db``, in dB
 
     def __init__(self) -> None:
         super().__init__()

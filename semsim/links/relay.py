@@ -77,6 +77,7 @@ class RelayLink(Link):
         check_range("first_db", first_db, low=-200.0, high=200.0, hint="equal hops have 0 dB")
         check_choice("relay", relay, ("amplify", "process", "decode"))
         self.relay, self.first_db = relay, first_db
+        self.hops_db = (first_db, 0.0)
         self.second = Hop(channel if second is None else second, **ends)  # type: ignore[arg-type]
         if relay == "decode":
             over = (channel, self.second.channel)

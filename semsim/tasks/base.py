@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from semsim.hop import charged, n0_of, uses_at_capacity
-from semsim.types import AnyLink, Ledger, Transmission, each_user
+from semsim.types import AnyLink, Ledger, Transmission, each_user, turns_of
 
 
 class Prepared(NamedTuple):
@@ -87,10 +87,9 @@ class Task(nn.Module):
         sent = list(each_user(link.transmit(source, snr_db, generator, begun.link)))
         for user, bits in enumerate(begun.bits):
             if bits and not link.ignores_channel:
-                ledger = sent[user].ledger
                 n0 = n0_of(snr_db, begun.sources[user])
-                uses = uses_at_capacity(bits, n0, sent[user].state)
-                ledger = ledger + Ledger(0.0, side_info=uses)
+                uses = _uses(bits, n0, link.hops_db, sent[user])
+                ledger = sent[user].ledger + Ledger(0.0, side_info=uses)
                 sent[user] = replace(sent[user], ledger=ledger)
         pairs = zip(sent, begun.told, strict=True)
         return tuple(sent), [self._output(own.estimate, told) for own, told in pairs]
@@ -230,6 +229,16 @@ def check_classes(kind: str, scores: Tensor, target: Tensor) -> None:
             f"{kind} has {scores.shape[1]} classes and the payload class {largest}; write "
             f"classes: {largest + 1} or more"
         )
+
+
+def _uses(bits: float, n0: Tensor, hops_db: Sequence[float], sent: Transmission) -> float:
+    """Return the channel uses that bits take over all hops; n0 [B] is that of 0 dB."""
+    first, last = turns_of(sent)[0].state, sent.state
+    states = [first, last] if len(hops_db) > 1 else [last]
+    return sum(
+        uses_at_capacity(bits, n0 * 10 ** (-db / 10), state)
+        for db, state in zip(hops_db, states, strict=True)
+    )
 
 
 def _of_link(link: AnyLink, sources: list[Tensor]) -> Any:

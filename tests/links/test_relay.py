@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import Tensor
 
 from channels import AWGN, CSI, Erasure, Rayleigh
 from semsim import Link, Scenario, evaluate, stream
@@ -17,7 +18,9 @@ from semsim.codecs.uncoded import UncodedReceiver, UncodedTransmitter
 from semsim.links.relay import RelayLink
 from semsim.mistakes import SpecError
 from semsim.payloads.bits import Bits
+from semsim.payloads.photos import Photos
 from semsim.sweep.trained import own_weights
+from semsim.tasks.base import Prepared, Task
 from semsim.types import Receiver, Transmitter
 
 
@@ -138,6 +141,27 @@ def test_an_item_has_arrived_if_both_hops_decoded_it(first_db: float) -> None:
     image = torch.nn.functional.interpolate(image, 96, mode="bicubic").clamp(0, 1)
     sent = link.eval().transmit(image, 30.0, stream(0, "link"))
     assert sent.notes["decoded"].tolist() == [float(first_db == 0.0)]
+
+
+class Told(Task):
+    """Tells 8 bits of each image beside it."""
+
+    def prepare(self, source: Tensor) -> Prepared:
+        return Prepared(source, torch.zeros(len(source), 1, dtype=torch.uint8), 8.0)
+
+    def forward(self, estimate: Tensor, side_info: Tensor | None = None) -> Tensor:
+        return estimate
+
+
+@pytest.mark.parametrize("relay", ["amplify", "decode"])
+def test_what_a_task_tells_beside_passes_both_hops(relay: str) -> None:
+    link = RelayLink(
+        AnalogTransmitter(), AWGN(), AnalogReceiver(), relay=relay, first_db=10 * math.log10(3)
+    )
+    (row,) = evaluate(
+        link, Photos(["coffee"], crop=32), snr_db=[0.0], metrics=["psnr"], task=Told()
+    )
+    assert row["uses_side_info"] == pytest.approx(8 / 2 + 8 / 1)  # log2(1 + 3), log2(1 + 1)
 
 
 def test_a_relay_of_another_name_is_refused() -> None:
