@@ -284,7 +284,7 @@ def test_a_task_that_spoils_items_itself_learns_from_clean_ones(tmp_path: Path) 
         (lambda e: ClassifyChannel(2, e)(torch.zeros(1, 3, 8, 8)), "use payload: {kind: channels}"),
         (
             lambda e: ClassifyChannel(2, e).loss(torch.zeros(1, 2), None, torch.tensor([2])),
-            "classes is 2, but a target is 2",
+            "classify_channel has 2 classes and the payload class 2; write classes: 3",
         ),
         (
             lambda e: ClassifyChannel(2, e).loss(torch.zeros(1, 2), None, torch.zeros(1, 4)),
