@@ -539,6 +539,19 @@ def test_a_defence_keeps_the_face_and_changes_what_is_fine(defence: Any) -> None
     assert (faces.defended(flat, defence) - flat).abs().max() < 0.02
 
 
+def test_an_attack_draws_anew_for_other_probes(monkeypatch: pytest.MonkeyPatch) -> None:
+    attack = {"diversity": 1.0, "iterations": 1}
+    task = faces.Verify("plain", trainable=True, size=SIZE, people=8, attack=attack)
+    seeds: list[int] = []
+    monkeypatch.setattr(
+        "semsim.vision.faces.task.craft", lambda *_given, seed: seeds.append(seed) or _given[1]
+    )
+    first, other = torch.rand(2, 2, 6, SIZE, SIZE, generator=stream(1, "batches"))
+    for pairs in (first, other, first):
+        task.perturbed(pairs[:, :3], pairs[:, 3:])
+    assert seeds[0] == seeds[2] != seeds[1]
+
+
 def test_a_surrogate_of_its_own_is_loaded_and_never_scores(
     task: faces.Verify, tmp_path: Path
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
@@ -15,6 +16,7 @@ from semsim.metrics.base import Outcome
 from semsim.metrics.image import PSNR, SSIM
 from semsim.metrics.scores import UNSET, check_held_out, check_set
 from semsim.mistakes import SpecError, known
+from semsim.seeds import seed_of
 from semsim.tasks.base import Begun, Prepared, Task
 from semsim.types import AnyLink, Transmission
 from semsim.vision.faces.attack import Attack, Goal, craft
@@ -140,12 +142,14 @@ class Verify(Task):
         return Prepared(probe, self.network(enrolled), 0.0)
 
     def perturbed(self, probe: Tensor, enrolled: Tensor) -> Tensor:
-        """Return what the attack makes of probes."""
+        """Return what the attack makes of probes; what it draws follows from them and the seed."""
         if self.attack is None:
             return probe
         network = self._surrogate[0].to(probe.device) if self._surrogate else self.network
         if not self._restorer:
-            return craft(network, probe, enrolled, self.attack, self.goal, seed=self.seed)
+            content = hashlib.sha256(probe.detach().cpu().numpy().tobytes()).hexdigest()
+            seed = seed_of(self.seed, content)  # else each batch would draw alike
+            return craft(network, probe, enrolled, self.attack, self.goal, seed=seed)
         from semsim.vision.restore import craft_restored
 
         restorer = self._restorer[0].to(probe.device)
