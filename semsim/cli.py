@@ -227,6 +227,7 @@ def plot(
     difference_to: Annotated[
         str | None, typer.Option(help="Scheme that the others are compared with, item by item.")
     ] = None,
+    title: Annotated[str | None, typer.Option(help="Words above the figure.")] = None,
 ) -> None:
     """Draw the rows of a results folder again, as the scenario says or as the options do.
 
@@ -237,8 +238,8 @@ def plot(
         from semsim.results import read_provenance, read_rows, read_swept
 
         record, rows, swept = read_provenance(folder), read_rows(folder), read_swept(folder)
-        if x or y or by or difference_to:
-            plot = Plot(x=x or "snr_db", y=y, by=by, difference_to=difference_to)
+        if x or y or by or difference_to or title:
+            plot = Plot(x=x or "snr_db", y=y, by=by, difference_to=difference_to, title=title)
             files = draw(folder, swept, plot, rows)
         else:
             files = draw_all(folder, swept, record.get("plots", []), rows)

@@ -235,6 +235,8 @@ def test_plot_draws_again_by_another_column() -> None:
         "out/error_over_snr_db.png"
     ]
     assert "difference_to_plain" in call("plot", "out", "--difference-to", "plain")
+    call("plot", "out", "--title", "Toys and errors")
+    assert "Toys and errors" in Path("out/error_over_snr_db.svg").read_text()
     result = CliRunner().invoke(app, ["plot", "out", "--y", "psnr"])
     assert result.exit_code == 2
     assert "the rows hold no metric 'psnr'" in result.stderr

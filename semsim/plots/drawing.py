@@ -6,6 +6,7 @@ Schemes differ in colour and marker; bounds and theory are dashed, published val
 from __future__ import annotations
 
 import itertools
+import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from pandas import DataFrame
 
-__all__ = ["plot_rows", "published", "strip"]
+__all__ = ["plot_rows", "published", "strip", "write"]
 
 LINES = 24  #: schemes of a figure that are told apart, at most
 
@@ -113,9 +114,30 @@ def plot_rows(
         cut = f"; {LINES} of {len(every_look)} schemes are named" if rest else ""
         note = _footnote(shown, x, [by, panel] if panel else [by])
         figure.supxlabel(note + cut, fontsize=6.5, color="#555555")
+    write(figure, path)
+    return figure
+
+
+def write(
+    figure: Figure, path: str | Path | Sequence[str | Path] | None, title: str | None = None
+) -> None:
+    """Write a figure of :func:`plot_rows`, below a title where one is given.
+
+    Args:
+        figure: what to write.
+        path: as for :func:`plot_rows`.
+        title: to stand above all, broken where the figure ends.
+    """
+    from matplotlib.font_manager import FontProperties
+
+    with style():
+        if title:
+            text = plain(textwrap.fill(title, int(figure.get_figwidth() * 14)))
+            figure.legends[0].set_title(text, prop=FontProperties(size=8, weight="bold"))
+            lines = text.count("\n") + 1
+            figure.set_figheight(figure.get_figheight() + 0.16 * lines)
         for written in (path,) if isinstance(path, str | Path) else path or ():
             save(figure, written)
-    return figure
 
 
 def _choose(rows: DataFrame, x: str, y: str, by: str, panel: str | None) -> DataFrame:

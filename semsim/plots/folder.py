@@ -30,6 +30,7 @@ class Plot:
         published: CSV file of published values, such as benchmarks/published.csv, in grey.
         difference_to: value of ``by``, such as a transmitter: beside the metric a panel shows by
             how much the others differ from it on the same items.
+        title: words above the figure.
     """
 
     x: str = "snr_db"
@@ -38,6 +39,7 @@ class Plot:
     theory: dict[str, str | dict[str, Any]] | None = None
     published: str | None = None
     difference_to: str | None = None
+    title: str | None = None
 
 
 def draw(
@@ -92,10 +94,10 @@ def draw(
         name = re.sub(r"[^\w.+-]", "_", "_and_".join(metrics) + f"_over_{over}.png")
         path = free_file(folder / name, [*taken, *files])
         metrics = tuple(name for m in metrics for name in ((m, m + beside) if beside else (m,)))
-        written = [path, path.with_suffix(".svg"), path.with_suffix(".pdf")]
-        plots.plot_rows(
-            rows, written, x=x, y=metrics, by=by, panel=panel, theory=curves, reference=reference
+        figure = plots.plot_rows(
+            rows, x=x, y=metrics, by=by, panel=panel, theory=curves, reference=reference
         )
+        plots.write(figure, [path, path.with_suffix(".svg"), path.with_suffix(".pdf")], plot.title)
         files.append(path)
     return files
 

@@ -36,9 +36,10 @@ def rows() -> pd.DataFrame:
 def drawn(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     """Collect what would be drawn."""
     calls: list[dict[str, Any]] = []
+    monkeypatch.setattr("semsim.plots.drawing.write", lambda *_figure: None)
     monkeypatch.setattr(
         "semsim.plots.drawing.plot_rows",
-        lambda rows, path, **how: calls.append({"rows": rows, **how}),
+        lambda rows, **how: calls.append({"rows": rows, **how}),
     )
     return calls
 
@@ -69,6 +70,11 @@ def test_panels_say_what_they_hold(drawn: list[dict[str, Any]], tmp_path: Path) 
 def test_lines_by_snr_carry_their_unit(drawn: list[dict[str, Any]], tmp_path: Path) -> None:
     draw(tmp_path, SWEPT, Plot(x="cbr", by="snr_db"), rows())
     assert set(drawn[0]["rows"][drawn[0]["by"]]) == {"0 dB", "10 dB"}
+
+
+def test_a_figure_has_the_title_that_it_is_given(tmp_path: Path) -> None:
+    (file,) = draw(tmp_path, SWEPT, Plot(y="psnr", title="Kodak, costs $5"), rows())
+    assert "Kodak, costs $5" in file.with_suffix(".svg").read_text()
 
 
 def test_several_metrics_make_one_figure(drawn: list[dict[str, Any]], tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 
 from semsim.payloads.photos import Photos
 from semsim.plots import style as plotstyle
-from semsim.plots.drawing import plot_rows, published, strip
+from semsim.plots.drawing import plot_rows, published, strip, write
 
 SNRS = (0.0, 10.0, 20.0)
 
@@ -401,6 +401,16 @@ def test_a_label_is_drawn_as_it_is_written(label: str, tmp_path: Path) -> None:
     figure = plot_rows(table, tmp_path / "labels.png")
     drawn = {text.replace(r"\$", "$").strip() for text in legend(figure)}
     assert label in drawn
+
+
+def test_a_long_title_is_broken_into_lines_that_fit() -> None:
+    figure = plot_rows(rows())
+    write(figure, None, "one word after another " * 12)
+    head, width = figure.legends[0].get_title(), figure.bbox.width
+    figure.draw_without_rendering()
+    assert head.get_text().count("\n") > 0 and head.get_window_extent().width <= width
+    panels = max(ax.get_tightbbox().y1 for ax in figure.axes)  # heads of panels included
+    assert figure.legends[0].get_window_extent().y0 >= panels
 
 
 def test_letters_that_no_font_has_are_told_once(
