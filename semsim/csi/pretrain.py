@@ -91,7 +91,9 @@ class FillIn(ChannelTask):
 
     In training a part is hidden, of four kinds in turn by chance: random patches, the last slots,
     the upper subcarriers, or antenna pairs; the loss is the error power on the hidden patches over
-    the power of the channel. Otherwise the last slots are predicted from those before.
+    the power of the channel. In a share of the batches nothing is hidden, and the loss is the error
+    power that is left over that of the noise. Otherwise the last slots are predicted from those
+    before.
 
     Args:
         size: of the model: tiny, lwm, small or base80.
@@ -106,10 +108,12 @@ class FillIn(ChannelTask):
         horizon: slots that are predicted.
         crop: share of training batches that are cut to a random part of the antenna pairs and of
             the subcarriers, so that smaller arrays and narrower bands are met too.
+        denoise: share of training batches in which nothing is hidden. Without any, z tells little
+            of the patch that it stands for.
     """
 
     metric = "channel_nmse"
-    later_options: ClassVar = ("crop",)
+    later_options: ClassVar = ("crop", "denoise")
 
     def __init__(
         self,
@@ -127,6 +131,7 @@ class FillIn(ChannelTask):
         noise_db: tuple[float, float] = (5.0, 25.0),
         horizon: int = 4,
         crop: float = 0.0,
+        denoise: float = 0.0,
     ) -> None:
         super().__init__()
         if not 0 < share < 1:
@@ -134,16 +139,19 @@ class FillIn(ChannelTask):
         check_span("noise_db", noise_db)
         if horizon < 1:
             raise ValueError(f"horizon is at least 1 slot, got {horizon}")
-        if not 0 <= crop <= 1:
-            raise ValueError(
-                f"crop is a share of the batches, 0 to 1, got {crop}; write a number such as 0.5"
-            )
+        for name, batches in (("crop", crop), ("denoise", denoise)):
+            if not 0 <= batches <= 1:
+                raise ValueError(
+                    f"{name} is a share of the batches, 0 to 1, got {batches}; write a number such "
+                    "as 0.5"
+                )
         if whole and weights is None:
             raise ValueError(
                 "whole adds a token of which filling in trains nothing that comes out, got true "
                 "for a fresh model; leave it out, and the mean of z tells of the whole channel"
             )
-        self.share, self.noise_db, self.horizon, self.crop = share, noise_db, horizon, crop
+        self.share, self.noise_db, self.horizon = share, noise_db, horizon
+        self.crop, self.denoise = crop, denoise
         model = WirelessGPT.preset(
             size, patch=tuple(patch), mode=mode, attention=attention, time_causal=time_causal,
             temporal_pe=temporal_pe, whole=whole,
@@ -162,7 +170,10 @@ class FillIn(ChannelTask):
     def own_loss(
         self, source: Tensor, target: Tensor, progress: float, generator: torch.Generator
     ) -> Tensor:
-        """Return the error power on hidden patches over the power of the channel, a scalar."""
+        """Return the error power on hidden patches over the power of the channel, a scalar.
+
+        In a batch of which nothing is hidden: the error power over that of the noise.
+        """
         check_channels(source, "fill_in")
         model: Any = self.network
         h = joined(source)
@@ -174,6 +185,10 @@ class FillIn(ChannelTask):
                 f"fill_in hides some patches of a channel, and {list(h.shape[1:])} is one patch of "
                 f"{list(model.patch)}; take more slots, antennas or subcarriers, or a smaller patch"
             )
+        if self.denoise and float(uniform(0, 1, 1, generator)) < self.denoise:
+            seen = noisy(h, uniform(*self.noise_db, len(h), generator), generator)
+            noise = (seen - h).abs().square().mean(dim=(1, 2, 3))
+            return ((model(seen) - h).abs().square().mean(dim=(1, 2, 3)) / noise).mean()
         hidden = hide(model.grid(h), len(h), generator, share=self.share)
         seen = noisy(h, uniform(*self.noise_db, len(h), generator), generator)
         believed = joined(self(parts(seen), hidden=hidden))
