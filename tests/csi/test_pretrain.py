@@ -122,6 +122,37 @@ def test_the_loss_is_of_hidden_patches_alone() -> None:
     torch.testing.assert_close(loss_of(unpatchify(wrong, SHAPE, asked.patch), h)[0], expected)
 
 
+class Halving(torch.nn.Module):
+    """A model that halves the noise on what it sees, and keeps whether something was hidden."""
+
+    def __init__(self, real: Any, clean: Tensor) -> None:
+        super().__init__()
+        self.grid, self.patch, self.clean, self.hid = real.grid, real.patch, clean, []
+
+    def forward(self, h: Tensor, hidden: Tensor | None = None) -> Tensor:
+        self.hid.append(hidden is not None)
+        return (h + self.clean) / 2
+
+
+def test_where_nothing_is_hidden_the_loss_is_what_is_left_of_the_noise() -> None:
+    h = channels() * torch.tensor([1.0, 10.0, 100.0])[:, None, None, None]
+    pretraining = task(denoise=1.0, noise_db=(-5.0, 25.0))
+    pretraining.network = Halving(pretraining.network, h)
+    loss = pretraining.own_loss(parts(h), parts(h), 0.0, stream(1, "loss"))
+    torch.testing.assert_close(loss, torch.tensor(0.25))
+    assert pretraining.network.hid == [False]
+
+
+def test_a_share_of_the_batches_hides_nothing() -> None:
+    h, generator = channels(), stream(2, "denoise")
+    pretraining = task(denoise=0.25)
+    pretraining.network = Halving(pretraining.network, h)
+    for _ in range(400):
+        pretraining.own_loss(parts(h), parts(h), 0.0, generator)
+    share = 1 - sum(pretraining.network.hid) / 400
+    assert abs(share - 0.25) < 4 * (0.25 * 0.75 / 400) ** 0.5
+
+
 def test_a_guess_of_zero_loses_1() -> None:
     h = torch.ones(2, *SHAPE, dtype=torch.complex64)
     torch.testing.assert_close(loss_of(torch.zeros_like(h), h)[0], torch.tensor(1.0))
