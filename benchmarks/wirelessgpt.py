@@ -2,7 +2,8 @@
 
     python benchmarks/wirelessgpt.py predict estimate sense tune-estimate tune-predict wifi cost
         rate [--model wirelessgpt-small] [--lstm WEIGHTS] [--drops 1024] [--pool 2048] [--seeds 3]
-        [--labels 204] [--steps 100] [--wifi PACK] [--out results/wirelessgpt]
+        [--labels 204] [--users umi] [--learns full lora partial frozen] [--heads zero solved]
+        [--steps 100] [--wifi PACK] [--out results/wirelessgpt]
 
 PACK is wifi_intel5300.npz, of the Intel 5300; without it that section is left out.
 
@@ -322,6 +323,8 @@ def lstm_of(weights: str) -> PredictChannel:
 BY_WEIGHTS = {
     "tune-estimate": tuned_estimates, "tune-predict": tuned_predictions, "wifi": on_wifi,
 }  # fmt: skip
+TUNES = ("full", "lora", "partial", "frozen")
+HEADS = ("zero", "solved")
 SECTIONS = ("predict", "estimate", "sense", *BY_WEIGHTS, "cost", "rate")
 
 
@@ -351,6 +354,11 @@ def main() -> None:
         help="labelled drops that tune-* learns from",
     )
     parser.add_argument("--lr", type=float, default=3e-3, help="of tune-...")
+    parser.add_argument("--users", default="umi", choices=("umi", "uma", "rma"), help="of tune-...")
+    parser.add_argument("--learns", nargs="+", default=TUNES, choices=TUNES, help="tune-estimate")
+    parser.add_argument(
+        "--heads", nargs="+", default=HEADS, choices=HEADS, help="their start in tune-estimate"
+    )
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument(
         "--steps", type=int, default=100, help="of each tuning; estimate with 0: linear heads alone"

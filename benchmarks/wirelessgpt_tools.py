@@ -122,11 +122,14 @@ def measured(task: Any, payload: Any, metric: str, snr_db: float) -> float:
     return float(row["value"])
 
 
+def options_of(weights: str) -> dict[str, Any]:
+    """Return what a task has to say of the network that weights belong to."""
+    own = zoo.specs(weights)["network"]
+    return {key: own[key] for key in ("mode", "attention", "time_causal", "temporal_pe")}
+
+
 def filling(weights: str | None) -> FillIn:
-    spec = {"attention": "factorised"}
-    if weights is not None:
-        own = zoo.specs(weights)["network"]
-        spec = {key: own[key] for key in ("mode", "attention", "time_causal", "temporal_pe")}
+    spec = {"attention": "factorised"} if weights is None else options_of(weights)
     return FillIn("small", weights=weights, **spec)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import functools
+import itertools
 from collections.abc import Callable
 from typing import Any, Literal
 
@@ -19,6 +20,7 @@ from wirelessgpt_tools import (
     measured,
     nmse,
     observed,
+    options_of,
     over_seeds,
     seen_at,
 )
@@ -28,7 +30,7 @@ from semsim.csi.patches import patchify
 from semsim.csi.pretrain import FillIn
 from semsim.csi.recurrent import PredictChannel
 from semsim.csi.tasks import EstimateChannel
-from semsim.payloads.channels import Channels
+from semsim.payloads.channels import Channels, joined, parts
 from semsim.payloads.measured import MeasuredChannels
 from semsim.training.loop import Training
 from semsim.training.spec import TrainSpec
@@ -42,26 +44,39 @@ def tuned_estimates(weights: str, arguments: argparse.Namespace) -> Rows:
     differences are those to the network from scratch whose head starts alike.
     """
     yield ("labels", "encoder", "learns", "head starts", "NMSE dB at 10 dB", "less from scratch")
-    tested = Channels("umi", arguments.drops, seed=930, **COMMON)
-    cases = [(None, "full", False), (weights, "full", False)]
-    cases += [(None, "full", True), (weights, "full", True)]
-    cases += [(weights, how, False) for how in ("lora", "partial", "frozen")]
-    for labels in arguments.labels:
-        scratch: dict[bool, list[float]] = {}
-        for encoder, how, solve in cases:
+    tested = Channels(arguments.users, arguments.drops, seed=930, **COMMON)
+    untold = measured(Denoised(weights), tested, "channel_nmse", 10.0)
+    yield 0, "pre-trained", "nothing", "as pre-trained", f"{untold:.2f}", ""
+    cases: list[tuple[str | None, str]] = [(None, "full")]
+    cases += [(weights, how) for how in arguments.learns]
+    for labels, start in itertools.product(arguments.labels, arguments.heads):
+        scratch: list[float] | None = None
+        for encoder, how in cases:
             make = functools.partial(EstimateChannel, encoder, tune=how, features="both")
-            start = solved_head if solve else None
-            told = taught(make, labels, "link", tested, arguments, start)
-            rival = scratch.setdefault(solve, told)
-            less = over_seeds([a - b for a, b in zip(told, rival, strict=True)], 2)
+            head = solved_head if start == "solved" else None
+            told = taught(make, labels, "link", tested, arguments, head)
+            scratch = scratch or told
+            less = over_seeds([a - b for a, b in zip(told, scratch, strict=True)], 2)
             name = "from scratch" if encoder is None else "pre-trained"
-            yield labels, name, how, "solved" if solve else "at zero", over_seeds(told, 2), less
+            yield labels, name, how, start, over_seeds(told, 2), less
+
+
+class Denoised(FillIn):
+    """Channels as a pre-training believes them to be where nothing is hidden."""
+
+    def __init__(self, weights: str) -> None:
+        super().__init__("small", weights=weights, **options_of(weights))
+
+    def forward(self, estimate: Tensor, hidden: Tensor | None = None) -> Tensor:
+        """Return the channel, [B, T, 2, S, F], behind a noisy one of the same shape."""
+        model: Any = self.network
+        return parts(model(joined(estimate)))
 
 
 def tuned_predictions(weights: str, arguments: argparse.Namespace) -> Rows:
     """Prediction after the same steps on the same labels, from what was learned or from scratch."""
     yield ("labels", "network", "NMSE dB at 10 dB")
-    tested = Channels("umi", arguments.drops, seed=930, **COMMON)
+    tested = Channels(arguments.users, arguments.drops, seed=930, **COMMON)
     predictors: dict[str, Callable[[], Any]] = {
         "LSTM from scratch": PredictChannel,
         "transformer from scratch": lambda: filling(None),
@@ -83,7 +98,7 @@ def taught(
     found = []
     for seed in range(arguments.seeds):
         torch.manual_seed(seed)
-        task, payload = make(), Channels("umi", labels, seed=90 + seed, **COMMON)
+        task, payload = make(), Channels(arguments.users, labels, seed=90 + seed, **COMMON)
         if start is not None:
             start(task, payload)
         spec = TrainSpec(
