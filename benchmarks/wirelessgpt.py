@@ -144,6 +144,7 @@ def estimating(model: WirelessGPT, arguments: argparse.Namespace) -> Rows:
         for (count, slots), rival in rivals.items():
             name = f"LMMSE over {slots} slots, covariance of {count} drops"
             yield count, f"{snr:g}", name, in_db(nmse(rival(seen, n0), h))
+        yield "-", f"{snr:g}", "WirelessGPT as pre-trained", in_db(nmse(batches(model, seen), h))
         found: dict[tuple[int, str], list[float]] = {}
         tested = features(model, random, seen)
         for seed in range(arguments.seeds):  # of up to four nothing is shared
