@@ -31,7 +31,7 @@ def unusual_gains(link: AnyLink) -> list[str]:
     """
     lines = []
     for name, channel in _own_channels(link):
-        came, told = _powers(channel)
+        came, told = _powers(channel, next(link.buffers()).device)
         if _apart(came, 1.0):
             lines.append(
                 f"channel {name}: it brings {came.mean:.3g} times the power that is sent, so 10 dB "
@@ -72,19 +72,19 @@ def _is_own_channel(part: nn.Module) -> bool:
 
 
 @torch.no_grad()
-def _powers(channel: Any) -> tuple[Moments, Moments]:
+def _powers(channel: Any, device: torch.device) -> tuple[Moments, Moments]:
     """Return the power that comes for a power of 1, and that which ``state.h`` tells, by draws."""
     came, told = Moments(), Moments()
-    generator, start = stream(0, "gain"), time.monotonic()
+    generator, start = stream(0, "gain", device=device), time.monotonic()
     while came.n < MOST and (came.n < 3 * BATCH or time.monotonic() - start < SECONDS):
         try:
             state = channel.draw(BATCH, USES, generator)
             x = complex_normal((BATCH, channel.num_tx, USES), generator)
             x = x / x.abs() / math.sqrt(channel.num_tx)
-            y = channel(x, state, torch.full((BATCH,), SILENT), generator)
+            y = channel(x, state, torch.full((BATCH,), SILENT, device=device), generator)
         except ValueError:  # it takes other numbers of uses
             break
         power = y.abs().square().mean(dim=(1, 2)) - state.interference
-        came.add(power.double().numpy())
-        told.add(state.h.abs().square().double().mean(dim=(1, 2, 3)).numpy())
+        came.add(power.double().cpu().numpy())
+        told.add(state.h.abs().square().double().mean(dim=(1, 2, 3)).cpu().numpy())
     return came, told

@@ -138,20 +138,14 @@ def untrained(scenario: Scenario) -> list[str]:
     lines, known = [*idle(scenario), *remembered(scenario)], dict[str, bool]()
     odd = dict[str, None]()
     for point in covering(scenario.points()):
-        odd |= _odd(point)
+        if has_own_parts(point.scenario.content.get("channel")):
+            odd |= dict.fromkeys(unusual_gains(point.scenario.build("cpu").link))
         codec = f"{point.scenario.transmitter!r} {point.scenario.receiver_spec()!r}"
         if _could_have_weights(point) and codec not in known:
             known[codec] = _is_random(point.scenario.build("cpu").link)
         if known.get(codec) and _could_have_weights(point):
             lines.append(_is_untrained(point))
     return [*lines, *odd]
-
-
-def _odd(point: Point) -> dict[str, None]:
-    """Return sentences on channels of a user's own, each once."""
-    if not has_own_parts(point.scenario.content.get("channel")):
-        return {}
-    return dict.fromkeys(unusual_gains(point.scenario.build("cpu").link))
 
 
 def _could_have_weights(point: Point) -> bool:
@@ -190,7 +184,7 @@ def preflight_report(scenario: Scenario, device: torch.device) -> tuple[list[str
         seconds += row["seconds"] * items * len(point.scenario.snr_db)
         lines.append(_line(point, built, row, items))
         read |= dict.fromkeys(_read(built))
-        odd |= _odd(point)
+        odd |= dict.fromkeys(unusual_gains(built.link))
         cut |= dict.fromkeys(_cut(point.scenario.stop_rule(), built.payload))
         if _could_have_weights(point) and _is_random(built.link):
             warnings.append(_is_untrained(point))
