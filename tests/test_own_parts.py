@@ -212,6 +212,19 @@ def test_a_channel_of_one_s_own_with_another_gain_is_told(channel: Any, told: li
         assert re.search(f"channel {__name__}:Blockage: .*{pattern}", line), line
 
 
+class OneLength(Blockage):
+    """Takes 1,600 uses alone, and says so as torch does."""
+
+    def draw(self, batch: int, uses: int, generator: torch.Generator) -> ChannelState:
+        torch.zeros(1600) + torch.zeros(uses)
+        return super().draw(batch, uses, generator)
+
+
+def test_a_channel_that_takes_one_number_of_uses_is_left_alone() -> None:
+    link = Link(AnalogTransmitter(), OneLength(gain=2.0), AnalogReceiver())
+    assert unusual_gains(link) == []
+
+
 def test_check_warns_of_an_own_channel_s_gain() -> None:
     scenario = Scenario.parse({
         "payload": {"kind": "synthetic", "count": 4, "size": 32},

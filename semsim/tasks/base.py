@@ -232,7 +232,7 @@ def check_classes(kind: str, scores: Tensor, target: Tensor) -> None:
 
 
 def _uses(bits: float, n0: Tensor, hops_db: Sequence[float], sent: Transmission) -> float:
-    """Return the channel uses that bits take over all hops; n0 [B] is that of 0 dB."""
+    """Return the channel uses that bits take over all hops; n0 [B] is that of snr_db."""
     first, last = turns_of(sent)[0].state, sent.state
     states = [first, last] if len(hops_db) > 1 else [last]
     return sum(
